@@ -1,0 +1,415 @@
+"""Pretrain forq's demo model: a four-layer Llama on English prose, by ordinary back-propagation, on one core.
+
+Why it exists: forq tunes models that are already quantized, and a demo that needs a download is no demo. So the
+project ships a language model of its own, small enough to live in the package, and this script is where it comes from.
+
+Text (prose only; every number in README.md refers to it):
+
+* the Python language reference and library topics (``pydoc_data.topics``);
+* docstrings of the standard library and of the packages installed beside this interpreter, cut into paragraphs,
+  doctest lines removed, every paragraph kept once. No program text: code is the *demo task*, which the
+  model must not have met;
+* with ``--data``: TinyStories text and WikiText-2 from a folder holding ``tinystories-text/tinystories.txt`` and
+  ``wikitext2/{valid,test}.txt``. Without it the script runs on docstrings alone.
+
+The tokenizer (byte-level BPE) is trained on a mixture of that prose and of program text, so that indentation and
+keywords cost few tokens; the model itself sees only the prose.
+
+The run stops by the clock (``--minutes``) or by a number of steps (``--steps``, which is what makes a run repeatable),
+and can be stopped and started again: everything it needs is in ``OUT/state.pt``.
+
+    python pretrain.py --out OUT --data DATA --minutes 45
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+import sysconfig
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+END = "<|end|>"
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+
+
+# --------------------------------------------------------------------------------------------------- text
+
+
+def python_files(root: Path) -> Iterator[Path]:
+    """Python files under `root` in a fixed order, tests and (below a standard library) installed packages left out."""
+    for path in sorted(root.rglob("*.py")):
+        if not SKIPPED_FOLDERS & set(path.relative_to(root).parts):
+            yield path
+
+
+def parse(path: Path) -> ast.Module | None:
+    """The syntax tree of a file, or None for one that this interpreter cannot read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def prose_paragraphs(docstring: str) -> Iterator[str]:
+    """Paragraphs of a docstring that read as prose: at least 40 characters, half of them letters, no doctest."""
+    for block in re.split(r"\n\s*\n", docstring):
+        lines = [line.rstrip() for line in block.splitlines()]
+        if any(line.lstrip().startswith((">>>", "...", "```", ".. ")) for line in lines):
+            continue
+        text = "\n".join(lines).strip("\n")
+        if len(text) >= 40 and sum(c.isalpha() for c in text) > 0.5 * len(text):
+            yield text
+
+
+def docstring_documents(root: Path, seen: set[bytes]) -> Iterator[str]:
+    """One document per module: its prose paragraphs in file order, each paragraph only where it first appears."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for path in python_files(root):
+        tree = parse(path)
+        if tree is None:
+            continue
+        kept: list[str] = []
+        for node in ast.walk(tree):
+            docstring = ast.get_docstring(node) if isinstance(node, kinds) else None
+            for paragraph in prose_paragraphs(docstring or ""):
+                digest = hashlib.sha256(" ".join(paragraph.split()).encode()).digest()
+                if digest not in seen:
+                    seen.add(digest)
+                    kept.append(paragraph)
+        document = "\n\n".join(kept)
+        if len(document) >= 200:
+            yield document
+
+
+def topic_documents() -> Iterator[str]:
+    """The language reference as shipped with the interpreter, one document per topic, literal blocks removed."""
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        text = re.sub(r"::\n\n(?:   +.*\n|\s*\n)+", ":\n\n", topics[name] + "\n")
+        if len(text) >= 200:
+            yield text.strip()
+
+
+def wikitext_documents(path: Path) -> Iterator[str]:
+    """WikiText articles, with the spaces of its tokenization undone and sentences with unknown words left out."""
+    for article in re.split(r"\n = (?!=)[^\n]* = \n", path.read_text(encoding="utf-8")):
+        kept: list[str] = []
+        for line in article.splitlines():
+            if len(line) < 80:
+                continue
+            sentences = [s for s in line.strip().split(" . ") if "<unk>" not in s]
+            text = " . ".join(sentences).replace(" @-@ ", "-").replace(" @,@ ", ",").replace(" @.@ ", ".")
+            text = re.sub(r" ([.,;:!?)\]'%])", r"\1", text).replace("( ", "(").replace(' " ', ' "')
+            if len(text) >= 80:
+                kept.append(text)
+        if kept:
+            yield "\n\n".join(kept)
+
+
+def story_documents(path: Path) -> Iterator[str]:
+    """TinyStories in groups of paragraphs of about 1,000 characters (the file does not mark where a story ends)."""
+    document = ""
+    for paragraph in path.read_text(encoding="utf-8").split("\n\n"):
+        document += ("\n\n" if document else "") + paragraph.strip()
+        if len(document) >= 1000:
+            yield document
+            document = ""
+
+
+def prose(data: Path | None) -> dict[str, list[str]]:
+    """All documents by source name. Costs about a minute; `data` is the optional folder named in the module's text."""
+    seen: set[bytes] = set()
+    paths = sysconfig.get_paths()
+    sources = {
+        "python-topics": list(topic_documents()),
+        "stdlib-docstrings": list(docstring_documents(Path(paths["stdlib"]), seen)),
+        "package-docstrings": list(docstring_documents(Path(paths["purelib"]), seen)),
+    }
+    if data is not None:
+        sources["tinystories"] = list(story_documents(data / "tinystories-text" / "tinystories.txt"))
+        wiki = data / "wikitext2"
+        sources["wikitext2"] = [d for n in ("valid.txt", "test.txt") for d in wikitext_documents(wiki / n)]
+    return sources
+
+
+def program_text(rng: random.Random, n_chars: int) -> list[str]:
+    """About `n_chars` characters of standard-library program text without comments, for the tokenizer only."""
+    files = list(python_files(Path(sysconfig.get_paths()["stdlib"])))
+    rng.shuffle(files)
+    out: list[str] = []
+    for path in files:
+        tree = parse(path)
+        if tree is not None:
+            out.append(ast.unparse(tree)[:60_000])
+            n_chars -= len(out[-1])
+        if n_chars < 0:
+            break
+    return out
+
+
+def is_held_out(document: str) -> bool:
+    """One document in fifty, chosen by its content, so that the choice survives a change of order."""
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:4], "big") % 50 == 0
+
+
+def make_tokenizer(documents: list[str], vocabulary: int) -> Any:
+    """Byte-level BPE with single digits; the only special token ends a document."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False
+    )
+
+
+def prepare(out: Path, data: Path | None, vocabulary: int, seed: int) -> None:
+    """Write the tokenizer to OUT/tokenizer and the token streams to OUT/tokens.npz, with a count of both in data.json."""
+    import numpy as np
+
+    rng = random.Random(seed)
+    sources = prose(data)
+    everything = [d for name in sorted(sources) for d in sources[name]]
+    rng.shuffle(everything)
+    sample, size = [], 0
+    for document in everything:  # 6 M characters of prose and 5 M of program text are plenty for 2,048 merges
+        sample.append(document[:20_000])
+        size += len(sample[-1])
+        if size > 6_000_000:
+            break
+    tokenizer = make_tokenizer(sample + program_text(rng, 5_000_000), vocabulary)
+    tokenizer.save_pretrained(out / "tokenizer")
+    backend, end = tokenizer.backend_tokenizer, tokenizer.eos_token_id
+
+    def stream(documents: list[str]) -> Any:
+        ids: list[int] = []
+        for start in range(0, len(documents), 256):
+            for encoding in backend.encode_batch(documents[start : start + 256]):
+                ids.extend(encoding.ids)
+                ids.append(end)
+        return np.asarray(ids, dtype=np.uint16)
+
+    arrays = {"train": stream([d for d in everything if not is_held_out(d)])}
+    for name, documents in sources.items():
+        arrays[f"held_{name}"] = stream([d for d in documents if is_held_out(d)])
+    np.savez(out / "tokens.npz", **arrays)
+    report = {
+        "characters": {name: sum(map(len, documents)) for name, documents in sources.items()},
+        "documents": {name: len(documents) for name, documents in sources.items()},
+        "tokens": {name: len(ids) for name, ids in arrays.items()},
+    }
+    (out / "data.json").write_text(json.dumps(report, indent=1))
+    print(json.dumps(report), flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def build_model(args: argparse.Namespace, end: int) -> Any:
+    """A Llama with random weights (standard deviation 0.02), input and output embeddings tied, in fp32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=args.vocabulary,
+            hidden_size=args.hidden,
+            intermediate_size=args.ffn,
+            num_hidden_layers=args.layers,
+            num_attention_heads=args.heads,
+            num_key_value_heads=args.heads,
+            max_position_embeddings=args.context,
+            tie_word_embeddings=True,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+
+
+def held_out_losses(model: Any, arrays: Any, context: int, windows: int) -> dict[str, float]:
+    """Mean next-token loss (nats per token) of each held-out source, on its first `windows` windows, and over all."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    losses: dict[str, float] = {}
+    total, count = 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for name in sorted(n for n in arrays if n.startswith("held_")):
+            ids = arrays[name]
+            n = min(windows, (len(ids) - 1) // context)
+            if n == 0:
+                continue
+            summed = 0.0
+            for start in range(0, n, 8):
+                rows = [ids[i * context : (i + 1) * context + 1] for i in range(start, min(start + 8, n))]
+                x = torch.from_numpy(np.stack(rows).astype(np.int64))
+                logits = model(input_ids=x[:, :-1]).logits
+                summed += float(cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), reduction="sum"))
+            losses[name.removeprefix("held_")] = summed / (n * context)
+            total, count = total + summed, count + n * context
+    model.train()
+    losses["all"] = total / count
+    return losses
+
+
+def learning_rate(progress: float, step: int, args: argparse.Namespace) -> float:
+    """Warm-up, stable, then linear decay to zero over the last `--decay` of the run (progress runs from 0 to 1)."""
+    warm = min(1.0, (step + 1) / args.warmup)
+    cool = min(1.0, max(0.0, (1.0 - progress) / args.decay))
+    return float(args.lr * warm * cool)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train from OUT/state.pt where there is one, else from scratch; leave an HF folder in OUT/float."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(args.out / "tokenizer")
+    arrays = dict(np.load(args.out / "tokens.npz"))
+    ids, span = arrays["train"], args.context
+    model = build_model(args, tokenizer.eos_token_id)
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": args.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=args.lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    step, spent = 0, 0.0
+    state_file, curve_file = args.out / "state.pt", args.out / "curve.csv"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+    else:
+        curve_file.write_text("step,seconds,tokens,lr,train_loss,held_out_loss\n")
+    windows = (len(ids) - 1) // span
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters; {windows * span:,} training tokens; from step {step}", flush=True)
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        torch.save(state, args.out / "state.tmp")
+        os.replace(args.out / "state.tmp", state_file)
+        model.save_pretrained(args.out / "float")
+        tokenizer.save_pretrained(args.out / "float")
+
+    def batch(index: int) -> torch.Tensor:
+        # Windows are visited in a new random order each epoch; the order depends on seed and epoch alone, so that a
+        # run which was stopped continues with the batches it would have had.
+        rows = []
+        for position in range(index * args.batch, (index + 1) * args.batch):
+            epoch, offset = divmod(position, windows)
+            if epoch not in orders:
+                orders.clear()
+                orders[epoch] = np.random.default_rng([args.seed, epoch]).permutation(windows)
+            begin = int(orders[epoch][offset]) * span
+            rows.append(ids[begin : begin + span + 1])
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+    orders: dict[int, Any] = {}
+    started, before = time.monotonic(), spent
+    evaluated = saved = spent
+    recent: list[float] = []
+    while True:
+        progress = step / args.steps if args.steps else spent / (60 * args.minutes)
+        done = progress >= 1.0
+        if done or (recent and spent - evaluated >= args.evaluate_seconds):
+            loss = held_out_losses(model, arrays, span, 10**9 if done else 24)
+            evaluated = spent
+            row = [step, round(spent, 1), step * args.batch * span, f"{optimizer.param_groups[0]['lr']:.3e}"]
+            row += [f"{np.mean(recent):.4f}" if recent else "", f"{loss['all']:.4f}"]
+            with curve_file.open("a", newline="") as handle:
+                csv.writer(handle).writerow(row)
+            print(row, {k: round(v, 3) for k, v in loss.items()}, flush=True)
+            recent = []
+            if done:
+                break
+        if spent - saved >= args.save_seconds:
+            save()
+            saved = spent
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress, step, args)
+        x = batch(step)
+        value = cross_entropy(model(input_ids=x[:, :-1]).logits.flatten(0, 1), x[:, 1:].flatten())
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        recent.append(float(value.detach()))
+        step += 1
+        spent = before + time.monotonic() - started
+    save()
+    summary = {
+        "seed": args.seed, "parameters": parameters, "steps": step, "seconds": round(spent, 1),
+        "tokens_seen": step * args.batch * span, "epochs": round(step * args.batch / windows, 3),
+        "held_out": {name: round(value, 4) for name, value in loss.items()},
+        "python": sys.version.split()[0], "torch": torch.__version__,
+    }  # fmt: skip
+    (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
+    print(json.dumps(summary), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrain forq's demo model on prose, on one core.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for tokenizer, tokens, state, curve and model")
+    parser.add_argument("--data", type=Path, help="folder with tinystories-text/ and wikitext2/ (optional)")
+    parser.add_argument("--minutes", type=float, default=45.0, help="wall-clock budget of the training loop")
+    parser.add_argument("--steps", type=int, help="train exactly this many steps instead (repeatable)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--ffn", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--context", type=int, default=256, help="tokens")
+    parser.add_argument("--batch", type=int, default=8, help="windows of --context tokens per step")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warmup", type=int, default=100, help="steps")
+    parser.add_argument("--decay", type=float, default=0.3, help="last part of the run with a falling learning rate")
+    parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--evaluate-seconds", type=float, default=120.0)
+    parser.add_argument("--save-seconds", type=float, default=240.0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not (args.out / "tokens.npz").exists():
+        prepare(args.out, args.data, args.vocabulary, args.seed)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

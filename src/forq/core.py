@@ -1,0 +1,172 @@
+"""The values every part of forq speaks in: seeded directions, moves, estimates, and the tree of errors.
+
+A zeroth-order run decides nothing but scalars. A probe, a gradient estimate and an update are the same kind
+of value, a sum of seeded directions; only :mod:`forq.space` ever turns one into numbers. This module imports
+neither numpy nor torch.
+
+    ForqError
+    ├── ConfigError      a setting is impossible or unknown
+    ├── DataError        a row, file or label cannot be used
+    ├── FormatError      a checkpoint is broken, contradictory or of no known format
+    ├── JournalError     a journal is torn, edited, of another base or of an unknown law
+    └── RunError         a run cannot go on: it moves nothing, or its losses are not numbers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+
+class ForqError(Exception):
+    """Anything forq refuses; the message says what was expected, what was found, and what to do."""
+
+
+class ConfigError(ForqError):
+    """A setting is impossible or unknown."""
+
+
+class DataError(ForqError):
+    """A row, a file or a label cannot be used."""
+
+
+class FormatError(ForqError):
+    """A checkpoint is broken, contradicts itself, or is of no known format."""
+
+
+class JournalError(ForqError):
+    """A journal is torn, edited, of another base, or of an unknown law."""
+
+
+class RunError(ForqError):
+    """A run cannot go on: it moves nothing, or its losses are not numbers."""
+
+
+_RUN_BITS, _STEP_BITS, _INDEX_BITS = 64, 40, 24
+
+
+def direction_seed(run: int, step: int, index: int = 0) -> int:
+    """Pack (run seed, step, direction index) into one 128-bit seed, without arithmetic that could collide.
+
+    Args:
+        run: the user's seed, 0 ≤ run < 2^64.
+        step: 0 ≤ step < 2^40.
+        index: which direction of the step, 0 ≤ index < 2^24.
+
+    Raises:
+        ConfigError: a field does not fit.
+
+    Example:
+        >>> direction_seed(1, 2, 3) == (1 << 64) + (2 << 24) + 3
+        True
+    """
+    for name, value, bits in (("seed", run, _RUN_BITS), ("step", step, _STEP_BITS), ("index", index, _INDEX_BITS)):
+        if not 0 <= value < 1 << bits:
+            raise ConfigError(f"{name} must lie in 0 … 2^{bits} − 1, found {value}")
+    return run << (_STEP_BITS + _INDEX_BITS) | step << _INDEX_BITS | index
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One seeded direction: ``weight · z(seed)``, with z drawn by the law named ``noise``.
+
+    Attributes:
+        seed: names the direction; see :func:`direction_seed`.
+        weight: scalar factor, in leaf units (multiples of a leaf's ``unit``).
+        noise: law of z: ``rademacher``, ``gaussian``, ``uniform_grid:3``, ``sign:uniform_grid:3``, …
+        group: the leaves it touches: ``all``, or the name of one group.
+    """
+
+    seed: int
+    weight: float
+    noise: str = "rademacher"
+    group: str = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What happens to the sum of the terms, elementwise, before it is added.
+
+    ``identity``: s. ``sign``: size · sgn(s), the step of ZO-SignSGD. ``stochastic``: s rounded to a whole
+    number of cells, up with probability equal to the fraction, drawn from ``seed`` (QuZO).
+    """
+
+    kind: Literal["identity", "sign", "stochastic"] = "identity"
+    size: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """``x ← x + unit · link(Σ_k weight_k · z_k)``: a probe, a gradient estimate or an update.
+
+    A move without terms is the point itself.
+    """
+
+    terms: tuple[Term, ...] = ()
+    link: Link = field(default_factory=Link)
+
+    def scaled(self, factor: float) -> Move:
+        """The same directions with every weight multiplied by ``factor``."""
+        return replace(self, terms=tuple(replace(term, weight=term.weight * factor) for term in self.terms))
+
+
+HERE = Move()
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a move did: coordinates that changed, coordinates a bound held back, coordinates in all."""
+
+    changed: int = 0
+    cut: int = 0
+    total: int = 0
+
+    def __add__(self, other: Moved) -> Moved:
+        return Moved(self.changed + other.changed, self.cut + other.cut, self.total + other.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What the losses of one step say about the gradient.
+
+    Attributes:
+        move: Σ_k weight_k · z_k, an estimate of the gradient in leaf units (ascent direction).
+        slopes: the directional derivative of every direction measured, d_k = z_k·∇L; loss per leaf unit.
+        loss: the loss at the point itself, measured or averaged over the probes.
+        bad: losses that were not finite; their directions are dropped.
+        curvature: mean of z·Hz over the directions, where the probes tell it; loss per squared leaf unit.
+    """
+
+    move: Move
+    slopes: tuple[float, ...]
+    loss: float
+    bad: int = 0
+    curvature: float | None = None
+
+
+State = Mapping[str, Any]
+"""State of a rule between two steps: plain numbers and names, so that a snapshot can hold it as JSON."""
+
+
+class Oracle(Protocol):
+    """The one seam: answers the losses of a step's probes, in order. A loss may be NaN or infinite."""
+
+    def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[float]: ...
+
+
+class Estimator(Protocol):
+    """Which probes a step asks for, and what their losses say. Stateless: a pure function of the step."""
+
+    def ask(self, step: int) -> tuple[Move, ...]: ...
+
+    def tell(self, step: int, losses: Sequence[float]) -> Estimate: ...
+
+
+class Rule(Protocol):
+    """From an estimate to the next: clip, normalise, take −η of it, … Rules chain; state is returned."""
+
+    def init(self) -> State: ...
+
+    def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]: ...
