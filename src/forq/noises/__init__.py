@@ -1,0 +1,1 @@
+"""Laws of the random direction z. One law, one file; the file is the registration."""

@@ -1,0 +1,30 @@
+"""z = ±1 with equal chance: one random bit for each coordinate, and no rounding anywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forq.core import ConfigError
+from forq.noise import Bits, Float32, Law
+
+# A table from a byte to its eight signs: 22 million signs in about 40 ms, a tenth of unpacking and scaling.
+_SIGNS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 1, -1).astype(
+    np.float32
+)
+
+
+def _draw(bits: Bits, start: int, out: Float32) -> None:
+    first = start // 8
+    count = -(-(start + len(out)) // 8) - first
+    packed = bits.bytes(first, count)
+    if start % 8 == 0 and len(out) % 8 == 0:
+        np.take(_SIGNS, packed, axis=0, out=out.reshape(count, 8), mode="clip")
+    else:
+        out[:] = _SIGNS[packed].reshape(-1)[start - 8 * first :][: len(out)]
+
+
+def law(argument: str | None) -> Law:
+    """Uniform on {−1, +1}; takes no argument."""
+    if argument is not None:
+        raise ConfigError(f"noise 'rademacher' takes no argument, found {argument!r}")
+    return Law(_draw, portable=True)

@@ -1,0 +1,22 @@
+"""z = sgn(z′) of another law's z′ from the same bits: the step that belongs to a grid probe (ZOQO)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forq.core import ConfigError
+from forq.noise import Bits, Float32, Law
+from forq.noise import law as resolve
+
+
+def law(argument: str | None) -> Law:
+    """Elementwise sign of the law named after the colon, as ``sign:uniform_grid:3``; sgn(0) = 0."""
+    if argument is None:
+        raise ConfigError("noise 'sign' takes the law whose sign it is, as 'sign:uniform_grid:3'")
+    inner = resolve(argument)
+
+    def draw(bits: Bits, start: int, out: Float32) -> None:
+        inner.draw(bits, start, out)
+        np.sign(out, out=out)
+
+    return Law(draw, inner.portable)

@@ -1,0 +1,43 @@
+"""Plug-ins by listing: a new noise, estimator, rule, format, task or recipe is one new file, and nothing else.
+
+Listing imports nothing, so a plug-in whose optional dependency is missing breaks no other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from forq.core import ConfigError
+
+
+@lru_cache(maxsize=None)
+def names(family: str) -> tuple[str, ...]:
+    """Names of the plug-ins of a family (``noises``, ``rules``, …), sorted, without importing one."""
+    folder = Path(__file__).parent / family
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name[0] != "_"))
+
+
+def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
+    """`` (did you mean 'x'?)`` for a likely slip of the pen, else nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def get(family: str, name: str) -> Any:
+    """The module of one plug-in.
+
+    Raises:
+        ConfigError: no such plug-in; the message lists the known and names the nearest.
+    """
+    known = names(family)
+    plain = name.replace("-", "_")
+    if plain not in known:
+        raise ConfigError(
+            f"no {family.removesuffix('s')} is called {name!r}{nearest(plain, known)}; known: {', '.join(known)}"
+        )
+    return importlib.import_module(f"forq.{family}.{plain}")
