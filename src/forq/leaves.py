@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 
@@ -16,9 +18,9 @@ class Domain:
         unit: coordinates per leaf unit: a number, or a tensor of the leaf's shape. A coordinate with unit 0
             never moves, which is how masks and exact zeros are said.
         low, high: bounds of every coordinate; ``None`` is no bound.
-        floor: with ``keep_sign``, the smallest magnitude a coordinate may reach.
+        floor: with ``keep_sign``, the smallest magnitude an update may reach.
         keep_sign: a coordinate stays on the side of zero where it started (half of the block scales of
-            GGUF's Q4_0 are negative).
+            GGUF's Q4_0 are negative); an exact zero stays zero.
         bounds_probes: probes too are held inside the bounds; true on a grid, where nothing exists outside.
     """
 
@@ -47,8 +49,26 @@ class Leaf(Protocol):
     def group(self) -> str:
         """``scales``, ``norms``, ``dense``, …: leaves that share a radius and a step."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the checkpoint's file stores; an export rounds to it."""
+
     def read(self) -> Tensor:
         """The coordinates, as a fresh float32 tensor of the leaf's shape."""
 
     def write(self, x: Tensor) -> None:
         """Store coordinates in place; the storage is never re-bound."""
+
+
+@runtime_checkable
+class LazyLeaf(Leaf, Protocol):
+    """A large float tensor, never displaced in storage: the layer's forward asks for ``storage + probe``.
+
+    While ``overlay`` is set, the forward calls it with a buffer of the leaf's shape and uses what it fills in.
+    """
+
+    overlay: Callable[[Tensor], None] | None
+
+    @property
+    def storage(self) -> Tensor:
+        """The float tensor itself: it is its own master, and updates are written into it."""

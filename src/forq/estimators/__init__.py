@@ -1,0 +1,1 @@
+"""Estimators: which probes a step asks for, and what their losses say of the gradient. One idea, one file."""

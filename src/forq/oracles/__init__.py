@@ -1,0 +1,1 @@
+"""Oracles: who answers the losses of a step's probes."""

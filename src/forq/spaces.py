@@ -1,0 +1,265 @@
+"""Space: the one place where numbers move.
+
+Law of arithmetic, version 1. For every coordinate, in float32 and in this order, each operation rounded once:
+
+    s  = fl(fl(w₁)·z₁);  s = fl(s + fl(fl(w_k)·z_k))  for k = 2, 3, … in the order of the terms
+    p  = fl(unit · link(s))
+    x′ = fl(x + p), then held inside the domain (updates always; probes only on a grid)
+
+Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
+from forq.leaves import Domain, LazyLeaf, Leaf
+from forq.noise import Bits, law, leaf_id
+
+LAW = 1
+
+# Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size.
+_CHUNK = 1 << 16
+_LINK_STREAM = 1
+
+
+def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
+    """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
+
+    The unit is kept in the file's dtype, where it is exact and half the size. Coordinates keep their sign.
+    """
+    return Domain(unit=x.abs().to(leaf.dtype), floor=floor, keep_sign=True)
+
+
+def absolute(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
+    """One leaf unit is 1 whatever the coordinate's size, as the QZO paper probes; signs are kept."""
+    return Domain(unit=1.0, floor=floor, keep_sign=True)
+
+
+def free(leaf: Leaf, x: Tensor) -> Domain:
+    """No bounds and unit 1: float weights, as MeZO moves them."""
+    return Domain()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    leaf: Leaf
+    domain: Domain
+    key: int
+    master: Tensor
+
+    @property
+    def lazy(self) -> bool:
+        return isinstance(self.leaf, LazyLeaf)
+
+
+class Space:
+    """The coordinates of a run: float32 masters of every leaf, and the law that moves them.
+
+    Args:
+        leaves: what moves; at least one, names unique.
+        domain: from a leaf and its coordinates to where they may go; see :func:`relative`.
+
+    Raises:
+        ConfigError: no leaf, or two of one name.
+    """
+
+    def __init__(self, leaves: Iterable[Leaf], domain: Callable[[Leaf, Tensor], Domain] = relative) -> None:
+        held = {}
+        for leaf in sorted(leaves, key=lambda leaf: leaf.name):
+            if leaf.name in held:
+                raise ConfigError(f"two leaves are called {leaf.name!r}")
+            master = leaf.storage if isinstance(leaf, LazyLeaf) else leaf.read()
+            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master)
+        if not held:
+            raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
+        self._held = tuple(held.values())
+        self._away = False
+        width = min(_CHUNK, max(one.master.numel() for one in self._held))
+        self._noise = np.empty(width, dtype=np.float32)
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The leaves in name order."""
+        return tuple(one.leaf for one in self._held)
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return sum(one.master.numel() for one in self._held)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups that occur, sorted."""
+        return tuple(sorted({one.leaf.group for one in self._held}))
+
+    @contextmanager
+    def displaced(self, move: Move) -> Iterator[None]:
+        """Show the model ``x + move`` inside the block; the return is a copy of the masters, also on an error.
+
+        Raises:
+            RunError: a displacement is already in force.
+        """
+        if self._away:
+            raise RunError("the space is already displaced: probes do not nest")
+        touched = [one for one in self._held if _touches(move, one)]
+        self._away = True
+        try:
+            for one in touched:
+                if isinstance(one.leaf, LazyLeaf):
+                    one.leaf.overlay = partial(self._fill, one, move)
+                else:
+                    away = torch.empty_like(one.master)
+                    self._fill(one, move, away)
+                    one.leaf.write(away)
+            yield
+        finally:
+            for one in touched:
+                if isinstance(one.leaf, LazyLeaf):
+                    one.leaf.overlay = None
+                else:
+                    one.leaf.write(one.master)
+            self._away = False
+
+    def apply(self, move: Move) -> Moved:
+        """Move the masters, show them to the model, and say how many coordinates changed and were cut."""
+        if self._away:
+            raise RunError("the space is displaced: leave the probe before applying a move")
+        changed, cut = 0, 0
+        for one in self._held:
+            if not _touches(move, one):
+                continue
+            counts = torch.zeros(2, dtype=torch.int64, device=one.master.device)
+            flat = one.master.view(-1)
+            for start, stop in _chunks(flat.numel()):
+                old = flat[start:stop].float()
+                free = old + self._step(one, move, start, stop)
+                new = _hold(free, old, one.domain).to(flat.dtype)
+                counts[0] += (new != flat[start:stop]).sum()
+                counts[1] += (new != free.to(flat.dtype)).sum()
+                flat[start:stop] = new
+            if not one.lazy:
+                one.leaf.write(one.master)
+            changed += int(counts[0])
+            cut += int(counts[1])
+        return Moved(changed, cut, self.size)
+
+    def exported(self) -> dict[str, Tensor]:
+        """Every leaf as the checkpoint's file will hold it: the masters, rounded to the file's dtype."""
+        return {one.leaf.name: one.master.to(one.leaf.dtype) for one in self._held}
+
+    @contextmanager
+    def as_exported(self) -> Iterator[None]:
+        """Show the model the exported values inside the block, so that what is scored is what is saved."""
+        if self._away:
+            raise RunError("the space is displaced: leave the probe before scoring the export")
+        eager = [one for one in self._held if not one.lazy]
+        self._away = True
+        try:
+            for one in eager:
+                one.leaf.write(one.master.to(one.leaf.dtype).float())
+            yield
+        finally:
+            for one in eager:
+                one.leaf.write(one.master)
+            self._away = False
+
+    def masters(self) -> dict[str, Tensor]:
+        """The coordinates themselves, by leaf name: what a snapshot keeps. Not copies."""
+        return {one.leaf.name: one.master for one in self._held}
+
+    def restore(self, masters: Mapping[str, Tensor]) -> None:
+        """Put a snapshot's coordinates back, in place.
+
+        Raises:
+            JournalError: names or shapes are not this space's.
+        """
+        if set(masters) != {one.leaf.name for one in self._held}:
+            raise JournalError("the snapshot holds other leaves than this run moves")
+        for one in self._held:
+            if masters[one.leaf.name].shape != one.master.shape:
+                raise JournalError(f"{one.leaf.name}: the snapshot has another shape")
+        for one in self._held:
+            one.master.copy_(masters[one.leaf.name])
+            if not one.lazy:
+                one.leaf.write(one.master)
+
+    def digest(self) -> str:
+        """Hash of names and masters in name order; equal digests mean equal bits."""
+        return digest(self.masters())
+
+    def _fill(self, one: _Held, move: Move, out: Tensor) -> None:
+        flat, target = one.master.view(-1), out.view(-1)
+        for start, stop in _chunks(flat.numel()):
+            old = flat[start:stop].float()
+            new = old + self._step(one, move, start, stop)
+            target[start:stop] = _hold(new, old, one.domain) if one.domain.bounds_probes else new
+
+    def _step(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
+        """p = unit · link(Σ w·z) for coordinates ``start … stop − 1``: a fresh float32 tensor."""
+        total: Tensor | None = None
+        for term in move.terms:
+            if term.group not in ("all", one.leaf.group):
+                continue
+            noise = self._noise[: stop - start]
+            law(term.noise).draw(Bits(term.seed, one.key), start, noise)
+            drawn = torch.from_numpy(noise).to(one.master.device) * term.weight
+            total = drawn if total is None else total.add_(drawn)
+        if total is None:
+            raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
+        total = _link(total, move.link, one.key, start)
+        unit = one.domain.unit
+        return total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """128-bit hash of names, dtypes, shapes and bytes, in name order."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+    return state.hexdigest()
+
+
+def _touches(move: Move, one: _Held) -> bool:
+    return any(term.group in ("all", one.leaf.group) for term in move.terms)
+
+
+def _chunks(size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, size, _CHUNK):
+        yield start, min(start + _CHUNK, size)
+
+
+def _link(total: Tensor, link: Link, key: int, start: int) -> Tensor:
+    match link.kind:
+        case "identity":
+            return total
+        case "sign":
+            return total.sign_().mul_(link.size)
+        case "stochastic":
+            draw = Bits(link.seed, key, _LINK_STREAM).uniform32(start, total.numel())
+            # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
+            carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
+            return total.add_(carry).floor_().mul_(link.size)
+        case unknown:
+            raise ConfigError(f"no link is called {unknown!r}; known: identity, sign, stochastic")
+
+
+def _hold(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
+    if domain.low is not None or domain.high is not None:
+        new = new.clamp(domain.low, domain.high)
+    if domain.keep_sign:
+        # What began below the floor may stay there: a bound must not move what a step did not.
+        floor = old.abs().clamp(max=domain.floor)
+        new = torch.where(old > 0, torch.maximum(new, floor), torch.where(old < 0, torch.minimum(new, -floor), old))
+    return new
