@@ -2,8 +2,8 @@
 
 The first line is the header; it names the law of arithmetic, the base checkpoint and every setting. Each later
 line holds a step's losses, and that is enough to rebuild the model from its base without a forward pass. A
-line ends with a seal, the hash of the previous seal and its own text, so an edit anywhere is found; only a torn
-*last* line, which a kill can leave, is dropped and written again.
+line ends with a seal, the hash of the previous seal and its own text, so an edit anywhere is found; only a last
+line without its end, which a kill can leave, is dropped and written again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -97,8 +97,7 @@ def read(path: Path) -> Journal:
     """Read and check a journal.
 
     Raises:
-        JournalError: not a journal, of another version, or a line other than a torn last one does not match
-            its seal (the line is named).
+        JournalError: not a journal, of another version, or a whole line does not match its seal (it is named).
     """
     try:
         data = path.read_bytes()
@@ -106,20 +105,16 @@ def read(path: Path) -> Journal:
         raise JournalError(f"{path}: cannot read the journal: {error.strerror}") from error
     rows = data.split(b"\n")
     tail = rows.pop()
-    seal, bodies, whole = "", [], 0
+    seal, bodies = "", []
     for number, row in enumerate(rows, start=1):
         body = _open(row, seal)
         if body is None:
-            if number == len(rows) and not tail and number > 1:
-                tail = row + b"\n"
-                break
             raise JournalError(
                 f"{path}, line {number}: the line does not match its seal; the journal was edited or damaged, "
                 "and what follows cannot be trusted: restore it from a copy"
             )
         bodies.append(body)
         seal = body.pop("#")
-        whole += len(row) + 1
     if not bodies or bodies[0].get("forq") != VERSION:
         found = bodies[0].get("forq") if bodies else "no whole line"
         raise JournalError(f"{path}: expected a forq journal of version {VERSION}, found {found}")
@@ -127,7 +122,7 @@ def read(path: Path) -> Journal:
     for expected, line in enumerate(lines):
         if line.step != expected:
             raise JournalError(f"{path}, line {expected + 2}: expected step {expected}, found step {line.step}")
-    return Journal(path, bodies[0], lines, whole, len(tail), seal)
+    return Journal(path, bodies[0], lines, len(data) - len(tail), len(tail), seal)
 
 
 class Writer:
