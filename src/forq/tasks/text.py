@@ -1,0 +1,301 @@
+"""Language modelling on text files: every token of a window is predicted from those before it.
+
+Data is a ``.txt`` or ``.md`` file, or a folder of them (hidden ones aside), in order of their names. Splits:
+the ``train``, ``valid`` (``validation``, ``val``, ``dev``) and ``test`` files of a folder, where they exist.
+Without a ``train`` file all other files are training text; splits that have no file are cut off the end of
+the training text, 5 % of its tokens each.
+
+A window is what the tokenizer puts in front of a text (BOS, or nothing) and as many tokens of the text as
+fill ``max_length``. With BOS every token of the text is predicted once; without, windows overlap by one
+token, and all tokens but the first are. What does not fill a last window is left out. Texts are tokenised in
+pieces of some 256 KiB that end where a line ends, so that memory is bounded by the tokens (4 bytes each), and
+files follow each other without a mark between them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from forq import losses
+from forq.core import ConfigError, DataError
+from forq.losses import Batch
+from forq.tasks import Score, Split, Tokenizer
+from forq.tasks._order import rows_of
+
+Tokens = NDArray[np.int32]
+
+_PIECE_BYTES = 256 << 10
+_NAMES: Mapping[str, Split] = {
+    "train": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+_HELD_OUT: tuple[Split, Split] = ("validation", "test")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Text:
+    """See the module; made by :func:`open`.
+
+    Attributes:
+        windows: per split int32 [rows, max_length − len(prefix)], views of its tokens.
+        prefix: what the tokenizer puts in front of a text.
+        origin: per split, the files it was read from.
+    """
+
+    windows: Mapping[Split, Tokens]
+    prefix: tuple[int, ...]
+    origin: Mapping[Split, tuple[str, ...]]
+    tokenizer: Tokenizer
+    seed: int
+    max_length: int
+    batch_rows: int
+    digest: str
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "task": "text",
+            "rows": {split: len(windows) for split, windows in self.windows.items()},
+            "tokens": {split: int(windows.size) for split, windows in self.windows.items()},
+            "origin": {split: list(files) for split, files in self.origin.items()},
+            "max_length": self.max_length,
+            "batch_rows": self.batch_rows,
+            "prefix": list(self.prefix),
+            "digest": self.digest,
+        }
+
+    def batch(self, step: int) -> Batch:
+        windows = self.windows["train"]
+        rows = rows_of(
+            step, rows=len(windows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest
+        )
+        return self._batch(windows[rows])
+
+    def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:
+        windows = self.windows[split][:limit]
+        for start in range(0, len(windows), self.batch_rows):
+            yield self._batch(windows[start : start + self.batch_rows])
+
+    def loss(self, model: nn.Module, batch: Batch) -> float:
+        with torch.inference_mode():
+            return float(self.loss_tensor(model, batch))
+
+    def loss_tensor(self, model: nn.Module, batch: Batch) -> Tensor:
+        return losses.mean_nll(model, batch)
+
+    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
+        total, tokens, rows = 0.0, 0, 0
+        with torch.inference_mode():
+            for batch in self.batches(split, limit):
+                total += float(losses.token_nll(model, batch).double().sum())
+                tokens += len(batch.target)
+                rows += len(batch.input_ids)
+        if rows == 0:
+            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
+        return Score(loss=total / tokens, rows=rows)
+
+    def sample(self, model: nn.Module, n_tokens: int) -> str:
+        """The first quarter of the first test window, and what the model makes of it."""
+        lm: Any = model
+        body = self.windows["test"][0][: max(1, self.max_length // 4)].tolist()
+        text = [*self.prefix, *body]
+        with torch.inference_mode():
+            for _ in range(n_tokens):
+                seen = torch.tensor([text[-self.max_length :]], device=lm.device)
+                hidden = lm.base_model(input_ids=seen, use_cache=False).last_hidden_state[:, -1]
+                text.append(int(lm.get_output_embeddings()(hidden).argmax()))
+        return self.tokenizer.decode(text, skip_special_tokens=True)
+
+    def _batch(self, windows: Tokens) -> Batch:
+        body = torch.from_numpy(windows.astype(np.int64))
+        rows, front = len(body), len(self.prefix)
+        ids = torch.cat([torch.tensor(self.prefix, dtype=torch.int64).expand(rows, -1), body], dim=1)
+        first = max(front - 1, 0)
+        columns = torch.arange(first, ids.shape[1] - 1)
+        return Batch(
+            input_ids=ids,
+            row=torch.arange(rows).repeat_interleave(len(columns)),
+            column=columns.repeat(rows),
+            target=ids[:, first + 1 :].reshape(-1),
+            lengths=(len(columns),) * rows,
+        )
+
+
+def open(
+    data: Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_length: int = 128,
+    batch_rows: int = 8,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    test_rows: int | None = None,
+) -> Text:
+    """Read and tokenise the text.
+
+    Args:
+        data: a file or a folder.
+        seed: of the order of the training windows.
+        max_length: tokens of a window, the prefix included.
+        train_rows, validation_rows, test_rows: windows of a split that are kept, from its start; None: all.
+
+    Raises:
+        ConfigError: a window, a batch or a split would be empty.
+        DataError: no such data, not UTF-8 (file and byte offset), or too little text for one window.
+    """
+    limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    prefix = _prefix(tokenizer)
+    if max_length < len(prefix) + 2:
+        raise ConfigError(f"max_length must be {len(prefix) + 2} or more, found {max_length}")
+    if batch_rows < 1 or any(rows is not None and rows < 1 for rows in limits.values()):
+        raise ConfigError(f"batches and splits need 1 row or more, found {batch_rows} and {limits}")
+    files = _files(Path(data))
+    tokens = {split: _tokens(paths, tokenizer) for split, paths in files.items()}
+    origin = {split: tuple(path.name for path in paths) for split, paths in files.items()}
+    origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
+    windows = {
+        split: _windows(found, max_length, prefix, split, Path(data))[: limits[split]]
+        for split, found in _cut(tokens).items()
+    }
+    settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": prefix}
+    return Text(
+        windows=windows,
+        prefix=prefix,
+        origin=origin,
+        tokenizer=tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        digest=_digest(settings, windows),
+    )
+
+
+def example(folder: Path) -> Path:
+    """A tiny text of 2,000 different numbered lines."""
+    path = folder / "numbers.txt"
+    path.write_text("".join(f"line {n} says {n * n % 997} .\n" for n in range(2000)), encoding="utf-8")
+    return path
+
+
+def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What the tokenizer itself puts in front of a text, e.g. BOS."""
+    full = list(tokenizer("a", verbose=False)["input_ids"])
+    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
+    start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+    return tuple(full[:start])
+
+
+def _files(data: Path) -> dict[Split, list[Path]]:
+    if data.is_file():
+        return {"train": [data]}
+    if not data.is_dir():
+        raise DataError(f"{data}: no such file or folder; name a .txt file or a folder of .txt and .md files")
+    found = sorted(
+        path
+        for path in data.rglob("*")
+        if path.suffix in (".txt", ".md")
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(data).parts)
+    )
+    named: dict[Split, list[Path]] = {}
+    for path in found:
+        if path.parent == data and path.stem in _NAMES:
+            named.setdefault(_NAMES[path.stem], []).append(path)
+    if "train" not in named:
+        taken = {path for paths in named.values() for path in paths}
+        named["train"] = [path for path in found if path not in taken]
+    if not named["train"]:
+        raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
+    return named
+
+
+def _pieces(path: Path) -> Iterator[str]:
+    """The text of a file in pieces that end at a line's end, or where no line ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    carry, offset = "", 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_PIECE_BYTES):
+                pending = len(decoder.getstate()[0])
+                carry += _decoded(decoder, block, path, offset - pending)
+                offset += len(block)
+                end = carry.rfind("\n") + 1 or len(carry)
+                yield carry[:end].removeprefix("\ufeff")
+                carry = carry[end:]
+            carry += _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    yield carry
+
+
+def _decoded(
+    decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offset: int, final: bool = False
+) -> str:
+    try:
+        return decoder.decode(block, final)
+    except UnicodeDecodeError as error:
+        place = f"byte {offset + error.start}"
+        raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); convert it first") from error
+
+
+def _tokens(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
+    found = [
+        np.array(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
+        for path in paths
+        for piece in _pieces(path)
+        if piece
+    ]
+    if not found:
+        raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
+    return np.concatenate(found)
+
+
+def _cut(tokens: Mapping[Split, Tokens]) -> dict[Split, Tokens]:
+    """Splits without a file, cut off the end of the training text; validation before test."""
+    missing = [split for split in _HELD_OUT if split not in tokens]
+    size = len(tokens["train"]) // 20
+    end = len(tokens["train"]) - size * len(missing)
+    cut: dict[Split, Tokens] = {"train": tokens["train"][:end]}
+    for split in _HELD_OUT:
+        if split in tokens:
+            cut[split] = tokens[split]
+        else:
+            cut[split] = tokens["train"][end : end + size]
+            end += size
+    return cut
+
+
+def _windows(tokens: Tokens, max_length: int, prefix: tuple[int, ...], split: Split, data: Path) -> Tokens:
+    body = max_length - len(prefix)
+    if len(tokens) < body:
+        raise DataError(
+            f"{data}: {split} has {len(tokens)} tokens, too few for one window of {body}; "
+            "give more text or lower max_length"
+        )
+    stride = body if prefix else body - 1
+    windows: Tokens = np.lib.stride_tricks.sliding_window_view(tokens, body)[::stride]
+    return windows
+
+
+def _digest(settings: Mapping[str, Any], windows: Mapping[Split, Tokens]) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for split, found in sorted(windows.items()):
+        digest.update(f"{split} {found.shape}".encode())
+        for start in range(0, len(found), 4096):
+            digest.update(np.ascontiguousarray(found[start : start + 4096], dtype="<i4").tobytes())
+    return digest.hexdigest()
