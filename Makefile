@@ -1,0 +1,30 @@
+# One file says how everything is built, tried and shown. `make demo` and `make test` start from nothing.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Processes of two cores share nothing gladly: each test worker takes one thread.
+ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+
+.PHONY: demo test slow check oracle-env oracle bench results clean
+
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.done           ## tune the shipped 4-bit model with forward passes only; before and after
+	$(ENV) $(BIN)/forq demo
+
+test: $(VENV)/.done           ## the fast suite
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not oracle'
+
+check: $(VENV)/.done          ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) .venv-gptq build dist
