@@ -114,7 +114,7 @@ def law(spec: str) -> Law:
         ConfigError: no such law, or an argument it does not take.
     """
     head, _, argument = spec.partition(":")
-    made = registry.get("forq.noises", head).law(argument or None)
+    made = registry.get("noises", head).law(argument or None)
     if not isinstance(made, Law):
         raise ConfigError(f"noise {head!r}: its file must define law(argument) -> Law")
     return made

@@ -1,6 +1,7 @@
 """Plug-ins by listing: a new noise, estimator, rule, format, task or recipe is one new file, and nothing else.
 
-Listing imports nothing, so a plug-in whose optional dependency is missing breaks no other.
+Listing imports nothing, so a plug-in whose optional dependency is missing breaks no other. Sub-packages and
+modules whose name starts with ``_`` are machinery of the family, never plug-ins.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from forq.core import ConfigError
 def names(family: str) -> tuple[str, ...]:
     """Names of the plug-ins of a family (``noises``, ``rules``, …), sorted, without importing one."""
     folder = Path(__file__).parent / family
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name[0] != "_"))
+    found = pkgutil.iter_modules([str(folder)])
+    return tuple(sorted(one.name for one in found if not one.ispkg and not one.name.startswith("_")))
 
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:

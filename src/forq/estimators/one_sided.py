@@ -61,3 +61,8 @@ class OneSided:
         curvature = 2.0 * sum(slopes) / (len(slopes) * self.eps) if slopes else None
         bad = sum(not math.isfinite(x) for x in losses)
         return Estimate(Move(terms), slopes, here, bad=bad, curvature=curvature)
+
+
+def example(eps: float, directions: int) -> OneSided:
+    """An instance for the contract tests."""
+    return OneSided(seed=1, eps=eps, directions=directions)

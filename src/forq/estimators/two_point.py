@@ -61,3 +61,8 @@ class TwoPoint:
         terms = tuple(self._term(step, k, d / len(whole)) for k, d in zip(whole, slopes, strict=True))
         mean = sum(pairs[k][0] + pairs[k][1] for k in whole) / (2 * len(whole)) if whole else math.nan
         return Estimate(Move(terms), slopes, mean, bad=sum(not math.isfinite(x) for x in losses))
+
+
+def example(eps: float, directions: int) -> TwoPoint:
+    """An instance for the contract tests."""
+    return TwoPoint(seed=1, eps=eps, directions=directions)

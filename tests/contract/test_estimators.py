@@ -1,0 +1,92 @@
+"""Every estimator found by listing: unbiased by enumeration of all sign vectors, in float64; deaf to bad losses."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from forq import registry
+from forq.core import ConfigError
+
+NAMES = registry.names("estimators")
+SIZE = 6
+
+
+def test_something_is_listed():
+    assert {"two_point", "one_sided"} <= set(NAMES)
+
+
+def quadratic(rng):
+    root = rng.standard_normal((SIZE, SIZE))
+    return root @ root.T, rng.standard_normal(SIZE), rng.standard_normal(SIZE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("eps", [1e-3, 0.5])
+def test_mean_over_all_sign_vectors_is_the_gradient(name, eps):
+    """On a quadratic the mean over all 2ⁿ directions must be the gradient, whatever ε: a factor would show."""
+    hessian, slope, x = quadratic(np.random.default_rng(0))
+
+    def loss(point):
+        return 0.5 * point @ hessian @ point + slope @ point
+
+    gradient = hessian @ x + slope
+    total, curvature = np.zeros(SIZE), []
+    signs = [np.array(z) for z in itertools.product((-1.0, 1.0), repeat=SIZE)]
+    estimator = registry.get("estimators", name).example(eps=eps, directions=1)
+    for z in signs:
+        probes = estimator.ask(0)
+        losses = [loss(x + sum((t.weight for t in probe.terms), 0.0) * z) for probe in probes]
+        estimate = estimator.tell(0, losses)
+        assert len(estimate.move.terms) == 1
+        total += estimate.move.terms[0].weight * z
+        if estimate.curvature is not None:
+            curvature.append(estimate.curvature)
+    np.testing.assert_allclose(total / len(signs), gradient, rtol=1e-9, atol=1e-9)
+    if curvature:
+        assert np.mean(curvature) == pytest.approx(np.trace(hessian), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_directions_are_averaged(name):
+    estimator = registry.get("estimators", name).example(eps=0.1, directions=4)
+    probes = estimator.ask(3)
+    assert len(probes) == estimator.forwards
+    slopes = {1: 0.5, 2: -1.0, 3: 2.0, 0: 4.0}
+    losses = []
+    for probe in probes:
+        losses.append(1.0 + sum(slopes[t.seed & 0xFFFFFF] * t.weight for t in probe.terms))
+    estimate = estimator.tell(3, losses)
+    weights = {t.seed & 0xFFFFFF: t.weight for t in estimate.move.terms}
+    assert weights == pytest.approx({k: d / 4 for k, d in slopes.items()})
+    assert estimate.slopes == pytest.approx([slopes[k] for k in range(4)])
+    assert len({t.seed for t in estimate.move.terms}) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ask_is_a_pure_function_of_the_step(name):
+    estimator = registry.get("estimators", name).example(eps=0.1, directions=2)
+    assert estimator.ask(5) == estimator.ask(5)
+    seeds = [t.seed for step in (0, 1) for probe in estimator.ask(step) for t in probe.terms]
+    assert len(set(seeds)) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_bad_loss_drops_its_direction_and_is_counted(name, bad):
+    estimator = registry.get("estimators", name).example(eps=0.1, directions=3)
+    losses = [1.0 + 0.01 * i for i in range(estimator.forwards)]
+    losses[-1] = bad
+    estimate = estimator.tell(0, losses)
+    assert len(estimate.move.terms) == len(estimate.slopes) == 2 and estimate.bad == 1
+    assert all(math.isfinite(t.weight) for t in estimate.move.terms)
+    everything = estimator.tell(0, [bad] * estimator.forwards)
+    assert everything.move.terms == () and everything.bad == estimator.forwards
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("setting", [{"eps": 0.0}, {"eps": -1.0}, {"eps": math.nan}, {"directions": 0}])
+def test_impossible_settings_are_refused(name, setting):
+    with pytest.raises(ConfigError, match="estimator"):
+        registry.get("estimators", name).example(**{"eps": 0.1, "directions": 1, **setting})
