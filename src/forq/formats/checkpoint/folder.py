@@ -1,0 +1,189 @@
+"""A checkpoint folder: what it holds, its tensors one at a time, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats.checkpoint.header import DTYPES, TensorInfo, read_header
+from forq.formats.checkpoint.hub import fetch
+from forq.formats.checkpoint.patch import Saved, save_patched
+
+_SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+_CHUNK_BYTES = 1 << 22
+
+
+class Checkpoint:
+    """Tensors and settings of one folder; opened with :meth:`open`, never written to.
+
+    Attributes:
+        path: the folder.
+        config: its config.json.
+        info: every tensor by name, in name order.
+    """
+
+    __slots__ = ("_digest", "config", "info", "path")
+
+    def __init__(self, path: Path, config: dict[str, Any], info: dict[str, TensorInfo]) -> None:
+        self.path = path
+        self.config = config
+        self.info = info
+        self._digest: str | None = None
+
+    @classmethod
+    def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
+        """Open a folder, or fetch a hub id and open that; reads headers only.
+
+        Raises:
+            FormatError: not a folder, no config.json, no safetensors, or a file that contradicts another.
+        """
+        path = Path(source)
+        if path.is_file():
+            raise FormatError(
+                f"expected a checkpoint folder, found the file {path}; name the folder it lies in"
+            )
+        if not path.is_dir():
+            if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
+                raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
+            path = fetch(str(source), revision)
+        if not (path / _CONFIG).is_file():
+            raise FormatError(
+                f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint"
+            )
+        return cls(path, read_json(path / _CONFIG), _tensors(path))
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, read from its file into memory of its own.
+
+        Raises:
+            FormatError: there is no such tensor, or the file shrank since it was opened.
+        """
+        info = self._find(name)
+        raw = torch.empty(info.nbytes, dtype=torch.uint8)
+        with (self.path / info.file).open("rb") as stream:
+            stream.seek(info.start)
+            got = stream.readinto(memoryview(raw.numpy())) if info.nbytes else 0  # type: ignore[attr-defined]
+        if got != info.nbytes:
+            raise FormatError(
+                f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated"
+            )
+        return raw.view(info.dtype).reshape(info.shape)
+
+    def digest(self) -> str:
+        """Content digest of the tensors: blake2b over name, dtype, shape and bytes, in name order.
+
+        Independent of how the tensors are spread over files. Computed once per instance.
+        """
+        if self._digest is None:
+            state = hashlib.blake2b(digest_size=32)
+            for name, info in self.info.items():
+                head = json.dumps([name, _CODES[info.dtype], list(info.shape)]).encode()
+                state.update(len(head).to_bytes(8, "little") + head)
+                with (self.path / info.file).open("rb") as stream:
+                    stream.seek(info.start)
+                    left = info.nbytes
+                    while left:
+                        chunk = stream.read(min(left, _CHUNK_BYTES))
+                        if not chunk:
+                            raise FormatError(f"{name}: {info.file} was truncated since it was opened")
+                        state.update(chunk)
+                        left -= len(chunk)
+            self._digest = state.hexdigest()
+        return self._digest
+
+    def save_patched(
+        self,
+        dst: str | Path,
+        tensors: Mapping[str, Tensor],
+        extra_files: Mapping[str, bytes | Path] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> Saved:
+        """Copy the original files to ``dst`` and overwrite the bytes of ``tensors`` there, and nothing else.
+
+        Args:
+            dst: folder to make. It appears whole or not at all.
+            tensors: what moved, by name; shape as in the file, dtype as in the file or a wider float.
+            extra_files: files to put beside them (a journal, for example), by name.
+            overwrite: swap an existing folder for the new one instead of refusing it.
+
+        Raises:
+            FormatError: a tensor the checkpoint does not hold, or one that does not fit its place.
+            ConfigError: ``dst`` exists, overlaps the original, or cannot be written.
+        """
+        for name in tensors:
+            self._find(name)
+        return save_patched(self.path, self.info, Path(dst), tensors, extra_files or {}, overwrite)
+
+    def _find(self, name: str) -> TensorInfo:
+        try:
+            return self.info[name]
+        except KeyError:
+            raise FormatError(f"{self.path}: expected a tensor {name!r}, found none of that name") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        FormatError: it is not one.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: expected JSON, found {error}") from error
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _tensors(path: Path) -> dict[str, TensorInfo]:
+    if (path / _SINGLE).is_file():
+        found = read_header(path / _SINGLE)
+    elif (path / _INDEX).is_file():
+        found = _sharded(path)
+    else:
+        files = sorted(path.glob("*.safetensors"))
+        if len(files) != 1:
+            pickles = sorted(file.name for file in path.glob("*.bin")) + sorted(
+                file.name for file in path.glob("*.pt")
+            )
+            instead = (
+                f"{pickles[0]}, a pickle, which can run code when it is loaded: convert it to safetensors first"
+                if pickles and not files
+                else f"{len(files)} safetensors files and no index: add {_INDEX} or keep one file"
+            )
+            raise FormatError(f"{path}: expected {_SINGLE} or {_INDEX}, found {instead}")
+        found = read_header(files[0])
+    return dict(sorted(found.items()))
+
+
+def _sharded(path: Path) -> dict[str, TensorInfo]:
+    where = read_json(path / _INDEX).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
+        raise FormatError(
+            f"{path / _INDEX}: expected a weight_map from tensor names to files, found {where!r:.80}"
+        )
+    shards: dict[str, dict[str, TensorInfo]] = {}
+    for file in sorted(set(where.values())):
+        if file in ("", ".", "..") or Path(file).name != file:
+            raise FormatError(f"{path / _INDEX}: expected names of files in the folder, found {file!r}")
+        if not (path / file).is_file():
+            raise FormatError(
+                f"{path}: expected the shard {file} its index names, found none; download it again"
+            )
+        shards[file] = read_header(path / file)
+    for name, file in where.items():
+        if name not in shards[file]:
+            raise FormatError(f"{path / file}: expected the tensor {name} its index names, found none")
+    # Loaders read whole shards, so a tensor the index forgot is still part of the model.
+    found = {name: info for shard in shards.values() for name, info in shard.items()}
+    return found | {name: shards[file][name] for name, file in where.items()}

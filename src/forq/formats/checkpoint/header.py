@@ -1,0 +1,123 @@
+"""What a safetensors file says it holds, checked against the size of the file before anything is allocated.
+
+Layout (safetensors, format 0.x): 8 bytes little-endian length n, n bytes of JSON, then the tensors end to end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forq.core import FormatError
+
+_LENGTH_BYTES = 8
+# The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
+_HEADER_LIMIT_BYTES = 100_000_000
+_MAX_DIM = 1 << 48
+_MAX_RANK = 16
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a checkpoint, as its file's header describes it.
+
+    Attributes:
+        file: name of the file inside the checkpoint folder.
+        start: offset of its first byte in that file.
+        nbytes: its length in bytes.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    file: str
+    start: int
+    nbytes: int
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Describe every tensor of one safetensors file.
+
+    Raises:
+        FormatError: the file is truncated, its header is not what safetensors prescribes, or the tensors do
+            not fill the file exactly.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):
+            raise FormatError(
+                f"{path}: expected a safetensors header that fits a file of {size} bytes, found one of {length} "
+                "bytes; the file is truncated or is not safetensors: download it again"
+            )
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path}: expected a JSON header, found {error}; download the file again"
+        ) from error
+    if not isinstance(header, dict):
+        raise FormatError(f"{path}: expected a JSON object as header, found {type(header).__name__}")
+
+    base = _LENGTH_BYTES + length
+    infos = {
+        name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"
+    }
+    end = base
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != end:
+            raise FormatError(
+                f"{path}: expected {name} to start at byte {end}, found {info.start}; the header is corrupt"
+            )
+        end += info.nbytes
+    if end != size:
+        raise FormatError(
+            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
+        )
+    return infos
+
+
+def _describe(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
+    what = f"{path}: {name}"
+    if not isinstance(entry, dict):
+        raise FormatError(f"{what}: expected dtype, shape and data_offsets, found {entry!r:.80}")
+    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype = DTYPES.get(kind) if isinstance(kind, str) else None
+    if dtype is None:
+        raise FormatError(f"{what}: expected a dtype among {', '.join(DTYPES)}; found {kind!r:.80}")
+    sound = isinstance(shape, list) and len(shape) <= _MAX_RANK
+    if not (sound and all(type(dim) is int and 0 <= dim < _MAX_DIM for dim in shape)):
+        raise FormatError(f"{what}: expected a shape of whole numbers, found {shape!r:.80}")
+    if not (
+        isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int and at >= 0 for at in offsets)
+    ):
+        raise FormatError(f"{what}: expected two data offsets, found {offsets!r:.80}")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if offsets[1] - offsets[0] != nbytes:
+        raise FormatError(
+            f"{what}: expected {nbytes} bytes for {kind} of shape {tuple(shape)}, found {offsets[1] - offsets[0]}"
+        )
+    return TensorInfo(dtype, tuple(shape), path.name, base + offsets[0], nbytes)

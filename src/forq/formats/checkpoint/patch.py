@@ -1,0 +1,111 @@
+"""Save by patching: a copy of the original folder in which only the bytes of the moved tensors differ."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from forq.core import ConfigError, FormatError
+from forq.formats.checkpoint.header import TensorInfo
+from forq.formats.checkpoint.replace import check_destination, replace_folder
+
+_SKIPPED_FOLDERS = frozenset({".git", ".cache", ".locks", "__pycache__"})
+_SKIPPED_SUFFIXES = (".lock", ".incomplete", ".partial")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save did.
+
+    Attributes:
+        path: the folder made.
+        tensors: names whose bytes were written, in order.
+        bytes_written: how many bytes of the copy those are.
+        max_rounding: largest |stored − given| / |given| where a value was rounded to the file's dtype.
+    """
+
+    path: Path
+    tensors: tuple[str, ...]
+    bytes_written: int
+    max_rounding: float
+
+
+def save_patched(
+    src: Path,
+    info: Mapping[str, TensorInfo],
+    dst: Path,
+    tensors: Mapping[str, Tensor],
+    extra_files: Mapping[str, bytes | Path],
+    overwrite: bool,
+) -> Saved:
+    """See :meth:`forq.formats.checkpoint.Checkpoint.save_patched`."""
+    files = _files(src)
+    check_destination(src, dst, overwrite)
+    _check_extra(files, extra_files)
+    # Everything is converted and checked before a byte is written.
+    fitted = {name: _fit(name, tensors[name], info[name]) for name in sorted(tensors)}
+
+    def fill(folder: Path) -> None:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(src / name, folder / name)
+        for name, (tensor, _) in fitted.items():
+            with (folder / info[name].file).open("r+b") as stream:
+                stream.seek(info[name].start)
+                stream.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        for name, content in extra_files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, Path):
+                shutil.copyfile(content, folder / name)
+            else:
+                (folder / name).write_bytes(content)
+
+    replace_folder(dst, fill)
+    return Saved(
+        dst,
+        tuple(fitted),
+        sum(info[name].nbytes for name in fitted),
+        max((rounding for _, rounding in fitted.values()), default=0.0),
+    )
+
+
+def _fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
+    """The tensor in its file's dtype, and the largest relative rounding that took."""
+    if tuple(tensor.shape) != info.shape:
+        raise FormatError(f"{name}: expected shape {info.shape}, found {tuple(tensor.shape)}")
+    given = tensor.detach().cpu()
+    if given.dtype == info.dtype:
+        return given, 0.0
+    if not (given.dtype in (torch.float32, torch.float64) and info.dtype.is_floating_point):
+        raise FormatError(f"{name}: expected {info.dtype} as in the file, or float32; found {given.dtype}")
+    stored = given.to(info.dtype)
+    if not torch.isfinite(stored.float()).all():
+        worst = given.abs().max().item()
+        raise FormatError(
+            f"{name}: expected finite values that fit {info.dtype}, found a magnitude of {worst:g}; "
+            "the run has diverged: lower the learning rate"
+        )
+    off = ((stored.double() - given.double()).abs() / given.double().abs()).nan_to_num_(nan=0.0)
+    return stored, float(off.max()) if off.numel() else 0.0
+
+
+def _files(src: Path) -> list[str]:
+    """Every file of the folder worth keeping, relative to it; links are followed (hub snapshots are links)."""
+    found = []
+    for root, folders, names in os.walk(src, followlinks=False):
+        folders[:] = sorted(folder for folder in folders if folder not in _SKIPPED_FOLDERS)
+        here = Path(root).relative_to(src)
+        found += [(here / name).as_posix() for name in sorted(names) if not name.endswith(_SKIPPED_SUFFIXES)]
+    return found
+
+
+def _check_extra(files: list[str], extra_files: Mapping[str, bytes | Path]) -> None:
+    for name in extra_files:
+        if name in files or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ConfigError(f"expected the name of a file the checkpoint does not have, found {name!r}")

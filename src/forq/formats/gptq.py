@@ -1,0 +1,229 @@
+"""GPTQ: int32 words of packed codes, one float scale per group of inputs and output.
+
+    qweight  int32 (in·bits/32, out)      packed along in, lowest input in the lowest bits
+    qzeros   int32 (groups, out·bits/32)  packed along out; format v1 stores zero − 1
+    scales   float (groups, out)
+    g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
+
+Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files). Layout as
+written by AutoGPTQ and GPTQModel; see the latter's ``convert_gptq_v1_to_v2_format`` for the two zero conventions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.folder import read_json
+from forq.quant.layer import LayerSpec, Parts
+from forq.quant.weight import QuantWeight
+
+_ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+_SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_WORD_BITS = 32
+# v1 → v2 adds one to every nibble of a word at once, with carry: the exact inverse of how v1 is written.
+_ONE_PER_NIBBLE = 0x11111111
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The part of a GPTQ configuration that says how the tensors are to be read."""
+
+    bits: int
+    group_size: int
+    zero_offset: int
+
+
+def recognise(ckpt: Checkpoint) -> bool:
+    """Does the checkpoint hold int32 (qweight, qzeros) pairs packed along the inputs?"""
+    for name, info in ckpt.info.items():
+        module, _, kind = name.rpartition(".")
+        zeros, scales = ckpt.info.get(f"{module}.qzeros"), ckpt.info.get(f"{module}.scales")
+        if kind != "qweight" or zeros is None or scales is None or info.dtype != torch.int32:
+            continue
+        # AWQ uses the same names; it packs along the outputs, so that its qweight is as wide as its qzeros.
+        packed_along_inputs = len(info.shape) == 2 and info.shape[-1:] == scales.shape[-1:]
+        return packed_along_inputs and _settings_dict(ckpt).get("quant_method", "gptq") == "gptq"
+    return False
+
+
+def settings(ckpt: Checkpoint) -> Settings:
+    """How the tensors are to be read.
+
+    Raises:
+        FormatError: a setting is missing, impossible or not supported.
+    """
+    raw = _settings_dict(ckpt)
+    where = f"{ckpt.path}: quantization_config"
+    bits, group_size = raw.get("bits"), raw.get("group_size")
+    if type(bits) is not int or type(group_size) is not int:
+        raise FormatError(
+            f"{where}: expected whole numbers for bits and group_size, found {bits!r}, {group_size!r}"
+        )
+    if bits != 4:
+        raise FormatError(
+            f"{where}: expected 4 bits, found {bits}; GPTQ at other widths is not supported yet"
+        )
+    if group_size < 1 and group_size != -1:
+        raise FormatError(f"{where}: expected a positive group_size or -1, found {group_size}")
+    form = raw.get("checkpoint_format") or "gptq"
+    if form not in _ZERO_OFFSETS:
+        raise FormatError(
+            f"{where}: expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {form!r}; "
+            "the checkpoint is repacked for another kernel: load the original one"
+        )
+    if raw.get("dynamic"):
+        raise FormatError(
+            f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet"
+        )
+    return Settings(bits, group_size, _ZERO_OFFSETS[form])
+
+
+def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The quantized layers by module name, checked from the headers alone.
+
+    Raises:
+        FormatError: tensors are missing, or contradict each other or the settings.
+    """
+    how = settings(ckpt)
+    modules = sorted(name.removesuffix(".qweight") for name in ckpt.info if name.endswith(".qweight"))
+    return {module: _spec(ckpt, module, how) for module in modules}
+
+
+def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+    """Integers, scales and bias of one layer; no float copy of the weights is made.
+
+    Raises:
+        FormatError: g_idx names a group that does not exist.
+    """
+    name = spec.name
+    codes = unpack_codes(ckpt.read(f"{name}.qweight"))
+    zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), settings(ckpt).zero_offset)
+    group_of = _group_of(ckpt, spec)
+    weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, group_of)
+    bias = None if spec.bias is None else ckpt.read(spec.bias)
+    return Parts(weight, ckpt.read(spec.scales), bias)
+
+
+def unpack_codes(qweight: Tensor) -> Tensor:
+    """int32 (in/8, out) → uint8 (out, in/2): the bytes are right already, they only stand in another order."""
+    words, rows = qweight.shape
+    return qweight.view(torch.uint8).view(words, rows, 4).transpose(0, 1).reshape(rows, 4 * words)
+
+
+def pack_codes(codes: Tensor) -> Tensor:
+    """uint8 (out, in/2) → int32 (in/8, out); inverse of :func:`unpack_codes`."""
+    rows, width = codes.shape
+    turned = codes.view(rows, width // 4, 4).transpose(0, 1).contiguous()
+    return turned.view(torch.int32).view(width // 4, rows)
+
+
+def unpack_zeros(qzeros: Tensor, offset: int) -> Tensor:
+    """int32 (groups, out/8) → int8 (groups, out), the true zero points."""
+    groups, words = qzeros.shape
+    true = _add_per_nibble(qzeros, offset).view(torch.uint8)
+    return torch.stack((true & 15, true >> 4), dim=-1).view(groups, 8 * words).view(torch.int8)
+
+
+def pack_zeros(zeros: Tensor, offset: int) -> Tensor:
+    """int8 (groups, out) → int32 (groups, out/8); inverse of :func:`unpack_zeros`."""
+    pairs = zeros.view(torch.uint8).view(zeros.shape[0], -1, 2)
+    packed = (pairs[..., 0] | pairs[..., 1] << 4).contiguous()
+    return _add_per_nibble(packed.view(torch.int32), -offset)
+
+
+def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tensor]:
+    """The tensors GPTQ stores for a layer beside its scales and bias: qweight, qzeros, g_idx.
+
+    Raises:
+        FormatError: in or out is not a multiple of 8, or the format is unknown.
+    """
+    if checkpoint_format not in _ZERO_OFFSETS:
+        raise FormatError(
+            f"expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {checkpoint_format!r}"
+        )
+    if weight.in_features % 8 or weight.out_features % 8:
+        raise FormatError(
+            f"expected inputs and outputs in multiples of 8 for GPTQ's 32-bit words, found {weight.in_features} "
+            f"and {weight.out_features}; leave this layer in float"
+        )
+    plain = torch.arange(weight.in_features, dtype=torch.int32) // weight.group_size
+    return {
+        "qweight": pack_codes(weight.codes),
+        "qzeros": pack_zeros(weight.zeros, _ZERO_OFFSETS[checkpoint_format]),
+        "g_idx": plain if weight.group_of is None else weight.group_of,
+    }
+
+
+def _add_per_nibble(words: Tensor, offset: int) -> Tensor:
+    # In int64, and then the low half: int32 addition that wraps is not promised everywhere.
+    wide = (words.long() + offset * _ONE_PER_NIBBLE) & 0xFFFFFFFF
+    return torch.where(wide >= 1 << 31, wide - (1 << 32), wide).to(torch.int32)
+
+
+def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:
+    found = ckpt.config.get("quantization_config")
+    if isinstance(found, dict):
+        return found
+    older = ckpt.path / "quantize_config.json"
+    return read_json(older) if older.is_file() else {}
+
+
+def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
+    def expect(
+        kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = (torch.int32,)
+    ) -> torch.dtype:
+        info = ckpt.info.get(f"{module}.{kind}")
+        if info is None:
+            raise FormatError(
+                f"{module}: expected a tensor {kind!r} beside qweight, found none; the file is damaged"
+            )
+        if info.shape != shape or info.dtype not in dtypes:
+            raise FormatError(
+                f"{module}.{kind}: expected {' or '.join(map(str, dtypes))} of shape {shape} for {how.bits} bits and "
+                f"group_size {how.group_size}, found {info.dtype} of shape {info.shape}; the configuration "
+                "contradicts the tensors: use the quantization_config this file was made with"
+            )
+        return info.dtype
+
+    packed = ckpt.info[f"{module}.qweight"].shape
+    if len(packed) != 2 or 0 in packed:
+        raise FormatError(f"{module}.qweight: expected a matrix, found shape {packed}")
+    columns, rows = packed[0] * _WORD_BITS // how.bits, packed[1]
+    if rows * how.bits % _WORD_BITS:
+        raise FormatError(f"{module}: expected a multiple of 8 outputs, found {rows}")
+    group_size = columns if how.group_size == -1 else min(how.group_size, columns)
+    groups = -(-columns // group_size)
+    expect("qweight", packed)
+    expect("qzeros", (groups, rows * how.bits // _WORD_BITS))
+    dtype = expect("scales", (groups, rows), _SCALE_DTYPES)
+    kinds = ["qweight", "qzeros", "scales"]
+    if f"{module}.g_idx" in ckpt.info:
+        expect("g_idx", (columns,))
+        kinds.append("g_idx")
+    bias = f"{module}.bias" if f"{module}.bias" in ckpt.info else None
+    if bias is not None:
+        expect("bias", (rows,), _SCALE_DTYPES)
+        kinds.append("bias")
+    tensors = tuple(f"{module}.{kind}" for kind in kinds)
+    return LayerSpec(module, columns, rows, how.bits, group_size, f"{module}.scales", dtype, bias, tensors)
+
+
+def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:
+    """The file's g_idx where it says more than consecutive groups do, else None."""
+    name = f"{spec.name}.g_idx"
+    if name not in spec.tensors:
+        return None
+    group_of = ckpt.read(name)
+    groups = -(-spec.in_features // spec.group_size)
+    if int(group_of.min()) < 0 or int(group_of.max()) >= groups:
+        raise FormatError(
+            f"{name}: expected groups 0 … {groups - 1}, found {int(group_of.min())} … {int(group_of.max())}"
+        )
+    plain = torch.arange(spec.in_features, dtype=torch.int32) // spec.group_size
+    return None if torch.equal(group_of, plain) else group_of

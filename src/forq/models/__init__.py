@@ -1,0 +1,9 @@
+"""Models: transformers' own architectures, built around quantized layers from a checkpoint folder."""
+
+from __future__ import annotations
+
+from forq.models.leaves import trainable
+from forq.models.load import load
+from forq.models.quantize import quantize
+
+__all__ = ["load", "quantize", "trainable"]

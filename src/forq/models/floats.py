@@ -1,0 +1,56 @@
+"""The tensors of a model that are not quantized: linear layers, embeddings, norms and biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from forq.formats.checkpoint import Checkpoint
+from forq.models.skeleton import put
+from forq.quant.dense import DenseEmbedding, DenseLeaf, DenseLinear
+from forq.quant.scratch import Scratch
+
+
+def fill_floats(
+    model: nn.Module,
+    ckpt: Checkpoint,
+    file_of: Mapping[str, str],
+    device: torch.device,
+    dtype: torch.dtype,
+    scratch: Scratch,
+) -> None:
+    """Give every float place of the model its tensor; places that share a file's tensor share one parameter.
+
+    Linear layers and plain embeddings become :class:`DenseLinear` and :class:`DenseEmbedding`; all else keeps
+    its module.
+    """
+    shared: dict[str, nn.Parameter] = {}
+    leaves: dict[str, DenseLeaf] = {}
+
+    def parameter(place: str) -> nn.Parameter:
+        name = file_of[place]
+        if name not in shared:
+            tensor = ckpt.read(name).to(device=device, dtype=dtype)
+            shared[name] = nn.Parameter(tensor, requires_grad=False)
+        return shared[name]
+
+    def leaf(place: str) -> DenseLeaf:
+        name = file_of[place]
+        if name not in leaves:
+            leaves[name] = DenseLeaf(name, ckpt.info[name].dtype, parameter(place), scratch)
+        return leaves[name]
+
+    for name, module in list(model.named_modules()):
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        if isinstance(module, nn.Linear):
+            row = parameter(bias) if bias in file_of else None
+            put(model, name, DenseLinear(parameter(weight), row, leaf(weight)))
+        elif type(module) is nn.Embedding:
+            put(model, name, DenseEmbedding(parameter(weight), leaf(weight)))
+        else:
+            for own, _ in list(module.named_parameters(recurse=False)):
+                place = f"{name}.{own}" if name else own
+                if place in file_of:
+                    setattr(module, own, parameter(place))

@@ -1,0 +1,195 @@
+"""From a float checkpoint folder to a GPTQ one, tensor by tensor: the model is never in memory as a whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forq.core import ConfigError, FormatError
+from forq.formats import gptq
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.formats.checkpoint.write import write_file
+from forq.models.families import family_of
+from forq.models.skeleton import skeleton
+from forq.quant.kernels.reference import dequantise
+from forq.quant.round_to_nearest import round_to_nearest
+from forq.quant.weight import QuantWeight
+
+# The float weights in whatever form; the new folder must not hold a second, older model.
+_WEIGHTS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+    ".h5",
+    ".msgpack",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What quantizing did: the folder made, the layers turned, and their mean relative squared error."""
+
+    path: Path
+    layers: int
+    relative_error: float
+
+
+def quantize(
+    src: str | Path,
+    out: str | Path,
+    bits: int = 4,
+    group_size: int = 64,
+    sym: bool = True,
+    checkpoint_format: str = "gptq",
+    *,
+    overwrite: bool = False,
+) -> Quantized:
+    """Round the linear layers of the decoder blocks to nearest; embeddings, head and norms stay as they are.
+
+    Ranges are searched for the smallest squared error (see :mod:`forq.quant.round_to_nearest`); no data is
+    used. Scales are stored as float16. Every other file is copied.
+
+    Args:
+        src: a float checkpoint folder or hub id of a known family.
+        out: folder to make.
+        group_size: inputs that share a scale; −1 is a whole row.
+        checkpoint_format: ``gptq`` (zeros stored less one) or ``gptq_v2``.
+        overwrite: swap an existing folder for the new one.
+
+    Raises:
+        ConfigError: a setting is impossible for a layer (named), or ``out`` exists.
+        FormatError: the source is damaged or already quantized.
+    """
+    if bits != 4:
+        raise ConfigError(f"expected bits=4, found {bits}; other widths are not supported yet")
+    if group_size < 1 and group_size != -1:
+        raise ConfigError(f"expected a positive group_size or -1, found {group_size}")
+    ckpt = Checkpoint.open(src)
+    if "quantization_config" in ckpt.config:
+        raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
+    chosen = _chosen(ckpt)
+    for name, columns in chosen.items():
+        if group_size != -1 and columns % group_size:
+            raise ConfigError(
+                f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
+                "choose a divisor, or -1 for one scale a row"
+            )
+    settings = {
+        "quant_method": "gptq",
+        "bits": bits,
+        "group_size": group_size,
+        "sym": sym,
+        "desc_act": False,
+        "checkpoint_format": checkpoint_format,
+    }
+    job = _Job(ckpt, chosen, group_size, sym, checkpoint_format)
+    check_destination(ckpt.path, Path(out), overwrite)
+    replace_folder(Path(out), lambda folder: job.write(folder, settings))
+    return Quantized(Path(out), len(chosen), job.error / max(job.energy, 1e-300))
+
+
+class _Job:
+    """One folder being written; sums the squared error as it goes."""
+
+    def __init__(
+        self, ckpt: Checkpoint, chosen: dict[str, int], group_size: int, sym: bool, form: str
+    ) -> None:
+        self.ckpt = ckpt
+        self.chosen = chosen
+        self.group_size = group_size
+        self.sym = sym
+        self.form = form
+        self.error = self.energy = 0.0
+
+    def write(self, folder: Path, settings: dict[str, Any]) -> None:
+        sources: dict[str, list[str]] = {}
+        for name, info in self.ckpt.info.items():
+            sources.setdefault(info.file, []).append(name)
+        where: dict[str, str] = {}
+        total = 0
+        for file, names in sorted(sources.items()):
+            plan = {key: value for name in names for key, value in self._planned(name).items()}
+            total += write_file(folder / file, plan, self._tensors(names))
+            where |= dict.fromkeys(plan, file)
+        if len(sources) > 1:
+            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+            _write_json(folder / "model.safetensors.index.json", index)
+        _copy_others(self.ckpt.path, folder)
+        _write_json(folder / "config.json", self.ckpt.config | {"quantization_config": settings})
+        _write_json(folder / "quantize_config.json", settings)
+
+    def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        info = self.ckpt.info[name]
+        if name not in self.chosen:
+            return {name: (info.dtype, info.shape)}
+        rows, columns = info.shape
+        groups = columns // self._size(columns)
+        module = name.removesuffix(".weight")
+        return {
+            f"{module}.qweight": (torch.int32, (columns // 8, rows)),
+            f"{module}.qzeros": (torch.int32, (groups, rows // 8)),
+            f"{module}.scales": (torch.float16, (groups, rows)),
+            f"{module}.g_idx": (torch.int32, (columns,)),
+        }
+
+    def _tensors(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
+        for name in names:
+            tensor = self.ckpt.read(name)
+            if name not in self.chosen:
+                yield name, tensor
+                continue
+            module = name.removesuffix(".weight")
+            weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), sym=self.sym)
+            self._measure(tensor, weight, scales)
+            yield f"{module}.scales", scales
+            for kind, packed in gptq.pack(weight, self.form).items():
+                yield f"{module}.{kind}", packed
+
+    def _size(self, columns: int) -> int:
+        return columns if self.group_size == -1 else self.group_size
+
+    def _measure(self, tensor: Tensor, weight: QuantWeight, scales: Tensor) -> None:
+        exact = tensor.float()
+        self.error += float((dequantise(weight, scales.float()) - exact).square_().sum())
+        self.energy += float(exact.square().sum())
+
+
+def _chosen(ckpt: Checkpoint) -> dict[str, int]:
+    """The weights to quantize and their number of inputs: every linear layer of the decoder blocks."""
+    family = family_of(ckpt.config)
+    model = skeleton(ckpt.config, torch.float32)
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    chosen = {}
+    for name, info in ckpt.info.items():
+        module = name.removesuffix(".weight")
+        place = module if module in linear else family.base + module
+        if name.endswith(".weight") and place in linear and place.startswith(family.blocks):
+            if len(info.shape) != 2 or info.shape[0] % 8 or info.shape[1] % 8:
+                raise ConfigError(
+                    f"{name}: expected inputs and outputs in multiples of 8, found {info.shape}"
+                )
+            chosen[name] = info.shape[1]
+    if not chosen:
+        raise FormatError(f"{ckpt.path}: expected linear layers below {family.blocks}, found none")
+    return chosen
+
+
+def _copy_others(src: Path, folder: Path) -> None:
+    for path in sorted(src.iterdir()):
+        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (folder / path.name).exists():
+            shutil.copyfile(path, folder / path.name)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

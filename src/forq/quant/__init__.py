@@ -1,0 +1,1 @@
+"""Quantized weights in one canonical form, the kernels that multiply by them, and the leaves that move."""

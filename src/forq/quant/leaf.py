@@ -1,0 +1,49 @@
+"""Eager leaves: small tensors a probe is written into and returned from by copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from forq.quant.linear import QuantLinear
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorLeaf:
+    """A float tensor a model reads in its forward pass: a norm's weight, a bias, a layer's scales.
+
+    Attributes:
+        tensor: the storage itself; written in place, never re-bound.
+        dtype: what the checkpoint's file stores.
+    """
+
+    name: str
+    group: str
+    dtype: torch.dtype
+    tensor: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the leaf, which is the shape of the checkpoint's tensor."""
+        return self.tensor.shape
+
+    def read(self) -> Tensor:
+        """A fresh float32 copy."""
+        return self.tensor.detach().to(torch.float32, copy=True)
+
+    @torch.no_grad()
+    def write(self, x: Tensor) -> None:
+        """Copy into the storage, rounding to its dtype."""
+        self.tensor.copy_(x)
+
+
+class ScaleLeaf(TensorLeaf):
+    """The scales of one quantized layer, in the layout of the checkpoint's tensor."""
+
+    __slots__ = ("layer",)
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__(layer.leaf_name, "scales", layer.file_dtype, layer.scales)
+        object.__setattr__(self, "layer", layer)
