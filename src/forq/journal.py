@@ -30,7 +30,8 @@ class Line:
 
     Attributes:
         step: 0, 1, 2, …; calibration comes first and counts.
-        kind: ``calibrate`` (nothing moves) or ``train``.
+        kind: ``calibrate`` (nothing moves), ``train``, or ``saved``, which closes a finished run: its notes
+            name the training step that was saved, its digest is of the saved tensors.
         losses: what the oracle answered, in the order of the probes; may hold NaN and infinities.
         moved: what the update did.
         notes: numbers derived from the losses, for people and plots; replay derives them again.
@@ -48,9 +49,9 @@ class Line:
 def encode(line: Line) -> dict[str, Any]:
     """A line as JSON-ready values; floats keep every bit, NaN and infinities become strings."""
     body: dict[str, Any] = {"t": line.step, "k": line.kind, "L": [_number(x) for x in line.losses]}
-    if line.kind != "calibrate":
+    if line.kind == "train":
         body["m"] = [line.moved.changed, line.moved.cut, line.moved.total]
-    if line.notes:
+    elif line.notes:  # of a training step they follow from the losses, and replay derives them again
         body["n"] = {name: _number(value) for name, value in line.notes.items()}
     if line.digest is not None:
         body["d"] = line.digest

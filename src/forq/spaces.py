@@ -50,6 +50,10 @@ def free(leaf: Leaf, x: Tensor) -> Domain:
     return Domain()
 
 
+DOMAINS = {"relative": relative, "absolute": absolute, "free": free}
+"""What a unit's name means."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     leaf: Leaf
@@ -101,6 +105,10 @@ class Space:
     def groups(self) -> tuple[str, ...]:
         """Names of the groups that occur, sorted."""
         return tuple(sorted({one.leaf.group for one in self._held}))
+
+    def names(self) -> dict[str, list[str]]:
+        """Leaf names by group."""
+        return {g: [one.leaf.name for one in self._held if one.leaf.group == g] for g in self.groups}
 
     @contextmanager
     def displaced(self, move: Move) -> Iterator[None]:

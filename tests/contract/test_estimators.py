@@ -34,7 +34,7 @@ def test_mean_over_all_sign_vectors_is_the_gradient(name, eps):
     gradient = hessian @ x + slope
     total, curvature = np.zeros(SIZE), []
     signs = [np.array(z) for z in itertools.product((-1.0, 1.0), repeat=SIZE)]
-    estimator = registry.get("estimators", name).example(eps=eps, directions=1)
+    estimator = registry.get("estimators", name).make(seed=1, eps=eps, directions=1)
     for z in signs:
         probes = estimator.ask(0)
         losses = [loss(x + sum((t.weight for t in probe.terms), 0.0) * z) for probe in probes]
@@ -50,7 +50,7 @@ def test_mean_over_all_sign_vectors_is_the_gradient(name, eps):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_several_directions_are_averaged(name):
-    estimator = registry.get("estimators", name).example(eps=0.1, directions=4)
+    estimator = registry.get("estimators", name).make(seed=1, eps=0.1, directions=4)
     probes = estimator.ask(3)
     assert len(probes) == estimator.forwards
     slopes = {1: 0.5, 2: -1.0, 3: 2.0, 0: 4.0}
@@ -66,7 +66,7 @@ def test_several_directions_are_averaged(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ask_is_a_pure_function_of_the_step(name):
-    estimator = registry.get("estimators", name).example(eps=0.1, directions=2)
+    estimator = registry.get("estimators", name).make(seed=1, eps=0.1, directions=2)
     assert estimator.ask(5) == estimator.ask(5)
     seeds = [t.seed for step in (0, 1) for probe in estimator.ask(step) for t in probe.terms]
     assert len(set(seeds)) == 4
@@ -75,7 +75,7 @@ def test_ask_is_a_pure_function_of_the_step(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_loss_drops_its_direction_and_is_counted(name, bad):
-    estimator = registry.get("estimators", name).example(eps=0.1, directions=3)
+    estimator = registry.get("estimators", name).make(seed=1, eps=0.1, directions=3)
     losses = [1.0 + 0.01 * i for i in range(estimator.forwards)]
     losses[-1] = bad
     estimate = estimator.tell(0, losses)
@@ -89,4 +89,4 @@ def test_a_bad_loss_drops_its_direction_and_is_counted(name, bad):
 @pytest.mark.parametrize("setting", [{"eps": 0.0}, {"eps": -1.0}, {"eps": math.nan}, {"directions": 0}])
 def test_impossible_settings_are_refused(name, setting):
     with pytest.raises(ConfigError, match="estimator"):
-        registry.get("estimators", name).example(**{"eps": 0.1, "directions": 1, **setting})
+        registry.get("estimators", name).make(**{"seed": 1, "eps": 0.1, "directions": 1, **setting})

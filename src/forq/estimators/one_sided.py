@@ -63,6 +63,5 @@ class OneSided:
         return Estimate(Move(terms), slopes, here, bad=bad, curvature=curvature)
 
 
-def example(eps: float, directions: int) -> OneSided:
-    """An instance for the contract tests."""
-    return OneSided(seed=1, eps=eps, directions=directions)
+make = OneSided
+"""How a recipe makes one: ``make(seed=, eps=, directions=, noise=)``."""

@@ -63,6 +63,5 @@ class TwoPoint:
         return Estimate(Move(terms), slopes, mean, bad=sum(not math.isfinite(x) for x in losses))
 
 
-def example(eps: float, directions: int) -> TwoPoint:
-    """An instance for the contract tests."""
-    return TwoPoint(seed=1, eps=eps, directions=directions)
+make = TwoPoint
+"""How a recipe makes one: ``make(seed=, eps=, directions=, noise=)``."""

@@ -1,0 +1,62 @@
+"""forq: fine-tune quantized networks with forward passes only.
+
+    model = forq.load("path/to/a/gptq/checkpoint")
+    run = forq.tune(model, "text", data="corpus.txt", recipe="qzo", steps=2000, out="run")
+    run.checkpoint   # the same kind of checkpoint, with only its scales changed
+    run.journal      # kilobytes that rebuild it, bit for bit, from the original
+
+Names are resolved when they are first used, so that ``import forq`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forq.core import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
+    from forq.models.load import load
+    from forq.models.quantize import quantize
+    from forq.models.space import space
+    from forq.optim import QZO
+    from forq.rebuild import replay, verify
+    from forq.train import tune
+
+_HOMES = {
+    "load": "forq.models.load",
+    "quantize": "forq.models.quantize",
+    "space": "forq.models.space",
+    "QZO": "forq.optim",
+    "replay": "forq.rebuild",
+    "verify": "forq.rebuild",
+    "tune": "forq.train",
+    **dict.fromkeys(
+        ("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.core"
+    ),
+}
+
+__all__ = [
+    "QZO",
+    "ConfigError",
+    "DataError",
+    "FormatError",
+    "ForqError",
+    "JournalError",
+    "RunError",
+    "load",
+    "quantize",
+    "replay",
+    "space",
+    "tune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'forq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

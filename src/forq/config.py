@@ -1,0 +1,123 @@
+"""The resolved settings of a run: what config.toml holds and the journal's header repeats."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from forq import registry
+from forq.core import ConfigError
+from forq.recipes import Frozen, Settings, recipe
+
+Option = int | float | str | bool
+
+
+class TaskConfig(Frozen):
+    """Which task on which data; options go to the task's ``open``."""
+
+    name: str
+    data: str
+    options: Mapping[str, Option] = Field(default_factory=dict)
+
+
+class RunConfig(Frozen):
+    """Everything a run depends on, beside the bytes of the checkpoint and of the data.
+
+    Attributes:
+        steps: training steps, calibration not counted.
+        eval_every: steps between two scores on the validation rows.
+        threads: CPU threads of torch; results depend on it in the last bit, so a resumed run keeps it.
+    """
+
+    checkpoint: str
+    task: TaskConfig
+    recipe: str
+    steps: Annotated[int, Field(ge=1, lt=1 << 40)]
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    eval_every: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    method: Settings
+
+
+def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
+    """A recipe's settings with ``a.b=c`` changes on top.
+
+    Args:
+        name: the recipe.
+        sets: changes; ``rule.…``, ``estimator.…``, ``move`` and ``unit`` reach the method, ``task.…`` its options.
+        values: the other fields of :class:`RunConfig`.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named), or a value that cannot be.
+    """
+    tree: dict[str, Any] = {**values, "recipe": name, "method": recipe(name).settings.model_dump()}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, found {text!r}")
+        _put(tree, key.strip(), _value(value.strip()))
+    return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> RunConfig:
+    """Check plain values.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
+    """
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
+
+
+def write(config: RunConfig, path: Path) -> None:
+    """Write config.toml."""
+    path.write_text(tomli_w.dumps(config.model_dump()), encoding="utf-8")
+
+
+def read(path: Path) -> RunConfig:
+    """Read config.toml.
+
+    Raises:
+        ConfigError: it is not there, not TOML, or not a run's settings.
+    """
+    try:
+        return parse(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
+
+
+def _put(tree: dict[str, Any], key: str, value: Option) -> None:
+    head, _, rest = key.partition(".")
+    if head == "task" and rest:
+        task: TaskConfig = tree["task"]
+        tree["task"] = task.model_copy(update={"options": {**task.options, rest: value}})
+        return
+    method = tree["method"]
+    known = [name for name, inner in method.items() if not isinstance(inner, dict)]
+    known += [f"{name}.{leaf}" for name, inner in method.items() if isinstance(inner, dict) for leaf in inner]
+    if key not in known:
+        raise ConfigError(
+            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, task.…"
+        )
+    (method[head] if rest else method)[rest or head] = value
+
+
+def _value(text: str) -> Option:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, int | float | str | bool) else text
+
+
+def _say(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if part not in ("method", "constrained-float"))
+    return f"{where}: {problem['msg'].lower()}, found {problem.get('input')!r}"
