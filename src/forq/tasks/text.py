@@ -14,7 +14,6 @@ files follow each other without a mark between them.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -24,26 +23,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from forq import losses
 from forq.core import ConfigError, DataError
 from forq.losses import Batch
 from forq.tasks import Score, Split, Tokenizer
+from forq.tasks._corpus import Tokens, files, tokenised
 from forq.tasks._order import rows_of
+from forq.tasks._tokens import prefix
 
-Tokens = NDArray[np.int32]
-
-_PIECE_BYTES = 256 << 10
-_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 _HELD_OUT: tuple[Split, Split] = ("validation", "test")
 
 
@@ -159,23 +148,23 @@ def open(
         DataError: no such data, not UTF-8 (file and byte offset), or too little text for one window.
     """
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    prefix = _prefix(tokenizer)
-    if max_length < len(prefix) + 2:
-        raise ConfigError(f"max_length must be {len(prefix) + 2} or more, found {max_length}")
+    front = prefix(tokenizer)
+    if max_length < len(front) + 2:
+        raise ConfigError(f"max_length must be {len(front) + 2} or more, found {max_length}")
     if batch_rows < 1 or any(rows is not None and rows < 1 for rows in limits.values()):
         raise ConfigError(f"batches and splits need 1 row or more, found {batch_rows} and {limits}")
-    files = _files(Path(data))
-    tokens = {split: _tokens(paths, tokenizer) for split, paths in files.items()}
-    origin = {split: tuple(path.name for path in paths) for split, paths in files.items()}
+    named = files(Path(data))
+    tokens = {split: tokenised(paths, tokenizer) for split, paths in named.items()}
+    origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
     windows = {
-        split: _windows(found, max_length, prefix, split, Path(data))[: limits[split]]
+        split: _windows(found, max_length, front, split, Path(data))[: limits[split]]
         for split, found in _cut(tokens).items()
     }
-    settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": prefix}
+    settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": front}
     return Text(
         windows=windows,
-        prefix=prefix,
+        prefix=front,
         origin=origin,
         tokenizer=tokenizer,
         seed=seed,
@@ -190,79 +179,6 @@ def example(folder: Path) -> Path:
     path = folder / "numbers.txt"
     path.write_text("".join(f"line {n} says {n * n % 997} .\n" for n in range(2000)), encoding="utf-8")
     return path
-
-
-def _prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer itself puts in front of a text, e.g. BOS."""
-    full = list(tokenizer("a", verbose=False)["input_ids"])
-    bare = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
-    start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
-    return tuple(full[:start])
-
-
-def _files(data: Path) -> dict[Split, list[Path]]:
-    if data.is_file():
-        return {"train": [data]}
-    if not data.is_dir():
-        raise DataError(f"{data}: no such file or folder; name a .txt file or a folder of .txt and .md files")
-    found = sorted(
-        path
-        for path in data.rglob("*")
-        if path.suffix in (".txt", ".md")
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(data).parts)
-    )
-    named: dict[Split, list[Path]] = {}
-    for path in found:
-        if path.parent == data and path.stem in _NAMES:
-            named.setdefault(_NAMES[path.stem], []).append(path)
-    if "train" not in named:
-        taken = {path for paths in named.values() for path in paths}
-        named["train"] = [path for path in found if path not in taken]
-    if not named["train"]:
-        raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
-    return named
-
-
-def _pieces(path: Path) -> Iterator[str]:
-    """The text of a file in pieces that end at a line's end, or where no line ends."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    carry, offset = "", 0
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_PIECE_BYTES):
-                pending = len(decoder.getstate()[0])
-                carry += _decoded(decoder, block, path, offset - pending)
-                offset += len(block)
-                end = carry.rfind("\n") + 1 or len(carry)
-                yield carry[:end].removeprefix("\ufeff")
-                carry = carry[end:]
-            carry += _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    yield carry
-
-
-def _decoded(
-    decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offset: int, final: bool = False
-) -> str:
-    try:
-        return decoder.decode(block, final)
-    except UnicodeDecodeError as error:
-        place = f"byte {offset + error.start}"
-        raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); convert it first") from error
-
-
-def _tokens(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
-    found = [
-        np.array(tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
-        for path in paths
-        for piece in _pieces(path)
-        if piece
-    ]
-    if not found:
-        raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
-    return np.concatenate(found)
 
 
 def _cut(tokens: Mapping[Split, Tokens]) -> dict[Split, Tokens]:
@@ -280,14 +196,14 @@ def _cut(tokens: Mapping[Split, Tokens]) -> dict[Split, Tokens]:
     return cut
 
 
-def _windows(tokens: Tokens, max_length: int, prefix: tuple[int, ...], split: Split, data: Path) -> Tokens:
-    body = max_length - len(prefix)
+def _windows(tokens: Tokens, max_length: int, front: tuple[int, ...], split: Split, data: Path) -> Tokens:
+    body = max_length - len(front)
     if len(tokens) < body:
         raise DataError(
             f"{data}: {split} has {len(tokens)} tokens, too few for one window of {body}; "
             "give more text or lower max_length"
         )
-    stride = body if prefix else body - 1
+    stride = body if front else body - 1
     windows: Tokens = np.lib.stride_tricks.sliding_window_view(tokens, body)[::stride]
     return windows
 

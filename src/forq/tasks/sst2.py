@@ -1,0 +1,120 @@
+"""SST-2 (Socher et al. 2013, GLUE): is a sentence of a film review friendly or not?
+
+Prompt ``<sentence> It was``, words `` terrible`` (0) and `` great`` (1), as in MeZO and QZO. Data is a folder
+in GLUE's layout: ``train.tsv`` and ``dev.tsv``, tab-separated, no quoting, a header that names ``label`` and
+``sentence`` (some mirrors: ``content``). The test split is the official dev file; training and validation
+rows are drawn from the train file with the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from forq.core import ConfigError, DataError
+from forq.tasks import Split, Tokenizer
+from forq.tasks._choice import Choice, Question, choice
+from forq.tasks._order import draw
+
+_WORDS = (" terrible", " great")
+_ASK = " It was"
+_TEXT_COLUMNS = ("sentence", "content")
+
+
+def open(
+    data: Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_length: int = 512,
+    batch_rows: int = 16,
+    train_rows: int | None = 1000,
+    validation_rows: int | None = 500,
+    test_rows: int | None = None,
+) -> Choice:
+    """Read and tokenise the rows.
+
+    Args:
+        data: the folder of train.tsv and dev.tsv.
+        seed: of the draw of the training and validation rows, and of their order.
+        max_length: tokens of a row; longer ones lose the beginning of their sentence, and are counted.
+        train_rows: rows to train on; None: all that validation leaves.
+        validation_rows: None: 500.
+        test_rows: rows of the dev file, from its start; None: all.
+
+    Raises:
+        ConfigError: a split would be empty, or larger than the file.
+        DataError: a file is missing or empty, or a row cannot be used (file and line).
+    """
+    limits = (train_rows, validation_rows, test_rows)
+    if any(rows is not None and rows < 1 for rows in limits):
+        raise ConfigError(f"splits need 1 row or more, found {limits}")
+    folder = Path(data)
+    known, digest = _read(folder / "train.tsv")
+    held_out = 500 if validation_rows is None else validation_rows
+    wanted = len(known) if train_rows is None else held_out + train_rows
+    if wanted > len(known) or held_out >= wanted:
+        raise ConfigError(
+            f"{folder / 'train.tsv'} has {len(known)} rows, but {held_out} for validation and "
+            f"{train_rows or 'some'} for training were asked for: lower them"
+        )
+    # Validation first: it stays the same when the number of training rows changes.
+    picked = [known[row] for row in draw(len(known), wanted, seed=seed, digest=digest)]
+    questions: dict[Split, list[Question]] = {
+        "train": picked[held_out:],
+        "validation": picked[:held_out],
+        "test": _read(folder / "dev.tsv")[0][:test_rows],
+    }
+    return choice(
+        "sst2",
+        questions,
+        tokenizer,
+        words=_WORDS,
+        keep=_ASK,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+    )
+
+
+def example(folder: Path) -> Path:
+    """Two thousand and a hundred different sentences whose label is plain to see."""
+    for name, rows in (("train.tsv", range(2000)), ("dev.tsv", range(2000, 2100))):
+        lines = [f"{n % 2}\tfilm number {n} is {'good' if n % 2 else 'bad'} ." for n in rows]
+        (folder / name).write_text("\n".join(["label\tsentence", *lines, ""]), encoding="utf-8")
+    return folder
+
+
+def _read(path: Path) -> tuple[list[Question], str]:
+    """Questions of one file, and the digest of its bytes."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected GLUE's train.tsv and dev.tsv") from error
+    lines = content.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").split(b"\n")
+    header = lines[0].rstrip(b"\r").decode("utf-8", "replace").split("\t")
+    text = next((name for name in _TEXT_COLUMNS if name in header), None)
+    if text is None or "label" not in header:
+        raise DataError(f"{path}, line 1: expected a header with 'sentence' and 'label', found {header}")
+    if len(lines) == 1:
+        raise DataError(f"{path}: a header and no rows")
+    places = header.index(text), header.index("label")
+    questions = [
+        _question(line, places, len(header), f"{path}, line {n}") for n, line in enumerate(lines[1:], 2)
+    ]
+    return questions, hashlib.sha256(content).hexdigest()
+
+
+def _question(line: bytes, places: tuple[int, int], columns: int, where: str) -> Question:
+    try:
+        fields = line.rstrip(b"\r").decode("utf-8").split("\t")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start} of the line") from error
+    if len(fields) != columns:
+        raise DataError(f"{where}: expected {columns} fields between tabs, found {len(fields)}")
+    sentence, label = fields[places[0]].strip(), fields[places[1]].strip()
+    if label not in ("0", "1"):
+        raise DataError(f"{where}: label must be 0 or 1, found {label!r}")
+    if not sentence:
+        raise DataError(f"{where}: the sentence is empty")
+    return Question(sentence + _ASK, int(label))
