@@ -65,6 +65,21 @@ def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
     return parse(tree)
 
 
+def task_config(name: str, data: str, sets: Sequence[str]) -> TaskConfig:
+    """A task and its options from ``task.a=b`` texts.
+
+    Raises:
+        ConfigError: a text is none of a task's.
+    """
+    options = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.startswith("task."):
+            raise ConfigError(f"--set takes task.option=value here, found {text!r}")
+        options[key.removeprefix("task.")] = _value(value)
+    return TaskConfig(name=name, data=data, options=options)
+
+
 def parse(tree: Mapping[str, Any]) -> RunConfig:
     """Check plain values.
 
@@ -74,7 +89,8 @@ def parse(tree: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(_say(problem) for problem in error.errors())) from error
+        said = {_where(problem): _say(problem) for problem in reversed(error.errors())}  # one complaint for a key
+        raise ConfigError("; ".join(reversed(said.values()))) from error
 
 
 def write(config: RunConfig, path: Path) -> None:
@@ -119,5 +135,9 @@ def _value(text: str) -> Option:
 
 
 def _say(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("method", "constrained-float"))
-    return f"{where}: {problem['msg'].lower()}, found {problem.get('input')!r}"
+    return f"{_where(problem)}: {problem['msg'].lower()}, found {problem.get('input')!r}"
+
+
+def _where(problem: Any) -> str:
+    # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
+    return ".".join(str(part) for part in problem["loc"] if part != "method" and "[" not in str(part) and "-" not in str(part))

@@ -68,6 +68,7 @@ class Run:
     def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task, space: Space) -> None:
         self.folder, self.config = folder, config
         self.model, self.task, self.space = model, task, space
+        self.first: Scored | None = None
         self.best: Scored | None = None
         self._scores: dict[int, Scored] = {}
 
@@ -223,6 +224,7 @@ class Run:
             _say(metrics, body)
             self._scores[trained] = Scored(trained, forwards, score, best)
         scored = self._scores[trained]
+        self.first = self.first or scored
         if scored.best:
             self.best = scored
         yield scored

@@ -1,0 +1,5 @@
+"""``python -m forq`` is ``forq``."""
+
+from forq.cli import main
+
+main()

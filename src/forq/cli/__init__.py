@@ -1,0 +1,62 @@
+"""The command line. One subcommand, one file; what a command needs is imported when it runs.
+
+stdout carries results (with ``--json``, one JSON object), stderr carries talk. Exit codes: 0 done, 1 refused or
+failed, 2 wrong usage, 130 stopped by the user (a run can be resumed).
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from forq.cli.demo import demo
+from forq.cli.eval import evaluate
+from forq.cli.inspect import inspect
+from forq.cli.ls import ls
+from forq.cli.quantize import quantize
+from forq.cli.replay import replay
+from forq.cli.tune import tune
+from forq.cli.verify import verify
+from forq.core import ForqError
+
+app = typer.Typer(
+    name="forq",
+    help="Fine-tune quantized networks with forward passes only: no gradients, no optimizer states, no float copy.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (tune, replay, verify, inspect, quantize, demo, ls):
+    app.command()(command)
+app.command("eval")(evaluate)
+
+
+def main() -> None:
+    """Run the command line; what forq refuses becomes one clear message and exit code 1."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except ForqError as error:
+        _die(str(error))
+    except KeyboardInterrupt:
+        typer.echo("forq: stopped", err=True)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _die(f"{where}{error.strerror}; nothing that was already written is lost")
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _die(message: str) -> None:
+    typer.echo(f"forq: {message}", err=True)
+    sys.exit(1)

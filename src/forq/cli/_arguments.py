@@ -1,0 +1,39 @@
+"""Arguments several commands share, and how they are read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq import registry
+from forq.core import ConfigError, DataError
+
+Checkpoint = Annotated[str, typer.Argument(help="A checkpoint: a local folder or a hub id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`.")]
+Data = Annotated[
+    str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def data_path(data: str | None, task: str) -> str:
+    """The data a user means: the path as given, or the same inside ``$FORQ_DATA``; by default the task's name there.
+
+    Raises:
+        ConfigError: there is no such task.
+        DataError: there is nothing of that name.
+    """
+    if task not in (known := registry.names("tasks")):
+        raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
+    home = os.environ.get("FORQ_DATA")
+    wanted = task if data is None else data
+    places = ([] if data is None else [Path(wanted)]) + ([Path(home) / wanted] if home else [])
+    for place in places:
+        if place.exists():
+            return str(place.resolve())
+    looked = " or ".join(str(place) for place in places) or "no --data, and $FORQ_DATA is not set"
+    raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder with --data")

@@ -1,0 +1,39 @@
+"""What commands show: tables and progress, in one style."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def data(body: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(body, indent=2, default=str) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; numbers are right-aligned, words are not."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="right" if all(row[index][:1] in "-+0123456789" for row in rows) else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    out.print(made)
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")

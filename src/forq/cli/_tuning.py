@@ -1,0 +1,113 @@
+"""A tuning run on the screen: progress while it runs, before and after when it is done."""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forq.cli import _screen
+
+if TYPE_CHECKING:
+    from forq.config import RunConfig
+    from forq.runs import Run
+    from forq.tasks import Score
+
+
+def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = False) -> dict[str, Any]:
+    """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON."""
+    import torch
+
+    from forq.models.load import load
+    from forq.runs import Run
+    from forq.train import open_task
+
+    torch.set_num_threads(config.threads)
+    began = time.perf_counter()
+    with _screen.err.status("loading"):
+        model = load(config.checkpoint, config.device)
+        task = open_task(config.task, model, config.seed)
+        run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
+    try:
+        watch(run)
+    except KeyboardInterrupt:
+        _screen.err.print(
+            f"stopped; nothing is lost. Go on with: forq tune {config.checkpoint} --out {out} --resume",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
+    with _screen.err.status("saving, and scoring what was saved"):
+        saved = run.finish()
+        seconds = time.perf_counter() - began
+        best, first = run.best, run.first
+        del run, model
+        before = task.evaluate(load(config.checkpoint, config.device), "test")
+        after = task.evaluate(load(saved, config.device), "test")
+    assert best is not None and first is not None
+    result = {
+        "validation": {"before": _plain(first.score), "after": _plain(best.score)},
+        "test": {"before": _plain(before), "after": _plain(after)},
+        "step": best.trained,
+        "seconds": round(seconds, 1),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "checkpoint": str(saved),
+        "journal": str(out / "journal.jsonl"),
+    }
+    if as_json:
+        _screen.data(result)
+    else:
+        _screen.table(
+            f"{config.recipe}, {config.steps} steps; best on validation after {best.trained}",
+            ["", "before", "after"],
+            [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
+        )
+        _screen.out.print(f"checkpoint  {saved}\njournal     {result['journal']}", highlight=False, soft_wrap=True)
+    return result
+
+
+def watch(run: Run) -> None:
+    """Drain a run's events into a progress bar on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from forq.runs import Scored
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[says]}"),
+    )
+    with Progress(*columns, console=_screen.err, transient=False) as bar:
+        shown = bar.add_task("calibrating", total=run.config.steps, says="")
+        loss, scored, trained = "", "", 0
+        for event in run.events():
+            if isinstance(event, Scored):
+                best = run.best
+                scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")
+            elif event.kind == "train":
+                trained += 1
+                loss = f"loss {event.notes['loss']:.3f}"
+            bar.update(
+                shown,
+                completed=trained,
+                description="tuning" if trained else "calibrating",
+                says=", ".join(part for part in (loss, scored) if part),
+            )
+
+
+def _main(score: Score) -> str:
+    return f"{score.accuracy:.1%}" if score.main == "accuracy" else f"{score.loss:.4f}"
+
+
+def _rows(name: str, before: Score, after: Score) -> list[list[str]]:
+    rows = [[f"{name}, loss", f"{before.loss:.4f}", f"{after.loss:.4f}"]]
+    if before.accuracy is not None and after.accuracy is not None:
+        rows.append([f"{name}, accuracy", f"{before.accuracy:.1%}", f"{after.accuracy:.1%}"])
+    return rows
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    return {"loss": score.loss, "accuracy": score.accuracy, "rows": score.rows}

@@ -1,0 +1,40 @@
+"""forq eval: score a checkpoint on a task."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def evaluate(
+    checkpoint: given.Checkpoint,
+    task: given.Task,
+    data: given.Data = None,
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    seed: Annotated[int, typer.Option(help="Seed of the rows drawn, where a task draws them.")] = 0,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
+    device: given.Device = "auto",
+    as_json: given.Json = False,
+) -> None:
+    """Score a checkpoint on a task's test rows."""
+    from forq.cli import _screen
+    from forq.config import task_config
+    from forq.core import ConfigError
+    from forq.models.load import load
+    from forq.train import open_task
+
+    if split not in ("test", "validation"):
+        raise ConfigError(f"--split: expected test or validation, found {split!r}")
+    settings = task_config(task, given.data_path(data, task), sets or [])
+    model = load(checkpoint, device)
+    opened = open_task(settings, model, seed)
+    score = opened.evaluate(model, split)  # type: ignore[arg-type]
+    if as_json:
+        _screen.data({"checkpoint": checkpoint, "task": task, "split": split, **asdict(score)})
+    else:
+        accuracy = "" if score.accuracy is None else f", accuracy {score.accuracy:.1%}"
+        _screen.out.print(f"{task} {split}: loss {score.loss:.4f}{accuracy}, {score.rows} rows", highlight=False)

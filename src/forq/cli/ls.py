@@ -1,0 +1,41 @@
+"""forq ls: what there is to choose from."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq import registry
+from forq.core import ConfigError
+
+FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks")
+
+
+def ls(
+    family: Annotated[str | None, typer.Argument(help=f"One of {', '.join(FAMILIES)}; all by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """List formats, recipes, rules, estimators, noises and tasks, with what each is."""
+    if family is not None and family not in FAMILIES:
+        raise ConfigError(
+            f"nothing is listed as {family!r}{registry.nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
+        )
+    found = {one: {name: _summary(one, name) for name in registry.names(one)} for one in FAMILIES if family in (None, one)}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for one, plugins in found.items():
+        typer.echo(typer.style(one, bold=True))
+        for name, summary in plugins.items():
+            typer.echo(f"  {name.replace('_', '-') if one == 'recipes' else name:<14} {summary}")
+
+
+def _summary(family: str, name: str) -> str:
+    """First line of the plug-in's docstring, read without importing it (and so without torch)."""
+    source = Path(__file__).parents[1] / family / f"{name}.py"
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    return text.split("\n\n")[0].replace("\n", " ")

@@ -1,0 +1,32 @@
+"""forq quantize: a GPTQ-format checkpoint from a float one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def quantize(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    bits: Annotated[int, typer.Option(help="Bits of a code; 4 for now.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
+    asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
+    checkpoint_format: Annotated[str, typer.Option(help="gptq (v1 zeros) or gptq_v2.")] = "gptq",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    as_json: given.Json = False,
+) -> None:
+    """Round a float model to nearest and write it as a GPTQ checkpoint, for those who have none."""
+    from forq.cli import _screen
+    from forq.models.quantize import quantize as make
+
+    made = make(source, out, bits, group_size, not asym, checkpoint_format, overwrite=overwrite)
+    if as_json:
+        _screen.data({"path": str(made.path), "layers": made.layers, "relative_error": made.relative_error})
+    else:
+        error = f"relative squared error {made.relative_error:.2e}"
+        _screen.out.print(f"{made.layers} layers at {bits} bits, group {group_size}, {error} → {made.path}")

@@ -1,0 +1,28 @@
+"""forq replay: rebuild a tuned checkpoint from its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.")],
+    base: Annotated[str, typer.Option(help="The checkpoint the run began from.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; new.")],
+    step: Annotated[int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")] = None,
+    as_json: given.Json = False,
+) -> None:
+    """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""
+    from forq.cli import _screen
+    from forq.rebuild import replay as rebuild
+
+    done = rebuild(run, base, out, step=step)
+    if as_json:
+        _screen.data({"step": done, "path": str(out)})
+    else:
+        _screen.out.print(f"step {done} rebuilt → {out}")

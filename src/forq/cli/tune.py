@@ -1,0 +1,58 @@
+"""forq tune: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def tune(
+    checkpoint: given.Checkpoint,
+    out: Annotated[Path, typer.Option(help="The run's folder: new, empty, or with --resume a stopped run's.")],
+    task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
+    data: given.Data = None,
+    recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of noise and data order. Default: 0.")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between scores. Default: a twentieth.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable.")
+    ] = None,
+    device: given.Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    as_json: given.Json = False,
+) -> None:
+    """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
+    from forq import config as configs
+    from forq.cli import _tuning
+    from forq.core import ConfigError
+    from forq.train import settings
+
+    if resume:
+        wanted = {"--task": task, "--recipe": recipe, "--steps": steps, "--seed": seed, "--set": sets}
+        wanted["--eval-every"] = eval_every
+        config = configs.read(out / "config.toml")
+        if given_now := [name for name, value in wanted.items() if value is not None]:
+            raise ConfigError(f"--resume keeps the run's settings: leave out {', '.join(given_now)}")
+        found = config.task.data if data is None else given.data_path(data, config.task.name)
+        config = config.model_copy(
+            update={"checkpoint": checkpoint, "task": config.task.model_copy(update={"data": found})}
+        )
+    else:
+        if task is None:
+            raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
+        config = settings(
+            recipe or "qzo",
+            sets or [],
+            steps=2000 if steps is None else steps,
+            eval_every=eval_every,
+            checkpoint=checkpoint,
+            task=configs.TaskConfig(name=task, data=given.data_path(data, task)),
+            seed=0 if seed is None else seed,
+            device=device,
+        )
+    _tuning.tune(config, out, resume=resume, as_json=as_json)

@@ -1,0 +1,36 @@
+"""forq verify: is this journal whole, and does it rebuild what it claims?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.")],
+    base: Annotated[str | None, typer.Option(help="The checkpoint the run began from; rebuilds every digest.")] = None,
+    as_json: given.Json = False,
+) -> None:
+    """Check every line of a journal, and with --base that it rebuilds every digest and the saved checkpoint."""
+    from forq.cli import _screen
+    from forq.core import JournalError
+    from forq.rebuild import verify as check
+
+    found = check(run, base)
+    if as_json:
+        _screen.data(asdict(found))
+    else:
+        _screen.out.print(f"journal whole: {found.steps} steps, {found.forwards} forward passes", highlight=False)
+        if found.torn_bytes:
+            _screen.out.print(f"a kill cut its last line ({found.torn_bytes} bytes): --resume goes on before it")
+        _screen.out.print("finished and saved" if found.finished else "not finished: --resume goes on")
+        _screen.out.print({None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[found.rebuilt])
+        if found.checkpoint is not None:
+            _screen.out.print(f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if found.checkpoint else 'NO'}")
+    if found.checkpoint is False:
+        raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")
