@@ -1,4 +1,4 @@
-"""Formats: codecs between a checkpoint folder and quantized weights. One format is one module of this package.
+"""Formats: codecs between a checkpoint folder and quantized weights. One format is one module here.
 
 A format module offers
 

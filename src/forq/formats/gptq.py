@@ -5,8 +5,8 @@
     scales   float (groups, out)
     g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
 
-Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files). Layout as
-written by AutoGPTQ and GPTQModel; see the latter's ``convert_gptq_v1_to_v2_format`` for the two zero conventions.
+Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files). Layout
+as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_format`` has both conventions.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
 
 
 def unpack_codes(qweight: Tensor) -> Tensor:
-    """int32 (in/8, out) → uint8 (out, in/2): the bytes are right already, they only stand in another order."""
+    """int32 (in/8, out) → uint8 (out, in/2): the bytes are right already, only their order is not."""
     words, rows = qweight.shape
     return qweight.view(torch.uint8).view(words, rows, 4).transpose(0, 1).reshape(rows, 4 * words)
 
@@ -149,8 +149,8 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
         )
     if weight.in_features % 8 or weight.out_features % 8:
         raise FormatError(
-            f"expected inputs and outputs in multiples of 8 for GPTQ's 32-bit words, found {weight.in_features} "
-            f"and {weight.out_features}; leave this layer in float"
+            f"expected inputs and outputs in multiples of 8 for GPTQ's 32-bit words, found "
+            f"{weight.in_features} and {weight.out_features}; leave this layer in float"
         )
     plain = torch.arange(weight.in_features, dtype=torch.int32) // weight.group_size
     return {
@@ -185,9 +185,9 @@ def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
             )
         if info.shape != shape or info.dtype not in dtypes:
             raise FormatError(
-                f"{module}.{kind}: expected {' or '.join(map(str, dtypes))} of shape {shape} for {how.bits} bits and "
-                f"group_size {how.group_size}, found {info.dtype} of shape {info.shape}; the configuration "
-                "contradicts the tensors: use the quantization_config this file was made with"
+                f"{module}.{kind}: expected {' or '.join(map(str, dtypes))} of shape {shape} for {how.bits} "
+                f"bits and group_size {how.group_size}, found {info.dtype} of shape {info.shape}; the "
+                "configuration contradicts the tensors: use the quantization_config this file was made with"
             )
         return info.dtype
 

@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a model whose scales are live: every tensor accounted for, codes kept packed."""
+"""From a checkpoint folder to a model whose scales are live: every tensor accounted for, codes packed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load(
     Args:
         source: a folder, a hub id, or a checkpoint already open.
         device: ``auto`` is a GPU where there is one.
-        dtype: of activations and float weights; by default float32 on a CPU and the checkpoint's own on a GPU.
+        dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
 
     Raises:
         FormatError: the checkpoint is damaged, of no known format or family, or holds a tensor too many or
@@ -80,8 +80,8 @@ def recognised(ckpt: Checkpoint) -> ModuleType | None:
     if said is not None:
         method = said.get("quant_method") if isinstance(said, dict) else said
         raise FormatError(
-            f"{ckpt.path}: expected a format among {', '.join(known)}; found quant_method {method!r} with tensors "
-            "none of them recognises"
+            f"{ckpt.path}: expected a format among {', '.join(known)}; found quant_method {method!r} with "
+            "tensors none of them recognises"
         )
     return None
 

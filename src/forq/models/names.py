@@ -1,4 +1,4 @@
-"""Which tensor of the checkpoint fills which place of the model: nothing may be missing, nothing left over."""
+"""Which tensor of the checkpoint fills which place of the model: none missing, none left over."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FileNames:
     """The assignment of a checkpoint's tensors to a model's parameters.
 
     Attributes:
-        file_of: from the name of a float parameter to the checkpoint's name of the tensor that fills it, biases
-            of quantized layers included. Tied parameters have the one name the file stores.
+        file_of: from the name of a float parameter to the checkpoint's name of the tensor that fills it,
+            biases of quantized layers included. Tied parameters have the one name the file stores.
 
     Raises:
         FormatError: a parameter no tensor fills, a tensor no parameter takes, or one of another shape.

@@ -1,4 +1,4 @@
-"""The model without its weights: transformers' architecture on the meta device, from a config and nothing else."""
+"""The model without its weights: transformers' architecture on the meta device, from a config alone."""
 
 from __future__ import annotations
 

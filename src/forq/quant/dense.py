@@ -1,4 +1,4 @@
-"""Float layers whose weight is never displaced in storage: a probe is formed in the shared buffer, layer by layer."""
+"""Float layers whose weight is never displaced in storage: a probe is formed in a shared buffer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DenseLeaf:
         name: of the tensor in the checkpoint.
         dtype: what the checkpoint's file stores.
         storage: the parameter the layers share; tied layers share one leaf.
-        overlay: fills a buffer of the storage's shape and dtype with the displaced matrix; None shows the storage.
+        overlay: fills a buffer of the storage's shape and dtype with the displaced matrix, where not None.
     """
 
     __slots__ = ("dtype", "name", "overlay", "scratch", "storage")

@@ -1,7 +1,7 @@
-"""Round to nearest: codes, zeros and scales of a float matrix, each group on its own, with a search for the range.
+"""Round to nearest: codes, zeros and scales of a float matrix, each group on its own, its range searched.
 
-Plain rounding spends its levels on a group's largest weight. Here every group tries a few ranges narrower than
-that and keeps the one with the smallest squared error in the scales the file will hold.
+Plain rounding spends its levels on a group's largest weight. Here every group tries a few ranges narrower
+than that and keeps the one with the smallest squared error in the scales the file will hold.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class QuantWeight:
         zeros: int8 (groups, out).
         bits: of one code; 4.
         group_size: consecutive inputs that share a scale; the last group may be shorter.
-        group_of: int32 (in,), the group of every input where groups are not consecutive (act-order), else None.
+        group_of: int32 (in,), the group of every input where they are not consecutive (act-order), or None.
         zero: the zero point where one number serves the whole matrix (symmetric checkpoints), else None.
     """
 

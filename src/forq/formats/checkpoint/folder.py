@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
-from forq.formats.checkpoint.header import DTYPES, TensorInfo, read_header
+from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
 from forq.formats.checkpoint.hub import fetch
 from forq.formats.checkpoint.patch import Saved, save_patched
 
@@ -70,7 +70,7 @@ class Checkpoint:
         raw = torch.empty(info.nbytes, dtype=torch.uint8)
         with (self.path / info.file).open("rb") as stream:
             stream.seek(info.start)
-            got = stream.readinto(memoryview(raw.numpy())) if info.nbytes else 0  # type: ignore[attr-defined]
+            got = stream.readinto(byte_view(raw)) if info.nbytes else 0
         if got != info.nbytes:
             raise FormatError(
                 f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated"
@@ -157,7 +157,7 @@ def _tensors(path: Path) -> dict[str, TensorInfo]:
                 file.name for file in path.glob("*.pt")
             )
             instead = (
-                f"{pickles[0]}, a pickle, which can run code when it is loaded: convert it to safetensors first"
+                f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
                 if pickles and not files
                 else f"{len(files)} safetensors files and no index: add {_INDEX} or keep one file"
             )

@@ -1,6 +1,6 @@
 """What a safetensors file says it holds, checked against the size of the file before anything is allocated.
 
-Layout (safetensors, format 0.x): 8 bytes little-endian length n, n bytes of JSON, then the tensors end to end.
+Layout of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the tensors end to end.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from forq.core import FormatError
 
 _LENGTH_BYTES = 8
 # The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
 _HEADER_LIMIT_BYTES = 100_000_000
-_MAX_DIM = 1 << 48
+_MAX_SIZE = 1 << 48
 _MAX_RANK = 16
 
 DTYPES: dict[str, torch.dtype] = {
@@ -57,6 +58,12 @@ class TensorInfo:
     nbytes: int
 
 
+def byte_view(tensor: Tensor) -> memoryview:
+    """The bytes of a CPU tensor, shared with it where it is contiguous."""
+    flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Describe every tensor of one safetensors file.
 
@@ -69,8 +76,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):
             raise FormatError(
-                f"{path}: expected a safetensors header that fits a file of {size} bytes, found one of {length} "
-                "bytes; the file is truncated or is not safetensors: download it again"
+                f"{path}: expected a safetensors header that fits a file of {size} bytes, found one of "
+                f"{length} bytes; the file is truncated or is not safetensors: download it again"
             )
         raw = stream.read(length)
     try:
@@ -95,7 +102,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         end += info.nbytes
     if end != size:
         raise FormatError(
-            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
+            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it"
+            " again"
         )
     return infos
 
@@ -104,20 +112,24 @@ def _describe(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
     what = f"{path}: {name}"
     if not isinstance(entry, dict):
         raise FormatError(f"{what}: expected dtype, shape and data_offsets, found {entry!r:.80}")
-    kind, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    kind = entry.get("dtype")
     dtype = DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
         raise FormatError(f"{what}: expected a dtype among {', '.join(DTYPES)}; found {kind!r:.80}")
-    sound = isinstance(shape, list) and len(shape) <= _MAX_RANK
-    if not (sound and all(type(dim) is int and 0 <= dim < _MAX_DIM for dim in shape)):
-        raise FormatError(f"{what}: expected a shape of whole numbers, found {shape!r:.80}")
-    if not (
-        isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int and at >= 0 for at in offsets)
-    ):
-        raise FormatError(f"{what}: expected two data offsets, found {offsets!r:.80}")
+    shape, offsets = _whole(entry.get("shape")), _whole(entry.get("data_offsets"))
+    if shape is None or len(shape) > _MAX_RANK:
+        raise FormatError(f"{what}: expected a shape of whole numbers, found {entry.get('shape')!r:.80}")
+    if offsets is None or len(offsets) != 2:
+        raise FormatError(f"{what}: expected two data offsets, found {entry.get('data_offsets')!r:.80}")
     nbytes = math.prod(shape) * dtype.itemsize
     if offsets[1] - offsets[0] != nbytes:
         raise FormatError(
-            f"{what}: expected {nbytes} bytes for {kind} of shape {tuple(shape)}, found {offsets[1] - offsets[0]}"
+            f"{what}: expected {nbytes} bytes for {kind} of shape {shape}, found {offsets[1] - offsets[0]}"
         )
-    return TensorInfo(dtype, tuple(shape), path.name, base + offsets[0], nbytes)
+    return TensorInfo(dtype, shape, path.name, base + offsets[0], nbytes)
+
+
+def _whole(value: Any) -> tuple[int, ...] | None:
+    """A list of plausible sizes as a tuple; None where it is anything else."""
+    sound = isinstance(value, list) and all(type(item) is int and 0 <= item < _MAX_SIZE for item in value)
+    return tuple(value) if sound else None

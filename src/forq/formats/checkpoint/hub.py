@@ -24,6 +24,6 @@ def fetch(hub_id: str, revision: str | None = None) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FormatError(
-            f"expected a checkpoint folder or a hub id, found {hub_id!r}, which is no folder here and which the "
-            f"hub does not give: {first}"
+            f"expected a checkpoint folder or a hub id, found {hub_id!r}, which is no folder here and which "
+            f"the hub does not give: {first}"
         ) from error

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint.header import TensorInfo
+from forq.formats.checkpoint.header import TensorInfo, byte_view
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 
 _SKIPPED_FOLDERS = frozenset({".git", ".cache", ".locks", "__pycache__"})
@@ -58,7 +58,7 @@ def save_patched(
         for name, (tensor, _) in fitted.items():
             with (folder / info[name].file).open("r+b") as stream:
                 stream.seek(info[name].start)
-                stream.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+                stream.write(byte_view(tensor))
         for name, content in extra_files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):
@@ -96,7 +96,7 @@ def _fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
 
 
 def _files(src: Path) -> list[str]:
-    """Every file of the folder worth keeping, relative to it; links are followed (hub snapshots are links)."""
+    """Every file worth keeping, relative to the folder; links are followed (hub snapshots are links)."""
     found = []
     for root, folders, names in os.walk(src, followlinks=False):
         folders[:] = sorted(folder for folder in folders if folder not in _SKIPPED_FOLDERS)

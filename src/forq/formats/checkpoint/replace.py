@@ -29,12 +29,12 @@ def replace_folder(dst: Path, fill: Callable[[Path], None]) -> None:
         fill(fresh)
         _flush(fresh)
         if dst.is_dir():
-            os.replace(dst, aside)
+            dst.replace(aside)
         try:
-            os.replace(fresh, dst)
+            fresh.replace(dst)
         except OSError:
             if aside.is_dir():
-                os.replace(aside, dst)
+                aside.replace(dst)
             raise
         _flush_entry(dst.parent)
     except OSError as error:
@@ -55,8 +55,8 @@ def check_destination(src: Path, dst: Path, overwrite: bool) -> None:
     here, there = src.resolve(), dst.resolve()
     if here == there or here in there.parents or there in here.parents:
         raise ConfigError(
-            f"expected a folder apart from the original checkpoint {src}, found {dst}; the original is the base "
-            "every journal refers to: save somewhere else"
+            f"expected a folder apart from the original checkpoint {src}, found {dst}; the original is the "
+            "base every journal refers to: save somewhere else"
         )
     if dst.exists() and not dst.is_dir():
         raise ConfigError(f"expected a folder to save to, found the file {dst}")

@@ -1,4 +1,4 @@
-"""Write a safetensors file whose tensors arrive one at a time: places are fixed first, bytes follow in any order."""
+"""Write a safetensors file whose tensors arrive one at a time: places first, bytes in any order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
-from forq.formats.checkpoint.header import DTYPES
+from forq.formats.checkpoint.header import DTYPES, byte_view
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _ALIGNMENT = 8
@@ -52,7 +52,7 @@ def write_file(
                     f"{name}: expected {plan.get(name)}, found {tensor.dtype} {tuple(tensor.shape)}"
                 )
             stream.seek(8 + len(raw) + place[name])
-            stream.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+            stream.write(byte_view(tensor))
             left.remove(name)
     if left:
         raise FormatError(f"{path}: expected the tensors {', '.join(sorted(left)[:4])}, which never came")

@@ -1,1 +1,1 @@
-"""Kernels: ``y = matmul(x, weight, scales, bias, scratch)``. Scales are an input, so a probe repacks nothing."""
+"""Kernels: ``y = matmul(x, weight, scales, bias, scratch)``. Scales are an input: a probe repacks nothing."""

@@ -4,10 +4,10 @@
 
 The difference is exact, so a weight is rounded once in float32 (and once more where x is narrower).
 
-The buffer holds the even inputs of a row first and then the odd ones, because the low and the high nibbles of a
-row of bytes are contiguous that way; x is permuted to match, which costs nothing beside the weight. Measured
-against writing every second element, at 2048 × 2048 and one thread, as ratios to torch's fp32 linear: 3.4 against
-5.2 for 1 token, 1.9 against 2.6 for 16.
+The buffer holds the even inputs of a row first and then the odd ones: the low and the high nibbles of a row
+of bytes are contiguous that way; x is permuted to match, which costs nothing beside the weight. Measured
+against writing every second element, at 2048 × 2048 and one thread, as ratios to torch's fp32 linear: 3.4
+against 5.2 for 1 token, 1.9 against 2.6 for 16.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
 
 
 def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
-    """The whole matrix, float32 (out, in), inputs in order. A fresh tensor: for export and tests, not for layers."""
+    """The whole matrix, a fresh float32 (out, in) with its inputs in order: for export, not for layers."""
     rows, columns = weight.out_features, weight.in_features
     split = torch.empty(rows, columns, dtype=torch.float32, device=weight.codes.device)
     _fill(weight, scales.t(), 0, rows, split, Scratch())
