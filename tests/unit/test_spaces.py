@@ -81,6 +81,11 @@ def test_groups_keep_to_themselves():
     moved = space.apply(Move((Term(direction_seed(0, 0), 0.1, group="scales"),)))
     assert moved.changed == 1000 and moved.total == 2000 and torch.equal(norms.x, before)
     assert space.groups == ("norms", "scales")
+    alone = Toy("a", scales.x.clone())
+    both = (Term(direction_seed(0, 1), 0.1, group="scales"), Term(direction_seed(0, 2), 0.2, group="norms"))
+    space.apply(Move(both))
+    Space([alone], lambda leaf, x: spaces.Domain(unit=some(1).half(), keep_sign=True)).apply(Move(both[:1]))
+    assert torch.equal(scales.x, alone.x)
 
 
 def test_lazy_leaf_is_never_displaced_in_storage_and_equals_the_eager_one():

@@ -1,0 +1,67 @@
+"""A short list of classic mistakes; each, made on purpose in a copy of the source, must fail at least one test."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.mutants
+
+ROOT = Path(__file__).parents[2]
+
+MUTANTS = {
+    "forget the 2 in 2ε": ("estimators/two_point.py", "/ (2.0 * self.eps)", "/ self.eps", "contract/test_estimators.py"),
+    "return by adding back": (
+        "spaces.py",
+        "                else:\n                    one.leaf.write(one.master)\n            self._away = False\n\n    def apply",
+        "                else:\n                    away = one.leaf.read()\n"
+        "                    self._fill(one, move.scaled(-1.0), away)\n"
+        "                    one.leaf.write(one.leaf.read() + (away - one.master))\n"
+        "            self._away = False\n\n    def apply",
+        "unit/test_spaces.py",
+    ),
+    "clip one side": ("rules/clip.py", "min(max(d, -self.limit), self.limit)", "min(d, self.limit)", "contract/test_rules.py"),
+    "one step too many": ("engine.py", "range(step, step + steps)", "range(step, step + steps + 1)", "unit/test_engine.py"),
+    "tape ignores the step": ("oracles/tape.py", "self.lines[step].losses", "self.lines[0].losses", "unit/test_engine.py"),
+    "sign uphill": ("rules/sgd.py", "scaled(-self.lr)", "scaled(self.lr)", "unit/test_engine.py"),
+    "same noise for every leaf": ("noise.py", "hashlib.blake2b(name.encode()", "hashlib.blake2b(b''", "unit/test_noise.py"),
+    "probe and step from other seeds": (
+        "estimators/two_point.py",
+        "terms = tuple(self._term(step, k, d",
+        "terms = tuple(self._term(step, k + 1, d",
+        "contract/test_estimators.py",
+    ),
+    "journal seals nothing": ("journal.py", 'or _seal(previous, text[:cut] + "}") != body["#"]', "", "unit/test_journal.py"),
+    "snapshot applied twice": ("engine.py", "and step >= held", "", "unit/test_engine.py"),
+    "every leaf of every group moves": (
+        "spaces.py",
+        'if term.group not in ("all", one.leaf.group):\n                continue',
+        "pass",
+        "unit/test_spaces.py",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_dies(name, tmp_path):
+    file, good, bad, tests = MUTANTS[name]
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "mutants"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / "src" / "forq" / file
+    text = path.read_text()
+    assert text.count(good) == 1, f"{file} no longer holds the line this mutant changes"
+    path.write_text(text.replace(good, bad))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/{tests}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, f"the mutant survived {tests}:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
