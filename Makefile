@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test slow check oracle-env oracle bench results clean
+.PHONY: demo test check mutants oracle bench results clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,13 +18,23 @@ demo: $(VENV)/.done           ## tune the shipped 4-bit model with forward passe
 	$(ENV) $(BIN)/forq demo
 
 test: $(VENV)/.done           ## the fast suite
-	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not oracle'
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not oracle and not mutants'
 
 check: $(VENV)/.done          ## style, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fail a test
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m mutants
+
+.venv-gptq/.done: tests/oracles/gptq/setup.sh
+	bash tests/oracles/gptq/setup.sh
+	touch $@
+
+oracle: $(VENV)/.done .venv-gptq/.done   ## the library GPTQ files belong to loads what we saved
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m oracle
 
 clean:
 	rm -rf $(VENV) .venv-gptq build dist
