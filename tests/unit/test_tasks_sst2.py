@@ -69,27 +69,27 @@ def test_a_long_sentence_loses_its_beginning(data):
         sst2.open(data, tiny_lm.tokenizer(), seed=0, max_length=9, **SMALL)
 
 
-class Seams:
-    """A tokenizer that joins the last letter of a prompt with the space behind it."""
+class Fives:
+    """A tokenizer that cuts a text every five letters, across every seam."""
 
     def __call__(self, text, add_special_tokens=True, verbose=True):
-        words = text.replace(" ", "_ ").split(" ")
-        return {"input_ids": [token for word in words for token in self.tokens(word)]}
-
-    def tokens(self, word):
-        pairs = [word[i : i + 2] for i in range(0, len(word), 2)]
-        return [int.from_bytes(pair.encode(), "big") for pair in pairs]
+        pieces = [text[i : i + 5] for i in range(0, len(text), 5)]
+        return {"input_ids": [int.from_bytes(piece.encode(), "big") for piece in pieces]}
 
 
-def test_words_are_tokenised_with_the_prompt():
-    row = encode(Question("fine It was", 1), (" great", " grim"), Seams(), (), 99)
-    alone, joined = Seams()("fine It was")["input_ids"], Seams()("fine It was great")["input_ids"]
-    assert alone != joined[: len(alone)]
-    for option, word in zip(row.options, (" great", " grim"), strict=True):
-        assert [*row.prompt, *option] == Seams()(f"fine It was{word}")["input_ids"]
-    assert row.options[0][0] == row.options[1][0]
-    one_in_another = encode(Question("It was", 0), (" good", " goodly"), Seams(), (), 99)
-    assert all(one_in_another.options)
+@pytest.mark.parametrize(
+    ("prompt", "words", "shared"),
+    [
+        ("fine It was", (" great", " grim"), 2),  # "s gre" and "s gri" take the prompt's last letter along
+        ("fine It was not", (" great", " grim"), 3),  # the seam holds
+        ("It was", (" goo", " goodly"), 1),  # one word begins the other
+    ],
+)
+def test_words_are_tokenised_with_the_prompt(prompt, words, shared):
+    row = encode(Question(prompt, 1), words, Fives(), (), 99)
+    assert len(row.prompt) == shared and all(row.options)
+    for option, word in zip(row.options, words, strict=True):
+        assert [*row.prompt, *option] == Fives()(prompt + word)["input_ids"]
 
 
 def test_the_draw_keeps_validation_when_train_grows(data):
