@@ -82,6 +82,7 @@ class Fives:
     [
         ("fine It was", (" great", " grim"), 2),  # "s gre" and "s gri" take the prompt's last letter along
         ("fine It was not", (" great", " grim"), 3),  # the seam holds
+        ("fine It wa", (" fine one", " fine two"), 2),  # a beginning that words share counts in their length
         ("It was", (" goo", " goodly"), 1),  # one word begins the other
     ],
 )
