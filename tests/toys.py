@@ -14,6 +14,7 @@ class Toy:
     x: Tensor
     group: str = "scales"
     dtype: torch.dtype = torch.float16
+    out_axis: int = 0
 
     def read(self) -> Tensor:
         return self.x.clone()

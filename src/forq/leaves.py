@@ -53,6 +53,10 @@ class Leaf(Protocol):
     def dtype(self) -> torch.dtype:
         """What the checkpoint's file stores; an export rounds to it."""
 
+    @property
+    def out_axis(self) -> int:
+        """Which axis of the tensor counts the outputs of its layer: 1 for GPTQ's scales (groups, out)."""
+
     def read(self) -> Tensor:
         """The coordinates, as a fresh float32 tensor of the leaf's shape."""
 

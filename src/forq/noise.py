@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -67,11 +67,13 @@ class Bits:
         seed: 128-bit direction seed, see :func:`forq.core.direction_seed`.
         leaf: leaf id, see :func:`leaf_id`.
         stream: separates independent uses of one direction (1 and 2: two roundings of it, …).
+        rows: (stride, count): element i belongs to output row ``i // stride % count`` of its layer.
     """
 
     seed: int
     leaf: int
     stream: int = 0
+    rows: tuple[int, int] = (1, 1)
 
     def words(self, start: int, count: int) -> UInt64:
         """Words ``start … start + count − 1`` as uint64."""
@@ -91,7 +93,7 @@ class Bits:
 
     def on(self, stream: int) -> Bits:
         """Another stream of the same direction."""
-        return Bits(self.seed, self.leaf, stream)
+        return replace(self, stream=stream)
 
 
 Draw = Callable[[Bits, int, Float32], None]

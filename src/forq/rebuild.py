@@ -25,6 +25,7 @@ class Filed:
 
     name: str
     group: str
+    out_axis: int
     base: Checkpoint
 
     @property
@@ -147,7 +148,7 @@ def _space(past: Journal, ckpt: Checkpoint) -> Space:
             f"another base: the journal began from a checkpoint of digest {header['base']}, {ckpt.path} has "
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
-    leaves = [Filed(name, group, ckpt) for group, names in header["leaves"].items() for name in names]
+    leaves = [Filed(str(name), str(group), int(axis), ckpt) for name, group, axis in header["leaves"]]
     missing = [leaf.name for leaf in leaves if leaf.name not in ckpt.info]
     if missing:
         raise FormatError(f"{ckpt.path}: the journal moves {missing[0]!r}, which is not there")

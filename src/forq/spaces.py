@@ -12,6 +12,7 @@ Nothing is fused, so the same journal gives the same bits on every machine whose
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class _Held:
     master: Tensor
 
     @property
+    def rows(self) -> tuple[int, int]:
+        shape, axis = self.master.shape, self.leaf.out_axis
+        return math.prod(shape[axis + 1 :]), shape[axis]
+
+    @property
     def lazy(self) -> bool:
         return isinstance(self.leaf, LazyLeaf)
 
@@ -106,9 +112,9 @@ class Space:
         """Names of the groups that occur, sorted."""
         return tuple(sorted({one.leaf.group for one in self._held}))
 
-    def names(self) -> dict[str, list[str]]:
-        """Leaf names by group."""
-        return {g: [one.leaf.name for one in self._held if one.leaf.group == g] for g in self.groups}
+    def table(self) -> list[list[str | int]]:
+        """What a journal must know of the leaves to rebuild them from files: name, group, output axis."""
+        return [[one.leaf.name, one.leaf.group, one.leaf.out_axis] for one in self._held]
 
     @contextmanager
     def displaced(self, move: Move) -> Iterator[None]:
@@ -219,7 +225,7 @@ class Space:
             if term.group not in ("all", one.leaf.group):
                 continue
             noise = self._noise[: stop - start]
-            law(term.noise).draw(Bits(term.seed, one.key), start, noise)
+            law(term.noise).draw(Bits(term.seed, one.key, rows=one.rows), start, noise)
             drawn = torch.from_numpy(noise).to(one.master.device) * term.weight
             total = drawn if total is None else total.add_(drawn)
         if total is None:

@@ -21,7 +21,7 @@ class OneSided:
         seed: the run's seed.
         eps: probe radius in leaf units, > 0.
         directions: N ≥ 1.
-        noise: law of z; symmetric about zero.
+        noise: laws of z, symmetric about zero; direction k takes the k-th, round and round.
         group: the leaves that are probed.
 
     Raises:
@@ -31,7 +31,7 @@ class OneSided:
     seed: int
     eps: float
     directions: int = 8
-    noise: str = "rademacher"
+    noise: tuple[str, ...] = ("rademacher",)
     group: str = "all"
 
     def __post_init__(self) -> None:
@@ -39,6 +39,8 @@ class OneSided:
             raise ConfigError(f"estimator.eps must be a positive number, found {self.eps}")
         if self.directions < 1:
             raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
+        if not self.noise:
+            raise ConfigError("estimator.noise must name at least one law")
 
     @property
     def forwards(self) -> int:
@@ -46,7 +48,7 @@ class OneSided:
         return self.directions + 1
 
     def _term(self, step: int, k: int, weight: float) -> Term:
-        return Term(direction_seed(self.seed, step, k), weight, self.noise, self.group)
+        return Term(direction_seed(self.seed, step, k), weight, self.noise[k % len(self.noise)], self.group)
 
     def ask(self, step: int) -> tuple[Move, ...]:
         """The point itself, then ``+ε z_k`` for every direction."""

@@ -20,7 +20,7 @@ class TwoPoint:
         seed: the run's seed.
         eps: probe radius in leaf units, > 0.
         directions: directions averaged in one step, ≥ 1.
-        noise: law of z.
+        noise: laws of z; direction k takes the k-th, round and round.
         group: the leaves that are probed.
 
     Raises:
@@ -30,7 +30,7 @@ class TwoPoint:
     seed: int
     eps: float
     directions: int = 1
-    noise: str = "rademacher"
+    noise: tuple[str, ...] = ("rademacher",)
     group: str = "all"
 
     def __post_init__(self) -> None:
@@ -38,6 +38,8 @@ class TwoPoint:
             raise ConfigError(f"estimator.eps must be a positive number, found {self.eps}")
         if self.directions < 1:
             raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
+        if not self.noise:
+            raise ConfigError("estimator.noise must name at least one law")
 
     @property
     def forwards(self) -> int:
@@ -45,7 +47,7 @@ class TwoPoint:
         return 2 * self.directions
 
     def _term(self, step: int, k: int, weight: float) -> Term:
-        return Term(direction_seed(self.seed, step, k), weight, self.noise, self.group)
+        return Term(direction_seed(self.seed, step, k), weight, self.noise[k % len(self.noise)], self.group)
 
     def ask(self, step: int) -> tuple[Move, ...]:
         """``(+ε z₀, −ε z₀, +ε z₁, −ε z₁, …)``."""

@@ -24,6 +24,7 @@ class DenseLeaf:
     __slots__ = ("dtype", "name", "overlay", "scratch", "storage")
 
     group = "dense"
+    out_axis = 0
 
     def __init__(self, name: str, dtype: torch.dtype, storage: nn.Parameter, scratch: Scratch) -> None:
         self.name = name

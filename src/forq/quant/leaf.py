@@ -17,12 +17,14 @@ class TensorLeaf:
     Attributes:
         tensor: the storage itself; written in place, never re-bound.
         dtype: what the checkpoint's file stores.
+        out_axis: which axis of the tensor counts the outputs of its layer.
     """
 
     name: str
     group: str
     dtype: torch.dtype
     tensor: Tensor
+    out_axis: int = 0
 
     @property
     def shape(self) -> torch.Size:
@@ -45,5 +47,5 @@ class ScaleLeaf(TensorLeaf):
     __slots__ = ("layer",)
 
     def __init__(self, layer: QuantLinear) -> None:
-        super().__init__(layer.leaf_name, "scales", layer.file_dtype, layer.scales)
+        super().__init__(layer.leaf_name, "scales", layer.file_dtype, layer.scales, out_axis=1)
         object.__setattr__(self, "layer", layer)

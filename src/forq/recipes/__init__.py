@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from forq import registry
 from forq.core import Rule
@@ -28,7 +28,12 @@ class EstimatorSettings(Frozen):
     name: str
     eps: Positive | Literal["auto"]
     directions: Annotated[int, Field(ge=1, le=1 << 20)] = 1
-    noise: str = "rademacher"
+    noise: tuple[str, ...] = ("rademacher",)
+
+    @field_validator("noise", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class RuleSettings(Frozen):

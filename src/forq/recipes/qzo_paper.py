@@ -8,7 +8,7 @@ recipe = Recipe(
     settings=Settings(
         move="scales",
         unit="absolute",
-        estimator=EstimatorSettings(name="two_point", eps=1e-3, noise="gaussian"),
+        estimator=EstimatorSettings(name="two_point", eps=1e-3, noise=("gaussian",)),
         rule=RuleSettings(lr=1e-7, clip=100.0),
     ),
 )

@@ -1,0 +1,28 @@
+"""One z for all the coordinates of an output row: the groups of a row move together.
+
+An eighth of the dimensions at group 64 of 512 inputs, and about twice their share of the gradient's energy; see
+`LOG.md`. Mixed with plain directions it makes the first thousands of forwards count for more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forq.core import ConfigError
+from forq.noise import Bits, Float32, Law
+from forq.noise import law as resolve
+
+
+def law(argument: str | None) -> Law:
+    """z_i = z′_{row(i)} for the law z′ named after the colon, as ``rows:rademacher``."""
+    if argument is None:
+        raise ConfigError("noise 'rows' takes the law that its rows draw from, as 'rows:rademacher'")
+    inner = resolve(argument)
+
+    def draw(bits: Bits, start: int, out: Float32) -> None:
+        stride, count = bits.rows
+        by_row = np.empty(count, dtype=np.float32)
+        inner.draw(bits, 0, by_row)
+        np.take(by_row, np.arange(start, start + len(out)) // stride % count, out=out, mode="clip")
+
+    return Law(draw, inner.portable)
