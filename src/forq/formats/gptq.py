@@ -12,12 +12,15 @@ as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_forma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.formats import _tiny
+from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.quant.layer import LayerSpec, Parts
@@ -26,8 +29,6 @@ from forq.quant.weight import QuantWeight
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
 _SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _WORD_BITS = 32
-# v1 → v2 adds one to every nibble of a word at once, with carry: the exact inverse of how v1 is written.
-_ONE_PER_NIBBLE = 0x11111111
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,33 +111,6 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     return Parts(weight, ckpt.read(spec.scales), bias)
 
 
-def unpack_codes(qweight: Tensor) -> Tensor:
-    """int32 (in/8, out) → uint8 (out, in/2): the bytes are right already, only their order is not."""
-    words, rows = qweight.shape
-    return qweight.view(torch.uint8).view(words, rows, 4).transpose(0, 1).reshape(rows, 4 * words)
-
-
-def pack_codes(codes: Tensor) -> Tensor:
-    """uint8 (out, in/2) → int32 (in/8, out); inverse of :func:`unpack_codes`."""
-    rows, width = codes.shape
-    turned = codes.view(rows, width // 4, 4).transpose(0, 1).contiguous()
-    return turned.view(torch.int32).view(width // 4, rows)
-
-
-def unpack_zeros(qzeros: Tensor, offset: int) -> Tensor:
-    """int32 (groups, out/8) → int8 (groups, out), the true zero points."""
-    groups, words = qzeros.shape
-    true = _add_per_nibble(qzeros, offset).view(torch.uint8)
-    return torch.stack((true & 15, true >> 4), dim=-1).view(groups, 8 * words).view(torch.int8)
-
-
-def pack_zeros(zeros: Tensor, offset: int) -> Tensor:
-    """int8 (groups, out) → int32 (groups, out/8); inverse of :func:`unpack_zeros`."""
-    pairs = zeros.view(torch.uint8).view(zeros.shape[0], -1, 2)
-    packed = (pairs[..., 0] | pairs[..., 1] << 4).contiguous()
-    return _add_per_nibble(packed.view(torch.int32), -offset)
-
-
 def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tensor]:
     """The tensors GPTQ stores for a layer beside its scales and bias: qweight, qzeros, g_idx.
 
@@ -158,12 +132,6 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
         "qzeros": pack_zeros(weight.zeros, _ZERO_OFFSETS[checkpoint_format]),
         "g_idx": plain if weight.group_of is None else weight.group_of,
     }
-
-
-def _add_per_nibble(words: Tensor, offset: int) -> Tensor:
-    # In int64, and then the low half: int32 addition that wraps is not promised everywhere.
-    wide = (words.long() + offset * _ONE_PER_NIBBLE) & 0xFFFFFFFF
-    return torch.where(wide >= 1 << 31, wide - (1 << 32), wide).to(torch.int32)
 
 
 def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:
@@ -227,3 +195,25 @@ def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:
         )
     plain = torch.arange(spec.in_features, dtype=torch.int32) // spec.group_size
     return None if torch.equal(group_of, plain) else group_of
+
+
+def example(folder: Path) -> Path:
+    """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
+
+    Returns:
+        ``folder``, which is made.
+    """
+
+    def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
+        draw = _tiny.generator(module)
+        groups = columns // _tiny.GROUP_SIZE
+        codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8, generator=draw)
+        zeros = torch.randint(1, 16, (groups, rows), dtype=torch.int8, generator=draw)
+        scales = torch.rand(groups, rows, generator=draw) * 0.05 + 0.01
+        packed = pack(QuantWeight(codes, zeros, 4, _tiny.GROUP_SIZE))
+        return {f"{module}.{kind}": tensor for kind, tensor in packed.items()} | {
+            f"{module}.scales": scales.to(torch.float16)
+        }
+
+    how = {"quant_method": "gptq", "bits": 4, "group_size": _tiny.GROUP_SIZE, "sym": False, "desc_act": False}
+    return _tiny.write(folder, quantized, {"quantization_config": how | {"checkpoint_format": "gptq"}})

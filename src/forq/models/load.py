@@ -41,6 +41,12 @@ def load(
     """
     ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     family = family_of(ckpt.config)
+    depth = ckpt.config.get("num_hidden_layers")
+    if isinstance(depth, int) and depth > len(ckpt.info):
+        # Building the skeleton of a damaged configuration must not take hours.
+        raise FormatError(
+            f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}"
+        )
     place = _device(device)
     kind = dtype or _default_dtype(ckpt, place)
     form = recognised(ckpt)

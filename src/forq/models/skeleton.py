@@ -12,6 +12,8 @@ from forq.core import FormatError
 
 # What says how to read the files or which remote code to run, not what the architecture is.
 _NOT_ARCHITECTURE = ("quantization_config", "auto_map", "torch_dtype", "dtype")
+# What a configuration of impossible values ends in, somewhere inside transformers or torch.
+_REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 
 def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
@@ -24,6 +26,7 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     Raises:
         FormatError: transformers refuses the configuration.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
@@ -33,7 +36,7 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
             model: nn.Module = AutoModelForCausalLM.from_config(
                 settings, dtype=dtype, trust_remote_code=False
             )
-    except (TypeError, ValueError, AttributeError, KeyError, RuntimeError, ArithmeticError) as error:
+    except (StrictDataclassError, LookupError, *_REFUSALS) as error:
         raise FormatError(
             f"config.json: expected a configuration transformers can build, found {error}"
         ) from error

@@ -1,0 +1,56 @@
+"""GPTQ from the raw bytes of a folder, in float64 NumPy, each code cut out on its own."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+DTYPES = {"I32": "<i4", "F16": "<f2", "F32": "<f4"}
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of the folder, by name; bfloat16 ones as float32."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        data = path.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        for name, entry in json.loads(data[8 : 8 + length]).items():
+            if name == "__metadata__":
+                continue
+            start, stop = (8 + length + at for at in entry["data_offsets"])
+            if entry["dtype"] == "BF16":
+                wide = np.frombuffer(data[start:stop], "<u2").astype(np.uint32) << 16
+                found[name] = wide.view(np.float32).reshape(entry["shape"])
+            else:
+                found[name] = np.frombuffer(data[start:stop], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return found
+
+
+def modules(folder: Path) -> list[str]:
+    """Names of the quantized layers."""
+    return sorted(name.removesuffix(".qweight") for name in tensors(folder) if name.endswith(".qweight"))
+
+
+def dequantise(folder: Path, module: str) -> np.ndarray:
+    """float64 (out, in) of one layer: w = (q − z)·s, each code cut out of its word on its own."""
+    held, config = tensors(folder), json.loads((folder / "config.json").read_text())["quantization_config"]
+    bits, stored = config["bits"], config.get("checkpoint_format", "gptq")
+    per_word, mask = 32 // bits, (1 << bits) - 1
+    words = held[f"{module}.qweight"].astype(np.int64) & 0xFFFFFFFF
+    zeros = held[f"{module}.qzeros"].astype(np.int64) & 0xFFFFFFFF
+    if stored == "gptq":
+        zeros = (zeros + 0x11111111) & 0xFFFFFFFF
+    scales = held[f"{module}.scales"].astype(np.float64)
+    group_of = held[f"{module}.g_idx"]
+    result = np.empty((words.shape[1], words.shape[0] * per_word))
+    for row in range(result.shape[1]):
+        code = words[row // per_word] >> (bits * (row % per_word)) & mask
+        group = group_of[row]
+        zero = np.array(
+            [zeros[group, out // per_word] >> (bits * (out % per_word)) & mask for out in range(len(code))]
+        )
+        result[:, row] = (code - zero) * scales[group]
+    return result

@@ -1,0 +1,165 @@
+"""GPTQ: its words in both directions, and every way a file can contradict its settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forq.core import FormatError
+from forq.formats import gptq
+from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.write import write_file
+from forq.quant.weight import QuantWeight
+
+Q = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return gptq.example(tmp_path / "example")
+
+
+def rewritten(folder: Path, change: dict[str, torch.Tensor | None]) -> Checkpoint:
+    """The folder's tensors with some replaced (or left out, by None)."""
+    ckpt = Checkpoint.open(folder)
+    tensors = {name: ckpt.read(name) for name in ckpt.info} | change
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in kept.items()}
+    write_file(folder / "model.safetensors", plan, kept.items())
+    return Checkpoint.open(folder)
+
+
+def configured(folder: Path, **settings: Any) -> Checkpoint:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] |= settings
+    (folder / "config.json").write_text(json.dumps(config))
+    return Checkpoint.open(folder)
+
+
+def test_a_code_is_where_the_format_puts_it() -> None:
+    word = sum(value << 4 * place for place, value in enumerate(range(8)))
+    codes = unpack_codes(torch.tensor([[word, 0]], dtype=torch.int32))
+    assert codes.tolist() == [[1 << 4 | 0, 3 << 4 | 2, 5 << 4 | 4, 7 << 4 | 6], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(("offset", "want"), [(0, 7), (1, 8)])
+def test_version_1_stores_a_zero_less_one(offset: int, want: int) -> None:
+    assert unpack_zeros(torch.tensor([[0x77777777]], dtype=torch.int32), offset).unique().tolist() == [want]
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_words_come_back(words: int, rows: int, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 256, (rows, 4 * words), dtype=torch.uint8, generator=draw)
+    assert torch.equal(unpack_codes(pack_codes(codes)), codes)
+    zeros = torch.randint(0, 16, (words, 8 * rows), dtype=torch.int8, generator=draw)
+    for offset in (0, 1):
+        assert torch.equal(unpack_zeros(pack_zeros(zeros, offset), offset), zeros)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_scales_of_every_float_dtype_are_read(folder: Path, dtype: torch.dtype) -> None:
+    name = f"{Q}.scales"
+    stored = Checkpoint.open(folder).read(name).to(dtype)
+    ckpt = rewritten(folder, {name: stored})
+    spec = gptq.layers(ckpt)[Q]
+    assert spec.scales_dtype == dtype and torch.equal(gptq.read(ckpt, spec).scales, stored)
+
+
+def test_older_files_keep_their_settings_in_a_file_of_their_own(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    how = config.pop("quantization_config")
+    del how["quant_method"], how["checkpoint_format"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "quantize_config.json").write_text(json.dumps(how))
+    ckpt = Checkpoint.open(folder)
+    assert gptq.recognise(ckpt) and gptq.layers(ckpt)[Q].group_size == 16
+
+
+def test_a_missing_or_consecutive_g_idx_means_consecutive_groups(folder: Path) -> None:
+    ckpt = Checkpoint.open(folder)
+    assert gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of is None
+    ckpt = rewritten(folder, {f"{Q}.g_idx": None})
+    assert gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of is None
+
+
+def test_act_order_is_read(folder: Path) -> None:
+    group_of = torch.tensor([1, 0] * 16, dtype=torch.int32)
+    ckpt = rewritten(folder, {f"{Q}.g_idx": group_of})
+    found = gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of
+    assert found is not None and torch.equal(found, group_of)
+
+
+def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
+    ckpt = rewritten(folder, {f"{Q}.g_idx": torch.full((32,), 2, dtype=torch.int32)})
+    with pytest.raises(FormatError, match=r"expected groups 0 … 1"):
+        gptq.read(ckpt, gptq.layers(ckpt)[Q])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"bits": 8}, "expected 4 bits, found 8"),
+        ({"bits": 3}, "expected 4 bits, found 3"),
+        ({"bits": "4"}, "whole numbers"),
+        ({"bits": None}, "whole numbers"),
+        ({"group_size": 0}, "positive group_size"),
+        ({"group_size": 32}, "contradicts the tensors"),
+        ({"group_size": -1}, "contradicts the tensors"),
+        ({"checkpoint_format": "marlin"}, "repacked for another kernel"),
+        ({"dynamic": {"-:.*": {}}}, "dynamic"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, Any], says: str) -> None:
+    ckpt = configured(folder, **settings)
+    assert gptq.recognise(ckpt)
+    with pytest.raises(FormatError, match=says):
+        gptq.layers(ckpt)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensor", "says"),
+    [
+        ("scales", None, "expected a tensor 'scales'"),
+        ("qzeros", None, "expected a tensor 'qzeros'"),
+        ("scales", torch.zeros(2, 31, dtype=torch.float16), "contradicts the tensors"),
+        ("scales", torch.zeros(2, 32, dtype=torch.int32), "contradicts the tensors"),
+        ("qzeros", torch.zeros(3, 4, dtype=torch.int32), "contradicts the tensors"),
+        ("qweight", torch.zeros(8, 32, dtype=torch.int32), "contradicts the tensors"),
+        ("qweight", torch.zeros(4, 28, dtype=torch.int32), "multiple of 8 outputs"),
+        ("qweight", torch.zeros(0, 32, dtype=torch.int32), "expected a matrix"),
+        ("g_idx", torch.zeros(31, dtype=torch.int32), "contradicts the tensors"),
+        ("bias", torch.zeros(31), "contradicts the tensors"),
+    ],
+)
+def test_tensors_that_contradict_are_refused(
+    folder: Path, kind: str, tensor: torch.Tensor | None, says: str
+) -> None:
+    ckpt = rewritten(folder, {f"{Q}.{kind}": tensor})
+    with pytest.raises(FormatError, match=says):
+        gptq.layers(ckpt)
+
+
+def test_other_formats_are_not_taken_for_this_one(folder: Path) -> None:
+    ckpt = Checkpoint.open(folder)
+    awq = {}
+    for name in ckpt.info:
+        module, _, kind = name.rpartition(".")
+        if kind == "qweight":
+            rows = ckpt.info[name].shape[1]
+            awq[name] = torch.zeros(ckpt.info[name].shape[0] * 8, rows // 8, dtype=torch.int32)
+            awq[f"{module}.g_idx"] = None
+    assert not gptq.recognise(rewritten(folder, awq))
+
+
+def test_widths_that_do_not_fill_words_cannot_be_packed() -> None:
+    weight = QuantWeight(torch.zeros(12, 8, dtype=torch.uint8), torch.zeros(1, 12, dtype=torch.int8), 4, 16)
+    with pytest.raises(FormatError, match="multiples of 8"):
+        gptq.pack(weight)

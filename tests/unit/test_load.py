@@ -1,0 +1,208 @@
+"""Loading: every family's logits equal transformers' own, every tensor accounted for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from forq.core import ConfigError, FormatError
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.write import write_file
+from forq.models.families import FAMILIES
+from forq.models.leaves import trainable
+from forq.models.load import load
+from forq.models.quantize import quantize
+from forq.quant.dense import DenseEmbedding, DenseLinear
+from forq.quant.kernels.reference import dequantise
+from forq.quant.linear import QuantLinear
+from tests import tiny_checkpoints
+from tests.tiny_checkpoints import KINDS
+
+IDS = tiny_checkpoints.ids()
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def floats(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.folder(tmp_path_factory.mktemp("float") / request.param, request.param)
+
+
+def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
+    ckpt = Checkpoint.open(folder)
+    tensors = {name: ckpt.read(name) for name in ckpt.info} | change
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in kept.items()}
+    write_file(folder / "model.safetensors", plan, kept.items())
+
+
+def test_every_family_is_tried() -> None:
+    assert {family for family, _ in KINDS.values()} == set(FAMILIES)
+
+
+def test_a_float_checkpoint_gives_the_logits_of_from_pretrained(floats: Path) -> None:
+    model, theirs = load(floats, device="cpu"), AutoModelForCausalLM.from_pretrained(floats)
+    assert torch.equal(model(IDS).logits, theirs(IDS).logits)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    assert {type(m) for m in model.modules()}.isdisjoint({torch.nn.Linear, torch.nn.Embedding})
+
+
+@pytest.mark.parametrize("sym", [True, False])
+def test_a_quantized_checkpoint_gives_the_logits_of_the_dequantised_model(
+    floats: Path, tmp_path: Path, sym: bool
+) -> None:
+    quantize(floats, tmp_path / "q", group_size=32, sym=sym)
+    model = load(tmp_path / "q", device="cpu")
+    weights = _float_tensors(floats)
+    for name, module in model.named_modules():
+        if isinstance(module, QuantLinear):
+            weights[f"{name}.weight"] = dequantise(module.weight, module.scales)
+    shutil.copytree(floats, tmp_path / "dense")
+    rewrite(tmp_path / "dense", weights)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "dense")
+    want = theirs(IDS).logits
+    assert (model(IDS).logits - want).abs().max() < 2e-5 * want.abs().max()
+    mask = torch.ones_like(IDS)
+    mask[0, :4] = 0
+    left = (theirs(IDS, attention_mask=mask).logits - model(IDS, attention_mask=mask).logits)[:, -1]
+    assert left.abs().max() < 2e-5 * want.abs().max()
+    assert torch.equal(
+        model.generate(IDS, max_new_tokens=4, do_sample=False),
+        theirs.generate(IDS, max_new_tokens=4, do_sample=False),
+    )
+
+
+def test_the_model_says_where_it_came_from(floats: Path) -> None:
+    model = load(floats, device="cpu")
+    assert model.checkpoint.path == floats
+    stored = set(model.checkpoint.info)
+    assert set(model.file_names.values()) == stored
+    assert set(model.file_names) == set(model.state_dict())
+
+
+def test_the_dtype_asked_for_is_the_dtype_of_the_activations(floats: Path) -> None:
+    model = load(floats, device="cpu", dtype=torch.bfloat16)
+    assert model(IDS).logits.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_tied_weights_are_one_tensor_and_one_leaf(tmp_path: Path) -> None:
+    for kind in ("llama-tied", "opt"):
+        model = load(tiny_checkpoints.folder(tmp_path / kind, kind), device="cpu")
+        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        assert isinstance(head, DenseLinear) and isinstance(embedding, DenseEmbedding)
+        assert head.weight is embedding.weight and head.leaf is embedding.leaf
+        leaves = trainable(model, "all-float")
+        assert [leaf.name for leaf in leaves] == sorted(model.checkpoint.info)
+
+
+def test_checkpoints_of_the_bare_decoder_load(tmp_path: Path) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "opt")
+    want = load(folder, device="cpu")(IDS).logits
+    named = _float_tensors(folder)
+    rewrite(folder, dict.fromkeys(named))
+    plan = {name.removeprefix("model."): tensor for name, tensor in named.items()}
+    shapes = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in plan.items()}
+    write_file(folder / "model.safetensors", shapes, plan.items())
+    model = load(folder, device="cpu")
+    assert torch.equal(model(IDS).logits, want)
+    assert {leaf.name for leaf in trainable(model, "all-float")} == set(plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model.norm.weight": None}, r"missing: model\.norm\.weight"),
+        ({"model.extra.weight": torch.zeros(2)}, r"unexpected: model\.extra\.weight"),
+        ({"model.norm.weight": torch.zeros(63)}, r"expected floats of shape \(64,\)"),
+        ({"model.norm.weight": torch.zeros(64, dtype=torch.int32)}, "expected floats"),
+        ({"model.layers.0.mlp.up_proj.bias": torch.zeros(96)}, "unexpected"),
+    ],
+)
+def test_a_float_tensor_missing_extra_or_wrong_is_refused(
+    tmp_path: Path, change: dict[str, torch.Tensor | None], says: str
+) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    rewrite(folder, change)
+    with pytest.raises(FormatError, match=says):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "mamba"}, "among llama, opt, found 'mamba'"),
+        ({"model_type": None}, "found None"),
+        ({"num_hidden_layers": 3}, r"missing: model\.layers\.2"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"num_hidden_layers": 1}, r"unexpected: model\.layers\.1"),
+        ({"hidden_size": 128}, "by config.json|expected floats of shape"),
+        ({"hidden_size": "wide"}, "transformers can build"),
+        ({"quantization_config": {"quant_method": "awq"}}, "found quant_method 'awq'"),
+    ],
+)
+def test_a_config_that_contradicts_the_tensors_is_refused(
+    tmp_path: Path, config: dict[str, Any], says: str
+) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(written | config))
+    with pytest.raises(FormatError, match=says):
+        load(folder, device="cpu")
+
+
+def test_remote_code_is_never_run(tmp_path: Path) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    written = json.loads((folder / "config.json").read_text())
+    written["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps(written))
+    (folder / "evil.py").write_text("raise SystemExit('ran')\n")
+    assert type(load(folder, device="cpu")).__module__ == "transformers.models.llama.modeling_llama"
+
+
+def test_biases_of_zeros_where_the_architecture_has_none_are_dropped(tmp_path: Path) -> None:
+    quantize(tiny_checkpoints.folder(tmp_path / "x", "llama"), tmp_path / "q", group_size=32)
+    want = load(tmp_path / "q", device="cpu")(IDS).logits
+    name = "model.layers.0.mlp.up_proj.bias"
+    rewrite(tmp_path / "q", {name: torch.zeros(96, dtype=torch.float16)})
+    model = load(tmp_path / "q", device="cpu")
+    assert torch.equal(model(IDS).logits, want) and name not in model.file_names.values()
+    rewrite(tmp_path / "q", {name: torch.ones(96, dtype=torch.float16)})
+    with pytest.raises(FormatError, match="expected no bias or one of zeros"):
+        load(tmp_path / "q", device="cpu")
+
+
+def test_each_kind_of_leaf_by_name(tmp_path: Path) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "opt")
+    quantize(folder, tmp_path / "q", group_size=32)
+    model = load(tmp_path / "q", device="cpu")
+    groups = {move: {leaf.group for leaf in trainable(model, move)} for move in ("scales", "norms", "dense")}
+    assert groups == {move: {move} for move in groups}
+    assert {leaf.group for leaf in trainable(model, "all-float")} == {"dense", "norms", "biases"}
+    stored = {name for name, info in model.checkpoint.info.items() if info.dtype.is_floating_point}
+    every = {leaf.name for move in ("scales", "all-float") for leaf in trainable(model, move)}
+    assert every == stored
+    with pytest.raises(ConfigError, match="expected move among"):
+        trainable(model, "codes")
+    with pytest.raises(ConfigError, match="quantize it first"):
+        trainable(load(folder, device="cpu"), "scales")
+
+
+def _float_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    ckpt = Checkpoint.open(folder)
+    return {name: ckpt.read(name) for name in ckpt.info}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_logits(floats: Path, tmp_path: Path) -> None:
+    quantize(floats, tmp_path / "q", group_size=32)
+    want = load(tmp_path / "q", device="cpu")(IDS).logits
+    for dtype, tolerance in ((torch.float32, 1e-3), (torch.float16, 3e-2)):
+        model = load(tmp_path / "q", dtype=dtype)
+        got = model(IDS.cuda()).logits
+        assert got.dtype == dtype and got.device.type == "cuda"
+        assert (got.float().cpu() - want).abs().max() < tolerance * want.abs().max()

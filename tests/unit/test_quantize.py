@@ -1,0 +1,146 @@
+"""Quantizing: codes nearest in the scales the file holds, everything else as it was, in all formats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from forq.core import ConfigError, FormatError
+from forq.formats.checkpoint import Checkpoint
+from forq.models.load import load
+from forq.models.quantize import quantize
+from forq.quant.kernels.reference import dequantise
+from forq.quant.round_to_nearest import round_to_nearest
+from tests import tiny_checkpoints
+from tests.reference import gptq as reference
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.folder(tmp_path_factory.mktemp("float") / "x", "opt", torch.bfloat16, "60KB")
+
+
+@pytest.mark.parametrize("form", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize("sym", [True, False])
+@pytest.mark.parametrize("group_size", [-1, 32])
+def test_what_is_written_is_near_what_was_read(
+    floats: Path, tmp_path: Path, form: str, sym: bool, group_size: int
+) -> None:
+    report = quantize(floats, tmp_path / "q", 4, group_size, sym, form)
+    source = reference.tensors(floats)
+    modules = reference.modules(tmp_path / "q")
+    assert report.layers == len(modules) == 12
+    wrong = right = 0.0
+    for module in modules:
+        dense, exact = reference.dequantise(tmp_path / "q", module), source[f"{module}.weight"]
+        wrong += float(((dense - exact) ** 2).sum())
+        right += float((exact.astype(np.float64) ** 2).sum())
+    assert report.relative_error == pytest.approx(wrong / right, rel=1e-4)
+    assert wrong / right < 0.014
+
+
+def test_float_tensors_and_files_are_as_they_were(floats: Path, tmp_path: Path) -> None:
+    (floats / "pytorch_model.bin").write_bytes(b"stale")
+    quantize(floats, tmp_path / "q", group_size=32)
+    old, new = Checkpoint.open(floats), Checkpoint.open(tmp_path / "q")
+    assert len({info.file for info in new.info.values()}) > 1
+    for name in old.info:
+        if ".layers." in name and name.endswith(("proj.weight", "fc1.weight", "fc2.weight")):
+            assert name not in new.info and name.replace(".weight", ".qweight") in new.info
+        else:
+            assert new.info[name].dtype == old.info[name].dtype and torch.equal(
+                new.read(name), old.read(name)
+            )
+    assert (tmp_path / "q" / "tokenizer.json").read_bytes() == (floats / "tokenizer.json").read_bytes()
+    assert not (tmp_path / "q" / "pytorch_model.bin").exists()
+    (floats / "pytorch_model.bin").unlink()
+    written = json.loads((tmp_path / "q" / "config.json").read_text())
+    how = written.pop("quantization_config")
+    assert written == json.loads((floats / "config.json").read_text())
+    assert how == {
+        "quant_method": "gptq",
+        "bits": 4,
+        "group_size": 32,
+        "sym": True,
+        "desc_act": False,
+        "checkpoint_format": "gptq",
+    }
+
+
+def test_every_tensor_is_aligned_for_readers_that_view_bytes(floats: Path, tmp_path: Path) -> None:
+    quantize(floats, tmp_path / "q", group_size=32)
+    for info in Checkpoint.open(tmp_path / "q").info.values():
+        assert info.start % info.dtype.itemsize == 0
+
+
+@pytest.mark.parametrize("sym", [True, False])
+def test_no_other_code_is_nearer(sym: bool) -> None:
+    exact = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    weight, scales = round_to_nearest(exact, 16, sym=sym)
+    dense = dequantise(weight, scales.float())
+    column_scales = scales.float().t().repeat_interleave(16, 1)
+    codes = torch.stack((weight.codes & 15, weight.codes >> 4), -1).view(8, 64).int()
+    for step in (-1, 1):
+        other = dense + step * column_scales
+        inside = (codes + step >= 0) & (codes + step <= 15)
+        assert ((other - exact).abs() >= (dense - exact).abs() - 1e-6)[inside].all()
+
+
+@pytest.mark.parametrize("sym", [True, False])
+def test_the_search_beats_the_full_range(sym: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = torch.randn(64, 256, generator=torch.Generator().manual_seed(1))
+
+    def error() -> float:
+        weight, scales = round_to_nearest(exact, 64, sym=sym)
+        return float((dequantise(weight, scales.float()) - exact).square().mean())
+
+    searched = error()
+    monkeypatch.setattr("forq.quant.round_to_nearest._SHRINK", (1.0,))
+    assert searched < 0.95 * error()
+
+
+def test_a_group_of_zeros_stays_zero_and_can_still_be_moved() -> None:
+    exact = torch.zeros(8, 32)
+    exact[:, 16:] = 1.0
+    for sym in (True, False):
+        weight, scales = round_to_nearest(exact, 16, sym=sym)
+        assert (scales > 0).all() and (dequantise(weight, scales.float())[:, :16] == 0).all()
+
+
+def test_impossible_settings_are_refused_with_the_layer_named(floats: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"fc2\.weight: expected a group_size that divides its 96 inputs, found 64"
+    ):
+        quantize(floats, tmp_path / "q", group_size=64)
+    with pytest.raises(ConfigError, match="expected bits=4, found 8"):
+        quantize(floats, tmp_path / "q", bits=8)
+    with pytest.raises(ConfigError, match="positive group_size"):
+        quantize(floats, tmp_path / "q", group_size=0)
+    with pytest.raises(FormatError, match="checkpoint_format"):
+        quantize(floats, tmp_path / "q", group_size=32, checkpoint_format="marlin")
+    assert not list(tmp_path.iterdir())
+    quantize(floats, tmp_path / "q", group_size=32)
+    with pytest.raises(FormatError, match="quantized already"):
+        quantize(tmp_path / "q", tmp_path / "qq", group_size=32)
+    with pytest.raises(ConfigError, match="overwrite=True"):
+        quantize(floats, tmp_path / "q", group_size=32)
+
+
+def test_weights_that_are_not_finite_are_refused(floats: Path, tmp_path: Path) -> None:
+    ckpt = Checkpoint.open(floats)
+    name = "model.decoder.layers.0.fc1.weight"
+    broken = ckpt.read(name)
+    broken[0, 0] = float("inf")
+    ckpt.save_patched(tmp_path / "broken", {name: broken})
+    with pytest.raises(ConfigError, match="finite"):
+        quantize(tmp_path / "broken", tmp_path / "q", group_size=32)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_the_result_loads(floats: Path, tmp_path: Path) -> None:
+    quantize(floats, tmp_path / "q", group_size=32)
+    assert torch.isfinite(load(tmp_path / "q", device="cpu")(tiny_checkpoints.ids()).logits).all()
