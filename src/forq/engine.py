@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forq.core import Estimate, Estimator, Move, Moved, Oracle, Rule, RunError, State
 from forq.journal import Line
@@ -51,6 +51,42 @@ def decide(
     return measured, done, tuple(after)
 
 
+def step(
+    number: int, space: Space, oracle: Oracle, method: Method, states: tuple[State, ...], *, apply: bool = True
+) -> tuple[Line, tuple[State, ...]]:
+    """Take one step: the primitive that :func:`run` repeats.
+
+    Args:
+        number: which step; it keys noise and batch.
+        apply: false where the space already holds this step's move.
+
+    Returns:
+        What happened, and the rules' states after it. A step that gave no finite loss moves nothing.
+    """
+    losses = tuple(oracle(number, method.estimator.ask(number)))
+    measured, done, after = decide(number, losses, method, states)
+    moved = space.apply(done.move) if apply and done.move.terms else Moved(total=space.size)
+    return Line(number, "train", losses, moved, _notes(measured, done)), after
+
+
+def calibrate(oracle: Oracle, plan: Plan) -> Generator[Line, None, tuple[Method, int]]:
+    """Run a plan's calibration, if it has one; yield its lines, return the method and how many lines there were."""
+    if isinstance(plan, Method):
+        return plan, 0
+    calibration, number = plan(), 0
+    probes = next(calibration)
+    while True:
+        losses = tuple(oracle(number, probes))
+        try:
+            probes = calibration.send(losses)
+        except StopIteration as end:
+            method: Method = end.value
+            yield Line(number, "calibrate", losses, notes=method.found or {})
+            return method, number + 1
+        yield Line(number, "calibrate", losses)
+        number += 1
+
+
 def run(
     space: Space,
     oracle: Oracle,
@@ -74,50 +110,35 @@ def run(
     Raises:
         RunError: the losses are not numbers, or the moves change nothing.
     """
-    step = 0
-    if isinstance(plan, Method):
-        method = plan
-    else:
-        calibration = plan()
-        try:
-            probes = next(calibration)
-            while True:
-                losses = tuple(oracle(step, probes))
-                try:
-                    probes = calibration.send(losses)
-                except StopIteration as end:
-                    yield Line(step, "calibrate", losses, notes=end.value.found or {})
-                    raise
-                yield Line(step, "calibrate", losses)
-                step += 1
-        except StopIteration as end:
-            method = end.value
-            step += 1
-    states, bad, still, last = method.init(), 0, 0, step + steps - 1
-    for step in range(step, step + steps):
-        losses = tuple(oracle(step, method.estimator.ask(step)))
-        measured, done, states = decide(step, losses, method, states)
-        move = done.move
-        moved = Moved(total=space.size)
-        if move.terms and step >= held:
-            moved = space.apply(move)
-            still = 0 if moved.changed else still + 1
-        bad = 0 if move.terms else bad + 1
-        sealed = step >= held - 1 and (step % digest_every == digest_every - 1 or step == last)
-        yield Line(step, "train", losses, moved, _notes(measured), space.digest() if sealed else None)
+    method, first = yield from calibrate(oracle, plan)
+    states, bad, still, last = method.init(), 0, 0, first + steps - 1
+    for number in range(first, first + steps):
+        line, states = step(number, space, oracle, method, states, apply=number >= held)
+        sealed = number >= held - 1 and (number % digest_every == digest_every - 1 or number == last)
+        yield replace(line, digest=space.digest()) if sealed else line
+        bad = bad + 1 if math.isnan(line.notes["slope"]) else 0
+        still = still + 1 if number >= held and not line.moved.changed and not bad else 0
         if bad == max_bad:
             raise RunError(
-                f"{max_bad} steps in a row gave no finite loss (last step {step}): the steps are too large or the data "
+                f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the data "
                 "is broken; lower rule.lr or rule.clip, or look at the batch"
             )
         if still == max_still:
             raise RunError(
-                f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {step}): the step is "
-                "smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if both losses are equal"
+                f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the step "
+                "is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if both losses are equal"
             )
 
 
-def _notes(measured: Estimate) -> dict[str, float]:
-    slopes = measured.slopes
-    size = math.sqrt(sum(d * d for d in slopes) / len(slopes)) if slopes else math.nan
-    return {"loss": measured.loss, "slope": size, "bad": float(measured.bad)}
+def _notes(measured: Estimate, done: Estimate) -> dict[str, float]:
+    """For people: the loss, and the root mean square of the slopes before and of the steps after the rules."""
+    return {
+        "loss": measured.loss,
+        "slope": _rms(measured.slopes),
+        "step": _rms([term.weight for term in done.move.terms]) if measured.slopes else math.nan,
+        "bad": float(measured.bad),
+    }
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(sum(x * x for x in values) / len(values)) if values else math.nan

@@ -24,7 +24,7 @@ MUTANTS = {
         "unit/test_spaces.py",
     ),
     "clip one side": ("rules/clip.py", "min(max(d, -self.limit), self.limit)", "min(d, self.limit)", "contract/test_rules.py"),
-    "one step too many": ("engine.py", "range(step, step + steps)", "range(step, step + steps + 1)", "unit/test_engine.py"),
+    "one step too many": ("engine.py", "range(first, first + steps)", "range(first, first + steps + 1)", "unit/test_engine.py"),
     "tape ignores the step": ("oracles/tape.py", "self.lines[step].losses", "self.lines[0].losses", "unit/test_engine.py"),
     "sign uphill": ("rules/sgd.py", "scaled(-self.lr)", "scaled(self.lr)", "unit/test_engine.py"),
     "same noise for every leaf": ("noise.py", "hashlib.blake2b(name.encode()", "hashlib.blake2b(b''", "unit/test_noise.py"),
@@ -35,7 +35,7 @@ MUTANTS = {
         "contract/test_estimators.py",
     ),
     "journal seals nothing": ("journal.py", 'or _seal(previous, text[:cut] + "}") != body["#"]', "", "unit/test_journal.py"),
-    "snapshot applied twice": ("engine.py", "and step >= held", "", "unit/test_engine.py"),
+    "snapshot applied twice": ("engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
     "every leaf of every group moves": (
         "spaces.py",
         'if term.group not in ("all", one.leaf.group):\n                continue',

@@ -1,0 +1,80 @@
+"""QZO for a loop of one's own, in torch.optim's closure convention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from forq import engine
+from forq.core import State
+from forq.engine import Method
+from forq.oracles.local import Local
+from forq.recipes import plan, recipe
+from forq.spaces import Space
+
+
+class QZO:
+    """Forward-only steps on a space; the closure is called without grad, several times a step.
+
+    Args:
+        space: what moves, from :func:`forq.space`.
+        lr, eps, clip, directions: as in ``forq ls recipes``; what is left out, the first step calibrates or the
+            recipe says.
+        seed: of the noise; the same seed and the same losses give the same bits.
+        name: which recipe's settings fill the gaps.
+
+    Example:
+        >>> space = forq.space(model, move="scales")                 # doctest: +SKIP
+        >>> optimizer = forq.QZO(space)                              # doctest: +SKIP
+        >>> for batch in batches:                                    # doctest: +SKIP
+        ...     loss = optimizer.step(lambda: loss_of(model, batch))
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        lr: float | None = None,
+        eps: float | None = None,
+        clip: float | None = None,
+        directions: int | None = None,
+        seed: int = 0,
+        name: str = "qzo",
+    ) -> None:
+        settings = recipe(name).settings
+        probe = {key: value for key, value in (("eps", eps), ("directions", directions)) if value is not None}
+        rule = {key: value for key, value in (("lr", lr), ("clip", clip)) if value is not None}
+        self.space = space
+        self.settings = settings.model_copy(
+            update={
+                "estimator": settings.estimator.model_copy(update=probe),
+                "rule": settings.rule.model_copy(update={**rule, "decay": "none"}),
+            }
+        )
+        self._seed = seed
+        self._method: Method | None = None
+        self._states: tuple[State, ...] = ()
+        self._number = 0
+
+    def step(self, closure: Callable[[], float]) -> float:
+        """Probe, measure and move once; returns the loss at the point before the move.
+
+        Args:
+            closure: the loss of *one* batch under the weights now shown, a float; it must not change
+                between the calls of one step.
+
+        Raises:
+            forq.core.ConfigError: a setting cannot be.
+        """
+        oracle = Local(self.space, lambda number: None, lambda batch: closure())
+        if self._method is None:
+            calibration = engine.calibrate(oracle, plan(self.settings, seed=self._seed, steps=1))
+            try:
+                while True:
+                    next(calibration)
+            except StopIteration as end:
+                self._method, self._number = end.value
+            assert self._method is not None
+            self._states = self._method.init()
+        line, self._states = engine.step(self._number, self.space, oracle, self._method, self._states)
+        self._number += 1
+        return line.notes["loss"]
