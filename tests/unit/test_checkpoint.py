@@ -268,6 +268,24 @@ def test_a_header_cannot_ask_for_more_than_the_file_holds(tmp_path: Path) -> Non
         Checkpoint.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [((0, 8), (4, 12)), ((0, 8), (0, 8)), ((0, 4), (8, 16)), ((4, 8), (8, 16))]
+)
+def test_tensors_neither_overlap_nor_leave_holes(
+    tmp_path: Path, first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    header = {
+        name: {"dtype": "U8", "shape": [stop - start], "data_offsets": [start, stop]}
+        for name, (start, stop) in (("a", first), ("b", second))
+    }
+    raw = json.dumps(header).encode()
+    size = max(first[1], second[1])
+    (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(size))
+    with pytest.raises(FormatError, match="to start at byte"):
+        Checkpoint.open(tmp_path)
+
+
 def test_200_mutations_are_refused_or_load(tmp_path: Path) -> None:
     good = contents(gptq.example(tmp_path / "good"))
     header = 8 + int.from_bytes(good["model.safetensors"][:8], "little")
