@@ -160,9 +160,9 @@ class Run:
         metrics = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
         trained, forwards, began = 0, 0, time.perf_counter()
         try:
+            if held == 0 or 0 in self._scores:
+                yield from self._score(metrics, 0, 0)
             for line in lines:
-                if line.kind == "train" and trained == 0:
-                    yield from self._score(metrics, 0, forwards)
                 fresh = line.step >= len(past.lines)
                 forwards += len(line.losses)
                 trained += line.kind == "train"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from forq import registry
+from forq.calibrations import calibrate
 from forq.core import Rule
 from forq.engine import Method, Plan
 from forq.rules.clip import Clip
+from forq.rules.decay import Decay
 from forq.rules.sgd import SGD
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -37,10 +40,19 @@ class EstimatorSettings(Frozen):
 
 
 class RuleSettings(Frozen):
-    """What is done with the estimate. Defaults change nothing, so a recipe names what it uses."""
+    """What is done with the estimate. Defaults change nothing, so a recipe names what it uses.
+
+    Attributes:
+        lr: η; ``auto`` is ``newton`` · N / tr(H) with the trace measured by the calibration.
+        clip: bound of each directional derivative.
+        decay: how the step shrinks over the run, see :mod:`forq.rules.decay`.
+        newton: share of the greediest stable step that ``auto`` dares.
+    """
 
     lr: Positive | Literal["auto"]
     clip: Positive | Literal["auto", "off"] = "off"
+    decay: Literal["none", "linear", "late"] = "none"
+    newton: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
 class Settings(Frozen):
@@ -79,13 +91,34 @@ def recipe(name: str) -> Recipe:
 
 def plan(settings: Settings, *, seed: int, steps: int) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``."""
-    estimator = registry.get("estimators", settings.estimator.name).make(
+    probe, rule = settings.estimator, settings.rule
+    make = registry.get("estimators", probe.name).make
+
+    def method(eps: float, lr: float, clip: float | None, first: int, found: Mapping[str, float] | None) -> Method:
+        estimator = make(seed=seed, eps=eps, directions=probe.directions, noise=probe.noise)
+        rules: list[Rule] = [] if clip is None else [Clip(clip)]
+        if rule.decay != "none":
+            rules.append(Decay(rule.decay, first, steps))
+        return Method(estimator, (*rules, SGD(lr)), found)
+
+    def finish(eps: float, lr: float, clip: float, first: int, found: Mapping[str, float]) -> Method:
+        chosen_lr = lr if rule.lr == "auto" else rule.lr
+        chosen_clip = clip if rule.clip == "auto" else _or_none(rule.clip)
+        return method(eps, chosen_lr, chosen_clip, first, found)
+
+    if probe.eps != "auto" and rule.lr != "auto" and rule.clip != "auto":
+        return method(probe.eps, rule.lr, _or_none(rule.clip), 0, None)
+    forwards = make(seed=seed, eps=1.0, directions=probe.directions, noise=probe.noise).forwards
+    return lambda: calibrate(
         seed=seed,
-        eps=settings.estimator.eps,
-        directions=settings.estimator.directions,
-        noise=settings.estimator.noise,
+        noise=probe.noise,
+        directions=probe.directions,
+        forwards=steps * forwards,
+        newton=rule.newton,
+        eps=None if probe.eps == "auto" else probe.eps,
+        finish=finish,
     )
-    rules: list[Rule] = []
-    if settings.rule.clip != "off":
-        rules.append(Clip(settings.rule.clip))
-    return Method(estimator, (*rules, SGD(settings.rule.lr)))
+
+
+def _or_none(clip: float | str) -> float | None:
+    return clip if isinstance(clip, float) else None

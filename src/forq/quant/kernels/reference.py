@@ -43,7 +43,8 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
     tokens = x.numel() // columns
     split = x.reshape(tokens, columns // 2, 2).transpose(1, 2).reshape(tokens, columns)
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
-    by_row = scales.t()
+    # A transposed view here makes the multiplication by the scales 2.4× slower than a transposed copy.
+    by_row = scales.t().contiguous()
     step = _rows_per_block(weight)
     if tokens >= _WHOLE_FROM_TOKENS:
         dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
@@ -88,7 +89,7 @@ def _fill(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tenso
     block = out if exact else scratch.take("block", (rows, 2 * half), torch.float32, device)
     block.view(rows, 2, half).copy_(codes)
 
-    scales, zeros = by_row[start:stop], weight.zeros.t()[start:stop]
+    scales, zeros = by_row[start:stop], weight.zeros[:, start:stop].t().contiguous()
     if (
         weight.group_of is None
         and half % (size := weight.group_size // 2) == 0
@@ -97,7 +98,7 @@ def _fill(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tenso
         grouped = block.view(rows, 2, weight.groups, size)
         shape = (rows, 1, weight.groups, 1)
         if weight.zero is None:
-            grouped.sub_(zeros.view(shape) if zeros.is_contiguous() else zeros.reshape(shape))
+            grouped.sub_(zeros.view(shape))
         grouped.mul_(scales.reshape(shape))
     else:
         order = group_order(weight)
