@@ -27,9 +27,7 @@ def model(kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """A random model of a kind, none of its tensors at its default."""
     family, settings = KINDS[kind]
     torch.manual_seed(0)
-    made = transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(family, **settings)
-    )
+    made = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(family, **settings))
     with torch.no_grad():
         for name, value in made.named_parameters():
             if value.ndim == 1:

@@ -30,9 +30,7 @@ _HOMES = {
     "replay": "forq.rebuild",
     "verify": "forq.rebuild",
     "tune": "forq.train",
-    **dict.fromkeys(
-        ("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.core"
-    ),
+    **dict.fromkeys(("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.core"),
 }
 
 __all__ = [

@@ -18,8 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 
-from forq.core import HERE, Move, RunError, Term, direction_seed
-from forq.engine import Method
+from forq.core import HERE, Method, Move, RunError, Term, direction_seed
 
 EPS = (1e-2, 3e-2, 1e-1)
 TINY = 1e-6
@@ -41,7 +40,14 @@ def trials(forwards: int) -> tuple[int, int]:
 
 
 def calibrate(
-    *, seed: int, noise: Sequence[str], directions: int, forwards: int, newton: float, eps: float | None, finish: Finish
+    *,
+    seed: int,
+    noise: Sequence[str],
+    directions: int,
+    forwards: int,
+    newton: float,
+    eps: float | None,
+    finish: Finish,
 ) -> Generator[tuple[Move, ...], Sequence[float], Method]:
     """Measure, then return the method.
 
@@ -57,9 +63,7 @@ def calibrate(
     pairs, count = trials(forwards)
     radii = EPS[:count] if eps is None else (eps,)
     for number, radius in enumerate(radii):
-        signs = [
-            Term(direction_seed(seed, number, k), radius, noise[k % len(noise)]) for k in range(pairs)
-        ]
+        signs = [Term(direction_seed(seed, number, k), radius, noise[k % len(noise)]) for k in range(pairs)]
         tiny = [Move((Term(direction_seed(seed, number, k), side * TINY),)) for k in (0,) for side in (1.0, -1.0)]
         around = [Move((term,)).scaled(side) for term in signs for side in (1.0, -1.0)]
         here, *losses = yield (HERE, *tiny, *around)

@@ -140,4 +140,6 @@ def _say(problem: Any) -> str:
 
 def _where(problem: Any) -> str:
     # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
-    return ".".join(str(part) for part in problem["loc"] if part != "method" and "[" not in str(part) and "-" not in str(part))
+    return ".".join(
+        str(part) for part in problem["loc"] if part != "method" and "[" not in str(part) and "-" not in str(part)
+    )

@@ -61,7 +61,11 @@ def direction_seed(run: int, step: int, index: int = 0) -> int:
         >>> direction_seed(1, 2, 3) == (1 << 64) + (2 << 24) + 3
         True
     """
-    for name, value, bits in (("seed", run, _RUN_BITS), ("step", step, _STEP_BITS), ("index", index, _INDEX_BITS)):
+    for name, value, bits in (
+        ("seed", run, _RUN_BITS),
+        ("step", step, _STEP_BITS),
+        ("index", index, _INDEX_BITS),
+    ):
         if not 0 <= value < 1 << bits:
             raise ConfigError(f"{name} must lie in 0 … 2^{bits} − 1, found {value}")
     return run << (_STEP_BITS + _INDEX_BITS) | step << _INDEX_BITS | index
@@ -170,3 +174,16 @@ class Rule(Protocol):
     def init(self) -> State: ...
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An estimator, the rules that follow it, and what a calibration found on the way (for the journal)."""
+
+    estimator: Estimator
+    rules: tuple[Rule, ...]
+    found: Mapping[str, float] | None = None
+
+    def init(self) -> tuple[State, ...]:
+        """The rules' states before the first step."""
+        return tuple(rule.init() for rule in self.rules)

@@ -10,26 +10,12 @@ losses of the probes it yields and returns the method to go on with. It moves no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 
-from forq.core import Estimate, Estimator, Move, Moved, Oracle, Rule, RunError, State
+from forq.core import Estimate, Method, Move, Moved, Oracle, RunError, State
 from forq.journal import Line
 from forq.spaces import Space
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """An estimator, the rules that follow it, and what a calibration found on the way (for the journal)."""
-
-    estimator: Estimator
-    rules: tuple[Rule, ...]
-    found: Mapping[str, float] | None = None
-
-    def init(self) -> tuple[State, ...]:
-        """The rules' states before the first step."""
-        return tuple(rule.init() for rule in self.rules)
-
 
 Calibration = Generator[tuple[Move, ...], Sequence[float], Method]
 """Yields the probes of a step, is sent their losses, returns the method."""
@@ -52,7 +38,13 @@ def decide(
 
 
 def step(
-    number: int, space: Space, oracle: Oracle, method: Method, states: tuple[State, ...], *, apply: bool = True
+    number: int,
+    space: Space,
+    oracle: Oracle,
+    method: Method,
+    states: tuple[State, ...],
+    *,
+    apply: bool = True,
 ) -> tuple[Line, tuple[State, ...]]:
     """Take one step: the primitive that :func:`run` repeats.
 
@@ -120,13 +112,13 @@ def run(
         still = still + 1 if number >= held and not line.moved.changed and not bad else 0
         if bad == max_bad:
             raise RunError(
-                f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the data "
-                "is broken; lower rule.lr or rule.clip, or look at the batch"
+                f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the "
+                "data is broken; lower rule.lr or rule.clip, or look at the batch"
             )
         if still == max_still:
             raise RunError(
-                f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the step "
-                "is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if both losses are equal"
+                f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the "
+                "step is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if both losses are equal"
             )
 
 

@@ -41,7 +41,7 @@ class Line:
     step: int
     kind: str
     losses: tuple[float, ...]
-    moved: Moved = Moved()
+    moved: Moved = field(default_factory=Moved)
     notes: Mapping[str, float] = field(default_factory=dict)
     digest: str | None = None
 

@@ -102,5 +102,3 @@ def summary(ckpt: Checkpoint) -> Summary:
             ),
         ),
     )
-
-

@@ -15,7 +15,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ _WORD = (1 << 64) - 1
 _LANES = 4
 
 
-@lru_cache(maxsize=None)
+@cache
 def leaf_id(name: str) -> int:
     """64-bit identity of a leaf, from its name alone: leaves of one shape never share their noise."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
@@ -52,7 +52,7 @@ class _Generator(threading.local):
             "key": np.array(key, dtype=np.uint64),
         }
         self.state["buffer_pos"] = _LANES
-        self.philox.state = self.state
+        self.philox.state = self.state  # type: ignore[assignment]
         return self.philox.random_raw(count)  # type: ignore[return-value,no-any-return,unused-ignore]
 
 
@@ -108,7 +108,7 @@ class Law:
     portable: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def law(spec: str) -> Law:
     """The law a noise name means: ``rademacher``, ``uniform_grid:3``, ``sign:uniform_grid:3``, …
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from forq import engine
-from forq.core import State
-from forq.engine import Method
+from forq.core import Method, State
 from forq.oracles.local import Local
 from forq.recipes import plan, recipe
 from forq.spaces import Space

@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from forq.core import ConfigError
 
 
-@lru_cache(maxsize=None)
+@cache
 def names(family: str) -> tuple[str, ...]:
     """Names of the plug-ins of a family (``noises``, ``rules``, …), sorted, without importing one."""
     folder = Path(__file__).parent / family

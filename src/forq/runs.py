@@ -179,9 +179,9 @@ class Run:
                     writer.sync()
                     self._snapshot("last", line.step + 1)
                 yield line
-                if trained and (trained % self.config.eval_every == 0 or trained == self.config.steps):
-                    if trained in self._scores or line.step + 1 >= held:
-                        yield from self._score(metrics, trained, forwards)
+                due = trained and (trained % self.config.eval_every == 0 or trained == self.config.steps)
+                if due and (trained in self._scores or line.step + 1 >= held):
+                    yield from self._score(metrics, trained, forwards)
         finally:
             writer.close()
             metrics.close()
@@ -189,7 +189,7 @@ class Run:
     def save(self, folder: Path | None = None, *, overwrite: bool = True) -> Path:
         """Write the best checkpoint, in the format it came in; only what moved differs from the base."""
         target = self.folder / "checkpoint" if folder is None else Path(folder)
-        best, step = _load(self.folder / "state" / "best.safetensors")
+        best, _ = _load(self.folder / "state" / "best.safetensors")
         if best is None:
             raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
         model: Any = self.model

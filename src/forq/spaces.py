@@ -241,7 +241,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        state.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

@@ -82,9 +82,7 @@ def test_a_displaced_leaf_changes_its_layer_and_the_return_restores_it(case: tup
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 70])
-def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(
-    case: tuple[Any, Path], tokens: int
-) -> None:
+def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tuple[Any, Path], tokens: int) -> None:
     reference = importlib.import_module(f"tests.reference.{case[0].__name__.rpartition('.')[2]}")
     model = load(case[1], device="cpu")
     modules = reference.modules(case[1])
@@ -99,9 +97,7 @@ def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(
 def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     leaves = trainable(model)[::2]
-    report = model.checkpoint.save_patched(
-        tmp_path / "out", {leaf.name: leaf.read() * 1.25 for leaf in leaves}
-    )
+    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() * 1.25 for leaf in leaves})
     assert report.tensors == tuple(leaf.name for leaf in leaves)
     old, new = Checkpoint.open(case[1]), Checkpoint.open(tmp_path / "out")
     assert old.info == new.info
@@ -114,9 +110,7 @@ def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path)
 
 def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
-    report = model.checkpoint.save_patched(
-        tmp_path / "out", {leaf.name: leaf.read() for leaf in trainable(model)}
-    )
+    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() for leaf in trainable(model)})
     assert report.max_rounding == 0.0
     for path in case[1].iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()

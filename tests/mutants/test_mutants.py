@@ -13,28 +13,59 @@ pytestmark = pytest.mark.mutants
 ROOT = Path(__file__).parents[2]
 
 MUTANTS = {
-    "forget the 2 in 2ε": ("estimators/two_point.py", "/ (2.0 * self.eps)", "/ self.eps", "contract/test_estimators.py"),
+    "forget the 2 in 2ε": (
+        "estimators/two_point.py",
+        "/ (2.0 * self.eps)",
+        "/ self.eps",
+        "contract/test_estimators.py",
+    ),
     "return by adding back": (
         "spaces.py",
-        "                else:\n                    one.leaf.write(one.master)\n            self._away = False\n\n    def apply",
+        "                else:\n                    one.leaf.write(one.master)\n"
+        "            self._away = False\n\n    def apply",
         "                else:\n                    away = one.leaf.read()\n"
         "                    self._fill(one, move.scaled(-1.0), away)\n"
         "                    one.leaf.write(one.leaf.read() + (away - one.master))\n"
         "            self._away = False\n\n    def apply",
         "unit/test_spaces.py",
     ),
-    "clip one side": ("rules/clip.py", "min(max(d, -self.limit), self.limit)", "min(d, self.limit)", "contract/test_rules.py"),
-    "one step too many": ("engine.py", "range(first, first + steps)", "range(first, first + steps + 1)", "unit/test_engine.py"),
-    "tape ignores the step": ("oracles/tape.py", "self.lines[step].losses", "self.lines[0].losses", "unit/test_engine.py"),
+    "clip one side": (
+        "rules/clip.py",
+        "min(max(d, -self.limit), self.limit)",
+        "min(d, self.limit)",
+        "contract/test_rules.py",
+    ),
+    "one step too many": (
+        "engine.py",
+        "range(first, first + steps)",
+        "range(first, first + steps + 1)",
+        "unit/test_engine.py",
+    ),
+    "tape ignores the step": (
+        "oracles/tape.py",
+        "self.lines[step].losses",
+        "self.lines[0].losses",
+        "unit/test_engine.py",
+    ),
     "sign uphill": ("rules/sgd.py", "scaled(-self.lr)", "scaled(self.lr)", "unit/test_engine.py"),
-    "same noise for every leaf": ("noise.py", "hashlib.blake2b(name.encode()", "hashlib.blake2b(b''", "unit/test_noise.py"),
+    "same noise for every leaf": (
+        "noise.py",
+        "hashlib.blake2b(name.encode()",
+        "hashlib.blake2b(b''",
+        "unit/test_noise.py",
+    ),
     "probe and step from other seeds": (
         "estimators/two_point.py",
         "terms = tuple(self._term(step, k, d",
         "terms = tuple(self._term(step, k + 1, d",
         "contract/test_estimators.py",
     ),
-    "journal seals nothing": ("journal.py", 'or _seal(previous, text[:cut] + "}") != body["#"]', "", "unit/test_journal.py"),
+    "journal seals nothing": (
+        "journal.py",
+        'or _seal(previous, text[:cut] + "}") != body["#"]',
+        "",
+        "unit/test_journal.py",
+    ),
     "snapshot applied twice": ("engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
     "every leaf of every group moves": (
         "spaces.py",

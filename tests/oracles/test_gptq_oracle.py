@@ -38,9 +38,7 @@ IDS = tiny_checkpoints.ids(rows=3, length=40)
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.skipif(
-        not PYTHON.exists(), reason="no .venv-gptq: build it with tests/oracles/gptq/setup.sh"
-    ),
+    pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-gptq: build it with tests/oracles/gptq/setup.sh"),
 ]
 
 
@@ -59,9 +57,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     root = tmp_path_factory.mktemp("gptq")
     call("make.py", root, *CASES)
     for name, (kind, settings) in OWN.items():
-        quantize(
-            tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16), root / name, **settings
-        )
+        quantize(tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16), root / name, **settings)
     folders = []
     for name in (*CASES, *OWN):
         model = load(root / name, device="cpu")

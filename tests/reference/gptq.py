@@ -49,8 +49,6 @@ def dequantise(folder: Path, module: str) -> np.ndarray:
     for row in range(result.shape[1]):
         code = words[row // per_word] >> (bits * (row % per_word)) & mask
         group = group_of[row]
-        zero = np.array(
-            [zeros[group, out // per_word] >> (bits * (out % per_word)) & mask for out in range(len(code))]
-        )
+        zero = np.array([zeros[group, out // per_word] >> (bits * (out % per_word)) & mask for out in range(len(code))])
         result[:, row] = (code - zero) * scales[group]
     return result

@@ -38,9 +38,7 @@ def copied(single: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["single", "sharded"])
@@ -114,9 +112,7 @@ def test_float32_is_rounded_to_the_file_and_the_report_says_how_much(single: Pat
         (torch.full((64,), 3.4e38, dtype=torch.float64) * 2, "finite"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_refused(
-    single: Path, tmp_path: Path, value: torch.Tensor, says: str
-) -> None:
+def test_a_tensor_that_does_not_fit_is_refused(single: Path, tmp_path: Path, value: torch.Tensor, says: str) -> None:
     with pytest.raises(FormatError, match=says):
         Checkpoint.open(single).save_patched(tmp_path / "out", {"model.norm.weight": value})
     assert not list(tmp_path.iterdir())
@@ -136,6 +132,17 @@ def test_other_files_come_along_but_not_git_caches_and_locks(copied: Path, tmp_p
     found = contents(tmp_path / "out")
     assert kept.items() <= found.items() and found["forq/journal.txt"] == b"lines"
     assert not [name for name in found if "git/" in name or "cache" in name or "lock" in name]
+
+
+def test_a_folder_of_links_as_the_hub_keeps_it_is_saved_as_files(single: Path, tmp_path: Path) -> None:
+    links = tmp_path / "snapshot"
+    links.mkdir()
+    for path in single.iterdir():
+        (links / path.name).symlink_to(path)
+    before = contents(single)
+    Checkpoint.open(links).save_patched(tmp_path / "out", {"model.norm.weight": torch.ones(64)})
+    assert contents(single) == before and set(contents(tmp_path / "out")) == set(before)
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_symlink()]
 
 
 @pytest.mark.parametrize("name", ["config.json", "../x", "/tmp/x", "model.safetensors"])

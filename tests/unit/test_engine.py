@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from forq import engine
-from forq.core import JournalError, Move, RunError, Term, direction_seed
-from forq.engine import Method
+from forq.core import JournalError, Method, Move, RunError, Term, direction_seed
 from forq.estimators.two_point import TwoPoint
 from forq.journal import Line
 from forq.oracles.local import Local
@@ -91,9 +90,8 @@ def test_a_tape_answers_its_own_step_only():
 
 
 def test_a_bad_loss_is_recorded_and_skipped():
-    leaf, _ = problem()
     answers = iter([math.nan, 1.0] + [2.0, 1.0] * 9)
-    leaf, _, lines = train(10, loss=lambda batch: next(answers))
+    _, _, lines = train(10, loss=lambda batch: next(answers))
     first, *rest = lines
     assert math.isnan(first.losses[0]) and first.moved.changed == 0 and first.notes["bad"] == 1
     assert all(line.moved.changed for line in rest)
@@ -119,9 +117,13 @@ def test_a_calibration_is_journalled_moves_nothing_and_replays():
         more = yield (Move(),)
         return Method(METHOD.estimator, METHOD.rules, {"lr": losses[0] - more[0]})
 
-    leaf, space, lines = train(3, method=plan)
+    _, space, lines = train(3, method=plan)
     first, second, *rest = written = list(lines)
-    assert (first.kind, second.kind, [line.kind for line in rest]) == ("calibrate", "calibrate", ["train"] * 3)
+    assert (first.kind, second.kind, [line.kind for line in rest]) == (
+        "calibrate",
+        "calibrate",
+        ["train"] * 3,
+    )
     assert len(first.losses) == 2 and first.moved.changed == 0 and second.notes["lr"] != 0
     _, again = problem()
     assert list(engine.run(again, Tape(written), plan, steps=3)) == written

@@ -139,9 +139,7 @@ def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, A
         ("bias", torch.zeros(31), "contradicts the tensors"),
     ],
 )
-def test_tensors_that_contradict_are_refused(
-    folder: Path, kind: str, tensor: torch.Tensor | None, says: str
-) -> None:
+def test_tensors_that_contradict_are_refused(folder: Path, kind: str, tensor: torch.Tensor | None, says: str) -> None:
     ckpt = rewritten(folder, {f"{Q}.{kind}": tensor})
     with pytest.raises(FormatError, match=says):
         gptq.layers(ckpt)

@@ -145,9 +145,7 @@ def test_a_float_tensor_missing_extra_or_wrong_is_refused(
         ({"quantization_config": {"quant_method": "awq"}}, "found quant_method 'awq'"),
     ],
 )
-def test_a_config_that_contradicts_the_tensors_is_refused(
-    tmp_path: Path, config: dict[str, Any], says: str
-) -> None:
+def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path: Path, config: dict[str, Any], says: str) -> None:
     folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
     written = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(written | config))

@@ -41,9 +41,7 @@ def test_packed_options_equal_separate_forwards(kind, attention):
             nll = losses.token_nll(model, found)
             torch.testing.assert_close(-nll.double(), torch.cat(want), atol=1e-5, rtol=1e-5)
             likely = losses.log_likelihoods(model, found)
-    torch.testing.assert_close(
-        likely.double().flatten(), torch.stack([w.mean() for w in want]), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(likely.double().flatten(), torch.stack([w.mean() for w in want]), atol=1e-5, rtol=1e-5)
 
 
 def test_a_packed_row_runs_the_prompt_once():
@@ -62,9 +60,7 @@ def test_an_architecture_that_cannot_pack_gets_a_row_per_option():
     assert not losses._packs(sliding)
     want = torch.cat([separate(sliding, row, option) for row in ROWS for option in range(2)])
     with torch.no_grad():
-        torch.testing.assert_close(
-            -losses.token_nll(sliding, pack(ROWS)).double(), want, atol=1e-5, rtol=1e-5
-        )
+        torch.testing.assert_close(-losses.token_nll(sliding, pack(ROWS)).double(), want, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])

@@ -25,7 +25,11 @@ def test_reference_matches_published_vectors():
 
 
 @given(
-    st.integers(0, 2**128 - 1), st.integers(0, 2**64 - 1), st.integers(0, 300), st.integers(0, 70), st.integers(1, 40)
+    st.integers(0, 2**128 - 1),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 300),
+    st.integers(0, 70),
+    st.integers(1, 40),
 )
 def test_words_are_philox(seed, leaf, stream, start, count):
     words = Bits(seed, leaf, stream).words(start, count)
@@ -87,7 +91,9 @@ def test_two_roundings_are_of_one_direction():
     assert abs(residuals) < 0.02, "the two roundings must be independent given the direction"
 
 
-@pytest.mark.parametrize("spec", ["rademacher:2", "uniform_grid", "uniform_grid:0", "uniform_grid:x", "sign", "rounded"])
+@pytest.mark.parametrize(
+    "spec", ["rademacher:2", "uniform_grid", "uniform_grid:0", "uniform_grid:x", "sign", "rounded"]
+)
 def test_bad_arguments_are_refused(spec):
     with pytest.raises(ConfigError, match=spec.split(":")[0]):
         law(spec)

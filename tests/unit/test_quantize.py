@@ -52,9 +52,7 @@ def test_float_tensors_and_files_are_as_they_were(floats: Path, tmp_path: Path) 
         if ".layers." in name and name.endswith(("proj.weight", "fc1.weight", "fc2.weight")):
             assert name not in new.info and name.replace(".weight", ".qweight") in new.info
         else:
-            assert new.info[name].dtype == old.info[name].dtype and torch.equal(
-                new.read(name), old.read(name)
-            )
+            assert new.info[name].dtype == old.info[name].dtype and torch.equal(new.read(name), old.read(name))
     assert (tmp_path / "q" / "tokenizer.json").read_bytes() == (floats / "tokenizer.json").read_bytes()
     assert not (tmp_path / "q" / "pytorch_model.bin").exists()
     (floats / "pytorch_model.bin").unlink()
@@ -112,9 +110,7 @@ def test_a_group_of_zeros_stays_zero_and_can_still_be_moved() -> None:
 
 
 def test_impossible_settings_are_refused_with_the_layer_named(floats: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"fc2\.weight: expected a group_size that divides its 96 inputs, found 64"
-    ):
+    with pytest.raises(ConfigError, match=r"fc2\.weight: expected a group_size that divides its 96 inputs, found 64"):
         quantize(floats, tmp_path / "q", group_size=64)
     with pytest.raises(ConfigError, match="expected bits=4, found 8"):
         quantize(floats, tmp_path / "q", bits=8)

@@ -60,9 +60,7 @@ def test_named_files_are_the_splits_and_others_stay_out(tmp_path):
     data = write(tmp_path, train=numbered("film", 99), valid=numbered("good", 99), test=numbered("bad", 99))
     (data / "README.md").write_text("great great great " * 99)
     task = text.open(data, tiny_lm.tokenizer(), seed=0, max_length=32)
-    shown = {
-        split: tiny_lm.tokenizer().decode(windows.ravel().tolist()) for split, windows in task.windows.items()
-    }
+    shown = {split: tiny_lm.tokenizer().decode(windows.ravel().tolist()) for split, windows in task.windows.items()}
     for split, word in (("train", "film"), ("validation", "good"), ("test", "bad")):
         assert [w for w in ("film", "good", "bad", "great") if w in shown[split]] == [word]
     assert task.describe()["origin"]["validation"] == ["valid.txt"]

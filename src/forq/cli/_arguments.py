@@ -14,9 +14,7 @@ from forq.core import ConfigError, DataError
 Checkpoint = Annotated[str, typer.Argument(help="A checkpoint: a local folder or a hub id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`.")]
-Data = Annotated[
-    str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")
-]
+Data = Annotated[str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 

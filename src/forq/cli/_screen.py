@@ -24,7 +24,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """A table on stdout; numbers are right-aligned, words are not."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if all(row[index][:1] in "-+0123456789" for row in rows) else "left", overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if all(row[index][:1] in "-+0123456789" for row in rows) else "left",
+            overflow="fold",
+        )
     for row in rows:
         made.add_row(*row)
     out.print(made)

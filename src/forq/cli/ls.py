@@ -24,7 +24,9 @@ def ls(
         raise ConfigError(
             f"nothing is listed as {family!r}{registry.nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
         )
-    found = {one: {name: _summary(one, name) for name in registry.names(one)} for one in FAMILIES if family in (None, one)}
+    found = {
+        one: {name: _summary(one, name) for name in registry.names(one)} for one in FAMILIES if family in (None, one)
+    }
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return

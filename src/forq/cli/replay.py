@@ -14,7 +14,9 @@ def replay(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.")],
     base: Annotated[str, typer.Option(help="The checkpoint the run began from.")],
     out: Annotated[Path, typer.Option(help="The folder to write; new.")],
-    step: Annotated[int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")
+    ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""

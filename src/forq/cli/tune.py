@@ -20,7 +20,8 @@ def tune(
     seed: Annotated[int | None, typer.Option(help="Seed of noise and data order. Default: 0.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between scores. Default: a twentieth.")] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
     ] = None,
     device: given.Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,

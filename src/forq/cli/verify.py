@@ -29,8 +29,12 @@ def verify(
         if found.torn_bytes:
             _screen.out.print(f"a kill cut its last line ({found.torn_bytes} bytes): --resume goes on before it")
         _screen.out.print("finished and saved" if found.finished else "not finished: --resume goes on")
-        _screen.out.print({None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[found.rebuilt])
+        _screen.out.print(
+            {None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[found.rebuilt]
+        )
         if found.checkpoint is not None:
-            _screen.out.print(f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if found.checkpoint else 'NO'}")
+            _screen.out.print(
+                f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if found.checkpoint else 'NO'}"
+            )
     if found.checkpoint is False:
         raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")

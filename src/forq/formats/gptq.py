@@ -63,13 +63,9 @@ def settings(ckpt: Checkpoint) -> Settings:
     where = f"{ckpt.path}: quantization_config"
     bits, group_size = raw.get("bits"), raw.get("group_size")
     if type(bits) is not int or type(group_size) is not int:
-        raise FormatError(
-            f"{where}: expected whole numbers for bits and group_size, found {bits!r}, {group_size!r}"
-        )
+        raise FormatError(f"{where}: expected whole numbers for bits and group_size, found {bits!r}, {group_size!r}")
     if bits != 4:
-        raise FormatError(
-            f"{where}: expected 4 bits, found {bits}; GPTQ at other widths is not supported yet"
-        )
+        raise FormatError(f"{where}: expected 4 bits, found {bits}; GPTQ at other widths is not supported yet")
     if group_size < 1 and group_size != -1:
         raise FormatError(f"{where}: expected a positive group_size or -1, found {group_size}")
     form = raw.get("checkpoint_format") or "gptq"
@@ -79,9 +75,7 @@ def settings(ckpt: Checkpoint) -> Settings:
             "the checkpoint is repacked for another kernel: load the original one"
         )
     if raw.get("dynamic"):
-        raise FormatError(
-            f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet"
-        )
+        raise FormatError(f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet")
     return Settings(bits, group_size, _ZERO_OFFSETS[form])
 
 
@@ -118,9 +112,7 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
         FormatError: in or out is not a multiple of 8, or the format is unknown.
     """
     if checkpoint_format not in _ZERO_OFFSETS:
-        raise FormatError(
-            f"expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {checkpoint_format!r}"
-        )
+        raise FormatError(f"expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {checkpoint_format!r}")
     if weight.in_features % 8 or weight.out_features % 8:
         raise FormatError(
             f"expected inputs and outputs in multiples of 8 for GPTQ's 32-bit words, found "
@@ -143,14 +135,10 @@ def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:
 
 
 def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
-    def expect(
-        kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = (torch.int32,)
-    ) -> torch.dtype:
+    def expect(kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = (torch.int32,)) -> torch.dtype:
         info = ckpt.info.get(f"{module}.{kind}")
         if info is None:
-            raise FormatError(
-                f"{module}: expected a tensor {kind!r} beside qweight, found none; the file is damaged"
-            )
+            raise FormatError(f"{module}: expected a tensor {kind!r} beside qweight, found none; the file is damaged")
         if info.shape != shape or info.dtype not in dtypes:
             raise FormatError(
                 f"{module}.{kind}: expected {' or '.join(map(str, dtypes))} of shape {shape} for {how.bits} "

@@ -44,9 +44,7 @@ def load(
     depth = ckpt.config.get("num_hidden_layers")
     if isinstance(depth, int) and depth > len(ckpt.info):
         # Building the skeleton of a damaged configuration must not take hours.
-        raise FormatError(
-            f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}"
-        )
+        raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
     place = _device(device)
     kind = dtype or _default_dtype(ckpt, place)
     form = recognised(ckpt)
@@ -92,26 +90,20 @@ def recognised(ckpt: Checkpoint) -> ModuleType | None:
     return None
 
 
-def _quant_linear(
-    old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch
-) -> QuantLinear:
+def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
     found = (spec.out_features, spec.in_features)
     if not isinstance(old, nn.Linear):
         raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
     if (old.out_features, old.in_features) != found:
         want = (old.out_features, old.in_features)
-        raise FormatError(
-            f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file"
-        )
+        raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file")
     bias = parts.bias
     if bias is None and old.bias is not None:
         raise FormatError(f"{spec.name}: expected a tensor 'bias', found none; the file is damaged")
     if bias is not None and old.bias is None:
         # Old GPTQ writers give every layer a bias of zeros, whether the architecture has one or not.
         if bool(bias.any()):
-            raise FormatError(
-                f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values"
-            )
+            raise FormatError(f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values")
         bias = None
     scales = parts.scales.to(device=device, dtype=torch.float32)
     # The bias stays in float32 on every device: it is small, and it may be trained.

@@ -23,9 +23,7 @@ class FileNames:
         FormatError: a parameter no tensor fills, a tensor no parameter takes, or one of another shape.
     """
 
-    def __init__(
-        self, ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]
-    ) -> None:
+    def __init__(self, ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]) -> None:
         self._family = family
         self._places = dict(model.state_dict(keep_vars=True))
         self._modules = {name for name, _ in model.named_modules()}
@@ -36,9 +34,7 @@ class FileNames:
         for name in (spec.name, self._family.base + spec.name):
             if name in self._modules:
                 return name
-        raise FormatError(
-            f"{spec.name}: expected a layer of the model config.json describes, found none of that name"
-        )
+        raise FormatError(f"{spec.name}: expected a layer of the model config.json describes, found none of that name")
 
     def _assign(self, ckpt: Checkpoint, model: nn.Module, specs: Mapping[str, LayerSpec]) -> dict[str, str]:
         quantized = {name for spec in specs.values() for name in spec.tensors}
@@ -90,6 +86,4 @@ def _tied(model: nn.Module, found: Mapping[str, str], ckpt: Checkpoint) -> dict[
 
 
 def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"
-    )
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") if names else "none"

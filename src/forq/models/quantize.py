@@ -102,9 +102,7 @@ def quantize(
 class _Job:
     """One folder being written; sums the squared error as it goes."""
 
-    def __init__(
-        self, ckpt: Checkpoint, chosen: dict[str, int], group_size: int, sym: bool, form: str
-    ) -> None:
+    def __init__(self, ckpt: Checkpoint, chosen: dict[str, int], group_size: int, sym: bool, form: str) -> None:
         self.ckpt = ckpt
         self.chosen = chosen
         self.group_size = group_size
@@ -176,9 +174,7 @@ def _chosen(ckpt: Checkpoint) -> dict[str, int]:
         place = module if module in linear else family.base + module
         if name.endswith(".weight") and place in linear and place.startswith(family.blocks):
             if len(info.shape) != 2 or info.shape[0] % 8 or info.shape[1] % 8:
-                raise ConfigError(
-                    f"{name}: expected inputs and outputs in multiples of 8, found {info.shape}"
-                )
+                raise ConfigError(f"{name}: expected inputs and outputs in multiples of 8, found {info.shape}")
             chosen[name] = info.shape[1]
     if not chosen:
         raise FormatError(f"{ckpt.path}: expected linear layers below {family.blocks}, found none")

@@ -33,13 +33,9 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     try:
         settings = type(AutoConfig.for_model(plain["model_type"])).from_dict(plain)
         with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(
-                settings, dtype=dtype, trust_remote_code=False
-            )
+            model: nn.Module = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=False)
     except (StrictDataclassError, LookupError, *_REFUSALS) as error:
-        raise FormatError(
-            f"config.json: expected a configuration transformers can build, found {error}"
-        ) from error
+        raise FormatError(f"config.json: expected a configuration transformers can build, found {error}") from error
     return model
 
 
@@ -55,9 +51,7 @@ def rebuild_computed(model: nn.Module, device: torch.device) -> None:
         if not module._non_persistent_buffers_set:
             continue
         if any(True for _ in module.parameters()):
-            raise FormatError(
-                f"{name}: expected computed buffers in a module of their own, found parameters too"
-            )
+            raise FormatError(f"{name}: expected computed buffers in a module of their own, found parameters too")
         # Computed on the CPU and then moved: another device's pow and sin may differ in the last bit.
         with torch.device("cpu"):
             fresh = type(module)(config=model.config)

@@ -15,7 +15,9 @@ def law(argument: str | None) -> Law:
     """
     radius = int(argument) if argument is not None and argument.isdecimal() else 0
     if not 1 <= radius <= 32767:
-        raise ConfigError(f"noise 'uniform_grid' takes a whole radius 1 … 32767, as 'uniform_grid:3', found {argument!r}")
+        raise ConfigError(
+            f"noise 'uniform_grid' takes a whole radius 1 … 32767, as 'uniform_grid:3', found {argument!r}"
+        )
     span = np.uint64(2 * radius + 1)
 
     def draw(bits: Bits, start: int, out: Float32) -> None:

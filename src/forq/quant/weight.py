@@ -32,9 +32,7 @@ class QuantWeight:
 
     def __post_init__(self) -> None:
         if self.bits != 4:
-            raise FormatError(
-                f"expected codes of 4 bits, found {self.bits}; other widths are not supported yet"
-            )
+            raise FormatError(f"expected codes of 4 bits, found {self.bits}; other widths are not supported yet")
         if self.codes.dtype != torch.uint8 or self.zeros.dtype != torch.int8 or self.codes.dim() != 2:
             raise FormatError(
                 f"expected uint8 codes (out, in / 2) and int8 zeros, found {self.codes.dtype} of shape "
@@ -42,9 +40,7 @@ class QuantWeight:
             )
         groups = -(-self.in_features // self.group_size)
         if tuple(self.zeros.shape) != (groups, self.out_features):
-            raise FormatError(
-                f"expected zeros of shape {(groups, self.out_features)}, found {tuple(self.zeros.shape)}"
-            )
+            raise FormatError(f"expected zeros of shape {(groups, self.out_features)}, found {tuple(self.zeros.shape)}")
         first = int(self.zeros[0, 0])
         object.__setattr__(self, "zero", first if bool((self.zeros == first).all()) else None)
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from forq import registry
 from forq.calibrations import calibrate
-from forq.core import Rule
-from forq.engine import Method, Plan
+from forq.core import Method, Rule
+from forq.engine import Plan
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
 from forq.rules.sgd import SGD

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from forq.core import ConfigError, Estimate, State
 
-SHAPES = {
+SHAPES: Mapping[str, Callable[[float], float]] = {
     "none": lambda left: 1.0,
     "linear": lambda left: left,
     "late": lambda left: min(1.0, 2.0 * left),

@@ -104,8 +104,6 @@ class Writes(Protocol):
 class Tokenizer(Protocol):
     """What tasks need of a tokenizer of transformers."""
 
-    def __call__(
-        self, text: str, *, add_special_tokens: bool = True, verbose: bool = True
-    ) -> Mapping[str, Any]: ...
+    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> Mapping[str, Any]: ...
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...

@@ -148,9 +148,7 @@ def choice(
     return Choice(name, words, rows, seed, max_length, batch_rows, digest)
 
 
-def encode(
-    question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int
-) -> Row:
+def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:
     """Tokens of one question; a prompt that is too long loses tokens on its left.
 
     Every word is tokenised together with the prompt, because many tokenizers join or split differently at the

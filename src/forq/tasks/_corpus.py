@@ -74,9 +74,7 @@ def _pieces(path: Path) -> Iterator[str]:
     yield carry
 
 
-def _decoded(
-    decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offset: int, final: bool = False
-) -> str:
+def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offset: int, final: bool = False) -> str:
     try:
         return decoder.decode(block, final)
     except UnicodeDecodeError as error:
@@ -90,9 +88,7 @@ def tokenised(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
     Raises:
         DataError: a file cannot be read or is not UTF-8, or all are empty.
     """
-    found = [
-        np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece
-    ]
+    found = [np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece]
     if not found:
         raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
     return np.concatenate(found)

@@ -99,9 +99,7 @@ def _read(path: Path) -> tuple[list[Question], str]:
     if len(lines) == 1:
         raise DataError(f"{path}: a header and no rows")
     places = header.index(text), header.index("label")
-    questions = [
-        _question(line, places, len(header), f"{path}, line {n}") for n, line in enumerate(lines[1:], 2)
-    ]
+    questions = [_question(line, places, len(header), f"{path}, line {n}") for n, line in enumerate(lines[1:], 2)]
     return questions, hashlib.sha256(content).hexdigest()
 
 

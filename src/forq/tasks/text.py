@@ -69,9 +69,7 @@ class Text:
 
     def batch(self, step: int) -> Batch:
         windows = self.windows["train"]
-        rows = rows_of(
-            step, rows=len(windows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest
-        )
+        rows = rows_of(step, rows=len(windows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
         return self._batch(windows[rows])
 
     def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:

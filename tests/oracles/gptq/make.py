@@ -69,9 +69,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             float_model(Path(scratch), kind)
             model = GPTQModel.load(scratch, QuantizeConfig(bits=4, **settings))
-            model.quantize(
-                [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], batch_size=4
-            )
+            model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], batch_size=4)
             model.save(str(args.out / case))
 
 

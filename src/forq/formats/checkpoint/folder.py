@@ -47,17 +47,13 @@ class Checkpoint:
         """
         path = Path(source)
         if path.is_file():
-            raise FormatError(
-                f"expected a checkpoint folder, found the file {path}; name the folder it lies in"
-            )
+            raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
         if not path.is_dir():
             if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
             path = fetch(str(source), revision)
         if not (path / _CONFIG).is_file():
-            raise FormatError(
-                f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint"
-            )
+            raise FormatError(f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint")
         return cls(path, read_json(path / _CONFIG), _tensors(path))
 
     def read(self, name: str) -> Tensor:
@@ -72,9 +68,7 @@ class Checkpoint:
             stream.seek(info.start)
             got = stream.readinto(byte_view(raw)) if info.nbytes else 0
         if got != info.nbytes:
-            raise FormatError(
-                f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated"
-            )
+            raise FormatError(f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated")
         return raw.view(info.dtype).reshape(info.shape)
 
     def digest(self) -> str:
@@ -153,9 +147,7 @@ def _tensors(path: Path) -> dict[str, TensorInfo]:
     else:
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
-            pickles = sorted(file.name for file in path.glob("*.bin")) + sorted(
-                file.name for file in path.glob("*.pt")
-            )
+            pickles = sorted(file.name for file in path.glob("*.bin")) + sorted(file.name for file in path.glob("*.pt"))
             instead = (
                 f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
                 if pickles and not files
@@ -169,17 +161,13 @@ def _tensors(path: Path) -> dict[str, TensorInfo]:
 def _sharded(path: Path) -> dict[str, TensorInfo]:
     where = read_json(path / _INDEX).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
-        raise FormatError(
-            f"{path / _INDEX}: expected a weight_map from tensor names to files, found {where!r:.80}"
-        )
+        raise FormatError(f"{path / _INDEX}: expected a weight_map from tensor names to files, found {where!r:.80}")
     shards: dict[str, dict[str, TensorInfo]] = {}
     for file in sorted(set(where.values())):
         if file in ("", ".", "..") or Path(file).name != file:
             raise FormatError(f"{path / _INDEX}: expected names of files in the folder, found {file!r}")
         if not (path / file).is_file():
-            raise FormatError(
-                f"{path}: expected the shard {file} its index names, found none; download it again"
-            )
+            raise FormatError(f"{path}: expected the shard {file} its index names, found none; download it again")
         shards[file] = read_header(path / file)
     for name, file in where.items():
         if name not in shards[file]:

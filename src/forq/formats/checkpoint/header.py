@@ -83,16 +83,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise FormatError(
-            f"{path}: expected a JSON header, found {error}; download the file again"
-        ) from error
+        raise FormatError(f"{path}: expected a JSON header, found {error}; download the file again") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path}: expected a JSON object as header, found {type(header).__name__}")
 
     base = _LENGTH_BYTES + length
-    infos = {
-        name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"
-    }
+    infos = {name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"}
     end = base
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
         if info.start != end:
@@ -102,8 +98,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         end += info.nbytes
     if end != size:
         raise FormatError(
-            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it"
-            " again"
+            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
         )
     return infos
 

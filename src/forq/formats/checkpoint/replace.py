@@ -61,9 +61,7 @@ def check_destination(src: Path, dst: Path, overwrite: bool) -> None:
     if dst.exists() and not dst.is_dir():
         raise ConfigError(f"expected a folder to save to, found the file {dst}")
     if dst.is_dir() and any(dst.iterdir()) and not overwrite:
-        raise ConfigError(
-            f"expected a new or empty folder to save to, found files in {dst}; pass overwrite=True"
-        )
+        raise ConfigError(f"expected a new or empty folder to save to, found files in {dst}; pass overwrite=True")
 
 
 def _flush(folder: Path) -> None:

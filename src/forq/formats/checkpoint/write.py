@@ -48,9 +48,7 @@ def write_file(
         stream.truncate(8 + len(raw) + end)
         for name, tensor in tensors:
             if name not in left or (tensor.dtype, tuple(tensor.shape)) != plan[name]:
-                raise FormatError(
-                    f"{name}: expected {plan.get(name)}, found {tensor.dtype} {tuple(tensor.shape)}"
-                )
+                raise FormatError(f"{name}: expected {plan.get(name)}, found {tensor.dtype} {tuple(tensor.shape)}")
             stream.seek(8 + len(raw) + place[name])
             stream.write(byte_view(tensor))
             left.remove(name)

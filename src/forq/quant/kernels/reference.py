@@ -43,7 +43,7 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
     tokens = x.numel() // columns
     split = x.reshape(tokens, columns // 2, 2).transpose(1, 2).reshape(tokens, columns)
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
-    # A transposed view here makes the multiplication by the scales 2.4× slower than a transposed copy.
+    # A copy, so that the scales of a row are neighbours: 0.25 against 0.32 ms at 512 × 512 and one token.
     by_row = scales.t().contiguous()
     step = _rows_per_block(weight)
     if tokens >= _WHOLE_FROM_TOKENS:
@@ -90,11 +90,7 @@ def _fill(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tenso
     block.view(rows, 2, half).copy_(codes)
 
     scales, zeros = by_row[start:stop], weight.zeros[:, start:stop].t().contiguous()
-    if (
-        weight.group_of is None
-        and half % (size := weight.group_size // 2) == 0
-        and weight.group_size % 2 == 0
-    ):
+    if weight.group_of is None and half % (size := weight.group_size // 2) == 0 and weight.group_size % 2 == 0:
         grouped = block.view(rows, 2, weight.groups, size)
         shape = (rows, 1, weight.groups, 1)
         if weight.zero is None:
