@@ -1,0 +1,59 @@
+"""Every recipe found by listing: makes a plan, says where it comes from, replays; settings refuse what cannot be."""
+
+import pytest
+import torch
+
+from forq import engine, registry
+from forq.core import ConfigError, Method
+from forq.oracles.local import Local
+from forq.oracles.tape import Tape
+from forq.recipes import plan, recipe
+from forq.spaces import DOMAINS, Space
+from tests.toys import Toy
+
+NAMES = registry.names("recipes")
+
+
+def test_something_is_listed():
+    assert {"qzo", "qzo_paper", "mezo"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_runs_and_replays(name):
+    settings = recipe(name).settings
+
+    def make():
+        leaf = Toy("a", torch.linspace(0.1, 1.0, 64))
+        return leaf, Space([leaf], DOMAINS[settings.unit])
+
+    leaf, space = make()
+    made = plan(settings, seed=5, steps=30)
+    oracle = Local(space, lambda step: step, lambda batch: float(((leaf.x - 0.8) ** 2).sum()))
+    before = oracle.loss(0)
+    lines = list(engine.run(space, oracle, made, steps=30))
+    assert sum(line.kind == "train" for line in lines) == 30
+    assert oracle.loss(0) < before
+    _, again = make()
+    assert list(engine.run(again, Tape(lines), made, steps=30)) == lines and again.digest() == space.digest()
+    calibration = sum(len(line.losses) for line in lines if line.kind == "calibrate")
+    assert calibration <= 0.05 * sum(len(line.losses) for line in lines if line.kind == "train")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_what_it_is(name):
+    found = recipe(name)
+    assert found.summary and "arXiv" in found.source
+    assert recipe(name.replace("_", "-")) is found
+
+
+def test_qzo_paper_is_the_papers():
+    method = plan(recipe("qzo-paper").settings, seed=0, steps=1)
+    assert isinstance(method, Method)
+    clip, sgd = method.rules
+    assert (method.estimator.eps, clip.limit, sgd.lr) == (1e-3, 100.0, 1e-7)
+    assert method.estimator.noise == ("gaussian",)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'qzo'"):
+        recipe("qzoo")

@@ -1,0 +1,96 @@
+"""What a calibration finds on functions whose slope, trace and noise are known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from forq import calibrations
+from forq.calibrations import calibrate, trials
+from forq.core import Method, RunError
+
+SIZE = 200
+
+
+def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8):
+    """Drive a calibration by hand; ``loss`` sees the weight of each probe and a ±1 vector drawn from its seed."""
+    spent = []
+
+    def finish(*values):
+        spent.append(values)
+        return Method(None, (), values[-1])
+
+    run = calibrate(
+        seed=3,
+        noise=("rademacher",),
+        directions=directions,
+        forwards=forwards,
+        newton=newton,
+        eps=eps,
+        finish=finish,
+    )
+    probes, used = next(run), 0
+    while True:
+        used += len(probes)
+        losses = []
+        for probe in probes:
+            x = np.zeros(SIZE)
+            for term in probe.terms:
+                x += term.weight * np.random.default_rng(term.seed % 2**63).choice((-1.0, 1.0), SIZE)
+            losses.append(loss(x))
+        try:
+            probes = run.send(losses)
+        except StopIteration as end:
+            return end.value.found, spent[0], used
+
+
+def bowl(curvature, slope=0.05, offset=3.0):
+    return lambda x: offset + slope * x.sum() + 0.5 * curvature * float(x @ x)
+
+
+def test_trace_slope_and_step_are_those_of_the_function():
+    found, (eps, lr, clip, first, _), used = measure(bowl(curvature=0.1))
+    assert eps == 1e-2 and first == 1 and used == 3 + 2 * calibrations.PAIRS
+    assert found["trace"] == pytest.approx(0.1 * SIZE, rel=1e-4)
+    assert 0.2 < found["slope"] / (0.05 * math.sqrt(SIZE)) < 2
+    assert lr == pytest.approx(0.25 * 8 / (0.1 * SIZE), rel=1e-4)
+    assert clip == calibrations.CLIP * found["slope"]
+
+
+def test_a_noisy_loss_gets_a_larger_radius():
+    rng = np.random.default_rng(0)
+    clean = bowl(curvature=0.1)
+    found, (eps, *_), _ = measure(lambda x: clean(x) + 2e-3 * rng.standard_normal())
+    assert eps > 1e-2 and found["signal"] < calibrations.SIGNAL * 10
+    found, (eps, *_), _ = measure(lambda x: clean(x) + 1e-7 * rng.standard_normal())
+    assert eps == 1e-2
+
+
+def test_without_a_sure_trace_the_step_is_a_length():
+    found, (_, lr, _, first, _), _ = measure(bowl(curvature=-0.1))
+    assert first == len(calibrations.EPS)
+    assert lr == pytest.approx(8 * calibrations.LENGTH / found["slope"])
+
+
+@pytest.mark.parametrize("forwards", [60, 100, 300, 1000, 5000, 50_000])
+def test_it_spends_a_twentieth_at_most(forwards):
+    pairs, count = trials(forwards)
+    assert count * (3 + 2 * pairs) <= max(5, calibrations.SHARE * forwards)
+    *_, used = measure(bowl(curvature=-0.1), forwards=forwards)
+    assert used == count * (3 + 2 * pairs)
+
+
+def test_a_radius_the_user_gives_is_kept():
+    found, (eps, *_), used = measure(bowl(curvature=0.1), eps=0.007)
+    assert eps == found["eps"] == 0.007 and used == 3 + 2 * calibrations.PAIRS
+
+
+def test_one_bad_loss_is_survived_and_only_bad_ones_are_an_error():
+    clean = bowl(curvature=0.1)
+    seen = iter(range(10_000))
+    found, *_ = measure(lambda x: math.nan if next(seen) == 5 else clean(x))
+    assert found["trace"] == pytest.approx(0.1 * SIZE, rel=1e-4)
+    with pytest.raises(RunError, match="not finite around the starting point"):
+        measure(lambda x: math.nan)
+    with pytest.raises(RunError, match="no displacement changes the loss"):
+        measure(lambda x: 1.0)
