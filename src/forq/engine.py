@@ -118,7 +118,7 @@ def run(
         if still == max_still:
             raise RunError(
                 f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the "
-                "step is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if the losses are equal"
+                "step is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if all losses agree"
             )
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from forq import config as configs
 from forq import engine, journal, spaces
 from forq.config import RunConfig
-from forq.core import ConfigError, JournalError
+from forq.core import ConfigError, JournalError, RunError
 from forq.journal import Line
 from forq.models.space import space as space_of
 from forq.noise import law
@@ -186,32 +186,36 @@ class Run:
             writer.close()
             metrics.close()
 
-    def save(self, folder: Path | None = None, *, overwrite: bool = True) -> Path:
-        """Write the best checkpoint, in the format it came in; only what moved differs from the base."""
+    def save(self, folder: Path | str | None = None, *, overwrite: bool = True) -> Path:
+        """Write the best checkpoint, in the format it came in; only what moved differs from the base.
+
+        Raises:
+            ConfigError: no checkpoint was scored yet, or the folder cannot be written.
+        """
         target = self.folder / "checkpoint" if folder is None else Path(folder)
-        best, _ = _load(self.folder / "state" / "best.safetensors")
-        if best is None:
-            raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
         model: Any = self.model
-        rounded = {leaf.name: best[leaf.name].to(leaf.dtype) for leaf in self.space.leaves}
-        model.checkpoint.save_patched(target, rounded, overwrite=overwrite)
+        model.checkpoint.save_patched(target, self._best()[0], overwrite=overwrite)
         return target
 
     def finish(self) -> Path:
         """Save the best checkpoint into the run's folder, close the journal with it, and show it to the model."""
-        best, trained = _load(self.folder / "state" / "best.safetensors")
+        best, trained = self._best()
         past = journal.read(self.journal)
-        if best is not None and past.lines[-1].kind != "saved":
-            rounded = {leaf.name: best[leaf.name].to(leaf.dtype) for leaf in self.space.leaves}
+        if past.lines[-1].kind != "saved":
             notes = {"trained": float(trained)}
-            line = Line(len(past.lines), "saved", (), notes=notes, digest=spaces.digest(rounded))
             writer = journal.Writer.extend(past)
-            writer.write(line)
+            writer.write(Line(len(past.lines), "saved", (), notes=notes, digest=spaces.digest(best)))
             writer.sync()
             writer.close()
-        if best is not None:
-            self.space.restore(best)
+        self.space.restore({name: tensor.float() for name, tensor in best.items()})
         return self.save()
+
+    def _best(self) -> tuple[dict[str, Tensor], int]:
+        """The best masters rounded to the file's dtypes, and the training step they are of."""
+        best, trained = _load(self.folder / "state" / "best.safetensors")
+        if best is None:
+            raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
+        return {leaf.name: best[leaf.name].to(leaf.dtype) for leaf in self.space.leaves}, trained
 
     def _score(self, metrics: Any, trained: int, forwards: int) -> Iterator[Scored]:
         if trained not in self._scores:
@@ -233,7 +237,10 @@ class Run:
         tensors = {key: value.cpu().contiguous() for key, value in self.space.masters().items()}
         path = self.folder / "state" / f"{name}.safetensors"
         new = path.with_suffix(".new")
-        save_file(tensors, new, metadata={"step": str(step)})
+        try:
+            save_file(tensors, new, metadata={"step": str(step)})
+        except SafetensorError as error:  # a full disk, in this library's words
+            raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
         new.replace(path)
 
     def _restore(self, lines: tuple[Line, ...]) -> int:

@@ -47,7 +47,7 @@ def main() -> None:
         typer.echo("forq: stopped", err=True)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EFBIG):
             raise
         where = f"{error.filename}: " if error.filename else ""
         _die(f"{where}{error.strerror}; nothing that was already written is lost")

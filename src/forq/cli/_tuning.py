@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
     """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON."""
     import torch
 
+    from forq import journal
     from forq.models.load import load
     from forq.runs import Run
     from forq.train import open_task
@@ -50,11 +52,13 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
         "validation": {"before": _plain(first.score), "after": _plain(best.score)},
         "test": {"before": _plain(before), "after": _plain(after)},
         "step": best.trained,
+        "forwards": journal.read(out / "journal.jsonl").forwards,
         "seconds": round(seconds, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "checkpoint": str(saved),
         "journal": str(out / "journal.jsonl"),
     }
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if as_json:
         _screen.data(result)
     else:

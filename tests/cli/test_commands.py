@@ -1,0 +1,74 @@
+"""Every command helps itself; listing is light; inspecting, quantizing and scoring say what they found."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = ("tune", "replay", "verify", "inspect", "quantize", "demo", "ls", "eval")
+
+
+def test_help_names_every_command(forq):
+    said = forq("--help")
+    assert said.returncode == 0 and all(name in said.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    from typer.testing import CliRunner
+
+    from forq.cli import app
+
+    said = CliRunner().invoke(app, [name, "--help"])
+    assert said.exit_code == 0 and "Usage" in said.output
+
+
+def test_wrong_usage_is_exit_code_2(forq):
+    assert forq("tune").returncode == 2
+    assert forq("tune", "x", "--out", "y", "--no-such-flag").returncode == 2
+    assert forq("dance").returncode == 2
+
+
+def test_listing_and_importing_load_neither_torch_nor_numpy():
+    code = (
+        "import sys; sys.argv = ['forq', 'ls']\n"
+        "import forq, forq.core, forq.estimators.two_point, forq.rules.clip, forq.journal, forq.calibrations\n"
+        "from forq.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_ls_shows_each_family_and_refuses_others(forq):
+    found = json.loads(forq("ls", "--json").stdout)
+    assert "gptq" in found["formats"] and "qzo" in found["recipes"] and all(found["tasks"].values())
+    assert json.loads(forq("ls", "rules", "--json").stdout).keys() == {"rules"}
+    wrong = forq("ls", "rule")
+    assert wrong.returncode == 1 and "did you mean 'rules'" in wrong.stderr
+
+
+def test_inspect_counts_what_is_there(base, forq):
+    found = json.loads(forq("inspect", base, "--json").stdout)
+    assert (found["format"], found["bits"], found["group_size"], found["layers"]) == ("gptq", 4, 16, 14)
+    quantized = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)
+    assert found["quantized"] == quantized and found["scales"] == quantized // 16
+    assert found["parameters"] == quantized + 300 * 32 + 5 * 32
+    peaks = {row["method"]: row["memory_bytes"] for row in found["estimates"]}
+    assert set(peaks) == {"AdamW", "SGD", "MeZO", "QLoRA", "forq"} and peaks["AdamW"] == 16 * found["parameters"]
+    assert "QLoRA" in forq("inspect", base).stdout
+
+
+def test_inspect_refuses_what_is_no_checkpoint(tmp_path, forq):
+    done = forq("inspect", tmp_path)
+    assert done.returncode == 1 and "config.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_quantize_and_eval(base, text, tmp_path, forq):
+    twice = forq("quantize", base, tmp_path / "q")
+    assert twice.returncode == 1 and "Traceback" not in twice.stderr
+    score = forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8", "--json")
+    assert json.loads(score.stdout)["rows"] == 8
+    assert "loss" in forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8").stdout
