@@ -1,0 +1,220 @@
+"""What a step costs beside its forwards, what a run holds in memory, and how fast a replay is.
+
+    python benchmarks/bench.py --small PATH [--demo PATH] [--out results/bench.json]
+
+Times are ratios of medians, measured in turn in one process (A B A B …), because absolute times on a shared machine
+mean little. Memory is the peak of a process of its own, less what it held after the imports. The model of about 100
+million parameters has random weights and is made on the way: its speed is real, its losses mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forq import engine, noise
+from forq.core import Method
+from forq.engine import step
+from forq.estimators.one_sided import OneSided
+from forq.estimators.two_point import TwoPoint
+from forq.losses import Batch, mean_nll
+from forq.models.load import load
+from forq.models.quantize import quantize
+from forq.models.space import space
+from forq.oracles.local import Local
+from forq.oracles.tape import Tape
+from forq.rules.clip import Clip
+from forq.rules.sgd import SGD
+
+
+def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for task in tasks.values():
+        task()
+    for _ in range(rounds):
+        for name, task in tasks.items():
+            began = time.perf_counter()
+            task()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def batch(model: Any, rows: int, length: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
+    columns = torch.arange(length - 1)
+    return Batch(
+        input_ids=ids,
+        row=torch.arange(rows).repeat_interleave(length - 1),
+        column=columns.repeat(rows),
+        target=ids[:, 1:].reshape(-1),
+        lengths=(length - 1,) * rows,
+    )
+
+
+def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds: int) -> dict[str, Any]:
+    """Step ÷ its forwards for both estimators, against MeZO on the float model, and replay ÷ training."""
+    model: Any = load(quantized)
+    moves, data = space(model), batch(model, rows, length)
+
+    def forward() -> float:
+        with torch.inference_mode():
+            return float(mean_nll(model, data))
+
+    oracle = Local(moves, lambda number: None, lambda _: forward())
+    rules = (Clip(100.0), SGD(1e-6))
+    two = Method(TwoPoint(seed=0, eps=1e-2), rules)
+    eight = Method(OneSided(seed=0, eps=1e-2, directions=8, noise=("rows:rademacher", "rademacher")), rules)
+    tape = Tape([engine.Line(0, "train", (1.0, 1.01))])
+    tasks: dict[str, Callable[[], object]] = {
+        "two forwards": lambda: (forward(), forward()),
+        "two-point step": lambda: step(0, moves, oracle, two, two.init()),
+        "nine forwards": lambda: [forward() for _ in range(9)],
+        "qzo step": lambda: step(0, moves, oracle, eight, eight.init()),
+        "replayed two-point step": lambda: step(0, moves, tape, two, two.init()),
+    }
+    if floating is not None:
+        plain: Any = load(floating)
+        weights = space(plain, "all-float", "free")
+
+        def plain_forward(_: object = None) -> float:
+            with torch.inference_mode():
+                return float(mean_nll(plain, data))
+
+        mezo = Method(TwoPoint(seed=0, eps=1e-3, noise=("gaussian",)), (SGD(1e-9),))
+        answers = Local(weights, lambda number: None, plain_forward)
+        tasks["fp32 two forwards"] = lambda: (plain_forward(), plain_forward())
+        tasks["MeZO step, fp32 model"] = lambda: step(0, weights, answers, mezo, mezo.init())
+    seconds = interleaved(tasks, rounds)
+    found = {
+        "tokens": rows * length,
+        "scales": moves.size,
+        "leaves": len(moves.leaves),
+        "milliseconds_for_two_forwards": round(1e3 * seconds["two forwards"], 1),
+        "two-point step / two forwards": seconds["two-point step"] / seconds["two forwards"],
+        "qzo step / its nine forwards": seconds["qzo step"] / seconds["nine forwards"],
+        "training / replay": seconds["two-point step"] / seconds["replayed two-point step"],
+    }
+    if floating is not None:
+        found["4-bit forward / fp32 forward"] = seconds["two forwards"] / seconds["fp32 two forwards"]
+        found["4-bit two-point step / MeZO step"] = seconds["two-point step"] / seconds["MeZO step, fp32 model"]
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+
+
+_MEMORY = """
+import json, resource, sys, torch, transformers
+import forq.runs, forq.models.load, forq.models.space, forq.losses
+torch.set_num_threads(1)
+from transformers.models.llama import modeling_llama
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+imports = peak()
+from benchmarks.bench import batch
+from forq.models.load import load
+from forq.models.space import space
+from forq.memory import summary
+from forq.core import Method
+from forq.engine import step
+from forq.estimators.one_sided import OneSided
+from forq.oracles.local import Local
+from forq.rules.sgd import SGD
+model = load(sys.argv[1]); moves = space(model); data = batch(model, int(sys.argv[2]), int(sys.argv[3]))
+def loss(_):
+    with torch.inference_mode(): return float(forq.losses.mean_nll(model, data))
+method = Method(OneSided(seed=0, eps=1e-2), (SGD(1e-9),))
+oracle = Local(moves, lambda n: None, loss)
+for number in range(3): step(number, moves, oracle, method, method.init())
+found = summary(model.checkpoint)
+floats = sum(p.numel() * 4 for p in model.parameters())
+print(json.dumps({"above_imports": peak() - imports, "packed": found.quantized // 2, "scales": found.scales,
+                  "floats_in_fp32": floats}))
+"""
+
+
+def memory(quantized: Path, rows: int, length: int) -> dict[str, Any]:
+    """Peak of a process of its own above its imports, beside the promised bound."""
+    words = [sys.executable, "-c", _MEMORY, str(quantized), str(rows), str(length)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    found = json.loads(done.stdout)
+    bound = found["packed"] + 8 * found["scales"] + found["floats_in_fp32"] + 300e6
+    return {
+        "peak_above_imports_mb": round(found["above_imports"] / 1e6, 1),
+        "packed_codes_mb": round(found["packed"] / 1e6, 1),
+        "two_fp32_copies_of_the_scales_mb": round(8 * found["scales"] / 1e6, 1),
+        "unquantized_tensors_in_fp32_mb": round(found["floats_in_fp32"] / 1e6, 1),
+        "bound_without_activations_mb": round(bound / 1e6, 1),
+        "within": found["above_imports"] <= bound,
+    }
+
+
+def random_llama(where: Path) -> tuple[Path, Path]:
+    """About 100 million parameters with random weights, in floats and at 4 bits, group 128."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=8192,
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=13,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(where / "float")
+    return where / "float", quantize(where / "float", where / "gptq", group_size=128).path
+
+
+def noise_speed() -> dict[str, float]:
+    """Milliseconds to draw 22 million signs, the scales of a model of 2.8 billion parameters at group 128."""
+    import numpy as np
+
+    out, law, bits = np.empty(1 << 16, np.float32), noise.law("rademacher"), noise.Bits(1, 2)
+    chunks = 22_000_000 // len(out)
+    seconds = interleaved({"draw": lambda: [law.draw(bits, k * len(out), out) for k in range(chunks)]}, 5)
+    return {"milliseconds_for_22_million_signs": round(1e3 * seconds["draw"], 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", type=Path, help="a float checkpoint, TinyStories-656K for example")
+    parser.add_argument("--demo", type=Path, help="the shipped checkpoint")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    where = Path(tempfile.mkdtemp())
+    try:
+        found: dict[str, Any] = {"noise (toy)": noise_speed()}
+        if args.small is not None:
+            small = quantize(args.small, where / "small").path
+            found["TinyStories-656K, group 64 (small real)"] = speed(small, args.small, 8, 128, args.rounds)
+        if args.demo is not None:
+            measured = {**speed(args.demo, None, 8, 128, args.rounds), **memory(args.demo, 8, 128)}
+            found["shipped demo model (small real)"] = measured
+        floating, big = random_llama(where)
+        found["random Llama, 104 M, group 128 (random weights)"] = speed(
+            big, floating, 4, 128, max(3, args.rounds // 4)
+        )
+        found["random Llama, 104 M, group 128 (random weights)"] |= memory(big, 4, 128)
+    finally:
+        shutil.rmtree(where)
+    text = json.dumps({"threads": 1, "torch": torch.__version__, **found}, indent=2)
+    print(text)
+    if args.out is not None:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
