@@ -1,7 +1,7 @@
 """Result (a) and (b): TinyStories-656K at 4 bits, group 64, tuned on tinyshakespeare, at equal forwards.
 
-    python experiments/shakespeare.py run --data $FORQ_DATA --what main|ddc --work FOLDER      # appends to results/*.jsonl
-    python experiments/shakespeare.py table                                                   # results/*.md from them
+    python experiments/shakespeare.py run --data $FORQ_DATA --what main --work FOLDER     # or ddc: results/*.jsonl
+    python experiments/shakespeare.py table                                               # as Markdown
 
 Every row is one `forq tune` (or `experiments/backprop.py`) in a process of its own, its command beside its numbers.
 Learning rates that are not a recipe's own were chosen by the validation loss of seed 0 and reported on test.
@@ -148,6 +148,7 @@ def main() -> None:
         words = [sys.executable, "-m", "forq", "quantize", str(floating), str(ckpt), "--group-size", "64"]
         subprocess.run(words, check=True)
     target = ROOT / "results" / f"{names[args.what]}.jsonl"
+    target.parent.mkdir(exist_ok=True)
     rows: list[dict[str, Any]] = []
     batches = [lambda: ddc_jobs(ckpt)]
     if args.what == "main":
