@@ -1,24 +1,27 @@
-"""Pretrain forq's demo model: a four-layer Llama on English prose, by ordinary back-propagation, on one core.
+"""Pretrain forq's demo model: a four-layer Llama on English prose, by ordinary back-propagation, on one
+core.
 
-Why it exists: forq tunes models that are already quantized, and a demo that needs a download is no demo. So the
-project ships a language model of its own, small enough to live in the package, and this script is where it comes from.
+Why it exists: forq tunes models that are already quantized, and a demo that needs a download is no demo.
+So the project ships a language model of its own, small enough to live in the package, and this is where
+it comes from.
 
 Text (prose only; every number in README.md refers to it):
 
 * the Python language reference and library topics (``pydoc_data.topics``);
-* docstrings of the standard library and of the packages installed beside this interpreter, cut into paragraphs,
-  doctest lines removed, every paragraph kept once. No program text: code is the *demo task*, which the
-  model must not have met;
-* with ``--data``: TinyStories text and WikiText-2 from a folder holding ``tinystories-text/tinystories.txt`` and
-  ``wikitext2/{valid,test}.txt``. Without it the script runs on docstrings alone.
+* docstrings of the standard library and of the packages installed beside this interpreter, cut into
+  paragraphs, doctest lines removed, every paragraph kept once. No program text: code is the *demo task*,
+  which the model must not have met;
+* with ``--data``: TinyStories text and WikiText-2 from a folder that holds
+  ``tinystories-text/tinystories.txt`` and ``wikitext2/{valid,test}.txt``. Without it the script runs on
+  docstrings alone.
 
-The tokenizer (byte-level BPE) is trained on a mixture of that prose and of program text, so that indentation and
-keywords cost few tokens; the model itself sees only the prose.
+The tokenizer (byte-level BPE) is trained on a mixture of that prose and of program text, so that
+indentation and keywords cost few tokens; the model itself sees only the prose.
 
-The run stops by the clock (``--minutes``) or by a number of steps (``--steps``, which is what makes a run repeatable),
-and can be stopped and started again: everything it needs is in ``OUT/state.pt``.
+The run stops by the clock (``--minutes``) or after a number of steps (``--steps``, which makes a run
+repeatable), and can be stopped and started again: everything it needs is in ``OUT/state.pt``.
 
-    python pretrain.py --out OUT --data DATA --minutes 45
+    python pretrain.py --out OUT --data DATA --minutes 40
 """
 
 from __future__ import annotations
@@ -28,7 +31,6 @@ import ast
 import csv
 import hashlib
 import json
-import os
 import random
 import re
 import sys
@@ -47,7 +49,7 @@ SKIPPED_FOLDERS = {"test", "tests", "idle_test", "lib2to3", "site-packages", "di
 
 
 def python_files(root: Path) -> Iterator[Path]:
-    """Python files under `root` in a fixed order, tests and (below a standard library) installed packages left out."""
+    """Python files under `root` in a fixed order, without tests and packages installed below it."""
     for path in sorted(root.rglob("*.py")):
         if not SKIPPED_FOLDERS & set(path.relative_to(root).parts):
             yield path
@@ -64,7 +66,7 @@ def parse(path: Path) -> ast.Module | None:
 
 
 def prose_paragraphs(docstring: str) -> Iterator[str]:
-    """Paragraphs of a docstring that read as prose: at least 40 characters, half of them letters, no doctest."""
+    """Paragraphs that read as prose: 40 characters or more, over half of them letters, no doctest."""
     for block in re.split(r"\n\s*\n", docstring):
         lines = [line.rstrip() for line in block.splitlines()]
         if any(line.lstrip().startswith((">>>", "...", "```", ".. ")) for line in lines):
@@ -75,7 +77,7 @@ def prose_paragraphs(docstring: str) -> Iterator[str]:
 
 
 def docstring_documents(root: Path, seen: set[bytes]) -> Iterator[str]:
-    """One document per module: its prose paragraphs in file order, each paragraph only where it first appears."""
+    """One document per module: its prose paragraphs, each only where it first appears."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for path in python_files(root):
         tree = parse(path)
@@ -95,7 +97,7 @@ def docstring_documents(root: Path, seen: set[bytes]) -> Iterator[str]:
 
 
 def topic_documents() -> Iterator[str]:
-    """The language reference as shipped with the interpreter, one document per topic, literal blocks removed."""
+    """The language reference shipped with the interpreter, one document per topic, literal blocks removed."""
     from pydoc_data.topics import topics
 
     for name in sorted(topics):
@@ -105,12 +107,10 @@ def topic_documents() -> Iterator[str]:
 
 
 def wikitext_documents(path: Path) -> Iterator[str]:
-    """WikiText articles, with the spaces of its tokenization undone and sentences with unknown words left out."""
-    for article in re.split(r"\n = (?!=)[^\n]* = \n", path.read_text(encoding="utf-8")):
+    """WikiText sections, the spaces of its tokenization undone, sentences with unknown words left out."""
+    for section in re.split(r"\n = [^\n]* = \n", path.read_text(encoding="utf-8")):
         kept: list[str] = []
-        for line in article.splitlines():
-            if len(line) < 80:
-                continue
+        for line in section.splitlines():
             sentences = [s for s in line.strip().split(" . ") if "<unk>" not in s]
             text = " . ".join(sentences).replace(" @-@ ", "-").replace(" @,@ ", ",").replace(" @.@ ", ".")
             text = re.sub(r" ([.,;:!?)\]'%])", r"\1", text).replace("( ", "(").replace(' " ', ' "')
@@ -121,7 +121,7 @@ def wikitext_documents(path: Path) -> Iterator[str]:
 
 
 def story_documents(path: Path) -> Iterator[str]:
-    """TinyStories in groups of paragraphs of about 1,000 characters (the file does not mark where a story ends)."""
+    """TinyStories in documents of about 1,000 characters (the file does not mark where a story ends)."""
     document = ""
     for paragraph in path.read_text(encoding="utf-8").split("\n\n"):
         document += ("\n\n" if document else "") + paragraph.strip()
@@ -131,7 +131,7 @@ def story_documents(path: Path) -> Iterator[str]:
 
 
 def prose(data: Path | None) -> dict[str, list[str]]:
-    """All documents by source name. Costs about a minute; `data` is the optional folder named in the module's text."""
+    """All documents by source name (about a minute); `data` is the optional folder the module text names."""
     seen: set[bytes] = set()
     paths = sysconfig.get_paths()
     sources = {
@@ -147,7 +147,7 @@ def prose(data: Path | None) -> dict[str, list[str]]:
 
 
 def program_text(rng: random.Random, n_chars: int) -> list[str]:
-    """About `n_chars` characters of standard-library program text without comments, for the tokenizer only."""
+    """About `n_chars` characters of standard-library code without comments, for the tokenizer only."""
     files = list(python_files(Path(sysconfig.get_paths()["stdlib"])))
     rng.shuffle(files)
     out: list[str] = []
@@ -172,10 +172,10 @@ def make_tokenizer(documents: list[str], vocabulary: int) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[END],
@@ -184,16 +184,20 @@ def make_tokenizer(documents: list[str], vocabulary: int) -> Any:
     )
     tokenizer.train_from_iterator(documents, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        pad_token=END,
+        clean_up_tokenization_spaces=False,
     )
 
 
-def prepare(out: Path, data: Path | None, vocabulary: int, seed: int) -> None:
-    """Write the tokenizer to OUT/tokenizer and the token streams to OUT/tokens.npz, with a count of both in data.json."""
+def prepare(args: argparse.Namespace) -> None:
+    """Write OUT/tokenizer, the token streams OUT/tokens.npz and the counts of both, OUT/data.json."""
     import numpy as np
 
-    rng = random.Random(seed)
-    sources = prose(data)
+    out, rng = args.out, random.Random(args.seed)
+    sources = prose(args.data)
     everything = [d for name in sorted(sources) for d in sources[name]]
     rng.shuffle(everything)
     sample, size = [], 0
@@ -202,7 +206,7 @@ def prepare(out: Path, data: Path | None, vocabulary: int, seed: int) -> None:
         size += len(sample[-1])
         if size > 6_000_000:
             break
-    tokenizer = make_tokenizer(sample + program_text(rng, 5_000_000), vocabulary)
+    tokenizer = make_tokenizer(sample + program_text(rng, 5_000_000), args.vocabulary)
     tokenizer.save_pretrained(out / "tokenizer")
     backend, end = tokenizer.backend_tokenizer, tokenizer.eos_token_id
 
@@ -252,7 +256,7 @@ def build_model(args: argparse.Namespace, end: int) -> Any:
 
 
 def held_out_losses(model: Any, arrays: Any, context: int, windows: int) -> dict[str, float]:
-    """Mean next-token loss (nats per token) of each held-out source, on its first `windows` windows, and over all."""
+    """Next-token loss (nats per token) on the first `windows` windows of each held-out source, and on all."""
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
@@ -280,7 +284,7 @@ def held_out_losses(model: Any, arrays: Any, context: int, windows: int) -> dict
 
 
 def learning_rate(progress: float, step: int, args: argparse.Namespace) -> float:
-    """Warm-up, stable, then linear decay to zero over the last `--decay` of the run (progress runs from 0 to 1)."""
+    """Warm-up, constant, then linear decay to zero over the last `--decay` of the run (progress: 0 to 1)."""
     warm = min(1.0, (step + 1) / args.warmup)
     cool = min(1.0, max(0.0, (1.0 - progress) / args.decay))
     return float(args.lr * warm * cool)
@@ -321,15 +325,20 @@ def train(args: argparse.Namespace) -> None:
     print(f"{parameters:,} parameters; {windows * span:,} training tokens; from step {step}", flush=True)
 
     def save() -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "spent": spent,
+        }
         torch.save(state, args.out / "state.tmp")
-        os.replace(args.out / "state.tmp", state_file)
+        (args.out / "state.tmp").replace(state_file)  # never a half-written state
         model.save_pretrained(args.out / "float")
         tokenizer.save_pretrained(args.out / "float")
 
     def batch(index: int) -> torch.Tensor:
-        # Windows are visited in a new random order each epoch; the order depends on seed and epoch alone, so that a
-        # run which was stopped continues with the batches it would have had.
+        # Windows are visited in a new random order each epoch, which depends on seed and epoch alone: a run
+        # that was stopped continues with the batches it would have had.
         rows = []
         for position in range(index * args.batch, (index + 1) * args.batch):
             epoch, offset = divmod(position, windows)
@@ -348,7 +357,7 @@ def train(args: argparse.Namespace) -> None:
         progress = step / args.steps if args.steps else spent / (60 * args.minutes)
         done = progress >= 1.0
         if done or (recent and spent - evaluated >= args.evaluate_seconds):
-            loss = held_out_losses(model, arrays, span, 10**9 if done else 24)
+            loss = held_out_losses(model, arrays, span, 24)
             evaluated = spent
             row = [step, round(spent, 1), step * args.batch * span, f"{optimizer.param_groups[0]['lr']:.3e}"]
             row += [f"{np.mean(recent):.4f}" if recent else "", f"{loss['all']:.4f}"]
@@ -365,7 +374,7 @@ def train(args: argparse.Namespace) -> None:
             group["lr"] = learning_rate(progress, step, args)
         x = batch(step)
         value = cross_entropy(model(input_ids=x[:, :-1]).logits.flatten(0, 1), x[:, 1:].flatten())
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -373,10 +382,11 @@ def train(args: argparse.Namespace) -> None:
         step += 1
         spent = before + time.monotonic() - started
     save()
+    final = held_out_losses(model, arrays, span, 10**9)
     summary = {
         "seed": args.seed, "parameters": parameters, "steps": step, "seconds": round(spent, 1),
         "tokens_seen": step * args.batch * span, "epochs": round(step * args.batch / windows, 3),
-        "held_out": {name: round(value, 4) for name, value in loss.items()},
+        "held_out": {name: round(value, 4) for name, value in final.items()},
         "python": sys.version.split()[0], "torch": torch.__version__,
     }  # fmt: skip
     (args.out / "summary.json").write_text(json.dumps(summary, indent=1))
@@ -407,7 +417,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not (args.out / "tokens.npz").exists():
-        prepare(args.out, args.data, args.vocabulary, args.seed)
+        prepare(args)
     train(args)
 
 

@@ -7,9 +7,42 @@ from typing import Annotated
 
 import typer
 
+STEPS = 400
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The run's folder; new.")] = Path("demo-run"),
+    out: Annotated[Path, typer.Option(help="The folder to make; new or empty.")] = Path("demo-run"),
+    steps: Annotated[int, typer.Option(help="Training steps of nine forward passes.")] = STEPS,
 ) -> None:
-    """Tune the shipped 4-bit model with forward passes only; before and after."""
-    raise NotImplementedError
+    """Tune the shipped 4-bit model with forward passes only, and show before and after.
+
+    The model learned English prose; the task is the same prose in capitals, the docstrings of this Python.
+    Nothing is downloaded. About three minutes on two idle cores.
+    """
+    from forq.cli import _plot, _screen, _tuning
+    from forq.config import TaskConfig
+    from forq.core import ConfigError
+    from forq.demo import CHECKPOINT
+    from forq.demo.corpus import upper_docs
+    from forq.models.load import load
+    from forq.train import open_task, settings
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is in the way: choose another folder with --out")
+    data = out / "data"
+    data.mkdir(parents=True)
+    for name, text in zip(("train", "validation", "test"), upper_docs(400_000), strict=True):
+        (data / f"{name}.txt").write_text(text, encoding="utf-8")
+    task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 96})
+    config = settings("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)
+    result = _tuning.tune(config, out / "run")
+    with _screen.err.status("writing samples and the plot"):
+        samples = {}
+        for name, path in (("before", CHECKPOINT), ("after", result["checkpoint"])):
+            model = load(path)
+            samples[name] = open_task(task, model, 0).sample(model, 48)  # type: ignore[attr-defined]
+        picture = _plot.losses(out / "run", "the shipped 4-bit model, forward passes only")
+    for name, text in samples.items():
+        _screen.out.print(f"\n[bold]{name}[/bold], greedy, from one held-out beginning:", highlight=False)
+        _screen.out.print(text, highlight=False, markup=False)
+    _screen.out.print(f"\nplot        {picture}", highlight=False, soft_wrap=True)
