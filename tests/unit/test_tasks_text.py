@@ -117,9 +117,12 @@ def test_too_little_text_is_refused(tmp_path):
         text.open(tmp_path / "short.txt", tokenizer, seed=0)
 
 
-def test_a_sample_continues_the_test_text_greedily(tmp_path):
+def test_a_sample_continues_the_test_text_and_is_the_same_each_time(tmp_path):
     model, tokenizer = tiny_lm.model("llama"), tiny_lm.tokenizer()
     model.get_output_embeddings().weight.data[len(tokenizer) :] = 0
+    other = text.open(text.example(tmp_path), tokenizer, seed=0, max_length=64)
+    assert other.sample(model, 12) == other.sample(model, 12)
+    model.get_output_embeddings().weight.data *= 1000  # so sure of itself that sampling is greedy
     task = text.open(text.example(tmp_path), tokenizer, seed=0, max_length=64)
     assert isinstance(task, Writes)
     prompt = torch.tensor([[0, *task.windows["test"][0][:16].tolist()]])

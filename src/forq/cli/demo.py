@@ -43,6 +43,6 @@ def demo(
             samples[name] = open_task(task, model, 0).sample(model, 48)  # type: ignore[attr-defined]
         picture = _plot.losses(out / "run", "the shipped 4-bit model, forward passes only")
     for name, text in samples.items():
-        _screen.out.print(f"\n[bold]{name}[/bold], greedy, from one held-out beginning:", highlight=False)
+        _screen.out.print(f"\n[bold]{name}[/bold], sampled from one held-out beginning:", highlight=False)
         _screen.out.print(text, highlight=False, markup=False)
     _screen.out.print(f"\nplot        {picture}", highlight=False, soft_wrap=True)

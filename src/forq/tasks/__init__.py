@@ -97,7 +97,7 @@ class Writes(Protocol):
     """A task whose model can be shown by what it writes."""
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
-        """A held-out prompt and its greedy continuation by ``n_tokens`` tokens."""
+        """A held-out prompt and its continuation by ``n_tokens`` tokens; the same weights give the same text."""
         ...
 
 
