@@ -61,15 +61,12 @@ class _Held:
     domain: Domain
     key: int
     master: Tensor
+    lazy: LazyLeaf | None  # asked once: checking a protocol costs as much as moving a small leaf
 
     @property
     def rows(self) -> tuple[int, int]:
         shape, axis = self.master.shape, self.leaf.out_axis
         return math.prod(shape[axis + 1 :]), shape[axis]
-
-    @property
-    def lazy(self) -> bool:
-        return isinstance(self.leaf, LazyLeaf)
 
 
 class Space:
@@ -88,8 +85,9 @@ class Space:
         for leaf in sorted(leaves, key=lambda leaf: leaf.name):
             if leaf.name in held:
                 raise ConfigError(f"two leaves are called {leaf.name!r}")
-            master = leaf.storage if isinstance(leaf, LazyLeaf) else leaf.read()
-            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master)
+            lazy = leaf if isinstance(leaf, LazyLeaf) else None
+            master = leaf.read() if lazy is None else lazy.storage
+            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy)
         if not held:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
@@ -129,8 +127,8 @@ class Space:
         self._away = True
         try:
             for one in touched:
-                if isinstance(one.leaf, LazyLeaf):
-                    one.leaf.overlay = partial(self._fill, one, move)
+                if one.lazy is not None:
+                    one.lazy.overlay = partial(self._fill, one, move)
                 else:
                     away = torch.empty_like(one.master)
                     self._fill(one, move, away)
@@ -138,8 +136,8 @@ class Space:
             yield
         finally:
             for one in touched:
-                if isinstance(one.leaf, LazyLeaf):
-                    one.leaf.overlay = None
+                if one.lazy is not None:
+                    one.lazy.overlay = None
                 else:
                     one.leaf.write(one.master)
             self._away = False
@@ -152,19 +150,18 @@ class Space:
         for one in self._held:
             if not _touches(move, one):
                 continue
-            counts = torch.zeros(2, dtype=torch.int64, device=one.master.device)
             flat = one.master.view(-1)
             for start, stop in _chunks(flat.numel()):
-                old = flat[start:stop].float()
+                here = flat[start:stop]
+                old = here.float()
                 free = old + self._step(one, move, start, stop)
-                new = _hold(free, old, one.domain).to(flat.dtype)
-                counts[0] += (new != flat[start:stop]).sum()
-                counts[1] += (new != free.to(flat.dtype)).sum()
-                flat[start:stop] = new
-            if not one.lazy:
+                new = _hold(free, old, one.domain)
+                cut += int(torch.count_nonzero(new != free))
+                stored = new.to(flat.dtype)
+                changed += int(torch.count_nonzero(stored != here))
+                here.copy_(stored)
+            if one.lazy is None:
                 one.leaf.write(one.master)
-            changed += int(counts[0])
-            cut += int(counts[1])
         return Moved(changed, cut, self.size)
 
     def exported(self) -> dict[str, Tensor]:
@@ -176,7 +173,7 @@ class Space:
         """Show the model the exported values inside the block, so that what is scored is what is saved."""
         if self._away:
             raise RunError("the space is displaced: leave the probe before scoring the export")
-        eager = [one for one in self._held if not one.lazy]
+        eager = [one for one in self._held if one.lazy is None]
         self._away = True
         try:
             for one in eager:
@@ -204,7 +201,7 @@ class Space:
                 raise JournalError(f"{one.leaf.name}: the snapshot has another shape")
         for one in self._held:
             one.master.copy_(masters[one.leaf.name])
-            if not one.lazy:
+            if one.lazy is None:
                 one.leaf.write(one.master)
 
     def digest(self) -> str:
@@ -273,7 +270,8 @@ def _hold(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
     if domain.low is not None or domain.high is not None:
         new = new.clamp(domain.low, domain.high)
     if domain.keep_sign:
+        side = old.sign()
         # What began below the floor may stay there: a bound must not move what a step did not.
-        floor = old.abs().clamp(max=domain.floor)
-        new = torch.where(old > 0, torch.maximum(new, floor), torch.where(old < 0, torch.minimum(new, -floor), old))
+        floor = (old * side).clamp_(max=domain.floor)
+        new = torch.maximum(new * side, floor).mul_(side)
     return new
