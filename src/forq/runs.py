@@ -215,7 +215,7 @@ class Run:
         best, trained = _load(self.folder / "state" / "best.safetensors")
         if best is None:
             raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
-        return {leaf.name: best[leaf.name].to(leaf.dtype) for leaf in self.space.leaves}, trained
+        return {leaf.name: spaces.stored(leaf, best[leaf.name]) for leaf in self.space.leaves}, trained
 
     def _score(self, metrics: Any, trained: int, forwards: int) -> Iterator[Scored]:
         if trained not in self._scores:

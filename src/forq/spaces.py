@@ -31,6 +31,7 @@ LAW = 1
 # Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size.
 _CHUNK = 1 << 16
 _LINK_STREAM = 1
+_EXPORT_STREAM = 2
 
 
 def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
@@ -166,7 +167,7 @@ class Space:
 
     def exported(self) -> dict[str, Tensor]:
         """Every leaf as the checkpoint's file will hold it: the masters, rounded to the file's dtype."""
-        return {one.leaf.name: one.master.to(one.leaf.dtype) for one in self._held}
+        return {one.leaf.name: stored(one.leaf, one.master) for one in self._held}
 
     @contextmanager
     def as_exported(self) -> Iterator[None]:
@@ -177,7 +178,7 @@ class Space:
         self._away = True
         try:
             for one in eager:
-                one.leaf.write(one.master.to(one.leaf.dtype).float())
+                one.leaf.write(stored(one.leaf, one.master).float())
             yield
         finally:
             for one in eager:
@@ -230,6 +231,21 @@ class Space:
         total = _link(total, move.link, one.key, start)
         unit = one.domain.unit
         return total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
+
+
+def stored(leaf: Leaf, x: Tensor) -> Tensor:
+    """Coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
+
+    A step of a thousandth is an eighth of a bfloat16's last place: rounded to nearest most of a fine-tune would
+    vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
+    the same file.
+    """
+    if leaf.dtype != torch.bfloat16:
+        return x.to(leaf.dtype)
+    draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
+    low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
+    whole = x.detach().contiguous().view(torch.int32) + low
+    return (whole & -65536).view(torch.float32).to(torch.bfloat16)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

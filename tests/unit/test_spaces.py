@@ -135,3 +135,16 @@ def test_misuse_is_refused():
         space.apply(probe)
     with pytest.raises(JournalError, match="other leaves"):
         space.restore({"b": some()})
+
+
+def test_bfloat16_files_keep_small_steps_on_average():
+    x = torch.full((20_000,), 0.5)
+    leaf = Toy("a", x.clone(), dtype=torch.bfloat16)
+    space = Space([leaf], free)
+    space.restore({"a": x * 1.001})
+    found = space.exported()["a"]
+    assert found.dtype == torch.bfloat16 and len(found.unique()) == 2
+    assert abs(found.float().mean() - 0.5005) < 3e-5, "rounding to nearest would give back 0.5 everywhere"
+    assert torch.equal(found, space.exported()["a"])
+    space.restore({"a": -x})
+    assert torch.equal(space.exported()["a"].float(), -x), "what bfloat16 holds exactly is not touched"
