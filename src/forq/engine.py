@@ -127,7 +127,7 @@ def _notes(measured: Estimate, done: Estimate) -> dict[str, float]:
     return {
         "loss": measured.loss,
         "slope": _rms(measured.slopes),
-        "step": _rms([term.weight for term in done.move.terms]) if measured.slopes else math.nan,
+        "stride": _rms([term.weight for term in done.move.terms]) if measured.slopes else math.nan,
         "bad": float(measured.bad),
     }
 

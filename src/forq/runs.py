@@ -70,6 +70,8 @@ class Run:
         self.model, self.task, self.space = model, task, space
         self.first: Scored | None = None
         self.best: Scored | None = None
+        self.rounding: float | None = None
+        """Largest relative change that the file's dtype made to a coordinate when the best was saved."""
         self._scores: dict[int, Scored] = {}
 
     @property
@@ -215,7 +217,10 @@ class Run:
         best, trained = _load(self.folder / "state" / "best.safetensors")
         if best is None:
             raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
-        return {leaf.name: spaces.stored(leaf, best[leaf.name]) for leaf in self.space.leaves}, trained
+        rounded = {leaf.name: spaces.stored(leaf, best[leaf.name]) for leaf in self.space.leaves}
+        off = [((rounded[name].float() - x) / x).abs().nan_to_num().max() for name, x in best.items()]
+        self.rounding = float(torch.stack(off).max())
+        return rounded, trained
 
     def _score(self, metrics: Any, trained: int, forwards: int) -> Iterator[Scored]:
         if trained not in self._scores:

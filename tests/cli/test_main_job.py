@@ -22,6 +22,10 @@ def lines(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def metrics(folder):
+    return [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
@@ -49,8 +53,7 @@ def test_it_helps_and_the_saved_file_is_what_was_scored(run, base):
     ]
     changed = [name for name, data in contents(base).items() if contents(out / "checkpoint")[name] != data]
     assert changed == ["model.safetensors"]
-    scores = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
-    best = min(row["score"]["loss"] for row in scores if "score" in row)
+    best = min(row["score"]["loss"] for row in metrics(out) if "score" in row)
     assert best == said["validation"]["after"]["loss"]
 
 
@@ -93,6 +96,8 @@ def test_killed_and_resumed_is_the_undisturbed_run(run, base, text, tmp_path, fo
     assert forq(*words, "--resume").returncode == 0
     assert journal.read(killed / "journal.jsonl").lines == journal.read(out / "journal.jsonl").lines
     assert contents(killed / "checkpoint") == contents(out / "checkpoint")
+    assert [row["step"] for row in metrics(killed) if "step" in row] == list(range(lines(out) - 2))
+    assert [row for row in metrics(killed) if "score" in row] == [row for row in metrics(out) if "score" in row]
     again = forq(*words, "--resume")
     assert again.returncode == 0 and lines(killed) == lines(out), "a finished run resumes to itself"
 

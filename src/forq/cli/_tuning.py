@@ -43,7 +43,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
     with _screen.err.status("saving, and scoring what was saved"):
         saved = run.finish()
         seconds = time.perf_counter() - began
-        best, first = run.best, run.first
+        best, first, rounding = run.best, run.first, run.rounding
         del run, model
         before = task.evaluate(load(config.checkpoint, config.device), "test")
         after = task.evaluate(load(saved, config.device), "test")
@@ -53,6 +53,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
         "test": {"before": _plain(before), "after": _plain(after)},
         "step": best.trained,
         "forwards": journal.read(out / "journal.jsonl").forwards,
+        "rounding": rounding,
         "seconds": round(seconds, 1),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "checkpoint": str(saved),
@@ -67,6 +68,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
             ["", "before", "after"],
             [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
         )
+        _screen.out.print(f"rounded to the file's dtype: at most {rounding:.1e} of a value", highlight=False)
         _screen.out.print(f"checkpoint  {saved}\njournal     {result['journal']}", highlight=False, soft_wrap=True)
     return result
 
