@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-python="${1:-python3.11}"
+python="${1:-python3}"
 target=.venv-gptq
 constraint=$(mktemp)
 trap 'rm -f "$constraint"' EXIT
