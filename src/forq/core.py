@@ -14,6 +14,7 @@ neither numpy nor torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -86,6 +87,40 @@ class Term:
     weight: float
     noise: str = "rademacher"
     group: str = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Which random directions an estimator probes, and how far; the estimators build on it.
+
+    Attributes:
+        seed: the run's seed.
+        eps: probe radius in leaf units, > 0.
+        directions: directions of one step, ≥ 1.
+        noise: laws of z, symmetric about zero; direction k takes the k-th, round and round.
+        group: the leaves that are probed.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    seed: int
+    eps: float
+    directions: int = 1
+    noise: tuple[str, ...] = ("rademacher",)
+    group: str = "all"
+
+    def __post_init__(self) -> None:
+        if not (self.eps > 0 and math.isfinite(self.eps)):
+            raise ConfigError(f"estimator.eps must be a positive number, found {self.eps}")
+        if self.directions < 1:
+            raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
+        if not self.noise:
+            raise ConfigError("estimator.noise must name at least one law")
+
+    def term(self, step: int, k: int, weight: float) -> Term:
+        """Direction k of a step, times ``weight``."""
+        return Term(direction_seed(self.seed, step, k), weight, self.noise[k % len(self.noise)], self.group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,8 @@ MUTANTS = {
     ),
     "probe and step from other seeds": (
         "estimators/two_point.py",
-        "terms = tuple(self._term(step, k, d",
-        "terms = tuple(self._term(step, k + 1, d",
+        "terms = tuple(self.term(step, k, d",
+        "terms = tuple(self.term(step, k + 1, d",
         "contract/test_estimators.py",
     ),
     "journal seals nothing": (
