@@ -5,18 +5,20 @@ antithetic pairs at the trial's ε. From them
 
     noise   = rms of the losses' change under the tiny displacement
     d_k     = (L₊ − L₋) / 2ε              slopes
-    h_k     = (L₊ + L₋ − 2L₀) / ε²        curvature along z_k; its mean is the trace of the Hessian
+    h_k     = (L₊ + L₋ − 2L₀) / ε²        curvature along z_k; its mean is E[z·Hz], the trace the noise sees
 
 ε is the first of the trials whose loss differences stand ``SIGNAL`` times above the noise and whose trace is
-positive beyond doubt. Along one random direction the loss falls fastest by a step of 1/tr(H); a population of N
-on one batch bears N such steps at once, and ``newton`` says how much of that is dared. Where no trial shows a
-trace the step falls back on its length: ``LENGTH`` of every coordinate for each direction.
+positive beyond doubt, else the first with signal enough, else the one with most. Along one random direction the loss
+falls fastest by a step of 1/E[z·Hz]; a population of N on one batch bears N such steps at once, and ``newton`` says
+how much of that is dared. Where the trace is in doubt the step falls back on its length: ``LENGTH`` leaf units for a
+direction of typical slope; where it is tiny, ``LONGEST`` bounds it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 
 from forq.core import HERE, Method, Move, RunError, Term, direction_seed
 
@@ -24,6 +26,7 @@ EPS = (1e-2, 3e-2, 1e-1)
 TINY = 1e-6
 SIGNAL = 30.0
 LENGTH = 5e-3
+LONGEST = 0.1
 PAIRS = 8
 CLIP = 5.0
 SHARE = 0.05
@@ -53,7 +56,7 @@ def calibrate(
 
     Args:
         directions: N of the estimator, whose mean of N slopes the step multiplies.
-        forwards: of the whole run; at most a twentieth of them (three at the least) go into this.
+        forwards: of the whole run; at most a twentieth of them (five at the least) go into this.
         newton: share of the greediest stable step that is taken, 0 … 1.
         eps: a radius the user insists on; otherwise the trials choose.
 
@@ -61,40 +64,61 @@ def calibrate(
         RunError: the losses are not finite, or no displacement changes them.
     """
     pairs, count = trials(forwards)
-    radii = EPS[:count] if eps is None else (eps,)
-    for number, radius in enumerate(radii):
-        signs = [Term(direction_seed(seed, number, k), radius, noise[k % len(noise)]) for k in range(pairs)]
-        tiny = [Move((Term(direction_seed(seed, number, k), side * TINY),)) for k in (0,) for side in (1.0, -1.0)]
-        around = [Move((term,)).scaled(side) for term in signs for side in (1.0, -1.0)]
-        here, *losses = yield (HERE, *tiny, *around)
-        found = _read(here, losses[:2], losses[2:], radius)
-        if found["signal"] >= SIGNAL and found["trace"] > 2.0 * found["trace_error"]:
-            break
-    if not math.isfinite(found["slope"]):
+    tried: list[_Trial] = []
+    for number, radius in enumerate(EPS[:count] if eps is None else (eps,)):
+        tiny = Move((Term(direction_seed(seed, number, 0), TINY),))
+        pair = [
+            Move((Term(direction_seed(seed, number, k), side * radius, noise[k % len(noise)]),))
+            for k in range(pairs)
+            for side in (1.0, -1.0)
+        ]
+        here, up, down, *around = yield (HERE, tiny, tiny.scaled(-1.0), *pair)
+        trial = _read(here, (up, down), around, radius)
+        if trial is not None:
+            tried.append(trial)
+            if trial.signal >= SIGNAL and trial.sure:
+                break
+    if not tried:
         raise RunError(f"the loss is not finite around the starting point (at the point itself: {here})")
-    if found["slope"] == 0.0:
+    # max() gives the first of equals: the smallest radius that is good enough, or the clearest if none is.
+    best = max(tried, key=lambda one: (one.signal >= SIGNAL and one.sure, min(one.signal, SIGNAL)))
+    if best.slope == 0.0:
         raise RunError("no displacement changes the loss: what moves has no part in it, or estimator.eps is too small")
-    sure = found["trace"] > 2.0 * found["trace_error"]
-    each = newton / found["trace"] if sure else LENGTH / found["slope"]
-    lr, clip = each * directions, CLIP * found["slope"]
-    return finish(radius, lr, clip, number + 1, {**found, "eps": radius, "lr": lr, "clip": clip})
+    each = min(newton / best.trace if best.sure else LENGTH / best.slope, LONGEST / best.slope)
+    lr, clip = each * directions, CLIP * best.slope
+    found = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
+    return finish(best.eps, lr, clip, number + 1, {**found, "eps": best.eps, "lr": lr, "clip": clip})
 
 
-def _read(here: float, tiny: Sequence[float], around: Sequence[float], eps: float) -> dict[str, float]:
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    eps: float
+    slope: float
+    noise: float
+    trace: float
+    trace_error: float
+
+    @property
+    def signal(self) -> float:
+        return 2.0 * self.eps * self.slope / self.noise
+
+    @property
+    def sure(self) -> bool:
+        return self.trace > 2.0 * self.trace_error
+
+
+def _read(here: float, tiny: Sequence[float], around: Sequence[float], eps: float) -> _Trial | None:
+    """What a trial's losses say; ``None`` where no pair is finite."""
     pairs = [(a, b) for a, b in zip(around[0::2], around[1::2], strict=True) if math.isfinite(a) and math.isfinite(b)]
     if not pairs or not math.isfinite(here):
-        return dict.fromkeys(("slope", "noise", "signal", "trace", "trace_error"), math.nan)
+        return None
     slope = math.sqrt(sum(((a - b) / (2.0 * eps)) ** 2 for a, b in pairs) / len(pairs))
     bends = [(a + b - 2.0 * here) / eps**2 for a, b in pairs]
     trace = sum(bends) / len(bends)
-    # With one pair nothing tells the trace's own error; it is believed as far as it goes.
     spread = sum((h - trace) ** 2 for h in bends) / max(1, len(bends) - 1)
-    # A loss that the tiny step leaves unchanged still has float32's own last bit.
-    noise = max(math.sqrt(sum((x - here) ** 2 for x in tiny) / len(tiny)), abs(here) * 2.0**-24)
-    return {
-        "slope": slope,
-        "noise": noise,
-        "signal": 2.0 * eps * slope / noise,
-        "trace": trace,
-        "trace_error": math.sqrt(spread / len(bends)),
-    }
+    # One pair cannot tell the trace's own error: it is then taken to be the trace itself, which is doubt enough.
+    error = math.sqrt(spread / len(bends)) if len(bends) > 1 else abs(trace)
+    # A loss that the tiny displacement leaves as it was still has its own last bit.
+    rounding = [abs(x - here) for x in tiny if math.isfinite(x)]
+    noise = max(math.sqrt(sum(x * x for x in rounding) / max(1, len(rounding))), abs(here) * 2.0**-24, 2.0**-149)
+    return _Trial(eps, slope, noise, trace, error)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from forq import registry
 from forq.core import ConfigError
-from forq.recipes import Frozen, Settings, recipe
+from forq.recipes import Frozen, Settings, checked, recipe
 
 Option = int | float | str | bool
 
@@ -86,11 +86,7 @@ def parse(tree: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
     """
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        said = {_where(problem): _say(problem) for problem in reversed(error.errors())}  # one complaint for a key
-        raise ConfigError("; ".join(reversed(said.values()))) from error
+    return checked(RunConfig, tree)
 
 
 def write(config: RunConfig, path: Path) -> None:
@@ -132,14 +128,3 @@ def _value(text: str) -> Option:
     except tomllib.TOMLDecodeError:
         return text
     return value if isinstance(value, int | float | str | bool) else text
-
-
-def _say(problem: Any) -> str:
-    return f"{_where(problem)}: {problem['msg'].lower()}, found {problem.get('input')!r}"
-
-
-def _where(problem: Any) -> str:
-    # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
-    return ".".join(
-        str(part) for part in problem["loc"] if part != "method" and "[" not in str(part) and "-" not in str(part)
-    )

@@ -8,6 +8,7 @@ line without its end, which a kill can leave, is dropped and written again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -141,7 +142,7 @@ class Writer:
             JournalError: the file exists.
         """
         try:
-            writer = cls(path.open("xb"), "")
+            writer = cls(_alone(path.open("xb"), path), "")
         except FileExistsError as error:
             raise JournalError(f"{path} exists: go on with --resume, or choose another folder") from error
         writer._put({"forq": VERSION, **header})
@@ -150,8 +151,15 @@ class Writer:
 
     @classmethod
     def extend(cls, journal: Journal) -> Writer:
-        """Go on with a journal that was read, cutting off its torn tail."""
-        file = journal.path.open("r+b")
+        """Go on with a journal that was read, cutting off its torn tail.
+
+        Raises:
+            JournalError: another process writes it, or did since it was read.
+        """
+        file = _alone(journal.path.open("r+b"), journal.path)
+        if journal.path.stat().st_size != journal.whole_bytes + journal.torn_bytes:
+            file.close()
+            raise JournalError(f"{journal.path} has grown since it was read: another forq writes this run")
         file.truncate(journal.whole_bytes)
         file.seek(journal.whole_bytes)
         return cls(file, journal.seal)
@@ -173,6 +181,16 @@ class Writer:
         self._seal = _seal(self._seal, text)
         self._file.write(f'{text[:-1]}{_SEAL}{self._seal}"}}\n'.encode())
         self._file.flush()
+
+
+def _alone(file: IO[bytes], path: Path) -> IO[bytes]:
+    """Hold the file for this process; two writers would tear each other's lines apart."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise JournalError(f"{path}: another forq is writing this run; wait for it, or stop it") from error
+    return file
 
 
 def _seal(previous: str, text: str) -> str:

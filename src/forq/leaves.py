@@ -76,3 +76,26 @@ class LazyLeaf(Leaf, Protocol):
     @property
     def storage(self) -> Tensor:
         """The float tensor itself: it is its own master, and updates are written into it."""
+
+
+def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
+    """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
+
+    The unit is kept in the file's dtype, where it is exact and half the size. Coordinates keep their sign.
+    """
+    return Domain(unit=x.abs().to(leaf.dtype), floor=floor, keep_sign=True)
+
+
+def absolute(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
+    """One leaf unit is 1 whatever the coordinate's size, as the QZO paper probes; exact zeros do not move."""
+    zeros = x == 0
+    return Domain(unit=(~zeros).to(leaf.dtype) if bool(zeros.any()) else 1.0, floor=floor, keep_sign=True)
+
+
+def free(leaf: Leaf, x: Tensor) -> Domain:
+    """No bounds and unit 1: float weights, as MeZO moves them."""
+    return Domain()
+
+
+DOMAINS = {"relative": relative, "absolute": absolute, "free": free}
+"""What a unit's name means."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from forq import engine
 from forq.core import Method, State
 from forq.oracles.local import Local
-from forq.recipes import plan, recipe
+from forq.recipes import plan, recipe, settings
 from forq.spaces import Space
+
+# A loop of one's own does not say how long it is: it is calibrated as a run of this many steps.
+_LIKE_STEPS = 1000
 
 
 class QZO:
@@ -39,16 +43,15 @@ class QZO:
         seed: int = 0,
         name: str = "qzo",
     ) -> None:
-        settings = recipe(name).settings
-        probe = {key: value for key, value in (("eps", eps), ("directions", directions)) if value is not None}
-        rule = {key: value for key, value in (("lr", lr), ("clip", clip)) if value is not None}
+        tree = recipe(name).settings.model_dump()
+        given: dict[str, dict[str, Any]] = {
+            "estimator": {"eps": eps, "directions": directions},
+            "rule": {"lr": lr, "clip": clip, "decay": "none"},
+        }
+        for part, values in given.items():
+            tree[part].update({key: value for key, value in values.items() if value is not None})
         self.space = space
-        self.settings = settings.model_copy(
-            update={
-                "estimator": settings.estimator.model_copy(update=probe),
-                "rule": settings.rule.model_copy(update={**rule, "decay": "none"}),
-            }
-        )
+        self.settings = settings(tree)
         self._seed = seed
         self._method: Method | None = None
         self._states: tuple[State, ...] = ()
@@ -66,7 +69,7 @@ class QZO:
         """
         oracle = Local(self.space, lambda number: None, lambda batch: closure())
         if self._method is None:
-            calibration = engine.calibrate(oracle, plan(self.settings, seed=self._seed, steps=1))
+            calibration = engine.calibrate(oracle, plan(self.settings, seed=self._seed, steps=_LIKE_STEPS))
             try:
                 while True:
                     next(calibration)

@@ -14,6 +14,7 @@ from forq import engine, journal, spaces
 from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
+from forq.leaves import DOMAINS
 from forq.oracles.tape import Tape
 from forq.recipes import Settings, plan
 from forq.spaces import Space
@@ -152,7 +153,7 @@ def _space(past: Journal, ckpt: Checkpoint) -> Space:
     missing = [leaf.name for leaf in leaves if leaf.name not in ckpt.info]
     if missing:
         raise FormatError(f"{ckpt.path}: the journal moves {missing[0]!r}, which is not there")
-    return Space(leaves, spaces.DOMAINS[header["config"]["method"]["unit"]])
+    return Space(leaves, DOMAINS[header["config"]["method"]["unit"]])
 
 
 def _saved(past: Journal) -> Line | None:

@@ -6,7 +6,8 @@ Law of arithmetic, version 1. For every coordinate, in float32 and in this order
     p  = fl(unit · link(s))
     x′ = fl(x + p), then held inside the domain (updates always; probes only on a grid)
 
-Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable.
+Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable. What a file
+stores is the master rounded to its dtype, see :func:`stored`; that is part of the law too.
 """
 
 from __future__ import annotations
@@ -23,37 +24,16 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
-from forq.leaves import Domain, LazyLeaf, Leaf
+from forq.leaves import Domain, LazyLeaf, Leaf, relative
 from forq.noise import Bits, law, leaf_id
 
 LAW = 1
 
 # Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size.
 _CHUNK = 1 << 16
-_LINK_STREAM = 1
-_EXPORT_STREAM = 2
-
-
-def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
-    """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
-
-    The unit is kept in the file's dtype, where it is exact and half the size. Coordinates keep their sign.
-    """
-    return Domain(unit=x.abs().to(leaf.dtype), floor=floor, keep_sign=True)
-
-
-def absolute(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
-    """One leaf unit is 1 whatever the coordinate's size, as the QZO paper probes; signs are kept."""
-    return Domain(unit=1.0, floor=floor, keep_sign=True)
-
-
-def free(leaf: Leaf, x: Tensor) -> Domain:
-    """No bounds and unit 1: float weights, as MeZO moves them."""
-    return Domain()
-
-
-DOMAINS = {"relative": relative, "absolute": absolute, "free": free}
-"""What a unit's name means."""
+# Streams of a leaf's bits that no noise law can ask for.
+_LINK_STREAM = 1 << 32
+_EXPORT_STREAM = 2 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +92,11 @@ class Space:
         return tuple(sorted({one.leaf.group for one in self._held}))
 
     def table(self) -> list[list[str | int]]:
-        """What a journal must know of the leaves to rebuild them from files: name, group, output axis."""
-        return [[one.leaf.name, one.leaf.group, one.leaf.out_axis] for one in self._held]
+        """What rebuilding the leaves from files takes: name, group, output axis, dtype of the master."""
+        return [
+            [one.leaf.name, one.leaf.group, one.leaf.out_axis, str(one.master.dtype).removeprefix("torch.")]
+            for one in self._held
+        ]
 
     @contextmanager
     def displaced(self, move: Move) -> Iterator[None]:
@@ -136,12 +119,7 @@ class Space:
                     one.leaf.write(away)
             yield
         finally:
-            for one in touched:
-                if one.lazy is not None:
-                    one.lazy.overlay = None
-                else:
-                    one.leaf.write(one.master)
-            self._away = False
+            self._return(touched)
 
     def apply(self, move: Move) -> Moved:
         """Move the masters, show them to the model, and say how many coordinates changed and were cut."""
@@ -158,9 +136,9 @@ class Space:
                 free = old + self._step(one, move, start, stop)
                 new = _hold(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
-                stored = new.to(flat.dtype)
-                changed += int(torch.count_nonzero(stored != here))
-                here.copy_(stored)
+                kept = new.to(flat.dtype)
+                changed += int(torch.count_nonzero(kept != here))
+                here.copy_(kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
         return Moved(changed, cut, self.size)
@@ -174,16 +152,16 @@ class Space:
         """Show the model the exported values inside the block, so that what is scored is what is saved."""
         if self._away:
             raise RunError("the space is displaced: leave the probe before scoring the export")
-        eager = [one for one in self._held if one.lazy is None]
         self._away = True
         try:
-            for one in eager:
-                one.leaf.write(stored(one.leaf, one.master).float())
+            for one in self._held:
+                if one.lazy is not None:
+                    one.lazy.overlay = partial(_show_stored, one.lazy)
+                else:
+                    one.leaf.write(stored(one.leaf, one.master).float())
             yield
         finally:
-            for one in eager:
-                one.leaf.write(one.master)
-            self._away = False
+            self._return(self._held)
 
     def masters(self) -> dict[str, Tensor]:
         """The coordinates themselves, by leaf name: what a snapshot keeps. Not copies."""
@@ -208,6 +186,14 @@ class Space:
     def digest(self) -> str:
         """Hash of names and masters in name order; equal digests mean equal bits."""
         return digest(self.masters())
+
+    def _return(self, away: Iterable[_Held]) -> None:
+        for one in away:
+            if one.lazy is not None:
+                one.lazy.overlay = None
+            else:
+                one.leaf.write(one.master)
+        self._away = False
 
     def _fill(self, one: _Held, move: Move, out: Tensor) -> None:
         flat, target = one.master.view(-1), out.view(-1)
@@ -240,12 +226,16 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
     vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
     the same file.
     """
-    if leaf.dtype != torch.bfloat16:
+    if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
         return x.to(leaf.dtype)
     draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
     low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
-    whole = x.detach().contiguous().view(torch.int32) + low
+    whole = x.detach().float().contiguous().view(torch.int32) + low
     return (whole & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def _show_stored(leaf: LazyLeaf, out: Tensor) -> None:
+    out.copy_(stored(leaf, leaf.storage))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -5,10 +5,11 @@ import torch
 
 from forq import engine, registry
 from forq.core import ConfigError, Method
+from forq.leaves import DOMAINS
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.recipes import plan, recipe
-from forq.spaces import DOMAINS, Space
+from forq.spaces import Space
 from tests.toys import Toy
 
 NAMES = registry.names("recipes")

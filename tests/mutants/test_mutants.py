@@ -21,12 +21,12 @@ MUTANTS = {
     ),
     "return by adding back": (
         "spaces.py",
-        "                else:\n                    one.leaf.write(one.master)\n"
-        "            self._away = False\n\n    def apply",
-        "                else:\n                    away = one.leaf.read()\n"
-        "                    self._fill(one, move.scaled(-1.0), away)\n"
-        "                    one.leaf.write(one.leaf.read() + (away - one.master))\n"
-        "            self._away = False\n\n    def apply",
+        "            self._return(touched)\n",
+        "            for one in touched:\n"
+        "                away = torch.empty_like(one.master)\n"
+        "                self._fill(one, move.scaled(-1.0), away)\n"
+        "                one.leaf.write(one.leaf.read() + (away - one.master))\n"
+        "            self._away = False\n",
         "unit/test_spaces.py",
     ),
     "clip one side": (

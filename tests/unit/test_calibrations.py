@@ -72,6 +72,21 @@ def test_without_a_sure_trace_the_step_is_a_length():
     assert lr == pytest.approx(8 * calibrations.LENGTH / found["slope"])
 
 
+def test_doubt_ends_with_the_smallest_radius_that_was_clear_enough():
+    found, (eps, *_), _ = measure(bowl(curvature=-0.1))
+    assert eps == 1e-2 and found["signal"] > calibrations.SIGNAL
+    blows_up = bowl(curvature=-0.1)
+    found, (eps, *_), _ = measure(lambda x: math.inf if abs(x).max() > 0.05 else blows_up(x))
+    assert eps == 1e-2
+
+
+def test_one_pair_is_not_trusted_with_the_trace_and_no_step_is_longer_than_a_tenth():
+    found, (_, lr, *_), used = measure(bowl(curvature=1e-6), forwards=50)
+    assert used == 5 and lr == pytest.approx(8 * calibrations.LENGTH / found["slope"])
+    found, (_, lr, *_), _ = measure(bowl(curvature=1e-3, slope=1.0))
+    assert lr == pytest.approx(8 * calibrations.LONGEST / found["slope"])
+
+
 @pytest.mark.parametrize("forwards", [60, 100, 300, 1000, 5000, 50_000])
 def test_it_spends_a_twentieth_at_most(forwards):
     pairs, count = trials(forwards)
@@ -94,3 +109,5 @@ def test_one_bad_loss_is_survived_and_only_bad_ones_are_an_error():
         measure(lambda x: math.nan)
     with pytest.raises(RunError, match="no displacement changes the loss"):
         measure(lambda x: 1.0)
+    with pytest.raises(RunError, match="no displacement changes the loss"):
+        measure(lambda x: 0.0)

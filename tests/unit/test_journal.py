@@ -88,3 +88,17 @@ def test_a_journal_is_never_overwritten(tmp_path):
         Writer.create(tmp_path / "j", {})
     with pytest.raises(JournalError, match="cannot read"):
         journal.read(tmp_path / "absent")
+
+
+def test_two_writers_are_refused(tmp_path):
+    path = write(tmp_path / "j")
+    whole = path.read_bytes()
+    one = Writer.extend(journal.read(path))
+    with pytest.raises(JournalError, match="another forq"):
+        Writer.extend(journal.read(path))
+    stale = journal.read(path)
+    one.write(Line(3, "train", (1.0,)))
+    one.close()
+    with pytest.raises(JournalError, match="grown"):
+        Writer.extend(stale)
+    assert path.read_bytes().startswith(whole)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from forq.core import Move, Term, direction_seed
-from forq.spaces import Space, free
+from forq.leaves import free
+from forq.spaces import Space
 from tests.toys import Toy
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from forq import spaces
 from forq.core import HERE, ConfigError, JournalError, Move, RunError, Term, direction_seed
+from forq.leaves import Domain, free, relative
 from forq.noise import Bits, law, leaf_id
-from forq.spaces import Space, free, relative
+from forq.spaces import Space
 from tests.toys import Overlaid, Toy
 
 
@@ -84,7 +85,7 @@ def test_groups_keep_to_themselves():
     alone = Toy("a", scales.x.clone())
     both = (Term(direction_seed(0, 1), 0.1, group="scales"), Term(direction_seed(0, 2), 0.2, group="norms"))
     space.apply(Move(both))
-    Space([alone], lambda leaf, x: spaces.Domain(unit=some(1).half(), keep_sign=True)).apply(Move(both[:1]))
+    Space([alone], lambda leaf, x: Domain(unit=some(1).half(), keep_sign=True)).apply(Move(both[:1]))
     assert torch.equal(scales.x, alone.x)
 
 
@@ -116,7 +117,7 @@ def test_export_rounds_to_the_file_and_shows_what_is_saved():
 def test_masked_coordinates_never_move():
     leaf = Toy("a", some())
     mask = torch.arange(1000) % 3 == 0
-    space = Space([leaf], lambda leaf, x: spaces.Domain(unit=x * mask))
+    space = Space([leaf], lambda leaf, x: Domain(unit=x * mask))
     before = leaf.x.clone()
     moved = space.apply(Move((Term(direction_seed(0, 0), 0.1),)))
     assert torch.equal(leaf.x[~mask], before[~mask]) and moved.changed == int(mask.sum())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from forq.core import ConfigError
+from forq.leaves import DOMAINS
 from forq.models.leaves import trainable
-from forq.spaces import DOMAINS, Space
+from forq.spaces import Space
 
 
 def space(model: nn.Module, move: str = "scales", unit: str = "relative") -> Space:

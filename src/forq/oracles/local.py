@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
+
 from forq.core import Move
 from forq.spaces import Space
 
@@ -30,6 +32,6 @@ class Local(Generic[Batch]):
         batch = self.batch(step)
         losses = []
         for probe in probes:
-            with self.space.displaced(probe):
+            with self.space.displaced(probe), torch.no_grad():
                 losses.append(float(self.loss(batch)))
         return losses

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from forq import registry
 from forq.calibrations import calibrate
-from forq.core import Method, Rule
+from forq.core import ConfigError, Method, Rule
 from forq.engine import Plan
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
@@ -79,6 +79,31 @@ class Recipe:
     settings: Settings
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(kind: type[Model], tree: Mapping[str, Any]) -> Model:
+    """Plain values as settings.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        said = {_where(problem): _say(problem) for problem in reversed(error.errors())}  # one complaint for a key
+        raise ConfigError("; ".join(reversed(said.values()))) from error
+
+
+def settings(tree: Mapping[str, Any]) -> Settings:
+    """A method's settings from plain values, as a journal's header holds them.
+
+    Raises:
+        ConfigError: see :func:`checked`.
+    """
+    return checked(Settings, tree)
+
+
 def recipe(name: str) -> Recipe:
     """The recipe of that name (dashes and underscores are alike).
 
@@ -89,9 +114,9 @@ def recipe(name: str) -> Recipe:
     return found
 
 
-def plan(settings: Settings, *, seed: int, steps: int) -> Plan:
+def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``."""
-    probe, rule = settings.estimator, settings.rule
+    probe, rule = chosen.estimator, chosen.rule
     make = registry.get("estimators", probe.name).make
 
     def method(eps: float, lr: float, clip: float | None, first: int, found: Mapping[str, float] | None) -> Method:
@@ -108,6 +133,8 @@ def plan(settings: Settings, *, seed: int, steps: int) -> Plan:
 
     if probe.eps != "auto" and rule.lr != "auto" and rule.clip != "auto":
         return method(probe.eps, rule.lr, _or_none(rule.clip), 0, None)
+    if chosen.unit != "relative" and probe.eps == "auto":
+        raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {chosen.unit!r} give a number")
     forwards = make(seed=seed, eps=1.0, directions=probe.directions, noise=probe.noise).forwards
     return lambda: calibrate(
         seed=seed,
@@ -121,4 +148,14 @@ def plan(settings: Settings, *, seed: int, steps: int) -> Plan:
 
 
 def _or_none(clip: float | str) -> float | None:
-    return clip if isinstance(clip, float) else None
+    return None if isinstance(clip, str) else float(clip)
+
+
+def _say(problem: Any) -> str:
+    return f"{_where(problem)}: {problem['msg'].lower()}, found {problem.get('input')!r}"
+
+
+def _where(problem: Any) -> str:
+    # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
+    tried = ("[", "-")
+    return ".".join(str(part) for part in problem["loc"] if part != "method" and not any(c in str(part) for c in tried))
