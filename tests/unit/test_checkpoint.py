@@ -109,6 +109,8 @@ def test_float32_is_rounded_to_the_file_and_the_report_says_how_much(single: Pat
         (torch.zeros(64, dtype=torch.float16), "expected torch.bfloat16"),
         (torch.zeros(64, dtype=torch.int32), "expected torch.bfloat16"),
         (torch.full((64,), float("nan")), "finite"),
+        (torch.full((64,), float("nan"), dtype=torch.bfloat16), "finite"),
+        (torch.full((64,), float("inf"), dtype=torch.bfloat16), "finite"),
         (torch.full((64,), 3.4e38, dtype=torch.float64) * 2, "finite"),
     ],
 )

@@ -80,17 +80,18 @@ def _fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
     if tuple(tensor.shape) != info.shape:
         raise FormatError(f"{name}: expected shape {info.shape}, found {tuple(tensor.shape)}")
     given = tensor.detach().cpu()
-    if given.dtype == info.dtype:
-        return given, 0.0
-    if not (given.dtype in (torch.float32, torch.float64) and info.dtype.is_floating_point):
+    same = given.dtype == info.dtype
+    if not same and not (given.dtype in (torch.float32, torch.float64) and info.dtype.is_floating_point):
         raise FormatError(f"{name}: expected {info.dtype} as in the file, or float32; found {given.dtype}")
     stored = given.to(info.dtype)
-    if not torch.isfinite(stored.float()).all():
-        worst = given.abs().max().item()
+    if info.dtype.is_floating_point and not torch.isfinite(stored.float()).all():
+        worst = given.double().abs().max().item()
         raise FormatError(
             f"{name}: expected finite values that fit {info.dtype}, found a magnitude of {worst:g}; "
             "the run has diverged: lower the learning rate"
         )
+    if same:
+        return given, 0.0
     off = ((stored.double() - given.double()).abs() / given.double().abs()).nan_to_num_(nan=0.0)
     return stored, float(off.max()) if off.numel() else 0.0
 
