@@ -1,7 +1,7 @@
 """The values every part of forq speaks in: seeded directions, moves, estimates, and the tree of errors.
 
 A zeroth-order run decides nothing but scalars. A probe, a gradient estimate and an update are the same kind
-of value, a sum of seeded directions; only :mod:`forq.space` ever turns one into numbers. This module imports
+of value, a sum of seeded directions; only :mod:`forq.spaces` ever turns one into numbers. This module imports
 neither numpy nor torch.
 
     ForqError

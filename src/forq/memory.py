@@ -7,10 +7,14 @@ depend on batch and length, and methods with back-propagation keep those of ever
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
+from torch import nn
+
 from forq.formats.checkpoint import Checkpoint
-from forq.models.load import recognised
+from forq.models.leaves import group_of
+from forq.models.load import layout
 
 LORA_RANK = 16
 
@@ -34,7 +38,7 @@ class Summary:
         quantized: those of them that are stored as codes.
         file_bytes: bytes of all tensors.
         scales: continuous scales, the coordinates of QZO.
-        moves: what can move: coordinates by kind.
+        moves: what can move: coordinates by kind, as :func:`forq.models.leaves.trainable` finds them.
     """
 
     format: str
@@ -54,27 +58,25 @@ def summary(ckpt: Checkpoint) -> Summary:
     """Count a checkpoint's tensors; nothing is loaded.
 
     Raises:
-        FormatError: the quantized layers contradict their settings.
+        FormatError: forq cannot load it: see :func:`forq.models.load.layout`.
     """
-    form = recognised(ckpt)
-    specs = {} if form is None else form.layers(ckpt)
-    packed = {name for spec in specs.values() for name in spec.tensors}
-    floats = {name: math.prod(info.shape) for name, info in ckpt.info.items() if name not in packed}
-    biases = {spec.bias for spec in specs.values() if spec.bias is not None}
+    found = layout(ckpt)
+    form, specs = found.form, found.specs
+    sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
+    floats = {stored: _group(found.model, place) for place, stored in found.names.file_of.items()}
+    moves = Counter({"scales": sum(sizes[spec.scales] for spec in specs.values())})
+    for stored, group in floats.items():
+        moves[group] += sizes[stored]
     quantized = sum(spec.in_features * spec.out_features for spec in specs.values())
-    scales = sum(math.prod(ckpt.info[spec.scales].shape) for spec in specs.values())
-    parameters = quantized + sum(floats.values()) + sum(math.prod(ckpt.info[name].shape) for name in biases)
+    held_as_floats = sum(sizes[stored] for stored in floats)
+    parameters = quantized + held_as_floats
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
-    dense = max(
-        [spec.in_features * spec.out_features for spec in specs.values()]
-        + [size for name, size in floats.items() if len(ckpt.info[name].shape) == 2]
-    )
     matrices = [(spec.in_features, spec.out_features) for spec in specs.values()]
-    matrices = matrices or [tuple(info.shape) for info in ckpt.info.values() if len(info.shape) == 2]  # type: ignore[misc]
+    matrices = matrices or [info.shape for info in ckpt.info.values() if len(info.shape) == 2]
+    dense = max(rows * columns for rows, columns in matrices)
     lora = sum(LORA_RANK * (rows + columns) for rows, columns in matrices)
-    moves = {"scales": scales} if specs else {}
-    moves["norms"] = sum(size for name, size in floats.items() if len(ckpt.info[name].shape) == 1)
-    moves["dense"] = sum(size for name, size in floats.items() if len(ckpt.info[name].shape) > 1)
+    # As loaded: packed codes, and a zero point of one byte beside every scale.
+    codes = sum(spec.in_features * spec.out_features * spec.bits // 8 for spec in specs.values()) + moves["scales"]
     return Summary(
         format=form.__name__.rpartition(".")[2] if form else "float",
         model_type=str(ckpt.config.get("model_type", "unknown")),
@@ -84,8 +86,8 @@ def summary(ckpt: Checkpoint) -> Summary:
         parameters=parameters,
         quantized=quantized,
         file_bytes=file_bytes,
-        scales=scales,
-        moves={kind: count for kind, count in moves.items() if count},
+        scales=moves["scales"],
+        moves={kind: moves[kind] for kind in ("scales", "norms", "biases", "dense") if moves[kind]},
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
             Estimate("SGD", 4 * parameters, "16-bit weights and gradients"),
@@ -97,8 +99,14 @@ def summary(ckpt: Checkpoint) -> Summary:
             ),
             Estimate(
                 "forq",
-                file_bytes + 8 * scales + 4 * dense,
-                "this file, two fp32 copies of the scales, one dense layer in fp32",
+                codes + 8 * moves["scales"] + 4 * held_as_floats + 4 * dense,
+                "packed codes, two fp32 copies of the scales, all other tensors in fp32 (as a CPU holds them), "
+                "one dense layer in fp32",
             ),
         ),
     )
+
+
+def _group(model: nn.Module, place: str) -> str:
+    where, _, own = place.rpartition(".")
+    return group_of(model.get_submodule(where), own)

@@ -16,6 +16,7 @@ from forq.quant.linear import QuantLinear
 _KINDS = {
     "scales": {"scales"},
     "norms": {"norms"},
+    "biases": {"biases"},
     "dense": {"dense"},
     "all-float": {"dense", "norms", "biases"},
 }
@@ -26,8 +27,8 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
 
     Args:
         move: ``scales``: of the quantized layers. ``norms``: weights and biases of the norms.
-            ``dense``: float matrices (linear layers, embeddings). ``all-float``: dense, norms and biases,
-            everything MeZO moves.
+            ``biases``: of all other layers. ``dense``: float matrices (linear layers, embeddings).
+            ``all-float``: dense, norms and biases, everything MeZO moves.
 
     Raises:
         ConfigError: ``move`` is unknown, or the model holds nothing of that kind.
@@ -55,10 +56,11 @@ def _leaves(model: nn.Module) -> Iterator[Leaf]:
             if own == "weight" and isinstance(module, (DenseLinear, DenseEmbedding)):
                 continue
             stored = file_of[f"{name}.{own}"]
-            yield TensorLeaf(stored, _group(module, own), ckpt.info[stored].dtype, parameter)
+            yield TensorLeaf(stored, group_of(module, own), ckpt.info[stored].dtype, parameter)
 
 
-def _group(module: nn.Module, own: str) -> str:
+def group_of(module: nn.Module, own: str) -> str:
+    """The kind of a module's parameter ``own``, quantized weights aside."""
     if "Norm" in type(module).__name__:
         return "norms"
     # A matrix of another module, OPT's positions for example: small enough to be written in place.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 from forq import registry
-from forq.core import FormatError
+from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.models.families import family_of
@@ -19,6 +21,40 @@ from forq.models.skeleton import put, rebuild_computed, skeleton
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What a checkpoint describes, before a tensor of it is read.
+
+    Attributes:
+        form: the format of its quantized layers, or None where all is float.
+        specs: those layers, by module name.
+        model: the architecture, every tensor on the meta device.
+        names: which tensor fills which place.
+    """
+
+    form: ModuleType | None
+    specs: dict[str, LayerSpec]
+    model: nn.Module
+    names: FileNames
+
+
+def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
+    """Put a checkpoint's headers beside the model its configuration describes.
+
+    Raises:
+        FormatError: the checkpoint is of no known format or family, or holds a tensor too many or too few.
+    """
+    family = family_of(ckpt.config)
+    depth = ckpt.config.get("num_hidden_layers")
+    if isinstance(depth, int) and depth > len(ckpt.info):
+        # Building the skeleton of a damaged configuration must not take hours.
+        raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
+    form = recognised(ckpt)
+    specs: dict[str, LayerSpec] = {} if form is None else form.layers(ckpt)
+    model = skeleton(ckpt.config, dtype)
+    return Layout(form, specs, model, FileNames(ckpt, family, model, specs))
 
 
 def load(
@@ -32,31 +68,24 @@ def load(
 
     Args:
         source: a folder, a hub id, or a checkpoint already open.
-        device: ``auto`` is a GPU where there is one.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or ``cuda:N``.
         dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
 
     Raises:
         FormatError: the checkpoint is damaged, of no known format or family, or holds a tensor too many or
             too few.
+        ConfigError: the device is unknown, or not here.
     """
-    ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
-    family = family_of(ckpt.config)
-    depth = ckpt.config.get("num_hidden_layers")
-    if isinstance(depth, int) and depth > len(ckpt.info):
-        # Building the skeleton of a damaged configuration must not take hours.
-        raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
     place = _device(device)
+    ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     kind = dtype or _default_dtype(ckpt, place)
-    form = recognised(ckpt)
-    specs: dict[str, LayerSpec] = {} if form is None else form.layers(ckpt)
-
-    model = skeleton(ckpt.config, kind)
-    names = FileNames(ckpt, family, model, specs)
+    found = layout(ckpt, kind)
+    model, names = found.model, found.names
     scratch = Scratch()
-    if form is not None:
-        for spec in specs.values():
+    if found.form is not None:
+        for spec in found.specs.values():
             where = names.module_of(spec)
-            parts = form.read(ckpt, spec)
+            parts = found.form.read(ckpt, spec)
             put(model, where, _quant_linear(model.get_submodule(where), spec, parts, place, scratch))
     fill_floats(model, ckpt, names.file_of, place, kind, scratch)
     rebuild_computed(model, place)
@@ -112,22 +141,45 @@ def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.d
 
 
 def _device(wanted: str | torch.device) -> torch.device:
-    if wanted == "auto":
+    said = str(wanted)
+    if said == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    known = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", said)
+    if known is None:
+        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {said!r}")
+    if said != "cpu":
+        here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if here == 0:
+            raise ConfigError(f"--device: expected a GPU for {said!r}, found no GPU here; use --device cpu")
+        if int(known[1] or 0) >= here:
+            raise ConfigError(f"--device: expected cuda:0 … cuda:{here - 1}, the GPUs that are here, found {said!r}")
+    return torch.device(said)
 
 
 def _default_dtype(ckpt: Checkpoint, device: torch.device) -> torch.dtype:
     """float32 on a CPU; elsewhere what the configuration says the weights are in."""
+    said = ckpt.config.get("dtype") or ckpt.config.get("torch_dtype") or "float16"
+    kind = getattr(torch, said.removeprefix("torch."), None) if isinstance(said, str) else None
+    if not isinstance(kind, torch.dtype):
+        # transformers reads the same field for the tokenizer, and ends in an AttributeError of torch.
+        raise FormatError(f"config.json: expected a dtype of torch, found {said!r}")
     if device.type == "cpu":
         return torch.float32
-    said = ckpt.config.get("dtype") or ckpt.config.get("torch_dtype")
-    kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-    return kinds.get(str(said).removeprefix("torch."), torch.float16)
+    return kind if kind in (torch.float16, torch.bfloat16, torch.float32) else torch.float16
 
 
 def _generation_settings(model: nn.Module, ckpt: Checkpoint) -> None:
-    if (ckpt.path / "generation_config.json").is_file():
+    path = ckpt.path / "generation_config.json"
+    if path.is_file():
         from transformers import GenerationConfig
 
-        model.generation_config = GenerationConfig.from_dict(read_json(ckpt.path / "generation_config.json"))
+        try:
+            model.generation_config = GenerationConfig.from_dict(read_json(path))
+        except FormatError:
+            raise
+        except Exception as error:  # whatever a bad value ends in, somewhere inside transformers
+            raise FormatError(f"{path}: expected settings transformers can read, found {_short(error)}") from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

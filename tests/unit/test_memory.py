@@ -1,0 +1,52 @@
+"""What inspecting counts is what moves, and the memory it promises is what a loaded model holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from forq.core import ConfigError
+from forq.formats.checkpoint import Checkpoint
+from forq.memory import summary
+from forq.models.load import load
+from forq.models.quantize import quantize
+from forq.models.space import space
+from forq.quant.linear import QuantLinear
+from tests import tiny_checkpoints
+from tests.tiny_checkpoints import KINDS
+
+MOVES = ("scales", "norms", "biases", "dense")
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A float checkpoint and the same quantized."""
+    where = tmp_path_factory.mktemp(request.param)
+    source = tiny_checkpoints.folder(where / "float", request.param, torch.float16)
+    return source, quantize(source, where / "quantized", group_size=32).path
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_what_can_move_is_what_moves(both: tuple[Path, Path], quantized: bool) -> None:
+    model = load(both[quantized], device="cpu")
+    found = summary(Checkpoint.open(both[quantized])).moves
+    assert {"norms", "dense"} < set(found) if quantized else {"norms", "dense"} <= set(found)
+    for move in MOVES:
+        if move in found:
+            assert found[move] == space(model, move).size
+        else:
+            with pytest.raises(ConfigError, match="found none"):
+                space(model, move)
+
+
+def test_the_memory_of_forq_is_what_the_model_holds(both: tuple[Path, Path]) -> None:
+    model = load(both[1], device="cpu")
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    held = sum(tensor.nbytes for one in layers for tensor in (one.weight.codes, one.weight.zeros, one.scales))
+    held += sum(parameter.nbytes for parameter in model.parameters())
+    masters = sum(one.scales.nbytes for one in layers)
+    buffer = 4 * max(one.in_features * one.out_features for one in layers)
+    said = {row.method: row for row in summary(Checkpoint.open(both[1])).estimates}["forq"]
+    assert said.memory_bytes == held + masters + buffer and "fp32" in said.made_of
