@@ -26,7 +26,9 @@ class Scratch:
         flat = self._flat.get(key)
         if flat is None or flat.numel() < size:
             self._flat.pop(key, None)
-            flat = self._flat[key] = torch.empty(size, dtype=dtype, device=device)
+            # A tensor born in inference mode could not be written outside of it: a score, then model.generate().
+            with torch.inference_mode(False):
+                flat = self._flat[key] = torch.empty(size, dtype=dtype, device=device)
         return flat[:size].view(shape)
 
     @property
