@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from forq import config as configs
@@ -17,34 +18,59 @@ from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
 from forq.models.load import load
 from forq.runs import Run
-from forq.tasks import Task
+from forq.tasks import Task, Tokenizer
+
+_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 
 def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
     """Open a task's data with the tokenizer that lies beside the model's checkpoint.
 
     Raises:
-        ConfigError: no such task, or an option it does not know (the nearest is named).
+        ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
+            tokenizer.
         DataError: the data cannot be used.
     """
-    from transformers import AutoTokenizer
-
     lm: Any = model
     opener = registry.get("tasks", config.name).open
-    known = [p.name for p in inspect.signature(opener).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    known.remove("seed")
-    for option in config.options:
+    _check_options(config, opener)
+    task: Task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options)
+    return task
+
+
+def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
+    parameters = inspect.signature(opener).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
+    types = get_type_hints(opener)
+    for option, value in config.options.items():
         if option not in known:
             raise ConfigError(
                 f"task {config.name!r} has no option {option!r}{registry.nearest(option, known)}; known: "
                 f"{', '.join(known)}"
             )
+        wanted = types[option]
+        try:
+            TypeAdapter(wanted).validate_python(value, strict=True)
+        except ValidationError as error:
+            words = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            raise ConfigError(f"task.{option}: expected {words}, found {value!r}") from error
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    # Without these transformers makes an empty tokenizer, or fails in words about something else.
+    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise ConfigError(
+            f"{folder}: expected a tokenizer beside the model, found none of {', '.join(_TOKENIZER_FILES)}; "
+            "copy its files from where the model came from"
+        )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(lm.checkpoint.path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{lm.checkpoint.path}: no tokenizer that transformers can load: {error}") from error
-    task: Task = opener(Path(config.data), tokenizer, seed=seed, **config.options)
-    return task
+        found: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever a damaged file ends in, somewhere inside transformers
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{folder}: no tokenizer that transformers can load: {said}") from error
+    return found
 
 
 def settings(
