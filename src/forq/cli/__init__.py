@@ -47,10 +47,11 @@ def main() -> None:
         typer.echo("forq: stopped", err=True)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EFBIG):
+        writing = error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EFBIG)
+        if error.filename is None and not writing:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _die(f"{where}{error.strerror}; nothing that was already written is lost")
+        where = "" if error.filename is None else f"{error.filename}: "
+        _die(f"{where}{error.strerror}" + ("; nothing that was already written is lost" if writing else ""))
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -11,7 +11,33 @@ import typer
 from forq import registry
 from forq.core import ConfigError, DataError
 
-Checkpoint = Annotated[str, typer.Argument(help="A checkpoint: a local folder or a hub id.")]
+
+def path(text: str | Path) -> Path:
+    """A path a user typed, ``~`` being the home folder also where no shell has seen it (``--out=~/run``)."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody of that name: what then is not found is the path as typed
+        return Path(text)
+
+
+def source(text: str) -> str:
+    """A folder or a hub id, with the home folder in place of ``~``."""
+    return str(path(text)) if text.startswith("~") else text
+
+
+def free(out: Path, way_out: str) -> None:
+    """Refuse a folder to make that is there already and holds something.
+
+    Raises:
+        ConfigError: it does; the message ends in ``way_out``.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} is in the way: {way_out}")
+
+
+Checkpoint = Annotated[
+    str, typer.Argument(help="A checkpoint: a local folder or a hub id.", parser=source, metavar="CHECKPOINT")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`.")]
 Data = Annotated[str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")]
@@ -29,7 +55,7 @@ def data_path(data: str | None, task: str) -> str:
         raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
     home = os.environ.get("FORQ_DATA")
     wanted = task if data is None else data
-    places = ([] if data is None else [Path(wanted)]) + ([Path(home) / wanted] if home else [])
+    places = ([] if data is None else [path(wanted)]) + ([path(home) / wanted] if home else [])
     for place in places:
         if place.exists():
             return str(place.resolve())

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from forq.cli import _arguments as given
+
 STEPS = 400
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to make; new or empty.")] = Path("demo-run"),
+    out: Annotated[
+        Path, typer.Option(help="The folder to make; new or empty.", parser=given.path, metavar="PATH")
+    ] = Path("demo-run"),
     steps: Annotated[int, typer.Option(help="Training steps of nine forward passes.")] = STEPS,
 ) -> None:
     """Tune the shipped 4-bit model with forward passes only, and show before and after.
@@ -21,17 +25,17 @@ def demo(
     """
     from forq.cli import _plot, _screen, _tuning
     from forq.config import TaskConfig
-    from forq.core import ConfigError
     from forq.demo import CHECKPOINT
     from forq.demo.corpus import upper_docs
     from forq.models.load import load
     from forq.train import open_task, settings
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is in the way: choose another folder with --out")
+    given.free(out, "choose another --out")
+    # The texts first: where there are none, no folder is left that would be in the way of the next try.
+    texts = upper_docs(400_000)
     data = out / "data"
     data.mkdir(parents=True)
-    for name, text in zip(("train", "validation", "test"), upper_docs(400_000), strict=True):
+    for name, text in zip(("train", "validation", "test"), texts, strict=True):
         (data / f"{name}.txt").write_text(text, encoding="utf-8")
     task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 96})
     config = settings("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)

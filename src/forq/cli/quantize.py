@@ -11,8 +11,11 @@ from forq.cli import _arguments as given
 
 
 def quantize(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.", parser=given.source),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", parser=given.path)],
     bits: Annotated[int, typer.Option(help="Bits of a code; 4 for now.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
     asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
@@ -24,6 +27,8 @@ def quantize(
     from forq.cli import _screen
     from forq.models.quantize import quantize as make
 
+    if not overwrite:
+        given.free(out, "choose another OUT, or replace it with --overwrite")
     made = make(source, out, bits, group_size, not asym, checkpoint_format, overwrite=overwrite)
     if as_json:
         _screen.data({"path": str(made.path), "layers": made.layers, "relative_error": made.relative_error})

@@ -11,9 +11,13 @@ from forq.cli import _arguments as given
 
 
 def replay(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.")],
-    base: Annotated[str, typer.Option(help="The checkpoint the run began from.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; new.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.", parser=given.path)
+    ],
+    base: Annotated[
+        str, typer.Option(help="The checkpoint the run began from.", parser=given.source, metavar="CHECKPOINT")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write; new.", parser=given.path, metavar="PATH")],
     step: Annotated[
         int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")
     ] = None,
@@ -21,8 +25,13 @@ def replay(
 ) -> None:
     """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""
     from forq.cli import _screen
+    from forq.formats.checkpoint import Checkpoint
+    from forq.formats.checkpoint.replace import check_destination
     from forq.rebuild import replay as rebuild
 
+    # Said now, not after the whole run was replayed.
+    given.free(out, "choose another --out")
+    check_destination(Checkpoint.open(base).path, out, overwrite=True)
     done = rebuild(run, base, out, step=step)
     if as_json:
         _screen.data({"step": done, "path": str(out)})

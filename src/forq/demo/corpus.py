@@ -13,7 +13,7 @@ its path inside the library, so the same interpreter gives the same texts on any
 training text never takes a file from the held-out ones. Another Python version has other files and gives
 other text.
 
-Only the standard library is imported, and none of the modules that are read is executed.
+None of the modules that are read is executed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from forq.core import DataError
 
 SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
@@ -39,7 +41,7 @@ MAX_LINE_CHARS = 300
 _BUCKETS = 10  # files by tenths: one tenth for validation, one for the test, eight for training
 
 
-class CorpusError(RuntimeError):
+class CorpusError(DataError):
     """The standard library is not there as readable source, or holds less text than was asked for."""
 
 
