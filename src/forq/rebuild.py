@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +13,13 @@ from forq import engine, journal, spaces
 from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
-from forq.leaves import DOMAINS
+from forq.leaves import DOMAINS, Leaf
 from forq.oracles.tape import Tape
-from forq.recipes import Settings, plan
+from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
+
+_NEVER = 1 << 62
+"""The digests asked for are the journal's own; the engine need not add others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,27 @@ class Filed:
 
     def write(self, x: Tensor) -> None:
         """Does nothing."""
+
+
+class FiledLazy(Filed):
+    """A leaf that was its own master, in the dtype the model held it in."""
+
+    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, dtype: torch.dtype) -> None:
+        super().__init__(name, group, out_axis, base)
+        object.__setattr__(self, "overlay", None)
+        object.__setattr__(self, "storage", base.read(name).to(dtype))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The part of a journal's header that rebuilding needs, checked."""
+
+    base: str
+    leaves: tuple[tuple[str, str, int, torch.dtype], ...]
+    method: Settings
+    seed: int
+    steps: int
+    portable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +101,14 @@ def replay(run: Path | str, base: Path | str, out: Path | str, *, step: int | No
         ConfigError: the run has no such step.
     """
     past, ckpt = journal.read(_journal_of(run)), Checkpoint.open(base)
+    header = _header(past)
     saved = _saved(past)
     last = sum(line.kind == "train" for line in past.lines)
     wanted = step if step is not None else int(saved.notes["trained"]) if saved else last
     if not 0 <= wanted <= last:
         raise ConfigError(f"--step: the run has steps 0 … {last}, found {wanted}")
-    space = _space(past, ckpt)
-    for _ in _play(past, space, wanted):
+    space = _space(header, ckpt)
+    for _ in _play(past, header, space, wanted):
         pass
     tensors = space.exported()
     if saved and wanted == saved.notes["trained"] and spaces.digest(tensors) != saved.digest:
@@ -100,38 +124,35 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
         JournalError: a line does not match its seal, the base is another, or a digest is not rebuilt.
     """
     past = journal.read(_journal_of(run))
-    saved = _saved(past)
+    saved, header = _saved(past), _header(past)
     trained = sum(line.kind == "train" for line in past.lines)
     rebuilt = matches = None
     if base is not None:
         ckpt = Checkpoint.open(base)
-        space = _space(past, ckpt)
+        space = _space(header, ckpt)
         best: dict[str, Tensor] | None = None
-        for done in _play(past, space, trained):
+        for done in _play(past, header, space, trained):
             if saved and done == saved.notes["trained"]:
                 best = space.exported()
         rebuilt = True
         if saved and best is not None:
             if spaces.digest(best) != saved.digest:
                 raise JournalError("the rebuilt tensors are not those the run saved")
-            matches = _holds(Path(run) / "checkpoint", best)
+            matches = _holds(Path(run) / "checkpoint", ckpt, best)
     return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches)
 
 
-def _play(past: Journal, space: Space, steps: int) -> Iterator[int]:
+def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[int]:
     """Replay up to ``steps`` training steps; yield the number done, from 0, and hold every digest to account."""
     yield 0
     if steps == 0:
         return
-    config = past.header["config"]
-    method = Settings.model_validate(config["method"])
-    total = int(config["steps"])
-    lines = engine.run(space, Tape(past.lines), plan(method, seed=int(config["seed"]), steps=total), steps=total)
+    method = plan(header.method, seed=header.seed, steps=header.steps)
     done = 0
-    for line in lines:
+    for line in engine.run(space, Tape(past.lines), method, steps=header.steps, digest_every=_NEVER):
         held = past.lines[line.step].digest
         if held is not None and space.digest() != held:
-            why = "" if past.header["portable"] else "; its noise is not portable: replay it with the versions it names"
+            why = "" if header.portable else "; its noise is not portable: replay it with the versions it names"
             raise JournalError(f"step {line.step}: the masters rebuilt from this base are not the journal's{why}")
         if line.kind == "train":
             done += 1
@@ -140,20 +161,42 @@ def _play(past: Journal, space: Space, steps: int) -> Iterator[int]:
             return
 
 
-def _space(past: Journal, ckpt: Checkpoint) -> Space:
-    header = past.header
-    if header["law"] != spaces.LAW:
-        raise JournalError(f"the journal was written by law {header['law']}, this forq knows law {spaces.LAW}")
-    if header["base"] != ckpt.digest():
+def _header(past: Journal) -> Header:
+    """The header's fields.
+
+    Raises:
+        JournalError: another law, or a field that is missing or cannot be.
+    """
+    found = past.header
+    if found.get("law") != spaces.LAW:
         raise JournalError(
-            f"another base: the journal began from a checkpoint of digest {header['base']}, {ckpt.path} has "
+            f"{past.path}: expected a journal of law {spaces.LAW}, found law {found.get('law')!r}; "
+            "use the forq that wrote it"
+        )
+    try:
+        method = dict(found["method"])
+        seed, steps = int(method.pop("seed")), int(method.pop("steps"))
+        method.pop("recipe")
+        leaves = tuple((str(n), str(g), int(axis), getattr(torch, dtype)) for n, g, axis, dtype in found["leaves"])
+        return Header(str(found["base"]), leaves, settings(method), seed, steps, bool(found["portable"]))
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise JournalError(f"{past.path}: the header does not say what it must: {error}") from error
+
+
+def _space(header: Header, ckpt: Checkpoint) -> Space:
+    if header.base != ckpt.digest():
+        raise JournalError(
+            f"another base: the journal began from a checkpoint of digest {header.base}, {ckpt.path} has "
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
-    leaves = [Filed(str(name), str(group), int(axis), ckpt) for name, group, axis in header["leaves"]]
-    missing = [leaf.name for leaf in leaves if leaf.name not in ckpt.info]
-    if missing:
-        raise FormatError(f"{ckpt.path}: the journal moves {missing[0]!r}, which is not there")
-    return Space(leaves, DOMAINS[header["config"]["method"]["unit"]])
+    leaves: list[Leaf] = []
+    for name, group, axis, dtype in header.leaves:
+        if name not in ckpt.info:
+            raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
+        # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
+        lazy = group == "dense" and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
+        leaves.append(FiledLazy(name, group, axis, ckpt, dtype) if lazy else Filed(name, group, axis, ckpt))
+    return Space(leaves, DOMAINS[header.method.unit])
 
 
 def _saved(past: Journal) -> Line | None:
@@ -165,8 +208,11 @@ def _journal_of(run: Path | str) -> Path:
     return path / "journal.jsonl" if path.is_dir() else path
 
 
-def _holds(folder: Path, tensors: dict[str, Tensor]) -> bool | None:
+def _holds(folder: Path, base: Checkpoint, moved: dict[str, Tensor]) -> bool | None:
+    """Whether a checkpoint is the base with exactly these tensors moved; ``None`` if there is no folder."""
     if not folder.is_dir():
         return None
-    found: Any = Checkpoint.open(folder)
-    return all(name in found.info and torch.equal(found.read(name), tensor) for name, tensor in tensors.items())
+    found = Checkpoint.open(folder)
+    if set(found.info) != set(base.info):
+        return False
+    return all(torch.equal(found.read(name), moved[name] if name in moved else base.read(name)) for name in base.info)

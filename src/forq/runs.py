@@ -13,86 +13,92 @@ goes on. What it plays must rebuild the digests the journal holds.
 from __future__ import annotations
 
 import json
-import math
 import platform
+import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from forq import config as configs
 from forq import engine, journal, spaces
 from forq.config import RunConfig
-from forq.core import ConfigError, JournalError, RunError
-from forq.journal import Line
+from forq.core import ConfigError, JournalError
+from forq.journal import Journal, Line
 from forq.models.space import space as space_of
 from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.recipes import plan
+from forq.runfiles import Masters, Metrics, Scored, largest_rounding
 from forq.spaces import Space
-from forq.tasks import Score, Task
+from forq.tasks import Task
 
 DIGEST_EVERY = 100
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A score on the validation rows, taken of the weights as an export would hold them.
-
-    Attributes:
-        trained: training steps done before it.
-        forwards: forward passes spent on training and calibration before it.
-        best: no earlier score was better.
-    """
-
-    trained: int
-    forwards: int
-    score: Score
-    best: bool
+# What a resumed run must share with the journal, and what to do where it does not.
+_SHARED = {
+    "law": "use the forq that wrote it",
+    "base": "give the checkpoint the run was started from",
+    "start": "give the checkpoint the run was started from",
+    "task": "give the data the run was started with",
+    "method": "settings cannot change within a run: begin another",
+    "device": "resume on the same kind of device",
+    "dtype": "load the model in the same dtype",
+    "threads": "config.toml of the run says how many",
+    "leaves": "give the checkpoint the run was started from",
+}
 
 
 class Run:
     """A run's folder with the model and task it is about; :meth:`events` trains.
 
     Made by :meth:`begin` or :meth:`resume`.
+
+    Attributes:
+        first, best: the score before the first step, and the best so far.
+        rounding: largest relative change that the file's dtype made to a coordinate when the best was saved.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task, space: Space) -> None:
-        self.folder, self.config = folder, config
-        self.model, self.task, self.space = model, task, space
+    def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> None:
+        self.folder, self.config, self.model, self.task = folder, config, model, task
+        self.space: Space = space_of(model, config.method.move, config.method.unit)
+        # Built now, so that a setting that cannot be is refused before anything is written.
+        self._plan = plan(config.method, seed=config.seed, steps=config.steps)
         self.first: Scored | None = None
         self.best: Scored | None = None
         self.rounding: float | None = None
-        """Largest relative change that the file's dtype made to a coordinate when the best was saved."""
-        self._scores: dict[int, Scored] = {}
 
     @property
     def journal(self) -> Path:
         """Path of the journal."""
         return self.folder / "journal.jsonl"
 
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the tuned checkpoint, once the run is finished."""
+        return self.folder / "checkpoint"
+
     @classmethod
     def begin(cls, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> Run:
-        """Start a run in a new or empty folder.
+        """Start a run in a new or empty folder, or in one where a kill left no more than a beginning.
 
         Raises:
-            ConfigError: something is in the way, or nothing can move.
+            ConfigError: something is in the way, a setting cannot be, or nothing can move.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        lm: Any = model
+        run = cls(folder, config.model_copy(update={"device": lm.device.type}), model, task)
+        if folder.exists() and not _vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
-        space = space_of(model, config.method.move, config.method.unit)
-        run = cls(folder, config, model, task, space)
         header = run.header()
+        if (folder / "journal.jsonl").exists():
+            shutil.rmtree(folder)
         (folder / "state").mkdir(parents=True, exist_ok=True)
-        configs.write(config, folder / "config.toml")
+        configs.write(run.config, folder / "config.toml")
         journal.Writer.create(run.journal, header).close()
         return run
 
@@ -103,37 +109,36 @@ class Run:
         Raises:
             JournalError: base, data, law, threads, device or settings are not those of the journal.
         """
-        run = cls(folder, config, model, task, space_of(model, config.method.move, config.method.unit))
-        written, now = journal.read(run.journal).header, run.header()
-        for key in ("law", "base", "task", "config", "device", "dtype", "threads", "leaves", "start"):
-            # Through JSON, as the journal's side has been: tuples become lists, keys become text.
-            found = json.loads(json.dumps(now[key]))
-            if written.get(key) != found:
+        run = cls(folder, config, model, task)
+        # Through JSON, as the journal's side has been: tuples become lists, keys become text.
+        written, now = journal.read(run.journal).header, json.loads(json.dumps(run.header()))
+        for key, mend in _SHARED.items():
+            if written.get(key) != now[key]:
+                wanted, found = _difference(written.get(key), now[key])
                 raise JournalError(
-                    f"{folder}: cannot resume, {key!r} is not what the journal was written with: expected "
-                    f"{_short(written.get(key))}, found {_short(found)}"
+                    f"{folder}: cannot resume: its journal was written with {key} {wanted}, found {found}; {mend}"
                 )
         return run
 
     def header(self) -> dict[str, Any]:
         """What the journal's first line says: enough to refuse another base, law or setting."""
         model: Any = self.model
-        settings = self.config.model_dump()
-        # Where things lie on this machine does not belong to the fine-tune; what they hold is told by digests.
-        settings = {**settings, "checkpoint": Path(settings["checkpoint"]).name}
-        settings["task"] = {**settings["task"], "data": Path(settings["task"]["data"]).name}
+        config = self.config
         return {
             "law": spaces.LAW,
             "base": model.checkpoint.digest(),
             "start": self.space.digest(),
-            "config": settings,
+            "method": {"recipe": config.recipe, "seed": config.seed, "steps": config.steps}
+            | config.method.model_dump(),
             "task": dict(self.task.describe()),
             "leaves": self.space.table(),
-            "portable": all(law(noise).portable for noise in self.config.method.estimator.noise),
+            "portable": all(law(noise).portable for noise in config.method.estimator.noise),
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "kernel": "reference",
             "threads": torch.get_num_threads(),
+            # For people; bytes are told by the digests above, wherever they lie.
+            "names": {"checkpoint": Path(config.checkpoint).name, "data": Path(config.task.data).name},
             "versions": {name: version(name) for name in ("forq", "torch", "transformers", "numpy")}
             | {"python": platform.python_version()},
         }
@@ -142,48 +147,34 @@ class Run:
         """Train; yield every line and score, those of an earlier sitting again from the tape.
 
         Raises:
-            JournalError: the tape does not rebuild the digests it holds.
+            JournalError: the tape does not rebuild the digests it holds, or another process writes this run.
             RunError: the run cannot go on, see :func:`forq.engine.run`.
         """
         past = journal.read(self.journal)
-        held = self._restore(past.lines)
-        self._scores = self._past_scores(len(past.lines))
-        method = self.config.method
-        local = Local(self.space, self.task.batch, lambda batch: self.task.loss(self.model, batch))
-        lines = engine.run(
-            self.space,
-            Tape(past.lines, then=local),
-            plan(method, seed=self.config.seed, steps=self.config.steps),
-            steps=self.config.steps,
-            held=held,
-            digest_every=DIGEST_EVERY,
-        )
         writer = journal.Writer.extend(past)
-        metrics = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        metrics, held = self._pick_up(past)
+        local = Local(self.space, self.task.batch, lambda batch: self.task.loss(self.model, batch))
+        tape = Tape(past.lines, then=local)
+        steps, every = self.config.steps, self.config.eval_every
+        lines = engine.run(self.space, tape, self._plan, steps=steps, held=held, digest_every=DIGEST_EVERY)
         trained, forwards, began = 0, 0, time.perf_counter()
         try:
-            if held == 0 or 0 in self._scores:
-                yield from self._score(metrics, 0, 0)
+            yield self._score(metrics, 0, 0)
             for line in lines:
-                fresh = line.step >= len(past.lines)
                 forwards += len(line.losses)
                 trained += line.kind == "train"
-                if fresh:
+                if line.step >= len(past.lines):
                     writer.write(line)
-                    seconds = round(time.perf_counter() - began, 3)
-                    _say(metrics, {"step": line.step, "forwards": forwards, "seconds": seconds, **line.notes})
-                elif line.digest != past.lines[line.step].digest and line.digest is not None:
-                    raise JournalError(
-                        f"step {line.step}: the journal rebuilds digest {line.digest}, but holds "
-                        f"{past.lines[line.step].digest}; it was written by another law or edited"
-                    )
-                if fresh and line.digest is not None:
+                    metrics.step(line.step, forwards, time.perf_counter() - began, line.notes)
+                elif line.step >= held - 1:
+                    self._hold_to(past.lines[line.step])
+                if line.digest is not None and line.step >= len(past.lines):
                     writer.sync()
+                    metrics.sync()
                     self._snapshot("last", line.step + 1)
                 yield line
-                due = trained and (trained % self.config.eval_every == 0 or trained == self.config.steps)
-                if due and (trained in self._scores or line.step + 1 >= held):
-                    yield from self._score(metrics, trained, forwards)
+                if trained and (trained % every == 0 or trained == steps):
+                    yield self._score(metrics, trained, forwards)
         finally:
             writer.close()
             metrics.close()
@@ -194,111 +185,103 @@ class Run:
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.
         """
-        target = self.folder / "checkpoint" if folder is None else Path(folder)
+        target = self.checkpoint if folder is None else Path(folder)
         model: Any = self.model
-        model.checkpoint.save_patched(target, self._best()[0], overwrite=overwrite)
+        model.checkpoint.save_patched(target, self._best(), overwrite=overwrite)
         return target
 
     def finish(self) -> Path:
         """Save the best checkpoint into the run's folder, close the journal with it, and show it to the model."""
-        best, trained = self._best()
+        best = self._best()
         past = journal.read(self.journal)
         if past.lines[-1].kind != "saved":
-            notes = {"trained": float(trained)}
+            assert self.best is not None
+            notes = {"trained": float(self.best.trained)}
             writer = journal.Writer.extend(past)
             writer.write(Line(len(past.lines), "saved", (), notes=notes, digest=spaces.digest(best)))
             writer.sync()
             writer.close()
+        elif past.lines[-1].digest != spaces.digest(best):
+            raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
         self.space.restore({name: tensor.float() for name, tensor in best.items()})
         return self.save()
 
-    def _best(self) -> tuple[dict[str, Tensor], int]:
-        """The best masters rounded to the file's dtypes, and the training step they are of."""
-        best, trained = _load(self.folder / "state" / "best.safetensors")
-        if best is None:
-            raise ConfigError(f"{self.folder}: no checkpoint was scored yet; run longer")
-        rounded = {leaf.name: spaces.stored(leaf, best[leaf.name]) for leaf in self.space.leaves}
-        off = [((rounded[name].float() - x) / x).abs().nan_to_num().max() for name, x in best.items()]
-        self.rounding = float(torch.stack(off).max())
-        return rounded, trained
+    def _best(self) -> dict[str, Tensor]:
+        """The best masters, rounded to the file's dtypes."""
+        if self.best is None:
+            raise ConfigError(f"{self.folder}: no validation loss was finite, so there is no best to save")
+        best = Masters.load(self.folder / "state" / "best.safetensors")
+        if best is None or best.step != self.best.trained:
+            raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
+        rounded = {leaf.name: spaces.stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
+        self.rounding = largest_rounding(best.tensors, rounded)
+        return rounded
 
-    def _score(self, metrics: Any, trained: int, forwards: int) -> Iterator[Scored]:
-        if trained not in self._scores:
+    def _score(self, metrics: Metrics, trained: int, forwards: int) -> Scored:
+        scored = metrics.scores.get(trained)
+        if scored is None:
             with self.space.as_exported():
                 score = self.task.evaluate(self.model, "validation")
             best = score.better_than(self.best.score if self.best else None)
             if best:  # before the score is on record, so that the record never names a file that is not there
                 self._snapshot("best", trained)
-            body = {"trained": trained, "forwards": forwards, "best": best, "score": _plain(score)}
-            _say(metrics, body)
-            self._scores[trained] = Scored(trained, forwards, score, best)
-        scored = self._scores[trained]
+            scored = Scored(trained, forwards, score, best)
+            metrics.score(scored)
         self.first = self.first or scored
         if scored.best:
             self.best = scored
-        yield scored
+        return scored
 
     def _snapshot(self, name: str, step: int) -> None:
-        tensors = {key: value.cpu().contiguous() for key, value in self.space.masters().items()}
-        path = self.folder / "state" / f"{name}.safetensors"
-        new = path.with_suffix(".new")
-        try:
-            save_file(tensors, new, metadata={"step": str(step)})
-        except SafetensorError as error:  # a full disk, in this library's words
-            raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
-        new.replace(path)
+        Masters(self.space.masters(), step).save(self.folder / "state" / f"{name}.safetensors")
 
-    def _restore(self, lines: tuple[Line, ...]) -> int:
-        """Load the newest snapshot that the journal vouches for; how many lines it already holds."""
-        masters, step = _load(self.folder / "state" / "last.safetensors")
-        if masters is None or not 0 < step <= len(lines):
-            return 0
-        if spaces.digest(masters) != lines[step - 1].digest:
-            return 0
-        self.space.restore(masters)
-        return step
+    def _pick_up(self, past: Journal) -> tuple[Metrics, int]:
+        """Metrics cut to the journal, and how many lines the newest snapshot that can be trusted already holds.
 
-    def _past_scores(self, lines: int) -> dict[int, Scored]:
-        """Scores on record that the journal still reaches; the record is cut to them."""
+        A snapshot is trusted if the journal holds its digest and every score due before it is on record with the
+        best of them at hand; otherwise everything is played, and scored, anew.
+        """
         path = self.folder / "metrics.jsonl"
-        kept: list[str] = []
-        scores: dict[int, Scored] = {}
-        for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                body = json.loads(row)
-            except ValueError:
-                break  # a torn tail
-            if "score" in body:
-                scored = Scored(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
-                scores[scored.trained] = scored
-            elif body["step"] >= lines:
-                break
-            kept.append(row)
-        new = path.with_suffix(".new")
-        new.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
-        new.replace(path)
-        return scores
+        metrics = Metrics(path, len(past.lines))
+        best = max((one.trained for one in metrics.scores.values() if one.best), default=None)
+        kept = Masters.load(self.folder / "state" / "best.safetensors")
+        if best is not None and (kept is None or kept.step < best):
+            metrics.close()
+            metrics = Metrics(path, len(past.lines), keep_scores=False)
+        last = Masters.load(self.folder / "state" / "last.safetensors")
+        if last is None or not 0 < last.step <= len(past.lines):
+            return metrics, 0
+        trained = sum(line.kind == "train" for line in past.lines[: last.step])
+        due = range(0, trained, self.config.eval_every)
+        if spaces.digest(last.tensors) != past.lines[last.step - 1].digest or not set(due) <= set(metrics.scores):
+            return metrics, 0
+        self.space.restore(last.tensors)
+        return metrics, last.step
+
+    def _hold_to(self, written: Line) -> None:
+        if written.digest is not None and written.kind == "train" and self.space.digest() != written.digest:
+            raise JournalError(
+                f"{self.folder}: step {written.step} of the journal rebuilds other masters than it says; it was "
+                "edited, or its noise is not portable and the versions in its header are not these"
+            )
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor] | None, int]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            step = int((file.metadata() or {}).get("step", "0"))
-            return {name: file.get_tensor(name) for name in file.keys()}, step  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError):
-        return None, 0
+def _vacant(folder: Path) -> bool:
+    """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    path = folder / "journal.jsonl"
+    torn = path.is_file() and b"\n" not in path.read_bytes()
+    return not names or (names <= {"state", "config.toml", "journal.jsonl"} and (torn or not path.exists()))
 
 
-def _plain(score: Score) -> Mapping[str, Any]:
-    return {"loss": score.loss, "rows": score.rows, "accuracy": score.accuracy, "main": score.main}
-
-
-def _say(file: Any, body: Mapping[str, Any]) -> None:
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in body.items()}
-    file.write(json.dumps(finite) + "\n")
-    file.flush()
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 200 else text[:200] + " …"
+def _difference(written: object, now: object) -> tuple[str, str]:
+    """The first place where two values of one key differ, in words."""
+    if isinstance(written, dict) and isinstance(now, dict):
+        for key in [*written, *now]:
+            if written.get(key) != now.get(key):
+                wanted, found = _difference(written.get(key), now.get(key))
+                return f"{key} = {wanted}", f"{key} = {found}"
+    texts = [json.dumps(value) for value in (written, now)]
+    return texts[0][:120], texts[1][:120]

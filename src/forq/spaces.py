@@ -220,14 +220,14 @@ class Space:
 
 
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """Coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
+    """A copy of coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
 
     A step of a thousandth is an eighth of a bfloat16's last place: rounded to nearest most of a fine-tune would
     vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
     the same file.
     """
     if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
-        return x.to(leaf.dtype)
+        return x.detach().to(leaf.dtype, copy=True)
     draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
     low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
     whole = x.detach().float().contiguous().view(torch.int32) + low

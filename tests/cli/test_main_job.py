@@ -1,6 +1,7 @@
 """The main job as a user runs it: tune, see, kill, resume, replay, verify; and what bad input gets."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer
 
 import forq
 from forq import journal
+from forq.formats.checkpoint import Checkpoint
 from tests.cli.conftest import command, environment
 
 OPTIONS = ("--steps", 24, "--eval-every", 8, "--set", "task.max_length=32", "--set", "task.validation_rows=16")
@@ -77,6 +79,14 @@ def test_verify_says_yes_to_the_run_and_no_to_what_was_changed(run, base, tmp_pa
     edited.write_bytes((out / "journal.jsonl").read_bytes().replace(b'"t":9', b'"t":8', 1))
     refused = forq("verify", edited)
     assert refused.returncode == 1 and "line 11" in refused.stderr and "seal" in refused.stderr
+    touched = tmp_path / "run"
+    shutil.copytree(out, touched)
+    path = touched / "checkpoint" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    place = Checkpoint.open(path.parent).info["model.layers.0.mlp.up_proj.qweight"].start
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert "was changed after the run" in forq("verify", touched, "--base", base).stderr
     other = forq("verify", out, "--base", out / "checkpoint")
     assert other.returncode == 1 and "another base" in other.stderr
 
@@ -174,4 +184,4 @@ def test_bad_places_are_refused(run, base, text, tmp_path, forq):
     empty = forq("tune", base, "--task", "text", "--data", tmp_path / "empty.txt", "--out", tmp_path / "r")
     assert empty.returncode == 1 and "empty" in empty.stderr
     other = forq("tune", out / "checkpoint", "--out", out, "--resume")
-    assert other.returncode == 1 and "'base'" in other.stderr
+    assert other.returncode == 1 and "with base" in other.stderr

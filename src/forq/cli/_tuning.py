@@ -77,7 +77,7 @@ def watch(run: Run) -> None:
     """Drain a run's events into a progress bar on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from forq.runs import Scored
+    from forq.runfiles import Scored
 
     columns = (
         TextColumn("{task.description}"),

@@ -23,7 +23,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
     ] = None,
-    device: given.Device = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     as_json: given.Json = False,
 ) -> None:
@@ -35,7 +35,9 @@ def tune(
 
     if resume:
         wanted = {"--task": task, "--recipe": recipe, "--steps": steps, "--seed": seed, "--set": sets}
-        wanted["--eval-every"] = eval_every
+        wanted |= {"--eval-every": eval_every, "--device": device}
+        if not (out / "config.toml").exists():
+            raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
         config = configs.read(out / "config.toml")
         if given_now := [name for name, value in wanted.items() if value is not None]:
             raise ConfigError(f"--resume keeps the run's settings: leave out {', '.join(given_now)}")
@@ -54,6 +56,6 @@ def tune(
             checkpoint=checkpoint,
             task=configs.TaskConfig(name=task, data=given.data_path(data, task)),
             seed=0 if seed is None else seed,
-            device=device,
+            device=device or "auto",
         )
     _tuning.tune(config, out, resume=resume, as_json=as_json)

@@ -1,0 +1,133 @@
+"""What a run's folder holds beside its journal: masters to resume from, and metrics for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from forq.core import RunError
+from forq.tasks import Score
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score on the validation rows, taken of the weights as an export would hold them.
+
+    Attributes:
+        trained: training steps done before it.
+        forwards: forward passes spent on training and calibration before it.
+        best: no earlier score was better.
+    """
+
+    trained: int
+    forwards: int
+    score: Score
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Masters:
+    """A snapshot of the coordinates, and how many lines or training steps it holds."""
+
+    tensors: Mapping[str, Tensor]
+    step: int
+
+    @classmethod
+    def load(cls, path: Path) -> Masters | None:
+        """A snapshot, or ``None`` where there is no whole one; nothing is believed of it but its own bytes."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                step = int((file.metadata() or {}).get("step", "-1"))
+                return cls({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError):
+            return None
+
+    def save(self, path: Path) -> None:
+        """Write the snapshot whole or not at all.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        new = path.with_suffix(".new")
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}
+        try:
+            save_file(tensors, new, metadata={"step": str(self.step)})
+        except SafetensorError as error:  # a full disk, in this library's words
+            raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+class Metrics:
+    """metrics.jsonl: one row a step and one a score; cut back to what the journal reaches when it is opened.
+
+    Attributes:
+        scores: the scores on record, by training step.
+        seconds: working time of earlier sittings.
+    """
+
+    def __init__(self, path: Path, lines: int, *, keep_scores: bool = True) -> None:
+        self.scores: dict[int, Scored] = {}
+        self.seconds = 0.0
+        kept = []
+        for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                body = json.loads(row)
+            except ValueError:
+                break  # a torn tail
+            if "score" in body:
+                if not keep_scores:
+                    continue
+                scored = Scored(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
+                self.scores[scored.trained] = scored
+            elif body["step"] >= lines:
+                break
+            else:
+                self.seconds = body["seconds"]
+            kept.append(row)
+        new = path.with_suffix(".new")
+        new.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
+        new.replace(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def step(self, number: int, forwards: int, seconds: float, notes: Mapping[str, float]) -> None:
+        """Record a step."""
+        finite = {name: value if math.isfinite(value) else None for name, value in notes.items()}
+        self._put({**finite, "step": number, "forwards": forwards, "seconds": round(self.seconds + seconds, 3)})
+
+    def score(self, scored: Scored) -> None:
+        """Record a score."""
+        self.scores[scored.trained] = scored
+        self._put(asdict(scored))
+
+    def sync(self) -> None:
+        """Force what was written to the disk itself."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _put(self, body: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(body) + "\n")
+        self._file.flush()
+
+
+def largest_rounding(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -> float:
+    """Largest relative change rounding made to a coordinate; zeros, which stay zero, aside."""
+    worst = 0.0
+    for name, x in exact.items():
+        off = torch.where(x == 0, 0.0, ((rounded[name].float() - x.float()) / x.float()).abs())
+        worst = max(worst, float(off.max()))
+    return worst
