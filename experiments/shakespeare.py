@@ -30,8 +30,8 @@ LIMITS = ("--set", "task.validation_rows=64")
 
 # Steps that spend about 4,000 forwards: nine a step (and 19 to calibrate), or two.
 POPULATION, PAIRS = FORWARDS // 9 - 2, FORWARDS // 2
-MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
-PAPER_LRS = ("1e-6", "1e-5", "1e-4")
+MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3", "3e-3")
+PAPER_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
 CLIPS = ("off", "0.25", "0.5", "1", "2", "5")
 
 
@@ -173,13 +173,15 @@ def main() -> None:
         subprocess.run(words, check=True)
     target = ROOT / "results" / f"{names[args.what]}.jsonl"
     target.parent.mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    rows = [json.loads(row) for row in target.read_text().splitlines()] if target.exists() else []
+    done = {(row["method"], row["seed"]) for row in rows}  # a stopped experiment goes on where it was
     batches = [lambda: ddc_jobs(ckpt)]
     if args.what == "main":
         batches = [lambda: main_jobs(ckpt, floating), lambda: tuned_jobs(ckpt, floating, rows)]
-    with target.open("w", encoding="utf-8") as file, ThreadPoolExecutor(args.jobs) as pool:
+    with target.open("a", encoding="utf-8") as file, ThreadPoolExecutor(args.jobs) as pool:
         for batch in batches:
-            for row in pool.map(lambda job: run(job, args.data, args.work), batch()):
+            jobs = [job for job in batch() if (job["method"], job["seed"]) not in done]
+            for row in pool.map(lambda job: run(job, args.data, args.work), jobs):
                 rows.append(row)
                 file.write(json.dumps(row) + "\n")
                 file.flush()
