@@ -32,7 +32,7 @@ LIMITS = ("--set", "task.validation_rows=64")
 POPULATION, PAIRS = FORWARDS // 9 - 2, FORWARDS // 2
 MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 PAPER_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
-CLIPS = ("off", "0.25", "0.5", "1", "2", "5")
+CLIPS = ("off", "0.3", "1", "3")
 
 
 def tune(name: str, ckpt: Path, recipe: str, steps: int, seed: int, *sets: str) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""What documents say of the house is what the machine checks."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_floors_of_the_document_are_those_import_linter_holds() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    held = [{name.strip() for name in re.split(r"[|:]", layer)} for layer in reversed(settings["layers"])]
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    said = [{name.rstrip("/") for name in re.findall(r"`([^`]+)`", names)} for _, names in rows]
+    assert [int(number) for number, _ in rows] == list(range(len(rows)))
+    assert said == [floor for floor in held if floor != {"__main__"}]
