@@ -1,16 +1,18 @@
 """What a step costs beside its forwards, what a run holds in memory, and how fast a replay is.
 
-    python benchmarks/bench.py --small PATH [--demo PATH] [--out results/bench.json]
+    python benchmarks/bench.py --small PATH [--demo PATH] [--text FILE] [--out results/bench.json]
 
 Times are ratios of medians, measured in turn in one process (A B A B …), because absolute times on a shared machine
 mean little. Memory is the peak of a process of its own, less what it held after the imports. The model of about 100
-million parameters has random weights and is made on the way: its speed is real, its losses mean nothing.
+million parameters has random weights and is made on the way: its speed is real, its losses mean nothing. With --text,
+`forq tune` itself is run on that text with its default recipe, and what it took is reported beside the parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -23,12 +25,14 @@ from typing import Any
 
 import torch
 
-from forq import engine, noise
+from forq import engine, noise, rebuild
 from forq.core import Method
 from forq.engine import step
 from forq.estimators.one_sided import OneSided
 from forq.estimators.two_point import TwoPoint
+from forq.formats.checkpoint import Checkpoint
 from forq.losses import Batch, mean_nll
+from forq.memory import summary
 from forq.models.load import load
 from forq.models.quantize import quantize
 from forq.models.space import space
@@ -158,6 +162,73 @@ def memory(quantized: Path, rows: int, length: int) -> dict[str, Any]:
     }
 
 
+STEPS = 40
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def tuned(ckpt: Path, text: Path, out: Path) -> dict[str, Any]:
+    """What `forq tune` with the default recipe says of its run; scored at the beginning and the end only."""
+    words = [sys.executable, "-m", "forq", "tune", str(ckpt), "--task", "text", "--data", str(text), "--out", str(out)]
+    words += ["--recipe", "qzo", "--steps", str(STEPS), "--eval-every", str(STEPS), "--json", "--set"]
+    words += ["task.validation_rows=64", "--set", "task.test_rows=64"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD)
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, float]:
+    """Training ÷ replay of a real run of the default recipe, both for the stepping alone.
+
+    Training is the time between the first line and the last (the first waited for the first score). Replay is
+    `forq verify` with a base, less the same of a journal that holds no line: that one loads and digests the base.
+    """
+    run = where / "replayed"
+    tuned(ckpt, text, run)
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    clock = [row["seconds"] for row in rows if "step" in row]
+    whole, empty = where / "whole.jsonl", where / "empty.jsonl"
+    shutil.copyfile(run / "journal.jsonl", whole)
+    empty.write_bytes(whole.read_bytes().partition(b"\n")[0] + b"\n")
+    seconds = interleaved(
+        {"all": lambda: rebuild.verify(whole, ckpt), "load": lambda: rebuild.verify(empty, ckpt)}, rounds
+    )
+    training, replay = clock[-1] - clock[0], seconds["all"] - seconds["load"]
+    return {
+        "default recipe: steps, calibration included": len(clock),
+        "default recipe: training seconds": round(training, 3),
+        "default recipe: replay seconds": round(replay, 3),
+        "default recipe: training / replay": round(training / replay, 1),
+    }
+
+
+_IMPORTS = """
+import resource
+import forq.cli._tuning, forq.train, forq.runs, forq.tasks.text, forq.recipes.qzo, forq.formats.gptq, rich.progress
+import forq.estimators.one_sided, forq.noises.rows, forq.noises.rademacher
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.llama import modeling_llama
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def tune_memory(ckpt: Path, text: Path, where: Path) -> dict[str, Any]:
+    """Peak of a whole `forq tune` (scores, saving and both tests included) above its imports, beside the bound."""
+    words = [sys.executable, "-c", _IMPORTS]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD)
+    imports = int(done.stdout)
+    peak = tuned(ckpt, text, where / "measured")["peak_mb"]
+    found = summary(Checkpoint.open(ckpt))
+    packed, scales, floats = found.quantized // 2, 8 * found.scales, 4 * (found.parameters - found.quantized)
+    above, bound = (peak - imports) * 2**20, packed + scales + floats + 300e6
+    return {
+        "forq tune: peak_mb": round(peak * 2**20 / 1e6, 1),
+        "forq tune: imports_mb": round(imports * 2**20 / 1e6, 1),
+        "forq tune: peak_above_imports_mb": round(above / 1e6, 1),
+        "forq tune: bound_mb (packed + 8 scales + floats in fp32 + 300)": round(bound / 1e6, 1),
+        "forq tune: within": above <= bound,
+    }
+
+
 def random_llama(where: Path) -> tuple[Path, Path]:
     """About 100 million parameters with random weights, in floats and at 4 bits, group 128."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -190,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", type=Path, help="a float checkpoint, TinyStories-656K for example")
     parser.add_argument("--demo", type=Path, help="the shipped checkpoint")
+    parser.add_argument("--text", type=Path, help="a text to tune on, for the parts that run forq tune")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -200,8 +272,12 @@ def main() -> None:
         if args.small is not None:
             small = quantize(args.small, where / "small").path
             found["TinyStories-656K, group 64 (small real)"] = speed(small, args.small, 8, 128, args.rounds)
+            if args.text is not None:
+                found["TinyStories-656K, group 64 (small real)"] |= replay_speed(small, args.text, where, 5)
         if args.demo is not None:
             measured = {**speed(args.demo, None, 8, 128, args.rounds), **memory(args.demo, 8, 128)}
+            if args.text is not None:
+                measured |= tune_memory(args.demo, args.text, where)
             found["shipped demo model (small real)"] = measured
         floating, big = random_llama(where)
         found["random Llama, 104 M, group 128 (random weights)"] = speed(
