@@ -1,4 +1,4 @@
-"""Law 1 gives the bits it gave when it was named: noise, arithmetic, bounds, rounding of exports, calibration, rules."""
+"""Law 1 gives the bits it gave when it was named: noise, arithmetic, bounds, export rounding, calibration, rules."""
 
 import json
 
