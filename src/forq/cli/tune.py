@@ -12,7 +12,12 @@ from forq.cli import _arguments as given
 
 def tune(
     checkpoint: given.Checkpoint,
-    out: Annotated[Path, typer.Option(help="The run's folder: new, empty, or with --resume a stopped run's.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The run's folder: new, empty, or with --resume a stopped run's.", parser=given.path, metavar="PATH"
+        ),
+    ],
     task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
     data: given.Data = None,
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,

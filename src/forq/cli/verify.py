@@ -12,8 +12,15 @@ from forq.cli import _arguments as given
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.")],
-    base: Annotated[str | None, typer.Option(help="The checkpoint the run began from; rebuilds every digest.")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or its journal.jsonl alone.", parser=given.path)
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The checkpoint the run began from; rebuilds every digest.", parser=given.source, metavar="CHECKPOINT"
+        ),
+    ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Check every line of a journal, and with --base that it rebuilds every digest and the saved checkpoint."""

@@ -59,7 +59,7 @@ class Settings(Frozen):
     """All that tells one recipe from another.
 
     Attributes:
-        move: the kinds of leaves that move: ``scales``, ``norms``, ``dense``, ``all-float``.
+        move: the kinds of leaves that move: ``scales``, ``norms``, ``biases``, ``dense``, ``all-float``.
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
             bounds that keep signs, ``free`` without bounds.
     """
