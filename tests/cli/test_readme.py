@@ -1,0 +1,51 @@
+"""Every command the README shows exists with the options it shows, and its Python runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from forq.cli import app
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.S)
+LINES = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines() if line.startswith("forq ")]
+
+
+def test_there_is_something_to_check():
+    assert len(LINES) >= 5
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_has_the_options_it_is_shown_with(line):
+    _, name, *words = shlex.split(line, comments=True)
+    known = {option for parameter in get_command(app).commands[name].params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", TEXT, re.M))
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_python_runs(base, text, tmp_path, monkeypatch):
+    (code,) = [block for kind, block in BLOCKS if kind == "python"]
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('"path/to/gptq-model"', repr(str(base))).replace('"notes.txt"', repr(str(text)))
+    code = code.replace("steps=500", 'steps=3, sets=["task.max_length=32", "task.validation_rows=8"]')
+
+    def loss_of(model, batch):
+        return model(input_ids=batch, labels=batch).loss.item()
+
+    import torch
+
+    exec(code, {"batches": [torch.arange(1, 20)[None]], "loss_of": loss_of})
+    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
