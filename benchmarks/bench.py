@@ -118,11 +118,11 @@ def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds
 
 
 _MEMORY = """
-import json, resource, sys, torch, transformers
+import json, sys, torch, transformers
 import forq.runs, forq.models.load, forq.models.space, forq.losses
 torch.set_num_threads(1)
 from transformers.models.llama import modeling_llama
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from forq.memory import peak_bytes as peak
 imports = peak()
 from benchmarks.bench import batch
 from forq.models.load import load
@@ -202,12 +202,12 @@ def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, 
 
 
 _IMPORTS = """
-import resource
+from forq.memory import peak_bytes
 import forq.cli._tuning, forq.train, forq.runs, forq.tasks.text, forq.recipes.qzo, forq.formats.gptq, rich.progress
 import forq.estimators.one_sided, forq.noises.rows, forq.noises.rademacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.llama import modeling_llama
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak_bytes() // 1_000_000)
 """
 
 
@@ -219,10 +219,10 @@ def tune_memory(ckpt: Path, text: Path, where: Path) -> dict[str, Any]:
     peak = tuned(ckpt, text, where / "measured")["peak_mb"]
     found = summary(Checkpoint.open(ckpt))
     packed, scales, floats = found.quantized // 2, 8 * found.scales, 4 * (found.parameters - found.quantized)
-    above, bound = (peak - imports) * 2**20, packed + scales + floats + 300e6
+    above, bound = (peak - imports) * 1e6, packed + scales + floats + 300e6
     return {
-        "forq tune: peak_mb": round(peak * 2**20 / 1e6, 1),
-        "forq tune: imports_mb": round(imports * 2**20 / 1e6, 1),
+        "forq tune: peak_mb": peak,
+        "forq tune: imports_mb": imports,
         "forq tune: peak_above_imports_mb": round(above / 1e6, 1),
         "forq tune: bound_mb (packed + 8 scales + floats in fp32 + 300)": round(bound / 1e6, 1),
         "forq tune: within": above <= bound,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from forq.config import TaskConfig
+from forq.memory import peak_bytes
 from forq.models.load import load
 from forq.quant.kernels.reference import dequantise
 from forq.quant.linear import QuantLinear
@@ -109,7 +109,7 @@ def main() -> None:
                 "before": before,
                 "after": after,
                 "seconds": round(seconds, 1),
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "peak_mb": peak_bytes() // 1_000_000,
             }
         )
     )

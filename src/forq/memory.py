@@ -7,8 +7,11 @@ depend on batch and length, and methods with back-propagation keep those of ever
 from __future__ import annotations
 
 import math
+import resource
+import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -110,3 +113,17 @@ def summary(ckpt: Checkpoint) -> Summary:
 def _group(model: nn.Module, place: str) -> str:
     where, _, own = place.rpartition(".")
     return group_of(model.get_submodule(where), own)
+
+
+def peak_bytes() -> int:
+    """Most memory this process has held at one time.
+
+    Read from the kernel's own high-water mark where there is one: ``ru_maxrss`` of a child begins at what its
+    parent held when it forked.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        # Kilobytes on Linux, bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
     import torch
 
     from forq import journal
+    from forq.memory import peak_bytes
     from forq.models.load import load
     from forq.runs import Run
     from forq.train import open_task
@@ -55,7 +55,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
         "forwards": journal.read(out / "journal.jsonl").forwards,
         "rounding": rounding,
         "seconds": round(seconds, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_bytes() // 1_000_000,
         "checkpoint": str(saved),
         "journal": str(out / "journal.jsonl"),
     }
