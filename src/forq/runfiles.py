@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -124,10 +123,8 @@ class Metrics:
         self._file.flush()
 
 
-def largest_rounding(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -> float:
-    """Largest relative change rounding made to a coordinate; zeros, which stay zero, aside."""
-    worst = 0.0
-    for name, x in exact.items():
-        off = torch.where(x == 0, 0.0, ((rounded[name].float() - x.float()) / x.float()).abs())
-        worst = max(worst, float(off.max()))
-    return worst
+def rounding_error(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -> float:
+    """Norm of what rounding changed, as a share of the norm of all that was rounded."""
+    off = sum(float((rounded[name].double() - x.double()).square().sum()) for name, x in exact.items())
+    whole = sum(float(x.double().square().sum()) for x in exact.values())
+    return math.sqrt(off / whole) if whole else 0.0

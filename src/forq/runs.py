@@ -34,7 +34,7 @@ from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.recipes import plan
-from forq.runfiles import Masters, Metrics, Scored, largest_rounding
+from forq.runfiles import Masters, Metrics, Scored, rounding_error
 from forq.spaces import Space
 from forq.tasks import Task
 
@@ -61,7 +61,7 @@ class Run:
 
     Attributes:
         first, best: the score before the first step, and the best so far.
-        rounding: largest relative change that the file's dtype made to a coordinate when the best was saved.
+        rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
     """
 
     def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> None:
@@ -214,7 +214,7 @@ class Run:
         if best is None or best.step != self.best.trained:
             raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
         rounded = {leaf.name: spaces.stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self.rounding = largest_rounding(best.tensors, rounded)
+        self.rounding = rounding_error(best.tensors, rounded)
         return rounded
 
     def _score(self, metrics: Metrics, trained: int, forwards: int) -> Scored:

@@ -68,7 +68,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
             ["", "before", "after"],
             [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
         )
-        _screen.out.print(f"rounded to the file's dtype: at most {rounding:.1e} of a value", highlight=False)
+        _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
         _screen.out.print(f"checkpoint  {saved}\njournal     {result['journal']}", highlight=False, soft_wrap=True)
     return result
 

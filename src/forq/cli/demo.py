@@ -9,7 +9,7 @@ import typer
 
 from forq.cli import _arguments as given
 
-STEPS = 400
+STEPS = 300
 
 
 def demo(
@@ -21,7 +21,7 @@ def demo(
     """Tune the shipped 4-bit model with forward passes only, and show before and after.
 
     The model learned English prose; the task is the same prose in capitals, the docstrings of this Python.
-    Nothing is downloaded. About three minutes on two idle cores.
+    Nothing is downloaded. About four minutes on two cores.
     """
     from forq.cli import _plot, _screen, _tuning
     from forq.config import TaskConfig
