@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check mutants oracle bench results clean
+.PHONY: demo test check mutants oracle bench clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,8 +14,8 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(VENV)/.done           ## tune the shipped 4-bit model with forward passes only; before and after
-	$(ENV) $(BIN)/forq demo
+demo: $(VENV)/.done           ## ARGS='--out FOLDER' for a second one; tune the shipped 4-bit model with forward passes only; before and after
+	$(ENV) $(BIN)/forq demo $(ARGS)
 
 test: $(VENV)/.done           ## the fast suite
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not oracle and not mutants'
@@ -35,6 +35,10 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 
 oracle: $(VENV)/.done .venv-gptq/.done   ## the library GPTQ files belong to loads what we saved
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m oracle
+
+bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench --small $(FORQ_DATA)/tinystories-656k \
+	  --demo src/forq/demo/checkpoint --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench.json
 
 clean:
 	rm -rf $(VENV) .venv-gptq build dist

@@ -16,7 +16,7 @@ def _draw(bits: Bits, start: int, out: Float32) -> None:
     halves = bits.uniform32(2 * start, 2 * len(out)) >> 8  # 24 bits are exact in float32
     radius = (halves[1::2].astype(np.float32) + np.float32(1.0)) * np.float32(2.0**-24)  # in (0, 1]: no log of zero
     angle = halves[0::2].astype(np.float32) * np.float32(2.0 * np.pi * 2.0**-24)
-    # In float32 throughout: a quarter of the time of float64, and |z| ends at 5.8 instead of 6.7.
+    # In float32 throughout: several times faster than float64, and |z| ends at 5.8 instead of 6.7.
     np.log(radius, out=radius)
     np.sqrt(np.multiply(radius, np.float32(-2.0), out=radius), out=radius)
     np.multiply(radius, np.cos(angle, out=angle), out=out)
