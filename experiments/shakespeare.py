@@ -6,7 +6,8 @@
 Every row is one `forq tune` (or `experiments/backprop.py`) in a process of its own, its command beside its numbers.
 The learning rates of `mezo` and `qzo-paper` rows that name one were chosen by the validation loss of seed 0 and are
 reported on test; the back-propagation rows use one fixed rate each, 1e-2 (scales) and
-3e-3 (LoRA), and are not tuned.
+3e-3 (LoRA), and are not tuned. A recorded command runs from the repository's root with FORQ_DATA and WORK set to
+the two folders.
 """
 
 from __future__ import annotations
