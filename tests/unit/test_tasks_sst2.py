@@ -55,7 +55,7 @@ def test_the_loss_is_over_length_normalised_likelihoods(data, kind, vocabulary):
     score = task.evaluate(model, "test")
     assert score.rows == 7 and score.main == "accuracy" and score.higher_is_better
     assert score.loss == pytest.approx(total / 7, abs=1e-5)
-    assert score.accuracy == pytest.approx(right / 7)
+    assert score.metrics["accuracy"] == pytest.approx(right / 7)
 
 
 def test_a_long_sentence_loses_its_beginning(data):

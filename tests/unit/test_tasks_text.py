@@ -139,9 +139,9 @@ def test_a_sample_continues_the_test_text_and_is_the_same_each_time(tmp_path):
 
 def test_scores_are_compared_by_their_main_number():
     assert Score(loss=1.0, rows=1).better_than(Score(loss=2.0, rows=1))
-    good = Score(loss=2.0, rows=1, accuracy=0.9, main="accuracy")
-    assert good.better_than(Score(loss=1.0, rows=1, accuracy=0.8, main="accuracy"))
-    assert not good.better_than(Score(loss=1.0, rows=1, accuracy=0.9, main="accuracy"))
+    good = Score(loss=2.0, rows=1, metrics={"accuracy": 0.9}, main="accuracy")
+    assert good.better_than(Score(loss=1.0, rows=1, metrics={"accuracy": 0.8}, main="accuracy"))
+    assert not good.better_than(Score(loss=1.0, rows=1, metrics={"accuracy": 0.9}, main="accuracy"))
     nan = Score(loss=np.nan, rows=1)
     assert not nan.better_than(None) and Score(loss=9.0, rows=1).better_than(nan)
 

@@ -14,6 +14,8 @@ from rich.table import Table
 out = Console()
 err = Console(stderr=True)
 
+_SHARES = ("accuracy", "f1", "exact_match")
+
 
 def data(body: Any) -> None:
     """One JSON object on stdout."""
@@ -32,6 +34,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     out.print(made)
+
+
+def number(name: str, value: float) -> str:
+    """A loss or a metric of that name as people read it: shares as percentages."""
+    return f"{value:.1%}" if name in _SHARES else f"{value:.4f}"
 
 
 def size(count: float) -> str:

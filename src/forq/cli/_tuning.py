@@ -105,15 +105,16 @@ def watch(run: Run) -> None:
 
 
 def _main(score: Score) -> str:
-    return f"{score.accuracy:.1%}" if score.main == "accuracy" else f"{score.loss:.4f}"
+    return _screen.number(score.main, score.value)
 
 
 def _rows(name: str, before: Score, after: Score) -> list[list[str]]:
-    rows = [[f"{name}, loss", f"{before.loss:.4f}", f"{after.loss:.4f}"]]
-    if before.accuracy is not None and after.accuracy is not None:
-        rows.append([f"{name}, accuracy", f"{before.accuracy:.1%}", f"{after.accuracy:.1%}"])
-    return rows
+    then = after.numbers()
+    return [
+        [f"{name}, {key}", _screen.number(key, value), _screen.number(key, then[key])]
+        for key, value in before.numbers().items()
+    ]
 
 
 def _plain(score: Score) -> dict[str, Any]:
-    return {"loss": score.loss, "accuracy": score.accuracy, "rows": score.rows}
+    return {"rows": score.rows, **score.numbers()}

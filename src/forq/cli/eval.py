@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -34,7 +33,7 @@ def evaluate(
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     if as_json:
-        _screen.data({"checkpoint": checkpoint, "task": task, "split": split, **asdict(score)})
+        _screen.data({"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()})
     else:
-        accuracy = "" if score.accuracy is None else f", accuracy {score.accuracy:.1%}"
-        _screen.out.print(f"{task} {split}: loss {score.loss:.4f}{accuracy}, {score.rows} rows", highlight=False)
+        numbers = ", ".join(f"{name} {_screen.number(name, value)}" for name, value in score.numbers().items())
+        _screen.out.print(f"{task} {split}: {numbers}, {score.rows} rows", highlight=False)

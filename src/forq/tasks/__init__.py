@@ -7,7 +7,7 @@ tests run the laws below against it for every file of this package. Importing th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -25,33 +25,41 @@ class Score:
     Attributes:
         loss: mean over what the task averages (tokens or rows), in nats.
         rows: rows scored.
-        accuracy: share of rows answered rightly, 0 … 1; None where nothing is chosen.
-        main: the number a checkpoint is chosen by.
+        metrics: what else was measured, by name, higher is better (``accuracy``, ``f1``, ``reward``). Shares are 0 … 1.
+        main: what a checkpoint is chosen by: ``loss``, or the name of a metric.
     """
 
     loss: float
     rows: int
-    accuracy: float | None = None
-    main: Literal["loss", "accuracy"] = "loss"
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    main: str = "loss"
 
     @property
     def value(self) -> float:
         """The main number."""
-        return self.accuracy if self.main == "accuracy" and self.accuracy is not None else self.loss
+        return self.loss if self.main == "loss" else self.metrics[self.main]
 
     @property
     def higher_is_better(self) -> bool:
-        return self.main == "accuracy"
+        return self.main != "loss"
+
+    def numbers(self) -> dict[str, float]:
+        """Loss and metrics by name, as people and ``--json`` get them."""
+        return {"loss": self.loss, **self.metrics}
 
     def better_than(self, other: Score | None) -> bool:
         """Whether this score beats the other. The loss tells equal main numbers apart; NaN never wins."""
-        if self.loss != self.loss:
+        if self._broken:
             return False
-        if other is None or other.loss != other.loss:
+        if other is None or other._broken:
             return True
         if self.value == other.value:
             return self.loss < other.loss
         return (self.value > other.value) is self.higher_is_better
+
+    @property
+    def _broken(self) -> bool:
+        return self.loss != self.loss or self.value != self.value
 
 
 class Task(Protocol):

@@ -105,7 +105,7 @@ class Choice:
                 rows += len(nll)
         if rows == 0:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        return Score(loss=total / rows, rows=rows, accuracy=right / rows, main="accuracy")
+        return Score(total / rows, rows, {"accuracy": right / rows}, main="accuracy")
 
 
 def choice(
