@@ -7,8 +7,9 @@ antithetic pairs at the trial's ε. From them
     d_k     = (L₊ − L₋) / 2ε              slopes
     h_k     = (L₊ + L₋ − 2L₀) / ε²        curvature along z_k; its mean is E[z·Hz], the trace the noise sees
 
-ε is the first of the trials whose loss differences stand ``SIGNAL`` times above the noise and whose trace is
-positive beyond doubt, else the first with signal enough, else the one with most. Along one random direction the loss
+ε is the first of the trials whose loss differences stand ``SIGNAL`` times above the noise, of whose pairs ``LIVE``
+differ at all (an accuracy is the same for near points), and whose trace is positive beyond doubt; else the first with
+signal enough, else the one with most. Along one random direction the loss
 falls fastest by a step of 1/E[z·Hz]; a population of N on one batch bears N such steps at once, and ``newton`` says
 how much of that is dared. Where the trace is in doubt the step falls back on its length: ``LENGTH`` leaf units for a
 direction of typical slope; where it is tiny, ``LONGEST`` bounds it.
@@ -25,14 +26,45 @@ from forq.core import HERE, Method, Move, RunError, Term, direction_seed
 EPS = (1e-2, 3e-2, 1e-1)
 TINY = 1e-6
 SIGNAL = 30.0
+LIVE = 0.5
 LENGTH = 5e-3
 LONGEST = 0.1
 PAIRS = 8
 CLIP = 5.0
 SHARE = 0.05
 
-Finish = Callable[[float, float, float, int, Mapping[str, float]], Method]
-"""From (eps, lr, clip, first step, what was found) to the method."""
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One group of leaves whose numbers are to be found.
+
+    Attributes:
+        name: of the group, as terms name it.
+        noise: laws of its directions.
+        directions: of the group in one step, N: the step multiplies the mean of N slopes.
+        newton: share of the greediest stable step that is taken, 0 … 1.
+        eps: a radius the user insists on; otherwise the trials choose.
+    """
+
+    name: str
+    noise: Sequence[str]
+    directions: int
+    newton: float
+    eps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a calibration says of one group: radius, step and bound, and what they were concluded from."""
+
+    eps: float
+    lr: float
+    clip: float
+    notes: Mapping[str, float]
+
+
+Finish = Callable[[Mapping[str, Found], int], Method]
+"""From what was found by group, and the number of the first training step, to the method."""
 
 
 def trials(forwards: int) -> tuple[int, int]:
@@ -43,51 +75,58 @@ def trials(forwards: int) -> tuple[int, int]:
 
 
 def calibrate(
-    *,
-    seed: int,
-    noise: Sequence[str],
-    directions: int,
-    forwards: int,
-    newton: float,
-    eps: float | None,
-    finish: Finish,
+    *, seed: int, groups: Sequence[Wanted], forwards: int, finish: Finish
 ) -> Generator[tuple[Move, ...], Sequence[float], Method]:
-    """Measure, then return the method.
+    """Measure one group after the other, each alone, then return the method.
 
     Args:
-        directions: N of the estimator, whose mean of N slopes the step multiplies.
-        forwards: of the whole run; at most a twentieth of them (five at the least) go into this.
-        newton: share of the greediest stable step that is taken, 0 … 1.
-        eps: a radius the user insists on; otherwise the trials choose.
+        forwards: of the whole run; at most a twentieth of them (five a group at the least) go into this.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
     """
+    found: dict[str, Found] = {}
+    number = 0
+    for group in groups:
+        found[group.name], number = yield from _measure(group, seed, number, forwards // len(groups))
+    return finish(found, number)
+
+
+def _measure(
+    group: Wanted, seed: int, number: int, forwards: int
+) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
+    """The trials of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
     tried: list[_Trial] = []
-    for number, radius in enumerate(EPS[:count] if eps is None else (eps,)):
-        tiny = Move((Term(direction_seed(seed, number, 0), TINY),))
+    here = math.nan
+    for radius in EPS[:count] if group.eps is None else (group.eps,):
+        tiny = Move((Term(direction_seed(seed, number, 0), TINY, group=group.name),))
         pair = [
-            Move((Term(direction_seed(seed, number, k), side * radius, noise[k % len(noise)]),))
+            Move((Term(direction_seed(seed, number, k), side * radius, group.noise[k % len(group.noise)], group.name),))
             for k in range(pairs)
             for side in (1.0, -1.0)
         ]
         here, up, down, *around = yield (HERE, tiny, tiny.scaled(-1.0), *pair)
+        number += 1
         trial = _read(here, (up, down), around, radius)
         if trial is not None:
             tried.append(trial)
-            if trial.signal >= SIGNAL and trial.sure:
+            if trial.clear and trial.sure:
                 break
+    what = "" if group.name == "all" else f" along {group.name}"
     if not tried:
-        raise RunError(f"the loss is not finite around the starting point (at the point itself: {here})")
+        raise RunError(f"the loss is not finite around the starting point{what} (at the point itself: {here})")
     # max() gives the first of equals: the smallest radius that is good enough, or the clearest if none is.
-    best = max(tried, key=lambda one: (one.signal >= SIGNAL and one.sure, min(one.signal, SIGNAL)))
+    best = max(tried, key=lambda one: (one.clear and one.sure, one.live >= LIVE, min(one.signal, SIGNAL), one.live))
     if best.slope == 0.0:
-        raise RunError("no displacement changes the loss: what moves has no part in it, or estimator.eps is too small")
-    each = min(newton / best.trace if best.sure else LENGTH / best.slope, LONGEST / best.slope)
-    lr, clip = each * directions, CLIP * best.slope
-    found = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
-    return finish(best.eps, lr, clip, number + 1, {**found, "eps": best.eps, "lr": lr, "clip": clip})
+        raise RunError(
+            f"no displacement{what} changes the loss: what moves has no part in it, estimator.eps is too small, or an "
+            "objective of whole numbers has too few rows to show a change (task.batch_rows)"
+        )
+    each = min(group.newton / best.trace if best.sure else LENGTH / best.slope, LONGEST / best.slope)
+    lr, clip = each * group.directions, CLIP * best.slope
+    notes = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
+    return Found(best.eps, lr, clip, {**notes, "eps": best.eps, "lr": lr, "clip": clip}), number
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +136,15 @@ class _Trial:
     noise: float
     trace: float
     trace_error: float
+    live: float
 
     @property
     def signal(self) -> float:
         return 2.0 * self.eps * self.slope / self.noise
+
+    @property
+    def clear(self) -> bool:
+        return self.signal >= SIGNAL and self.live >= LIVE
 
     @property
     def sure(self) -> bool:
@@ -121,4 +165,5 @@ def _read(here: float, tiny: Sequence[float], around: Sequence[float], eps: floa
     # A loss that the tiny displacement leaves as it was still has its own last bit.
     rounding = [abs(x - here) for x in tiny if math.isfinite(x)]
     noise = max(math.sqrt(sum(x * x for x in rounding) / max(1, len(rounding))), abs(here) * 2.0**-24, 2.0**-149)
-    return _Trial(eps, slope, noise, trace, error)
+    live = sum(a != b for a, b in pairs) / len(pairs)
+    return _Trial(eps, slope, noise, trace, error, live)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from forq import registry
 from forq.core import ConfigError
-from forq.recipes import Frozen, Settings, checked, recipe
+from forq.leaves import GROUPS
+from forq.recipes import Frozen, GroupSettings, Settings, checked, recipe
 
 Option = int | float | str | bool
 
@@ -31,6 +32,7 @@ class RunConfig(Frozen):
     Attributes:
         steps: training steps, calibration not counted.
         eval_every: steps between two scores on the validation rows.
+        profile: file of factors for the units of single coordinates, see :mod:`forq.profiles`.
         threads: CPU threads of torch; results depend on it in the last bit, so a resumed run keeps it.
     """
 
@@ -42,6 +44,7 @@ class RunConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     eval_every: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
+    profile: str | None = None
     method: Settings
 
 
@@ -91,7 +94,7 @@ def parse(tree: Mapping[str, Any]) -> RunConfig:
 
 def write(config: RunConfig, path: Path) -> None:
     """Write config.toml."""
-    path.write_text(tomli_w.dumps(config.model_dump()), encoding="utf-8")
+    path.write_text(tomli_w.dumps(config.model_dump(exclude_none=True)), encoding="utf-8")
 
 
 def read(path: Path) -> RunConfig:
@@ -113,11 +116,16 @@ def _put(tree: dict[str, Any], key: str, value: Option) -> None:
         tree["task"] = task.model_copy(update={"options": {**task.options, rest: value}})
         return
     method = tree["method"]
-    known = [name for name, inner in method.items() if not isinstance(inner, dict)]
-    known += [f"{name}.{leaf}" for name, inner in method.items() if isinstance(inner, dict) for leaf in inner]
+    if head in GROUPS and rest in GroupSettings.model_fields:
+        method["groups"].setdefault(head, {})[rest] = value
+        return
+    parts = {name: inner for name, inner in method.items() if name != "groups"}
+    known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
+    known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
     if key not in known:
         raise ConfigError(
-            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, task.…"
+            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, GROUP.eps, "
+            f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
         )
     (method[head] if rest else method)[rest or head] = value
 

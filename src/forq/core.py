@@ -15,6 +15,7 @@ neither numpy nor torch.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -90,40 +91,6 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Directions:
-    """Which random directions an estimator probes, and how far; the estimators build on it.
-
-    Attributes:
-        seed: the run's seed.
-        eps: probe radius in leaf units, > 0.
-        directions: directions of one step, ≥ 1.
-        noise: laws of z, symmetric about zero; direction k takes the k-th, round and round.
-        group: the leaves that are probed.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    seed: int
-    eps: float
-    directions: int = 1
-    noise: tuple[str, ...] = ("rademacher",)
-    group: str = "all"
-
-    def __post_init__(self) -> None:
-        if not (self.eps > 0 and math.isfinite(self.eps)):
-            raise ConfigError(f"estimator.eps must be a positive number, found {self.eps}")
-        if self.directions < 1:
-            raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
-        if not self.noise:
-            raise ConfigError("estimator.noise must name at least one law")
-
-    def term(self, step: int, k: int, weight: float) -> Term:
-        """Direction k of a step, times ``weight``."""
-        return Term(direction_seed(self.seed, step, k), weight, self.noise[k % len(self.noise)], self.group)
-
-
-@dataclass(frozen=True, slots=True)
 class Link:
     """What happens to the sum of the terms, elementwise, before it is added.
 
@@ -175,14 +142,88 @@ class Estimate:
         slopes: the directional derivative of every direction measured, d_k = z_k·∇L; loss per leaf unit.
         loss: the loss at the point itself, measured or averaged over the probes.
         bad: losses that were not finite; their directions are dropped.
-        curvature: mean of z·Hz over the directions, where the probes tell it; loss per squared leaf unit.
     """
 
     move: Move
     slopes: tuple[float, ...]
     loss: float
     bad: int = 0
-    curvature: float | None = None
+
+
+PerGroup = float | Mapping[str, float]
+"""One number for all leaves, or one for each group that is probed on its own."""
+
+
+def by_group(value: PerGroup, name: str) -> Mapping[str, float]:
+    """The numbers by group; one number is that of the group ``all``.
+
+    Raises:
+        ConfigError: ``name`` (what the numbers are) is not positive somewhere, or no group is there.
+    """
+    numbers = value if isinstance(value, Mapping) else {"all": value}
+    for group, number in numbers.items():
+        if not (number > 0 and math.isfinite(number)):
+            where = "" if group == "all" else f" for {group}"
+            raise ConfigError(f"{name} must be a positive number{where}, found {number}")
+    if not numbers:
+        raise ConfigError(f"{name} must be given for at least one group")
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Which random directions an estimator probes, and how far; the estimators build on it.
+
+    A direction touches one group of leaves. Few coordinates with steep slopes (norms) would drown in the noise of
+    many flat ones (scales) if one direction moved both, and the other way round; apart, each has its own radius,
+    slope and step. The directions of all steps go round the groups.
+
+    Attributes:
+        seed: the run's seed.
+        eps: probe radius in leaf units, > 0, of all leaves or by group.
+        directions: directions of one step, ≥ 1.
+        noise: laws of z, symmetric about zero; the directions of a group take them in turn.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    seed: int
+    eps: PerGroup
+    directions: int = 1
+    noise: tuple[str, ...] = ("rademacher",)
+
+    def __post_init__(self) -> None:
+        by_group(self.eps, "estimator.eps")
+        if self.directions < 1:
+            raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
+        if not self.noise:
+            raise ConfigError("estimator.noise must name at least one law")
+
+    def probe(self, step: int, k: int, side: float = 1.0) -> Move:
+        """The displacement ``side·ε·z`` along direction k of a step."""
+        return Move((self._term(step, k, side * self.radius(step, k)),))
+
+    def radius(self, step: int, k: int) -> float:
+        """ε of direction k of a step."""
+        return by_group(self.eps, "estimator.eps")[self._turn(step, k)[0]]
+
+    def estimate(self, step: int, slopes: Mapping[int, float], loss: float, bad: int) -> Estimate:
+        """From the slopes of the directions that were measured, by k: the mean of d_k·z_k over those of each group."""
+        groups = {k: self._turn(step, k)[0] for k in slopes}
+        share = Counter(groups.values())
+        terms = tuple(self._term(step, k, d / share[groups[k]]) for k, d in slopes.items())
+        return Estimate(Move(terms), tuple(slopes.values()), loss, bad)
+
+    def _turn(self, step: int, k: int) -> tuple[str, str]:
+        """Group and noise of direction k of a step."""
+        groups = tuple(by_group(self.eps, "estimator.eps"))
+        turn = k if len(groups) == 1 else step * self.directions + k
+        return groups[turn % len(groups)], self.noise[turn // len(groups) % len(self.noise)]
+
+    def _term(self, step: int, k: int, weight: float) -> Term:
+        group, noise = self._turn(step, k)
+        return Term(direction_seed(self.seed, step, k), weight, noise, group)
 
 
 State = Mapping[str, Any]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class Domain:
     floor: float = 0.0
     keep_sign: bool = False
     bounds_probes: bool = False
+
+
+GROUPS = ("scales", "norms", "biases", "embeddings", "dense")
+"""The kinds of leaves there are, each with a radius and a step of its own where several move."""
 
 
 class Leaf(Protocol):
@@ -97,5 +102,30 @@ def free(leaf: Leaf, x: Tensor) -> Domain:
     return Domain()
 
 
-DOMAINS = {"relative": relative, "absolute": absolute, "free": free}
+def spread(leaf: Leaf, x: Tensor) -> Domain:
+    """One leaf unit is the tensor's root mean square, no bounds: coordinates that pass through zero, as biases do.
+
+    Taken to the nearest power of two, so that no order of summation shows in it; a tensor of zeros has the unit
+    of one whose coordinates are a sixty-fourth.
+    """
+    square = float(x.double().square().mean())
+    return Domain(unit=2.0 ** (round(math.log2(square) / 2) if square > 0 else -6))
+
+
+Unit = Literal["relative", "absolute", "free", "spread"]
+
+Domains = Callable[[Leaf, Tensor], Domain]
+"""From a leaf and its starting coordinates to where they may go."""
+
+DOMAINS: Mapping[Unit, Domains] = {
+    "relative": relative,
+    "absolute": absolute,
+    "free": free,
+    "spread": spread,
+}
 """What a unit's name means."""
+
+
+def usual_unit(group: str, unit: Unit) -> Unit:
+    """``unit`` for the scales; ``spread`` in place of ``relative`` for kinds whose coordinates pass through zero."""
+    return "spread" if unit == "relative" and group != "scales" else unit

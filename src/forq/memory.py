@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from forq.formats.checkpoint import Checkpoint
+from forq.leaves import GROUPS
 from forq.models.leaves import group_of
 from forq.models.load import layout
 
@@ -66,7 +67,11 @@ def summary(ckpt: Checkpoint) -> Summary:
     found = layout(ckpt)
     form, specs = found.form, found.specs
     sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
-    floats = {stored: _group(found.model, place) for place, stored in found.names.file_of.items()}
+    floats: dict[str, str] = {}
+    for place, stored in found.names.file_of.items():
+        group = _group(found.model, place)
+        # A head tied to the embedding is the embedding's tensor, whichever comes first.
+        floats[stored] = group if group == "embeddings" else floats.get(stored, group)
     moves = Counter({"scales": sum(sizes[spec.scales] for spec in specs.values())})
     for stored, group in floats.items():
         moves[group] += sizes[stored]
@@ -90,7 +95,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         quantized=quantized,
         file_bytes=file_bytes,
         scales=moves["scales"],
-        moves={kind: moves[kind] for kind in ("scales", "norms", "biases", "dense") if moves[kind]},
+        moves={kind: moves[kind] for kind in GROUPS if moves[kind]},
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
             Estimate("SGD", 4 * parameters, "16-bit weights and gradients"),

@@ -50,6 +50,8 @@ class QZO:
         }
         for part, values in given.items():
             tree[part].update({key: value for key, value in values.items() if value is not None})
+        if tree["move"] != "all-float":  # which moves as one
+            tree["move"] = ",".join(space.groups)
         self.space = space
         self.settings = settings(tree)
         self._seed = seed

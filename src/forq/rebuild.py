@@ -13,8 +13,9 @@ from forq import engine, journal, spaces
 from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
-from forq.leaves import DOMAINS, Leaf
+from forq.leaves import Domains, Leaf
 from forq.oracles.tape import Tape
+from forq.profiles import FILE, Profile
 from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
 
@@ -61,6 +62,7 @@ class Header:
     seed: int
     steps: int
     portable: bool
+    profile: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ class Verdict:
     checkpoint: bool | None
 
 
-def replay(run: Path | str, base: Path | str, out: Path | str, *, step: int | None = None) -> int:
+def replay(
+    run: Path | str, base: Path | str, out: Path | str, *, step: int | None = None, profile: Path | None = None
+) -> int:
     """Write the checkpoint a run had after ``step`` training steps; by default the one it saved.
 
     Args:
@@ -92,6 +96,7 @@ def replay(run: Path | str, base: Path | str, out: Path | str, *, step: int | No
         base: the checkpoint the run began from: a folder or a hub id.
         out: a new folder.
         step: training steps; 0 is the base itself.
+        profile: the run's profile.safetensors, where it had one and it does not lie beside the journal.
 
     Returns:
         The training step that was rebuilt.
@@ -107,7 +112,7 @@ def replay(run: Path | str, base: Path | str, out: Path | str, *, step: int | No
     wanted = step if step is not None else int(saved.notes["trained"]) if saved else last
     if not 0 <= wanted <= last:
         raise ConfigError(f"--step: the run has steps 0 … {last}, found {wanted}")
-    space = _space(header, ckpt)
+    space = _space(header, ckpt, profile or past.path.parent / FILE)
     for _ in _play(past, header, space, wanted):
         pass
     tensors = space.exported()
@@ -129,7 +134,7 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
     rebuilt = matches = None
     if base is not None:
         ckpt = Checkpoint.open(base)
-        space = _space(header, ckpt)
+        space = _space(header, ckpt, past.path.parent / FILE)
         best: dict[str, Tensor] | None = None
         for done in _play(past, header, space, trained):
             if saved and done == saved.notes["trained"]:
@@ -178,12 +183,14 @@ def _header(past: Journal) -> Header:
         seed, steps = int(method.pop("seed")), int(method.pop("steps"))
         method.pop("recipe")
         leaves = tuple((str(n), str(g), int(axis), getattr(torch, dtype)) for n, g, axis, dtype in found["leaves"])
-        return Header(str(found["base"]), leaves, settings(method), seed, steps, bool(found["portable"]))
+        return Header(
+            str(found["base"]), leaves, settings(method), seed, steps, bool(found["portable"]), found.get("profile")
+        )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise JournalError(f"{past.path}: the header does not say what it must: {error}") from error
 
 
-def _space(header: Header, ckpt: Checkpoint) -> Space:
+def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
     if header.base != ckpt.digest():
         raise JournalError(
             f"another base: the journal began from a checkpoint of digest {header.base}, {ckpt.path} has "
@@ -194,9 +201,21 @@ def _space(header: Header, ckpt: Checkpoint) -> Space:
         if name not in ckpt.info:
             raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
         # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
-        lazy = group == "dense" and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
+        lazy = group in ("dense", "embeddings") and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
         leaves.append(FiledLazy(name, group, axis, ckpt, dtype) if lazy else Filed(name, group, axis, ckpt))
-    return Space(leaves, DOMAINS[header.method.unit])
+    domain: Domains = header.method.domain
+    if header.profile is not None:
+        if not profile.is_file():
+            raise JournalError(
+                f"the run had a profile, expected it as {profile}: lay it there, or name it by --profile"
+            )
+        found = Profile.read(profile)
+        if found.digest != header.profile:
+            raise JournalError(
+                f"{profile}: expected the run's profile of digest {header.profile}, found {found.digest}"
+            )
+        domain = found.over(domain)
+    return Space(leaves, domain)
 
 
 def _saved(past: Journal) -> Line | None:

@@ -4,6 +4,7 @@
     RUN/journal.jsonl           what was decided; rebuilds the model from its base
     RUN/metrics.jsonl           for people and plots: losses, slopes, scores, seconds
     RUN/checkpoint/             the best on validation, in the format it came in
+    RUN/profile.safetensors     factors of the coordinates' units, where the run was given some
     RUN/state/*.safetensors     masters at the last digest, and at the best score; to resume without replaying all
 
 A run can be killed at any instant: the journal's whole lines are a tape, and :meth:`Run.events` plays it before it
@@ -29,10 +30,12 @@ from forq import engine, journal, spaces
 from forq.config import RunConfig
 from forq.core import ConfigError, JournalError
 from forq.journal import Journal, Line
-from forq.models.space import space as space_of
+from forq.leaves import Domains
+from forq.models.leaves import trainable
 from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
+from forq.profiles import FILE, Profile
 from forq.recipes import plan
 from forq.runfiles import Masters, Metrics, Scored, rounding_error
 from forq.spaces import Space
@@ -51,6 +54,7 @@ _SHARED = {
     "dtype": "load the model in the same dtype",
     "threads": "config.toml of the run says how many",
     "leaves": "give the checkpoint the run was started from",
+    "profile": "profile.safetensors of the run is not the one it was begun with",
 }
 
 
@@ -66,7 +70,13 @@ class Run:
 
     def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> None:
         self.folder, self.config, self.model, self.task = folder, config, model, task
-        self.space: Space = space_of(model, config.method.move, config.method.unit)
+        leaves = trainable(model, config.method.move)
+        domain: Domains = config.method.domain
+        self.profile = self._profile()
+        if self.profile is not None:
+            self.profile.check(leaves, lambda leaf: leaf.read().shape)
+            domain = self.profile.over(domain)
+        self.space = Space(leaves, domain)
         # Built now, so that a setting that cannot be is refused before anything is written.
         self._plan = plan(config.method, seed=config.seed, steps=config.steps)
         self.first: Scored | None = None
@@ -99,6 +109,8 @@ class Run:
             shutil.rmtree(folder)
         (folder / "state").mkdir(parents=True, exist_ok=True)
         configs.write(run.config, folder / "config.toml")
+        if run.config.profile is not None:
+            shutil.copyfile(run.config.profile, folder / FILE)
         journal.Writer.create(run.journal, header).close()
         return run
 
@@ -132,6 +144,7 @@ class Run:
             | config.method.model_dump(),
             "task": dict(self.task.describe()),
             "leaves": self.space.table(),
+            "profile": None if self.profile is None else self.profile.digest,
             "portable": all(law(noise).portable for noise in config.method.estimator.noise),
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -142,6 +155,13 @@ class Run:
             "versions": {name: version(name) for name in ("forq", "torch", "transformers", "numpy")}
             | {"python": platform.python_version()},
         }
+
+    def _profile(self) -> Profile | None:
+        """The run's own copy, once it has one."""
+        if self.config.profile is None:
+            return None
+        own = self.folder / FILE
+        return Profile.read(own if own.exists() else Path(self.config.profile))
 
     def events(self) -> Iterator[Line | Scored]:
         """Train; yield every line and score, those of an earlier sitting again from the tape.
@@ -273,7 +293,7 @@ def _vacant(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    return not names or (names <= {"state", "config.toml", "journal.jsonl"} and (torn or not path.exists()))
+    return not names or (names <= {"state", "config.toml", "journal.jsonl", FILE} and (torn or not path.exists()))
 
 
 def _difference(written: object, now: object) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
-from forq.leaves import Domain, LazyLeaf, Leaf, relative
+from forq.leaves import Domain, Domains, LazyLeaf, Leaf, relative
 from forq.noise import Bits, law, leaf_id
 
 LAW = 1
@@ -61,7 +61,7 @@ class Space:
         ConfigError: no leaf, or two of one name.
     """
 
-    def __init__(self, leaves: Iterable[Leaf], domain: Callable[[Leaf, Tensor], Domain] = relative) -> None:
+    def __init__(self, leaves: Iterable[Leaf], domain: Domains = relative) -> None:
         held = {}
         for leaf in sorted(leaves, key=lambda leaf: leaf.name):
             if leaf.name in held:

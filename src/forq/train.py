@@ -92,6 +92,8 @@ def tune(
     out: str | Path | None = None,
     seed: int = 0,
     eval_every: int | None = None,
+    move: str | None = None,
+    profile: str | Path | None = None,
     sets: Iterable[str] = (),
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
@@ -105,6 +107,8 @@ def tune(
         recipe: which method; ``forq ls recipes`` names them.
         steps: training steps.
         out: the run's folder, new or empty; by default a new temporary one.
+        move: what moves: kinds with commas between, as ``"scales,norms"``; by default the recipe's.
+        profile: file of factors for single coordinates, see :mod:`forq.profiles`.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
 
     Returns:
@@ -117,13 +121,14 @@ def tune(
     named = task if isinstance(task, str) else str(task.describe()["task"])
     config = settings(
         recipe,
-        sets,
+        [*([] if move is None else [f"move={move}"]), *sets],
         steps=steps,
         eval_every=eval_every,
         checkpoint=str(loaded.checkpoint.path),
         task=TaskConfig(name=named, data=str(data)),
         seed=seed,
         device=loaded.device.type,
+        profile=None if profile is None else str(Path(profile).resolve()),
     )
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
     folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)

@@ -51,7 +51,7 @@ def test_qzo_paper_is_the_papers():
     method = plan(recipe("qzo-paper").settings, seed=0, steps=1)
     assert isinstance(method, Method)
     clip, sgd = method.rules
-    assert (method.estimator.eps, clip.limit, sgd.lr) == (1e-3, 100.0, 1e-7)
+    assert (method.estimator.eps, clip.limit, sgd.lr) == ({"all": 1e-3}, {"all": 100.0}, {"all": 1e-7})
     assert method.estimator.noise == ("gaussian",)
 
 

@@ -13,7 +13,7 @@ NAMES = registry.names("rules")
 
 def estimate(slopes):
     terms = tuple(Term(seed=k, weight=d / len(slopes)) for k, d in enumerate(slopes))
-    return Estimate(Move(terms), tuple(slopes), loss=1.0, curvature=2.0)
+    return Estimate(Move(terms), tuple(slopes), loss=1.0)
 
 
 def test_something_is_listed():
@@ -53,3 +53,12 @@ def test_impossible_settings_are_refused(bad):
         registry.get("rules", "clip").Clip(bad)
     with pytest.raises(ConfigError, match=r"rule\.lr"):
         registry.get("rules", "sgd").SGD(bad)
+
+
+def test_clip_and_step_of_each_group_are_its_own():
+    terms = (Term(0, 4.0, group="scales"), Term(1, 4.0, group="norms"))
+    both = Estimate(Move(terms), (4.0, 4.0), loss=1.0)
+    clipped, _ = registry.get("rules", "clip").Clip({"norms": 1.0}).update(0, both, {})
+    assert clipped.slopes == (4.0, 1.0), "a group without a limit keeps its slopes"
+    done, _ = registry.get("rules", "sgd").SGD({"scales": 0.5, "norms": 0.1}).update(0, clipped, {})
+    assert [t.weight for t in done.move.terms] == [-2.0, -0.1]

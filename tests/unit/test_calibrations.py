@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forq import calibrations
-from forq.calibrations import calibrate, trials
+from forq.calibrations import Wanted, calibrate, trials
 from forq.core import Method, RunError
 
 SIZE = 200
@@ -16,19 +16,13 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8):
     """Drive a calibration by hand; ``loss`` sees the weight of each probe and a ±1 vector drawn from its seed."""
     spent = []
 
-    def finish(*values):
-        spent.append(values)
-        return Method(None, (), values[-1])
+    def finish(found, first):
+        one = found["all"]
+        spent.append((one.eps, one.lr, one.clip, first, one.notes))
+        return Method(None, (), one.notes)
 
-    run = calibrate(
-        seed=3,
-        noise=("rademacher",),
-        directions=directions,
-        forwards=forwards,
-        newton=newton,
-        eps=eps,
-        finish=finish,
-    )
+    group = Wanted("all", ("rademacher",), directions, newton, eps)
+    run = calibrate(seed=3, groups=[group], forwards=forwards, finish=finish)
     probes, used = next(run), 0
     while True:
         used += len(probes)
@@ -111,3 +105,36 @@ def test_one_bad_loss_is_survived_and_only_bad_ones_are_an_error():
         measure(lambda x: 1.0)
     with pytest.raises(RunError, match="no displacement changes the loss"):
         measure(lambda x: 0.0)
+
+
+def test_an_objective_of_whole_numbers_gets_a_radius_at_which_most_pairs_differ():
+    clean = bowl(curvature=0.1, offset=0.0)
+    found, (eps, *_), _ = measure(lambda x: round(clean(x) / 0.3))
+    assert eps == 1e-1 and found["slope"] > 0
+
+
+def test_every_group_is_measured_alone_and_gets_its_own_numbers():
+    """Two quadratics in one loss: scales with a trace of 20, norms a hundred times as curved."""
+
+    def loss(probe):
+        total = 0.0
+        for term in probe.terms:
+            size, bend = {"scales": (200, 0.1), "norms": (20, 100.0)}[term.group]
+            x = term.weight * np.random.default_rng(term.seed % 2**63).choice((-1.0, 1.0), size)
+            total += 0.05 * x.sum() + 0.5 * bend * float(x @ x)
+        return 3.0 + total
+
+    groups = [Wanted("scales", ("rademacher",), 4, 0.25), Wanted("norms", ("rademacher",), 4, 0.5, eps=0.02)]
+    run = calibrate(seed=3, groups=groups, forwards=10_000, finish=lambda found, first: (found, first))
+    probes, used = next(run), []
+    while True:
+        assert len({term.group for probe in probes for term in probe.terms}) == 1
+        used.append(len(probes))
+        try:
+            probes = run.send([loss(probe) for probe in probes])
+        except StopIteration as end:
+            found, first = end.value
+            break
+    assert first == len(used) == 2 and sum(used) <= 500
+    assert found["scales"].lr == pytest.approx(0.25 * 4 / 20.0, rel=1e-3)
+    assert found["norms"].lr == pytest.approx(0.5 * 4 / 2000.0, rel=1e-3) and found["norms"].eps == 0.02

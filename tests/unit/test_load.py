@@ -178,14 +178,18 @@ def test_each_kind_of_leaf_by_name(tmp_path: Path) -> None:
     folder = tiny_checkpoints.folder(tmp_path / "x", "opt")
     quantize(folder, tmp_path / "q", group_size=32)
     model = load(tmp_path / "q", device="cpu")
-    groups = {move: {leaf.group for leaf in trainable(model, move)} for move in ("scales", "norms", "dense")}
+    groups = {
+        move: {leaf.group for leaf in trainable(model, move)} for move in ("scales", "norms", "embeddings", "dense")
+    }
     assert groups == {move: {move} for move in groups}
-    assert {leaf.group for leaf in trainable(model, "all-float")} == {"dense", "norms", "biases"}
+    assert {leaf.group for leaf in trainable(model, "all-float")} == {"embeddings", "norms", "biases"}
+    assert {leaf.group for leaf in trainable(model, "scales, norms")} == {"scales", "norms"}
     stored = {name for name, info in model.checkpoint.info.items() if info.dtype.is_floating_point}
     every = {leaf.name for move in ("scales", "all-float") for leaf in trainable(model, move)}
     assert every == stored
-    with pytest.raises(ConfigError, match="expected move among"):
-        trainable(model, "codes")
+    for wrong in ("codes", "scales,scales", "", "scales,all-float", "scales,"):
+        with pytest.raises(ConfigError, match="--move: "):
+            trainable(model, wrong)
     with pytest.raises(ConfigError, match="quantize it first"):
         trainable(load(folder, device="cpu"), "scales")
 

@@ -17,7 +17,7 @@ from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import KINDS
 
-MOVES = ("scales", "norms", "biases", "dense")
+MOVES = ("scales", "norms", "biases", "embeddings", "dense")
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))
@@ -32,12 +32,12 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_what_can_move_is_what_moves(both: tuple[Path, Path], quantized: bool) -> None:
     model = load(both[quantized], device="cpu")
     found = summary(Checkpoint.open(both[quantized])).moves
-    assert {"norms", "dense"} < set(found) if quantized else {"norms", "dense"} <= set(found)
+    assert {"norms", "embeddings"} <= set(found) and ("scales" in found) is quantized
     for move in MOVES:
         if move in found:
             assert found[move] == space(model, move).size
         else:
-            with pytest.raises(ConfigError, match="found none"):
+            with pytest.raises(ConfigError, match=f"expected a model with {move} to move"):
                 space(model, move)
 
 

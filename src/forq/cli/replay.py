@@ -21,6 +21,12 @@ def replay(
     step: Annotated[
         int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="The run's profile.safetensors, if it is not beside the journal.", parser=given.path, metavar="PATH"
+        ),
+    ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""
@@ -32,7 +38,7 @@ def replay(
     # Said now, not after the whole run was replayed.
     given.free(out, "choose another --out")
     check_destination(Checkpoint.open(base).path, out, overwrite=True)
-    done = rebuild(run, base, out, step=step)
+    done = rebuild(run, base, out, step=step, profile=profile)
     if as_json:
         _screen.data({"step": done, "path": str(out)})
     else:

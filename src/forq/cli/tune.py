@@ -21,6 +21,18 @@ def tune(
     task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
     data: given.Data = None,
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
+    move: Annotated[
+        str | None,
+        typer.Option(
+            help="What moves: scales, norms, biases, embeddings, dense; several with commas. Default: the recipe's."
+        ),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="A safetensors file of factors for single coordinates; 0 is a mask.", parser=given.path, metavar="PATH"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of noise and data order. Default: 0.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between scores. Default: a twentieth.")] = None,
@@ -39,8 +51,14 @@ def tune(
     from forq.train import settings
 
     if resume:
-        wanted = {"--task": task, "--recipe": recipe, "--steps": steps, "--seed": seed, "--set": sets}
-        wanted |= {"--eval-every": eval_every, "--device": device}
+        wanted: dict[str, object] = {
+            "--task": task,
+            "--recipe": recipe,
+            "--steps": steps,
+            "--seed": seed,
+            "--set": sets,
+        }
+        wanted |= {"--eval-every": eval_every, "--device": device, "--move": move, "--profile": profile}
         if not (out / "config.toml").exists():
             raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
         config = configs.read(out / "config.toml")
@@ -55,12 +73,13 @@ def tune(
             raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
         config = settings(
             recipe or "qzo",
-            sets or [],
+            [*([] if move is None else [f"move={move}"]), *(sets or [])],
             steps=2000 if steps is None else steps,
             eval_every=eval_every,
             checkpoint=checkpoint,
             task=configs.TaskConfig(name=task, data=given.data_path(data, task)),
             seed=0 if seed is None else seed,
             device=device or "auto",
+            profile=None if profile is None else str(profile.resolve()),
         )
     _tuning.tune(config, out, resume=resume, as_json=as_json)

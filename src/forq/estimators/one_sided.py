@@ -13,9 +13,8 @@ from forq.core import HERE, Directions, Estimate, Move
 class OneSided(Directions):
     """``d_k = (L(x + ε·u·z_k) − L(x)) / ε``; the mean of d_k·z_k estimates the gradient.
 
-    N directions cost N + 1 forwards instead of 2N. Each d_k carries ½ε·z·Hz of curvature, which is odd-free:
-    it averages out of the estimate (z and −z are equally likely) and its mean measures the trace of H for
-    nothing, ``curvature = 2·mean(L_k − L)/ε²``. Source: FZOO, arXiv 2506.09034, section 3.
+    N directions cost N + 1 forwards instead of 2N. Each d_k carries ½ε·z·Hz of curvature, which averages out of
+    the estimate: z and −z are equally likely. Source: FZOO, arXiv 2506.09034, section 3.
     """
 
     @property
@@ -25,17 +24,14 @@ class OneSided(Directions):
 
     def ask(self, step: int) -> tuple[Move, ...]:
         """The point itself, then ``+ε z_k`` for every direction."""
-        return (HERE, *(Move((self.term(step, k, self.eps),)) for k in range(self.directions)))
+        return (HERE, *(self.probe(step, k) for k in range(self.directions)))
 
     def tell(self, step: int, losses: Sequence[float]) -> Estimate:
         """The mean over the directions whose loss is finite; none if the point's own loss is not."""
         here, *around = losses
         whole = [k for k, loss in enumerate(around) if math.isfinite(loss) and math.isfinite(here)]
-        slopes = tuple((around[k] - here) / self.eps for k in whole)
-        terms = tuple(self.term(step, k, d / len(whole)) for k, d in zip(whole, slopes, strict=True))
-        curvature = 2.0 * sum(slopes) / (len(slopes) * self.eps) if slopes else None
-        bad = sum(not math.isfinite(x) for x in losses)
-        return Estimate(Move(terms), slopes, here, bad=bad, curvature=curvature)
+        slopes = {k: (around[k] - here) / self.radius(step, k) for k in whole}
+        return self.estimate(step, slopes, here, bad=sum(not math.isfinite(x) for x in losses))
 
 
 make = OneSided

@@ -24,18 +24,15 @@ class TwoPoint(Directions):
 
     def ask(self, step: int) -> tuple[Move, ...]:
         """``(+ε z₀, −ε z₀, +ε z₁, −ε z₁, …)``."""
-        return tuple(
-            Move((self.term(step, k, side * self.eps),)) for k in range(self.directions) for side in (1.0, -1.0)
-        )
+        return tuple(self.probe(step, k, side) for k in range(self.directions) for side in (1.0, -1.0))
 
     def tell(self, step: int, losses: Sequence[float]) -> Estimate:
         """The mean over the directions whose two losses are both finite."""
         pairs = list(zip(losses[0::2], losses[1::2], strict=True))
         whole = [k for k, pair in enumerate(pairs) if math.isfinite(pair[0]) and math.isfinite(pair[1])]
-        slopes = tuple((pairs[k][0] - pairs[k][1]) / (2.0 * self.eps) for k in whole)
-        terms = tuple(self.term(step, k, d / len(whole)) for k, d in zip(whole, slopes, strict=True))
+        slopes = {k: (pairs[k][0] - pairs[k][1]) / (2.0 * self.radius(step, k)) for k in whole}
         mean = sum(pairs[k][0] + pairs[k][1] for k in whole) / (2 * len(whole)) if whole else math.nan
-        return Estimate(Move(terms), slopes, mean, bad=sum(not math.isfinite(x) for x in losses))
+        return self.estimate(step, slopes, mean, bad=sum(not math.isfinite(x) for x in losses))
 
 
 make = TwoPoint

@@ -36,10 +36,13 @@ def fill_floats(
             shared[name] = nn.Parameter(tensor, requires_grad=False)
         return shared[name]
 
+    embeds = {file_of[f"{name}.weight"] for name, module in model.named_modules() if type(module) is nn.Embedding}
+
     def leaf(place: str) -> DenseLeaf:
         name = file_of[place]
         if name not in leaves:
-            leaves[name] = DenseLeaf(name, ckpt.info[name].dtype, parameter(place), scratch)
+            group = "embeddings" if name in embeds else "dense"
+            leaves[name] = DenseLeaf(name, ckpt.info[name].dtype, parameter(place), scratch, group)
         return leaves[name]
 
     for name, module in list(model.named_modules()):

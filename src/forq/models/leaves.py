@@ -6,41 +6,45 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from forq import registry
 from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
-from forq.leaves import Leaf
+from forq.leaves import GROUPS, Leaf
 from forq.quant.dense import DenseEmbedding, DenseLinear
 from forq.quant.leaf import ScaleLeaf, TensorLeaf
 from forq.quant.linear import QuantLinear
 
-_KINDS = {
-    "scales": {"scales"},
-    "norms": {"norms"},
-    "biases": {"biases"},
-    "dense": {"dense"},
-    "all-float": {"dense", "norms", "biases"},
-}
+_ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
 
 
 def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
     """The leaves of a model :func:`forq.models.load` made, in name order.
 
     Args:
-        move: ``scales``: of the quantized layers. ``norms``: weights and biases of the norms.
-            ``biases``: of all other layers. ``dense``: float matrices (linear layers, embeddings).
-            ``all-float``: dense, norms and biases, everything MeZO moves.
+        move: kinds with commas between. ``scales``: of the quantized layers. ``norms``: weights and biases of the
+            norms. ``biases``: of all other layers. ``embeddings``: their matrices, with a head that is tied to
+            one. ``dense``: matrices of float linear layers. ``all-float``: all but the scales, everything MeZO
+            moves.
 
     Raises:
-        ConfigError: ``move`` is unknown, or the model holds nothing of that kind.
+        ConfigError: a kind is unknown or named twice, or the model holds nothing of it.
     """
-    if move not in _KINDS:
-        raise ConfigError(f"expected move among {', '.join(_KINDS)}; found {move!r}")
-    found = {leaf.name: leaf for leaf in _leaves(model) if leaf.group in _KINDS[move]}
-    if not found:
-        raise ConfigError(
-            f"expected a model with {move} to move, found none in it; "
-            + ("quantize it first" if move == "scales" else "try move='scales'")
-        )
+    kinds = [kind.strip() for kind in move.split(",")]
+    known = [*GROUPS, "all-float"]
+    for kind in kinds:
+        if kind not in known or kinds.count(kind) > 1:
+            twice = " once each" if kind in known else registry.nearest(kind, known)
+            raise ConfigError(f"--move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
+    if "all-float" in kinds and len(kinds) > 1:
+        raise ConfigError("--move: all-float moves as one; name its kinds instead: " + ", ".join(_ALL_FLOAT))
+    leaves = {leaf.name: leaf for leaf in _leaves(model)}
+    wanted = _ALL_FLOAT if kinds == ["all-float"] else kinds
+    found = {name: leaf for name, leaf in leaves.items() if leaf.group in wanted}
+    held = sorted({leaf.group for leaf in leaves.values()})
+    for kind in kinds:
+        if not any(leaf.group == kind or kind == "all-float" for leaf in found.values()):
+            more = "; quantize it first" if kind == "scales" else ""
+            raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     return [found[name] for name in sorted(found)]
 
 
@@ -63,5 +67,7 @@ def group_of(module: nn.Module, own: str) -> str:
     """The kind of a module's parameter ``own``, quantized weights aside."""
     if "Norm" in type(module).__name__:
         return "norms"
-    # A matrix of another module, OPT's positions for example: small enough to be written in place.
+    if isinstance(module, (nn.Embedding, DenseEmbedding)):
+        return "embeddings"
+    # A matrix of another module: small enough to be written in place.
     return "biases" if own == "bias" else "dense"

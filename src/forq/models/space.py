@@ -5,23 +5,24 @@ from __future__ import annotations
 from torch import nn
 
 from forq.core import ConfigError
-from forq.leaves import DOMAINS
+from forq.leaves import DOMAINS, Unit, usual_unit
 from forq.models.leaves import trainable
 from forq.spaces import Space
 
 
-def space(model: nn.Module, move: str = "scales", unit: str = "relative") -> Space:
+def space(model: nn.Module, move: str = "scales", unit: Unit = "relative") -> Space:
     """The coordinates of a loaded model.
 
     Args:
         model: from :func:`forq.load`.
-        move: ``scales``, ``norms``, ``biases``, ``dense``, or ``all-float``.
+        move: kinds of leaves with commas between, see :func:`forq.models.leaves.trainable`.
         unit: what probes and steps are measured in: ``relative`` to each coordinate's starting magnitude,
-            ``absolute`` (both keep signs), or ``free`` of bounds.
+            ``absolute`` (both keep signs), ``free`` of bounds, or the tensor's ``spread``. Kinds of leaves that
+            pass through zero take ``spread`` in place of ``relative``.
 
     Raises:
         ConfigError: the model holds nothing of that kind, or the unit is unknown.
     """
     if unit not in DOMAINS:
         raise ConfigError(f"unit: expected one of {', '.join(DOMAINS)}, found {unit!r}")
-    return Space(trainable(model, move), DOMAINS[unit])
+    return Space(trainable(model, move), lambda leaf, x: DOMAINS[usual_unit(leaf.group, unit)](leaf, x))

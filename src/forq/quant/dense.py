@@ -16,18 +16,21 @@ class DenseLeaf:
 
     Attributes:
         name: of the tensor in the checkpoint.
+        group: ``dense``, or ``embeddings`` where one of the layers that share it is one.
         dtype: what the checkpoint's file stores.
         storage: the parameter the layers share; tied layers share one leaf.
         overlay: fills a buffer of the storage's shape and dtype with the displaced matrix, where not None.
     """
 
-    __slots__ = ("dtype", "name", "overlay", "scratch", "storage")
+    __slots__ = ("dtype", "group", "name", "overlay", "scratch", "storage")
 
-    group = "dense"
     out_axis = 0
 
-    def __init__(self, name: str, dtype: torch.dtype, storage: nn.Parameter, scratch: Scratch) -> None:
+    def __init__(
+        self, name: str, dtype: torch.dtype, storage: nn.Parameter, scratch: Scratch, group: str = "dense"
+    ) -> None:
         self.name = name
+        self.group = group
         self.dtype = dtype
         self.storage: Tensor = storage
         self.scratch = scratch

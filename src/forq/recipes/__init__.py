@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from forq import registry
-from forq.calibrations import calibrate
+from forq.calibrations import Found, Wanted, calibrate
 from forq.core import ConfigError, Method, Rule
 from forq.engine import Plan
+from forq.leaves import DOMAINS, Domain, Leaf, Unit, usual_unit
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
 from forq.rules.sgd import SGD
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -55,19 +60,95 @@ class RuleSettings(Frozen):
     newton: Annotated[float, Field(gt=0, le=1)] = 0.25
 
 
+class GroupSettings(Frozen):
+    """What one kind of leaves has of its own; ``None`` is as the recipe says.
+
+    Attributes:
+        unit: by default the recipe's for the scales, and ``spread`` in its place of ``relative`` for other kinds:
+            their coordinates pass through zero.
+    """
+
+    eps: Positive | Literal["auto"] | None = None
+    lr: Positive | Literal["auto"] | None = None
+    clip: Positive | Literal["auto", "off"] | None = None
+    newton: Annotated[float, Field(gt=0, le=1)] | None = None
+    unit: Unit | None = None
+
+
 class Settings(Frozen):
     """All that tells one recipe from another.
 
     Attributes:
-        move: the kinds of leaves that move: ``scales``, ``norms``, ``biases``, ``dense``, ``all-float``.
+        move: the kinds of leaves that move (:data:`forq.leaves.GROUPS`), with commas between, or ``all-float``.
+            Several are probed apart, each with its own ε, η and C.
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
-            bounds that keep signs, ``free`` without bounds.
+            bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's root mean square.
+        groups: what a kind has of its own.
     """
 
     move: str
-    unit: Literal["relative", "absolute", "free"]
+    unit: Unit
     estimator: EstimatorSettings
     rule: RuleSettings
+    groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _groups_move(self) -> Settings:
+        for name in self.groups:
+            if name not in self.kinds:
+                raise ConfigError(f"{name}: expected settings of a kind that moves ({self.move}); add it to --move")
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that move."""
+        return tuple(kind.strip() for kind in self.move.split(","))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is probed apart, every number in its place."""
+        return tuple(self._part(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
+
+    def domain(self, leaf: Leaf, x: Tensor) -> Domain:
+        """Where the coordinates of a leaf may go; see :class:`forq.spaces.Space`."""
+        return DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
+
+    def _part(self, kind: str, name: str) -> Part:
+        own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
+        return Part(
+            name,
+            probe.eps if own.eps is None else own.eps,
+            rule.lr if own.lr is None else own.lr,
+            rule.clip if own.clip is None else own.clip,
+            rule.newton if own.newton is None else own.newton,
+            usual_unit(kind, self.unit) if own.unit is None else own.unit,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A group that is probed apart (``all`` where nothing is), with the settings that hold for it."""
+
+    name: str
+    eps: float | Literal["auto"]
+    lr: float | Literal["auto"]
+    clip: float | Literal["auto", "off"]
+    newton: float
+    unit: Unit
+
+    @property
+    def open(self) -> bool:
+        """Whether something is left to a calibration."""
+        return "auto" in (self.eps, self.lr, self.clip)
+
+    def settled(self, found: Found | None) -> tuple[float, float, float | None]:
+        """ε, η and C, with what was found where something was left open."""
+
+        def number(name: str, value: float | str) -> float:
+            return float(getattr(found, name)) if isinstance(value, str) else value
+
+        bound = None if self.clip == "off" else number("clip", self.clip)
+        return number("eps", self.eps), number("lr", self.lr), bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +197,40 @@ def recipe(name: str) -> Recipe:
 
 def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``."""
-    probe, rule = chosen.estimator, chosen.rule
-    make = registry.get("estimators", probe.name).make
-
-    def method(eps: float, lr: float, clip: float | None, first: int, found: Mapping[str, float] | None) -> Method:
-        estimator = make(seed=seed, eps=eps, directions=probe.directions, noise=probe.noise)
-        rules: list[Rule] = [] if clip is None else [Clip(clip)]
-        if rule.decay != "none":
-            rules.append(Decay(rule.decay, first, steps))
-        return Method(estimator, (*rules, SGD(lr)), found)
-
-    def finish(eps: float, lr: float, clip: float, first: int, found: Mapping[str, float]) -> Method:
-        chosen_lr = lr if rule.lr == "auto" else rule.lr
-        chosen_clip = clip if rule.clip == "auto" else _or_none(rule.clip)
-        return method(eps, chosen_lr, chosen_clip, first, found)
-
-    if probe.eps != "auto" and rule.lr != "auto" and rule.clip != "auto":
-        return method(probe.eps, rule.lr, _or_none(rule.clip), 0, None)
-    if chosen.unit != "relative" and probe.eps == "auto":
-        raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {chosen.unit!r} give a number")
-    forwards = make(seed=seed, eps=1.0, directions=probe.directions, noise=probe.noise).forwards
-    return lambda: calibrate(
-        seed=seed,
-        noise=probe.noise,
-        directions=probe.directions,
-        forwards=steps * forwards,
-        newton=rule.newton,
-        eps=None if probe.eps == "auto" else probe.eps,
-        finish=finish,
+    probe, rule, parts = chosen.estimator, chosen.rule, chosen.parts
+    make = partial(
+        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, noise=probe.noise
     )
 
+    def finish(found: Mapping[str, Found], first: int) -> Method:
+        settled = {part.name: part.settled(found.get(part.name)) for part in parts}
+        clips = {name: clip for name, (_, _, clip) in settled.items() if clip is not None}
+        rules: list[Rule] = [Clip(clips)] if clips else []
+        if rule.decay != "none":
+            rules.append(Decay(rule.decay, first, steps))
+        rules.append(SGD({name: lr for name, (_, lr, _) in settled.items()}))
+        return Method(make(eps={name: eps for name, (eps, _, _) in settled.items()}), tuple(rules), _notes(found))
 
-def _or_none(clip: float | str) -> float | None:
-    return None if isinstance(clip, str) else float(clip)
+    wanted = []
+    for part in parts:
+        if part.open:
+            if part.eps == "auto" and part.unit not in ("relative", "spread"):
+                raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
+            share = max(1, probe.directions // len(parts))
+            eps = None if part.eps == "auto" else part.eps
+            wanted.append(Wanted(part.name, probe.noise, share, part.newton, eps))
+    if not wanted:
+        return finish({}, 0)
+    return lambda: calibrate(seed=seed, groups=wanted, forwards=steps * make(eps=1.0).forwards, finish=finish)
+
+
+def _notes(found: Mapping[str, Found]) -> Mapping[str, float] | None:
+    """What was found, for the journal: by its name, and the group's where there are several."""
+    return {
+        name if group == "all" else f"{group}.{name}": value
+        for group, one in found.items()
+        for name, value in one.notes.items()
+    } or None
 
 
 def _say(problem: Any) -> str:

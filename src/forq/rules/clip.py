@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from forq.core import ConfigError, Estimate, State
+from forq.core import Estimate, PerGroup, State, by_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,23 +16,25 @@ class Clip:
     equation 6). A heuristic: the clipped estimate is biased wherever it clips.
 
     Args:
-        limit: largest \\|d_k\\| kept, in loss per leaf unit; > 0. The paper uses 100 with the absolute probe.
+        limit: largest \\|d_k\\| kept, in loss per leaf unit, > 0; of all leaves or by group, where a group that is
+            not named keeps its slopes. The paper uses 100 with the absolute probe.
 
     Raises:
         ConfigError: the limit is not a positive number.
     """
 
-    limit: float
+    limit: PerGroup
 
     def __post_init__(self) -> None:
-        if not (self.limit > 0 and math.isfinite(self.limit)):
-            raise ConfigError(f"rule.clip must be a positive number, found {self.limit}")
+        by_group(self.limit, "rule.clip")
 
     def init(self) -> State:
         return {}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
-        held = tuple(min(max(d, -self.limit), self.limit) for d in estimate.slopes)
+        limits = by_group(self.limit, "rule.clip")
+        bounds = [limits.get(term.group, math.inf) for term in estimate.move.terms]
+        held = tuple(min(max(d, -bound), bound) for d, bound in zip(estimate.slopes, bounds, strict=True))
         terms = tuple(
             # A term's weight is d_k over the number of directions: scale it by what the bound leaves of d_k.
             replace(term, weight=term.weight * (h / d)) if d else term

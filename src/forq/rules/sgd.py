@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from forq.core import ConfigError, Estimate, State
+from forq.core import Estimate, PerGroup, State, by_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,23 +12,24 @@ class SGD:
     """``x ← x − η·ĝ``: turns the estimate into the move that descends it.
 
     Args:
-        lr: η in squared leaf units per loss; > 0.
+        lr: η in squared leaf units per loss, > 0; of all leaves or by group.
 
     Raises:
         ConfigError: lr is not a positive number.
     """
 
-    lr: float
+    lr: PerGroup
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ConfigError(f"rule.lr must be a positive number, found {self.lr}")
+        by_group(self.lr, "rule.lr")
 
     def init(self) -> State:
         return {}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
-        return replace(estimate, move=estimate.move.scaled(-self.lr)), state
+        rates = by_group(self.lr, "rule.lr")
+        terms = tuple(replace(term, weight=-rates[term.group] * term.weight) for term in estimate.move.terms)
+        return replace(estimate, move=replace(estimate.move, terms=terms)), state
 
 
 def example() -> SGD:

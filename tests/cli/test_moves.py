@@ -1,0 +1,120 @@
+"""What moves: several kinds of leaves, each with a radius and a step of its own, and factors for single coordinates."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import forq as library
+from forq import journal
+from forq.formats.checkpoint import Checkpoint
+from forq.models.load import load
+
+OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
+OPTIONS = ("--steps", 24, "--eval-every", 8, *OPTIONS)
+
+
+def changed(folder, base):
+    one, two = Checkpoint.open(folder), Checkpoint.open(base)
+    return {name for name in two.info if not torch.equal(one.read(name), two.read(name))}
+
+
+@pytest.fixture(scope="module")
+def run(base, text, tmp_path_factory):
+    """A run of scales and norms whose η of the norms was given by hand."""
+    out = tmp_path_factory.mktemp("moves") / "run"
+    sets = ["norms.lr=0.002", "task.max_length=32", "task.validation_rows=16"]
+    library.tune(str(base), "text", text, steps=24, eval_every=8, out=out, move="scales,norms", sets=sets)
+    return out
+
+
+def test_kinds_move_apart_and_each_has_its_own_numbers(run, base):
+    past = journal.read(run / "journal.jsonl")
+    notes = [line.notes for line in past.lines if line.kind == "calibrate"][-1]
+    assert {"scales.eps", "scales.lr", "norms.eps", "norms.clip"} <= set(notes)
+    moved = changed(run / "checkpoint", base)
+    kinds = {name.rpartition(".")[2] for name in moved}
+    assert kinds == {"scales", "weight"} and any("norm" in name for name in moved)
+    assert all(name.endswith(".scales") or "norm" in name for name in moved)
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    scores = [row["score"] for row in rows if "score" in row]
+    assert min(score["loss"] for score in scores) < scores[0]["loss"]
+
+
+def test_it_replays_and_verifies(run, base, tmp_path, forq):
+    assert forq("verify", run, "--base", base).returncode == 0
+    assert forq("replay", run / "journal.jsonl", "--base", base, "--out", tmp_path / "again").returncode == 0
+    tensors = "model.safetensors"
+    assert (tmp_path / "again" / tensors).read_bytes() == (run / "checkpoint" / tensors).read_bytes()
+
+
+def test_embeddings_move_with_the_head_that_is_tied_to_them(base, text, tmp_path, forq):
+    out = tmp_path / "run"
+    done = forq("tune", base, "--task", "text", "--data", text, "--out", out, "--move", "embeddings", *OPTIONS)
+    assert done.returncode == 0, done.stderr
+    assert changed(out / "checkpoint", base) == {"model.embed_tokens.weight"}
+    assert forq("verify", out, "--base", base).returncode == 0
+
+
+def test_a_mask_keeps_what_it_masks(base, text, tmp_path, forq):
+    name = "model.layers.0.mlp.up_proj.scales"
+    shapes = {leaf.name: tuple(leaf.read().shape) for leaf in library.space(load(base, "cpu")).leaves}
+    factors = {leaf: torch.zeros(1, 1) for leaf in shapes} | {name: torch.ones(shapes[name])}
+    factors[name][0] = 0
+    save_file(factors, tmp_path / "mask.safetensors")
+    out, words = tmp_path / "run", ("--task", "text", "--data", text, *OPTIONS)
+    done = forq("tune", base, *words, "--out", out, "--profile", tmp_path / "mask.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert changed(out / "checkpoint", base) == {name}
+    before, after = Checkpoint.open(base).read(name), Checkpoint.open(out / "checkpoint").read(name)
+    assert torch.equal(before[0], after[0]) and not torch.equal(before[1:], after[1:])
+
+    (tmp_path / "mask.safetensors").unlink()
+    assert forq("verify", out, "--base", base).returncode == 0, "the run keeps the profile it was given"
+    alone = tmp_path / "alone.jsonl"
+    alone.write_bytes((out / "journal.jsonl").read_bytes())
+    missing = forq("replay", alone, "--base", base, "--out", tmp_path / "again")
+    assert missing.returncode == 1 and "--profile" in missing.stderr
+    again = ("replay", alone, "--base", base, "--out", tmp_path / "again", "--profile", out / "profile.safetensors")
+    assert forq(*again).returncode == 0
+    factors[name][1] = 2
+    save_file(factors, out / "profile.safetensors")
+    other = forq("verify", out, "--base", base)
+    assert other.returncode == 1 and "profile" in other.stderr and "Traceback" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--move", "scales,norm"), "did you mean 'norms'"),
+        (("--move", "scales,biases"), "expected a model with biases to move"),
+        (("--move", "scales,all-float"), "all-float moves as one"),
+        (("--set", "norms.lr=0.1"), "add it to --move"),
+        (("--set", "norm.lr=0.1"), "no setting is called"),
+        (("--move", "scales,norms", "--set", "norms.unit=free"), "give a number"),
+        (("--move", "scales,norms", "--set", "norms.lr=-1"), "greater than 0"),
+    ],
+)
+def test_a_wrong_kind_is_named(base, text, tmp_path, forq, words, says):
+    done = forq("tune", base, "--task", "text", "--data", text, "--out", tmp_path / "run", *OPTIONS, *words)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("factors", "says"),
+    [
+        ({"nobody.scales": torch.ones(1)}, "not among what moves"),
+        ({"model.layers.0.mlp.up_proj.scales": torch.ones(3, 3, 3)}, "broadcasts"),
+        ({"model.layers.0.mlp.up_proj.scales": -torch.ones(1)}, "0 or more"),
+        ({"model.layers.0.mlp.up_proj.scales": torch.zeros(1)}, "in place"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_wrong_profile_is_named(base, text, tmp_path, forq, factors, says):
+    path = tmp_path / "profile.safetensors"
+    path.write_bytes(b"nonsense") if factors is None else save_file(factors, path)
+    words = ("--task", "text", "--data", text, "--out", tmp_path / "run", *OPTIONS, "--profile", path)
+    done = forq("tune", base, *words)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "run").exists()
