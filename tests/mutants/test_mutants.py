@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 MUTANTS = {
     "forget the 2 in 2ε": (
         "estimators/two_point.py",
-        "/ (2.0 * self.eps)",
-        "/ self.eps",
+        "/ (2.0 * self.radius(step, k))",
+        "/ self.radius(step, k)",
         "contract/test_estimators.py",
     ),
     "return by adding back": (
@@ -31,8 +31,8 @@ MUTANTS = {
     ),
     "clip one side": (
         "rules/clip.py",
-        "min(max(d, -self.limit), self.limit)",
-        "min(d, self.limit)",
+        "min(max(d, -bound), bound)",
+        "min(d, bound)",
         "contract/test_rules.py",
     ),
     "one step too many": (
@@ -47,7 +47,7 @@ MUTANTS = {
         "self.lines[0].losses",
         "unit/test_engine.py",
     ),
-    "sign uphill": ("rules/sgd.py", "scaled(-self.lr)", "scaled(self.lr)", "unit/test_engine.py"),
+    "sign uphill": ("rules/sgd.py", "weight=-rates[term.group]", "weight=rates[term.group]", "unit/test_engine.py"),
     "same noise for every leaf": (
         "noise.py",
         "hashlib.blake2b(name.encode()",
@@ -55,9 +55,9 @@ MUTANTS = {
         "unit/test_noise.py",
     ),
     "probe and step from other seeds": (
-        "estimators/two_point.py",
-        "terms = tuple(self.term(step, k, d",
-        "terms = tuple(self.term(step, k + 1, d",
+        "core.py",
+        "terms = tuple(self._term(step, k, d",
+        "terms = tuple(self._term(step, k + 1, d",
         "contract/test_estimators.py",
     ),
     "journal seals nothing": (
@@ -67,6 +67,7 @@ MUTANTS = {
         "unit/test_journal.py",
     ),
     "snapshot applied twice": ("engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
+    "one mean over all groups": ("core.py", "d / share[groups[k]]", "d / len(slopes)", "contract/test_estimators.py"),
     "every leaf of every group moves": (
         "spaces.py",
         'if term.group not in ("all", one.leaf.group):\n                continue',

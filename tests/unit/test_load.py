@@ -178,9 +178,7 @@ def test_each_kind_of_leaf_by_name(tmp_path: Path) -> None:
     folder = tiny_checkpoints.folder(tmp_path / "x", "opt")
     quantize(folder, tmp_path / "q", group_size=32)
     model = load(tmp_path / "q", device="cpu")
-    groups = {
-        move: {leaf.group for leaf in trainable(model, move)} for move in ("scales", "norms", "embeddings", "dense")
-    }
+    groups = {move: {leaf.group for leaf in trainable(model, move)} for move in ("scales", "norms", "embeddings")}
     assert groups == {move: {move} for move in groups}
     assert {leaf.group for leaf in trainable(model, "all-float")} == {"embeddings", "norms", "biases"}
     assert {leaf.group for leaf in trainable(model, "scales, norms")} == {"scales", "norms"}
