@@ -44,8 +44,6 @@ class Profile:
                 raise ConfigError(
                     f"--profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others"
                 )
-        if not any(bool(factor.any()) for factor in found.values()):
-            raise ConfigError(f"--profile: {path} keeps everything it names in place: give a factor above 0")
         return cls({name: factor.float() for name, factor in found.items()})
 
     @property
@@ -60,7 +58,7 @@ class Profile:
             shape: of a leaf's coordinates.
 
         Raises:
-            ConfigError: a name that does not move, or a shape that does not fit its leaf.
+            ConfigError: a name that does not move, a shape that does not fit its leaf, or nothing left to move.
         """
         shapes = {leaf.name: tuple(shape(leaf)) for leaf in leaves}
         for name, factor in self.factors.items():
@@ -73,6 +71,8 @@ class Profile:
                 raise ConfigError(
                     f"--profile: {name}: expected a shape that broadcasts to {shapes[name]}, found {found}"
                 ) from error
+        if all(name in self.factors and not bool(self.factors[name].any()) for name in shapes):
+            raise ConfigError("--profile: keeps everything that moves in place; give a factor above 0")
 
     def over(self, domain: Domains) -> Domains:
         """A space's domains with the factors on top."""

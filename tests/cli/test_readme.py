@@ -1,4 +1,4 @@
-"""Every command the README shows exists with the options it shows, and its Python runs."""
+"""Every command the README and the pages of docs/ show exists with the options it is shown with; Python runs."""
 
 import re
 import shlex
@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import forq
 from forq.cli import app
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text()
+PAGES = {
+    path.relative_to(ROOT): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.S)
-LINES = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines() if line.startswith("forq ")]
+LINES = sorted(
+    {
+        line
+        for page in PAGES.values()
+        for kind, block in re.findall(r"```(\w*)\n(.*?)```", page, re.S)
+        if kind in ("", "sh")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("forq ")
+    }
+)
 
 
 def test_there_is_something_to_check():
@@ -31,9 +44,10 @@ def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGES[page]):
+        assert (ROOT / page.parent / target).exists(), target
 
 
 def test_the_python_runs(base, text, tmp_path, monkeypatch):
@@ -49,3 +63,14 @@ def test_the_python_runs(base, text, tmp_path, monkeypatch):
 
     exec(code, {"batches": [torch.arange(1, 20)[None]], "loss_of": loss_of})
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
+
+
+def test_the_profile_page_runs(base, text, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/recipes.md")], re.S)
+    monkeypatch.chdir(tmp_path)
+    found = {"checkpoint": base, "data": text}
+    exec(code, found)
+    moved = found["run"].space.masters()
+    start = {leaf.name: leaf.read() for leaf in forq.space(forq.load(base)).leaves}
+    kept = {name for name, tensor in moved.items() if tensor.equal(start[name])}
+    assert kept == {name for name in start if "mlp" in name}
