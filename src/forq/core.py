@@ -182,7 +182,7 @@ class Directions:
         seed: the run's seed.
         eps: probe radius in leaf units, > 0, of all leaves or by group.
         directions: directions of one step, ≥ 1.
-        noise: laws of z, symmetric about zero; the directions of a group take them in turn.
+        noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
 
     Raises:
         ConfigError: a value is out of range.
@@ -191,7 +191,7 @@ class Directions:
     seed: int
     eps: PerGroup
     directions: int = 1
-    noise: tuple[str, ...] = ("rademacher",)
+    noise: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("rademacher",)
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -219,7 +219,9 @@ class Directions:
         """Group and noise of direction k of a step."""
         groups = tuple(by_group(self.eps, "estimator.eps"))
         turn = k if len(groups) == 1 else step * self.directions + k
-        return groups[turn % len(groups)], self.noise[turn // len(groups) % len(self.noise)]
+        group = groups[turn % len(groups)]
+        laws = self.noise[group] if isinstance(self.noise, Mapping) else self.noise
+        return group, laws[turn // len(groups) % len(laws)]
 
     def _term(self, step: int, k: int, weight: float) -> Term:
         group, noise = self._turn(step, k)

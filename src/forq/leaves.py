@@ -10,6 +10,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from forq.core import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Domain:
@@ -23,6 +25,7 @@ class Domain:
         keep_sign: a coordinate stays on the side of zero where it started (half of the block scales of
             GGUF's Q4_0 are negative); an exact zero stays zero.
         bounds_probes: probes too are held inside the bounds; true on a grid, where nothing exists outside.
+        lattice: coordinates are whole numbers: a move of p cells is rounded to ⌊p⌋ or ⌈p⌉ at random, on average p.
     """
 
     unit: float | Tensor = 1.0
@@ -31,9 +34,10 @@ class Domain:
     floor: float = 0.0
     keep_sign: bool = False
     bounds_probes: bool = False
+    lattice: bool = False
 
 
-GROUPS = ("scales", "norms", "biases", "embeddings", "dense")
+GROUPS = ("scales", "zeros", "norms", "biases", "embeddings", "dense")
 """The kinds of leaves there are, each with a radius and a step of its own where several move."""
 
 
@@ -83,6 +87,18 @@ class LazyLeaf(Leaf, Protocol):
         """The float tensor itself: it is its own master, and updates are written into it."""
 
 
+@runtime_checkable
+class LatticeLeaf(Leaf, Protocol):
+    """Integers that a file packs: coordinates are whole numbers in float32."""
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest number the file can hold."""
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The file's tensor for these coordinates."""
+
+
 def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
     """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
 
@@ -112,7 +128,15 @@ def spread(leaf: Leaf, x: Tensor) -> Domain:
     return Domain(unit=2.0 ** (round(math.log2(square) / 2) if square > 0 else -6))
 
 
-Unit = Literal["relative", "absolute", "free", "spread"]
+def cells(leaf: Leaf, x: Tensor) -> Domain:
+    """Whole numbers within the range the leaf says its file can hold; one leaf unit is one of them."""
+    if not isinstance(leaf, LatticeLeaf):
+        raise ConfigError(f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}")
+    low, high = leaf.range
+    return Domain(low=low, high=high, bounds_probes=True, lattice=True)
+
+
+Unit = Literal["relative", "absolute", "free", "spread", "cells"]
 
 Domains = Callable[[Leaf, Tensor], Domain]
 """From a leaf and its starting coordinates to where they may go."""
@@ -122,10 +146,13 @@ DOMAINS: Mapping[Unit, Domains] = {
     "absolute": absolute,
     "free": free,
     "spread": spread,
+    "cells": cells,
 }
 """What a unit's name means."""
 
 
 def usual_unit(group: str, unit: Unit) -> Unit:
-    """``unit`` for the scales; ``spread`` in place of ``relative`` for kinds whose coordinates pass through zero."""
+    """``unit`` for the scales, ``cells`` for integers; else ``spread`` in place of ``relative``: biases pass zero."""
+    if group == "zeros":
+        return "cells"
     return "spread" if unit == "relative" and group != "scales" else unit

@@ -145,7 +145,7 @@ class Run:
             "task": dict(self.task.describe()),
             "leaves": self.space.table(),
             "profile": None if self.profile is None else self.profile.digest,
-            "portable": all(law(noise).portable for noise in config.method.estimator.noise),
+            "portable": all(law(noise).portable for part in config.method.parts for noise in part.noise),
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "kernel": "reference",

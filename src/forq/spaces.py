@@ -3,7 +3,7 @@
 Law of arithmetic, version 1. For every coordinate, in float32 and in this order, each operation rounded once:
 
     s  = fl(fl(w₁)·z₁);  s = fl(s + fl(fl(w_k)·z_k))  for k = 2, 3, … in the order of the terms
-    p  = fl(unit · link(s))
+    p  = fl(unit · link(s)); on a lattice ⌊fl(p + r)⌋ with r uniform on [0, 1)
     x′ = fl(x + p), then held inside the domain (updates always; probes only on a grid)
 
 Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable. What a file
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
-from forq.leaves import Domain, Domains, LazyLeaf, Leaf, relative
+from forq.leaves import Domain, Domains, LatticeLeaf, LazyLeaf, Leaf, relative
 from forq.noise import Bits, law, leaf_id
 
 LAW = 1
@@ -216,7 +216,8 @@ class Space:
             raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
         total = _link(total, move.link, one.key, start)
         unit = one.domain.unit
-        return total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
+        total = total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
+        return _whole(total, move.terms[0].seed, one.key, start) if one.domain.lattice else total
 
 
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
@@ -226,6 +227,8 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
     vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
     the same file.
     """
+    if isinstance(leaf, LatticeLeaf):
+        return leaf.packed(x)
     if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
         return x.detach().to(leaf.dtype, copy=True)
     draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
@@ -264,12 +267,17 @@ def _link(total: Tensor, link: Link, key: int, start: int) -> Tensor:
         case "sign":
             return total.sign_().mul_(link.size)
         case "stochastic":
-            draw = Bits(link.seed, key, _LINK_STREAM).uniform32(start, total.numel())
-            # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
-            carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
-            return total.add_(carry).floor_().mul_(link.size)
+            return _whole(total, link.seed, key, start).mul_(link.size)
         case unknown:
             raise ConfigError(f"no link is called {unknown!r}; known: identity, sign, stochastic")
+
+
+def _whole(total: Tensor, seed: int, key: int, start: int) -> Tensor:
+    """Rounded down or up at random, in place; whole numbers stay."""
+    draw = Bits(seed, key, _LINK_STREAM).uniform32(start, total.numel())
+    # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
+    carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
+    return total.add_(carry).floor_()
 
 
 def _hold(new: Tensor, old: Tensor, domain: Domain) -> Tensor:

@@ -52,7 +52,7 @@ def test_qzo_paper_is_the_papers():
     assert isinstance(method, Method)
     clip, sgd = method.rules
     assert (method.estimator.eps, clip.limit, sgd.lr) == ({"all": 1e-3}, {"all": 100.0}, {"all": 1e-7})
-    assert method.estimator.noise == ("gaussian",)
+    assert method.estimator.noise == {"all": ("gaussian",)}
 
 
 def test_an_unknown_recipe_names_the_nearest():

@@ -3,11 +3,14 @@
 The references draw the same z through the noise law and then work in NumPy, from the papers' equations.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+import pytest
 import torch
 
-from forq.core import Link, Move, Moved, Term, direction_seed
-from forq.leaves import Domain
+from forq.core import ConfigError, Link, Move, Moved, Term, direction_seed
+from forq.leaves import Domain, cells
 from forq.noise import Bits, law, leaf_id
 from forq.spaces import Space
 from tests.toys import Toy
@@ -97,3 +100,37 @@ def test_qzo_moves_scales_and_keeps_their_sign():
     crossed = (np.sign(free) != np.sign(x.numpy())) & (x.numpy() != 0)
     assert crossed.any() and moved.cut == crossed.sum()
     np.testing.assert_allclose(np.abs(after[crossed]), np.minimum(1e-7, np.abs(x.numpy()[crossed])))
+
+
+@dataclass
+class Packed(Toy):
+    """Zero points as a file packs them: two to a byte."""
+
+    range = (0, LEVELS)
+
+    def packed(self, x):
+        pairs = x.to(torch.uint8).view(-1, 2)
+        return pairs[:, 0] | pairs[:, 1] << 4
+
+
+def test_a_lattice_leaf_probes_whole_cells_and_rounds_its_steps_at_random():
+    seed, slope = direction_seed(4, 1), 0.4
+    leaf = Packed("codes", torch.full((40_000,), 8.0), group="zeros", dtype=torch.uint8)
+    space = Space([leaf], cells)
+    z = draw("sparse:0.1", seed, 40_000)
+    assert abs((z != 0).mean() - 0.1) < 0.01 and abs(z.mean()) < 0.01
+    with space.displaced(Move((Term(seed, 1.0, "sparse:0.1"),))):
+        np.testing.assert_array_equal(leaf.x.numpy(), 8 + z)
+    moved = space.apply(Move((Term(seed, -slope, "sparse:0.1"),)))
+    change = leaf.x.numpy() - 8
+    assert moved.changed == np.count_nonzero(change) and set(change) == {-1.0, 0.0, 1.0}
+    assert (change[z == 0] == 0).all() and abs((change * z)[z != 0].mean() + slope) < 0.03
+    assert torch.equal(space.exported()["codes"], leaf.packed(leaf.x))
+    for step in range(60):
+        space.apply(Move((Term(direction_seed(4, step + 2), 9.0, "sparse:0.5"),)))
+    assert leaf.x.min() == 0 and leaf.x.max() == LEVELS
+
+
+def test_cells_are_for_integers():
+    with pytest.raises(ConfigError, match="cells"):
+        Space([Toy("a", torch.ones(4))], cells)

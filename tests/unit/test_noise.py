@@ -10,7 +10,7 @@ from forq.core import ConfigError, direction_seed
 from forq.noise import Bits, law, leaf_id
 from tests.reference.philox import philox
 
-SPECS = ("rademacher", "gaussian", "uniform_grid:3", "sign:uniform_grid:3", "rounded:1")
+SPECS = ("rademacher", "gaussian", "uniform_grid:3", "sign:uniform_grid:3", "rounded:1", "sparse:0.25")
 
 
 def test_reference_matches_published_vectors():

@@ -30,6 +30,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def one_or_more(value: object) -> object:
+    """One name as a tuple of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 class EstimatorSettings(Frozen):
     """What a step probes."""
 
@@ -38,10 +43,7 @@ class EstimatorSettings(Frozen):
     directions: Annotated[int, Field(ge=1, le=1 << 20)] = 1
     noise: tuple[str, ...] = ("rademacher",)
 
-    @field_validator("noise", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+    _one_or_more = field_validator("noise", mode="before")(one_or_more)
 
 
 class RuleSettings(Frozen):
@@ -64,15 +66,18 @@ class GroupSettings(Frozen):
     """What one kind of leaves has of its own; ``None`` is as the recipe says.
 
     Attributes:
-        unit: by default the recipe's for the scales, and ``spread`` in its place of ``relative`` for other kinds:
-            their coordinates pass through zero.
+        unit: by default as :func:`forq.leaves.usual_unit` says. Zero points are integers: their ``eps`` is one
+            cell and their ``noise`` moves a fiftieth of them at a time, unless set otherwise.
     """
 
     eps: Positive | Literal["auto"] | None = None
     lr: Positive | Literal["auto"] | None = None
     clip: Positive | Literal["auto", "off"] | None = None
     newton: Annotated[float, Field(gt=0, le=1)] | None = None
+    noise: tuple[str, ...] | None = None
     unit: Unit | None = None
+
+    _one_or_more = field_validator("noise", mode="before")(one_or_more)
 
 
 class Settings(Frozen):
@@ -115,12 +120,14 @@ class Settings(Frozen):
 
     def _part(self, kind: str, name: str) -> Part:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
+        cell, sparse = (1.0, ("sparse:0.02",)) if kind == "zeros" else (probe.eps, probe.noise)
         return Part(
             name,
-            probe.eps if own.eps is None else own.eps,
+            cell if own.eps is None else own.eps,
             rule.lr if own.lr is None else own.lr,
             rule.clip if own.clip is None else own.clip,
             rule.newton if own.newton is None else own.newton,
+            sparse if own.noise is None else own.noise,
             usual_unit(kind, self.unit) if own.unit is None else own.unit,
         )
 
@@ -134,6 +141,7 @@ class Part:
     lr: float | Literal["auto"]
     clip: float | Literal["auto", "off"]
     newton: float
+    noise: tuple[str, ...]
     unit: Unit
 
     @property
@@ -198,9 +206,8 @@ def recipe(name: str) -> Recipe:
 def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``."""
     probe, rule, parts = chosen.estimator, chosen.rule, chosen.parts
-    make = partial(
-        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, noise=probe.noise
-    )
+    noise = {part.name: part.noise for part in parts}
+    make = partial(registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, noise=noise)
 
     def finish(found: Mapping[str, Found], first: int) -> Method:
         settled = {part.name: part.settled(found.get(part.name)) for part in parts}
@@ -218,7 +225,7 @@ def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
-            wanted.append(Wanted(part.name, probe.noise, share, part.newton, eps))
+            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps))
     if not wanted:
         return finish({}, 0)
     return lambda: calibrate(seed=seed, groups=wanted, forwards=steps * make(eps=1.0).forwards, finish=finish)
