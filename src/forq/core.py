@@ -20,6 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+Kind = Literal["causal", "masked", "encoder"]
+"""What a language model is asked for: the next token, the token at a mask, or hidden states alone."""
+
 
 class ForqError(Exception):
     """Anything forq refuses; the message says what was expected, what was found, and what to do."""

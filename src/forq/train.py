@@ -16,31 +16,43 @@ from forq import config as configs
 from forq import registry
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
+from forq.models.families import family_of
 from forq.models.load import load
 from forq.runs import Run
 from forq.tasks import Task, Tokenizer
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
+# Arguments of a task's ``open`` that are not options of a user.
+_GIVEN = ("seed", "kind")
+
 
 def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
-    """Open a task's data with the tokenizer that lies beside the model's checkpoint.
+    """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
 
     Raises:
         ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
-            tokenizer.
+            tokenizer; a task for causal language models, and a model that is none.
         DataError: the data cannot be used.
     """
     lm: Any = model
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
-    task: Task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options)
+    kind, told = family_of(lm.checkpoint.config).kind, {}
+    if "kind" in inspect.signature(opener).parameters:
+        told = {"kind": kind}
+    elif kind != "causal":
+        raise ConfigError(
+            f"task {config.name!r} expects a causal language model, found {type(model).__name__}; an encoder can "
+            "be tuned on a classification task, sst2 for example"
+        )
+    task: Task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options, **told)
     return task
 
 
 def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
     parameters = inspect.signature(opener).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN]
     types = get_type_hints(opener)
     for option, value in config.options.items():
         if option not in known:

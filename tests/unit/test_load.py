@@ -41,7 +41,8 @@ def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
 
 
 def test_every_family_is_tried() -> None:
-    assert {family for family, _ in KINDS.values()} == set(FAMILIES)
+    causal = {name for name, row in FAMILIES.items() if row.kind == "causal"}
+    assert {family for family, _ in KINDS.values()} == causal
 
 
 def test_a_float_checkpoint_gives_the_logits_of_from_pretrained(floats: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_float_tensor_missing_extra_or_wrong_is_refused(
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "mamba"}, "among llama, opt, found 'mamba'"),
+        ({"model_type": "mamba"}, "among llama, opt.*found 'mamba'"),
         ({"model_type": None}, "found None"),
         ({"num_hidden_layers": 3}, r"missing: model\.layers\.2"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),

@@ -45,7 +45,8 @@ class FileNames:
         for name in ckpt.info:
             if name in quantized or name.endswith(self._family.ignored or ("\0",)):
                 continue
-            place = name if name in wanted else self._family.base + name
+            place = self._family.place(name)
+            place = place if place in wanted else self._family.base + place
             if place in wanted:
                 found[place] = name
             else:

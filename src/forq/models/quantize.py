@@ -55,7 +55,7 @@ def quantize(
     *,
     overwrite: bool = False,
 ) -> Quantized:
-    """Round the linear layers of the decoder blocks to nearest; embeddings, head and norms stay as they are.
+    """Round the linear layers of the blocks to nearest; embeddings, head and norms stay as they are.
 
     Ranges are searched for the smallest squared error (see :mod:`forq.quant.round_to_nearest`); no data is
     used. Scales are stored as float16. Every other file is copied.

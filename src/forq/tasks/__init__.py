@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from forq.losses import Batch
-
 Split = Literal["train", "validation", "test"]
 
 
@@ -63,7 +61,9 @@ class Score:
 
 
 class Task(Protocol):
-    """Laws:
+    """What a run trains on. A batch is the task's own affair: what ``batch`` makes, only ``loss`` reads.
+
+    Laws:
 
     - ``batch(step)`` is a pure function of (``digest``, seed, step): any order, any process, the same batch;
     - ``digest`` changes with every token and every setting that a batch depends on;
@@ -79,19 +79,19 @@ class Task(Protocol):
         """What a journal's header says of the data: plain numbers, names and lists."""
         ...
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Any:
         """The training batch of a step ≥ 0, on the CPU."""
         ...
 
-    def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:
+    def batches(self, split: Split, limit: int | None = None) -> Iterator[Any]:
         """The first ``limit`` rows of a split (None: all), each once, on the CPU."""
         ...
 
-    def loss(self, model: nn.Module, batch: Batch) -> float:
+    def loss(self, model: nn.Module, batch: Any) -> float:
         """The training objective in fp32, without grad."""
         ...
 
-    def loss_tensor(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss_tensor(self, model: nn.Module, batch: Any) -> Tensor:
         """The same as a scalar tensor, under grad if the caller enabled it."""
         ...
 

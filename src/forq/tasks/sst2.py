@@ -1,6 +1,7 @@
 """SST-2 (Socher et al. 2013, GLUE): is a sentence of a film review friendly or not?
 
-Prompt ``<sentence> It was``, words `` terrible`` (0) and `` great`` (1), as in MeZO and QZO. Data is a folder
+Prompt ``<sentence> It was``, words `` terrible`` (0) and `` great`` (1), as in MeZO and QZO; encoders see
+``<sentence> It was [MASK].`` or compare the sentence with one for each class. Data is a folder
 in GLUE's layout: ``train.tsv`` and ``dev.tsv``, tab-separated, no quoting, a header that names ``label`` and
 ``sentence`` (some mirrors: ``content``). The test split is the official dev file; training and validation
 rows are drawn from the train file with the seed.
@@ -11,13 +12,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from forq.core import ConfigError, DataError
-from forq.tasks import Split, Tokenizer
-from forq.tasks._choice import Choice, Question, choice
+from forq.core import ConfigError, DataError, Kind
+from forq.tasks import Split, Task, Tokenizer
+from forq.tasks._classify import By, Classes, Example, classify
 from forq.tasks._order import draw
 
-_WORDS = (" terrible", " great")
 _ASK = " It was"
+_CLASSES = Classes((" terrible", " great"), _ASK, ("a terrible movie", "a great movie"))
 _TEXT_COLUMNS = ("sentence", "content")
 
 
@@ -31,7 +32,10 @@ def open(
     train_rows: int | None = 1000,
     validation_rows: int | None = 500,
     test_rows: int | None = None,
-) -> Choice:
+    by: By = "auto",
+    temperature: float = 0.05,
+    kind: Kind = "causal",
+) -> Task:
     """Read and tokenise the rows.
 
     Args:
@@ -41,6 +45,10 @@ def open(
         train_rows: rows to train on; None: all that validation leaves.
         validation_rows: None: 500.
         test_rows: rows of the dev file, from its start; None: all.
+        by: how the model is asked: by a ``prompt``, a ``mask``, or ``similarity`` to label sentences; ``auto``
+            is what suits its kind.
+        temperature: of the similarities.
+        kind: of the model.
 
     Raises:
         ConfigError: a split would be empty, or larger than the file.
@@ -60,17 +68,19 @@ def open(
         )
     # Validation first: it stays the same when the number of training rows changes.
     picked = [known[row] for row in draw(len(known), wanted, seed=seed, digest=digest)]
-    questions: dict[Split, list[Question]] = {
+    examples: dict[Split, list[Example]] = {
         "train": picked[held_out:],
         "validation": picked[:held_out],
         "test": _read(folder / "dev.tsv")[0][:test_rows],
     }
-    return choice(
+    return classify(
         "sst2",
-        questions,
+        examples,
         tokenizer,
-        words=_WORDS,
-        keep=_ASK,
+        _CLASSES,
+        kind=kind,
+        by=by,
+        temperature=temperature,
         seed=seed,
         max_length=max_length,
         batch_rows=batch_rows,
@@ -85,8 +95,8 @@ def example(folder: Path) -> Path:
     return folder
 
 
-def _read(path: Path) -> tuple[list[Question], str]:
-    """Questions of one file, and the digest of its bytes."""
+def _read(path: Path) -> tuple[list[Example], str]:
+    """Examples of one file, and the digest of its bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -99,11 +109,11 @@ def _read(path: Path) -> tuple[list[Question], str]:
     if len(lines) == 1:
         raise DataError(f"{path}: a header and no rows")
     places = header.index(text), header.index("label")
-    questions = [_question(line, places, len(header), f"{path}, line {n}") for n, line in enumerate(lines[1:], 2)]
-    return questions, hashlib.sha256(content).hexdigest()
+    examples = [_example(line, places, len(header), f"{path}, line {n}") for n, line in enumerate(lines[1:], 2)]
+    return examples, hashlib.sha256(content).hexdigest()
 
 
-def _question(line: bytes, places: tuple[int, int], columns: int, where: str) -> Question:
+def _example(line: bytes, places: tuple[int, int], columns: int, where: str) -> Example:
     try:
         fields = line.rstrip(b"\r").decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
@@ -115,4 +125,4 @@ def _question(line: bytes, places: tuple[int, int], columns: int, where: str) ->
         raise DataError(f"{where}: label must be 0 or 1, found {label!r}")
     if not sentence:
         raise DataError(f"{where}: the sentence is empty")
-    return Question(sentence + _ASK, int(label))
+    return Example(sentence, sentence + _ASK, int(label))
