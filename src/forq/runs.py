@@ -32,6 +32,7 @@ from forq.core import ConfigError, JournalError
 from forq.journal import Journal, Line
 from forq.leaves import Domains
 from forq.models.leaves import trainable
+from forq.models.load import kernels
 from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
@@ -53,6 +54,7 @@ _SHARED = {
     "device": "resume on the same kind of device",
     "dtype": "load the model in the same dtype",
     "threads": "config.toml of the run says how many",
+    "kernel": "install what the run was begun with (onnxruntime for ort), or load the model with the same kernel",
     "leaves": "give the checkpoint the run was started from",
     "profile": "profile.safetensors of the run is not the one it was begun with",
 }
@@ -101,7 +103,8 @@ class Run:
             ConfigError: something is in the way, a setting cannot be, or nothing can move.
         """
         lm: Any = model
-        run = cls(folder, config.model_copy(update={"device": lm.device.type}), model, task)
+        found = {"device": lm.device.type, "kernel": "reference" if "ort" not in kernels(model) else config.kernel}
+        run = cls(folder, config.model_copy(update=found), model, task)
         if folder.exists() and not _vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         header = run.header()
@@ -148,12 +151,11 @@ class Run:
             "portable": all(law(noise).portable for part in config.method.parts for noise in part.noise),
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
-            "kernel": "reference",
+            "kernel": _kernel(model),
             "threads": torch.get_num_threads(),
             # For people; bytes are told by the digests above, wherever they lie.
             "names": {"checkpoint": Path(config.checkpoint).name, "data": Path(config.task.data).name},
-            "versions": {name: version(name) for name in ("forq", "torch", "transformers", "numpy")}
-            | {"python": platform.python_version()},
+            "versions": {name: version(name) for name in _packages(model)} | {"python": platform.python_version()},
         }
 
     def _profile(self) -> Profile | None:
@@ -284,6 +286,19 @@ class Run:
                 f"{self.folder}: step {written.step} of the journal rebuilds other masters than it says; it was "
                 "edited, or its noise is not portable and the versions in its header are not these"
             )
+
+
+def _kernel(model: nn.Module) -> str | dict[str, Any]:
+    """The one kernel of all layers; or of most layers their number, of the others their names."""
+    found = sorted(kernels(model).items(), key=lambda item: len(item[1]))
+    if len(found) < 2:
+        return found[0][0] if found else "reference"
+    return {**{name: sorted(layers) for name, layers in found[:-1]}, found[-1][0]: len(found[-1][1])}
+
+
+def _packages(model: nn.Module) -> list[str]:
+    """Whose versions a journal names."""
+    return ["forq", "torch", "transformers", "numpy", *(["onnxruntime"] if "ort" in kernels(model) else [])]
 
 
 def _vacant(folder: Path) -> bool:

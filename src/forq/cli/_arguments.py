@@ -42,6 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`.")]
 Data = Annotated[str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]
 
 
 def data_path(data: str | None, task: str) -> str:

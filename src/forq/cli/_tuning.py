@@ -28,7 +28,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
     torch.set_num_threads(config.threads)
     began = time.perf_counter()
     with _screen.err.status("loading"):
-        model = load(config.checkpoint, config.device)
+        model = load(config.checkpoint, config.device, kernel=config.kernel)
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     try:
@@ -45,8 +45,8 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
         seconds = time.perf_counter() - began
         best, first, rounding = run.best, run.first, run.rounding
         del run, model
-        before = task.evaluate(load(config.checkpoint, config.device), "test")
-        after = task.evaluate(load(saved, config.device), "test")
+        before = task.evaluate(load(config.checkpoint, config.device, kernel=config.kernel), "test")
+        after = task.evaluate(load(saved, config.device, kernel=config.kernel), "test")
     assert best is not None and first is not None
     result = {
         "validation": {"before": _plain(first.score), "after": _plain(best.score)},

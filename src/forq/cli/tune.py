@@ -41,6 +41,9 @@ def tune(
         typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(help="Of quantized layers: auto, reference or ort. Default: auto.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     as_json: given.Json = False,
 ) -> None:
@@ -58,7 +61,13 @@ def tune(
             "--seed": seed,
             "--set": sets,
         }
-        wanted |= {"--eval-every": eval_every, "--device": device, "--move": move, "--profile": profile}
+        wanted |= {
+            "--eval-every": eval_every,
+            "--device": device,
+            "--kernel": kernel,
+            "--move": move,
+            "--profile": profile,
+        }
         if not (out / "config.toml").exists():
             raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
         config = configs.read(out / "config.toml")
@@ -80,6 +89,7 @@ def tune(
             task=configs.TaskConfig(name=task, data=given.data_path(data, task)),
             seed=0 if seed is None else seed,
             device=device or "auto",
+            kernel=kernel or "auto",
             profile=None if profile is None else str(profile.resolve()),
         )
     _tuning.tune(config, out, resume=resume, as_json=as_json)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import torch
 from torch import nn
@@ -18,9 +20,11 @@ from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.names import FileNames
 from forq.models.skeleton import put, rebuild_computed, skeleton
+from forq.quant.kernels import ort
 from forq.quant.layer import LayerSpec, Parts
-from forq.quant.linear import QuantLinear
+from forq.quant.linear import Choice, QuantLinear
 from forq.quant.scratch import Scratch
+from forq.quant.weight import QuantWeight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +62,10 @@ def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
 
 
 def load(
-    source: str | Path | Checkpoint, device: str | torch.device = "auto", dtype: torch.dtype | None = None
+    source: str | Path | Checkpoint,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    kernel: Choice = "auto",
 ) -> nn.Module:
     """Build the transformers model of a checkpoint, in eval mode and without gradients.
 
@@ -70,12 +77,16 @@ def load(
         source: a folder, a hub id, or a checkpoint already open.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or ``cuda:N``.
         dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
+        kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``reference`` (plain torch), or ``auto``: ``ort``
+            where it fits.
 
     Raises:
         FormatError: the checkpoint is damaged, of no known format or family, or holds a tensor too many or
             too few.
-        ConfigError: the device is unknown, or not here.
+        ConfigError: the device is unknown, or not here; the kernel is unknown, or cannot compute a layer.
     """
+    if kernel not in get_args(Choice):
+        raise ConfigError(f"--kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
     place = _device(device)
     ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     kind = dtype or _default_dtype(ckpt, place)
@@ -86,7 +97,13 @@ def load(
         for spec in found.specs.values():
             where = names.module_of(spec)
             parts = found.form.read(ckpt, spec)
-            put(model, where, _quant_linear(model.get_submodule(where), spec, parts, place, scratch))
+            layer = _quant_linear(model.get_submodule(where), spec, parts, place, scratch)
+            put(model, where, layer)
+            why = "" if kernel == "reference" else ort.unfit(layer.weight, place, kind)
+            if kernel == "ort" and why:
+                raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
+            if why is None:
+                layer.use_ort(partial(_codes, found.form, ckpt, spec))
     fill_floats(model, ckpt, names.file_of, place, kind, scratch)
     rebuild_computed(model, place)
 
@@ -96,6 +113,15 @@ def load(
     object.__setattr__(model, "file_names", names.file_of)
     _generation_settings(model, ckpt)
     return model
+
+
+def kernels(model: nn.Module) -> dict[str, list[str]]:
+    """The quantized layers of a model by the kernel that computes them, as names of their scales."""
+    found: dict[str, list[str]] = {}
+    for module in model.modules():
+        if isinstance(module, QuantLinear):
+            found.setdefault(module.kernel, []).append(module.leaf_name)
+    return found
 
 
 def recognised(ckpt: Checkpoint) -> ModuleType | None:
@@ -117,6 +143,11 @@ def recognised(ckpt: Checkpoint) -> ModuleType | None:
             "tensors none of them recognises"
         )
     return None
+
+
+def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> QuantWeight:
+    parts: Parts = form.read(ckpt, spec)
+    return parts.weight
 
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from forq.quant.kernels import reference
+from forq.quant.kernels import ort, reference
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
+
+Choice = Literal["auto", "reference", "ort"]
 
 
 class QuantLinear(nn.Module):
     """``y = x · wᵀ + b`` with w dequantised on the way.
 
     Attributes:
-        weight: the integers.
         scales: float32 buffer in the *file's* layout, so that coordinate i of the leaf is element i of the
             checkpoint's tensor; (groups, out) for GPTQ.
         bias: (out,) parameter, or None.
         leaf_name: the checkpoint's name of ``scales``.
         file_dtype: what the checkpoint stores the scales in.
+        kernel: which kernel computes the layer, ``reference`` or ``ort``.
     """
 
     scales: Tensor
@@ -35,7 +40,11 @@ class QuantLinear(nn.Module):
         scratch: Scratch,
     ) -> None:
         super().__init__()
-        self.weight = weight
+        self._weight: QuantWeight | None = weight
+        self._read: Callable[[], QuantWeight] | None = None
+        self._ort: ort.Kernel | None = None
+        self.in_features, self.out_features = weight.in_features, weight.out_features
+        self.bits, self.group_size = weight.bits, weight.group_size
         self.register_buffer("scales", scales.to(torch.float32).contiguous())
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.leaf_name = leaf_name
@@ -43,19 +52,44 @@ class QuantLinear(nn.Module):
         self.scratch = scratch
 
     @property
-    def in_features(self) -> int:
-        return self.weight.in_features
+    def weight(self) -> QuantWeight:
+        """The integers; read from the file again where the kernel holds them in a packing of its own."""
+        if self._weight is None:
+            assert self._read is not None
+            self._weight = self._read()
+        return self._weight
 
     @property
-    def out_features(self) -> int:
-        return self.weight.out_features
+    def kernel(self) -> str:
+        return "reference" if self._ort is None else "ort"
+
+    def use_ort(self, read: Callable[[], QuantWeight]) -> None:
+        """Let ONNX Runtime compute the layer and let go of the integers.
+
+        Args:
+            read: gives the integers again, for whoever asks for them later.
+
+        Raises:
+            ConfigError: see :func:`forq.quant.kernels.ort.unfit`.
+        """
+        self._ort = ort.Kernel(self.weight)
+        self._read, self._weight = read, None
+
+    def use_reference(self) -> None:
+        """Let the reference kernel compute the layer, from integers that may change."""
+        self._weight, self._ort = self.weight, None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
+        # The runtime knows no other dtype, and would drop a gradient without a word; the reference refuses.
+        plain = x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)
+        if self._ort is None or not plain:
+            return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
+        y = self._ort.matmul(x, self.scales)
+        return y if self.bias is None else y.add_(self.bias)
 
     def extra_repr(self) -> str:
         return (
-            f"{self.in_features} → {self.out_features}, {self.weight.bits} bits, "
-            f"group {self.weight.group_size}, bias={self.bias is not None}"
+            f"{self.in_features} → {self.out_features}, {self.bits} bits, group {self.group_size}, "
+            f"bias={self.bias is not None}, kernel={self.kernel}"
         )

@@ -1,0 +1,27 @@
+"""One tiny quantized checkpoint with its tokenizer, and one text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_lm
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    path.write_text("".join(f"film number {n % 7} says it was {n * n % 10} .\n" for n in range(3000)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> Path:
+    """A random Llama with 300 tokens, rounded to 4 bits by the command line itself."""
+    from forq.models.quantize import quantize
+
+    source = tmp_path_factory.mktemp("float")
+    tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True).save_pretrained(source)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(source)
+    return quantize(source, tmp_path_factory.mktemp("base") / "gptq", group_size=16).path

@@ -1,0 +1,112 @@
+"""ONNX Runtime's operator against the reference kernel, and what a model that uses it must keep."""
+
+import pytest
+import torch
+
+import forq
+from forq.core import ConfigError
+from forq.models.load import kernels, load
+from forq.quant.kernels import ort, reference
+from forq.quant.linear import QuantLinear
+from forq.quant.scratch import Scratch
+from forq.quant.weight import QuantWeight
+
+pytest.importorskip("onnxruntime")
+
+SHAPES = [(64, 128, 32), (48, 96, 32), (8, 64, 64), (40, 2048, 128), (24, 32, 16), (16, 512, 256)]
+
+
+def layer(rows, columns, size, *, sym=True, shuffled=False):
+    draw = torch.Generator().manual_seed(rows + columns + size)
+    groups = columns // size
+    codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8, generator=draw)
+    zeros = torch.full((groups, rows), 8) if sym else torch.randint(0, 16, (groups, rows), generator=draw)
+    group_of = torch.arange(columns, dtype=torch.int32) // size
+    group_of = group_of[torch.randperm(columns, generator=draw)] if shuffled else None
+    scales = torch.rand(groups, rows, generator=draw) * 0.1 + 0.01
+    return QuantWeight(codes, zeros.to(torch.int8), 4, size, group_of), scales
+
+
+def relative(found, wanted):
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 150])
+@pytest.mark.parametrize(("sym", "shuffled"), [(True, False), (False, False), (True, True), (False, True)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_is_the_reference_to_1e_5(shape, sym, shuffled, tokens):
+    weight, scales = layer(*shape, sym=sym, shuffled=shuffled)
+    x = torch.randn(2, tokens, shape[1])
+    kernel = ort.Kernel(weight)
+    wanted = reference.matmul(x, weight, scales, None, Scratch())
+    assert relative(kernel.matmul(x, scales), wanted) < 1e-5
+    moved = scales * 1.5
+    assert relative(kernel.matmul(x, moved), reference.matmul(x, weight, moved, None, Scratch())) < 1e-5
+
+
+def test_level_four_would_be_noticed():
+    """The fast level is wrong with scales as an input and says nothing; the comparison above must see it."""
+    weight, scales = layer(64, 128, 32)
+    x = torch.randn(16, 128)
+    wanted = reference.matmul(x, weight, scales, None, Scratch())
+    assert relative(ort.Kernel(weight, level=4).matmul(x, scales), wanted) > 1e-3
+
+
+def test_two_forwards_have_the_same_bits():
+    weight, scales = layer(64, 256, 64)
+    x = torch.randn(33, 256)
+    kernel = ort.Kernel(weight)
+    assert torch.equal(kernel.matmul(x, scales), kernel.matmul(x, scales))
+
+
+@pytest.mark.parametrize(
+    ("weight", "says"),
+    [
+        (layer(16, 48, 24)[0], "groups of 16"),
+        (layer(16, 64, 8)[0], "found 8"),
+        (QuantWeight(torch.zeros(8, 24, dtype=torch.uint8), torch.full((2, 8), 8, dtype=torch.int8), 4, 32), "equal"),
+    ],
+)
+def test_what_does_not_fit_is_said(weight, says):
+    with pytest.raises(ConfigError, match=says):
+        ort.Kernel(weight)
+
+
+def test_a_model_takes_it_by_itself_and_lets_the_codes_go(base):
+    model, plain = load(base, "cpu"), load(base, "cpu", kernel="reference")
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    assert set(kernels(model)) == {"ort"} and set(kernels(plain)) == {"reference"}
+    assert all(one._weight is None for one in layers), "the codes are held twice"
+    ids = torch.arange(40)[None] % 300
+    with torch.no_grad():
+        assert relative(model(ids).logits, plain(ids).logits) < 1e-5
+    for one, other in zip(layers, (m for m in plain.modules() if isinstance(m, QuantLinear)), strict=True):
+        assert torch.equal(one.weight.codes, other.weight.codes), "read again from the file"
+
+
+def test_scales_are_live_and_gradients_are_not_lost_in_silence(base):
+    model, plain = load(base, "cpu"), load(base, "cpu", kernel="reference")
+    ids = torch.arange(40)[None] % 300
+    for one in (model, plain):
+        leaf = forq.space(one).leaves[3]
+        leaf.write(leaf.read() * 3)
+    with torch.no_grad():
+        moved = model(ids).logits
+        assert relative(moved, plain(ids).logits) < 1e-5
+        assert not torch.equal(moved, load(base, "cpu")(ids).logits)
+    layer = next(module for module in model.modules() if isinstance(module, QuantLinear))
+    x = torch.randn(3, layer.in_features, requires_grad=True)
+    with pytest.raises(RuntimeError, match="differentiation"):
+        layer(x)
+
+
+def test_a_kernel_asked_for_must_fit(base, monkeypatch):
+    with pytest.raises(ConfigError, match="expected one of auto"):
+        load(base, "cpu", kernel="fast")
+    with pytest.raises(ConfigError, match="float32 on a CPU"):
+        load(base, "cpu", torch.bfloat16, kernel="ort")
+    assert set(kernels(load(base, "cpu", torch.bfloat16))) == {"reference"}
+    monkeypatch.setattr(ort, "_missing", lambda: "onnx and onnxruntime are needed")
+    assert set(kernels(load(base, "cpu"))) == {"reference"}, "auto does without"
+    with pytest.raises(ConfigError, match="onnxruntime are needed"):
+        load(base, "cpu", kernel="ort")
