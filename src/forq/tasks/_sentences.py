@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from forq.core import ConfigError
 
 _LINE = 128
-"""Tokens of a line that texts are gathered on; attention costs its square, and longer texts get longer lines."""
+"""About how many tokens a line of gathered texts holds; attention costs its square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,16 @@ def mean_vectors(states: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _laid_out(lengths: Sequence[int]) -> tuple[Tensor, Tensor, int]:
-    """Line and first column of every text, and the width of the lines: each text goes where it first fits."""
-    room = max(_LINE, *lengths)
-    used: list[int] = []
+    """Line and first column of every text, and the width of the lines.
+
+    As many lines as give each about ``_LINE`` tokens, but none that the longest text would leave half empty; the
+    longest texts first, each on the line that is emptiest.
+    """
+    total = sum(lengths)
+    used = [0] * max(1, min(-(-total // _LINE), total // max(lengths)))
     line, start = [0] * len(lengths), [0] * len(lengths)
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        fits = (index for index, taken in enumerate(used) if taken + lengths[row] <= room)
-        index = next(fits, len(used))
-        if index == len(used):
-            used.append(0)
-        line[row], start[row] = index, used[index]
-        used[index] += lengths[row]
+        line[row] = used.index(min(used))
+        start[row] = used[line[row]]
+        used[line[row]] += lengths[row]
     return torch.tensor(line), torch.tensor(start), max(used)

@@ -18,6 +18,10 @@ from forq.tasks._classify import By, Classes, Example, classify
 from forq.tasks._order import draw
 
 _ASK = " It was"
+
+# Of fourteen pairs tried on 1,500 training rows with MiniLM at 4 bits, within a point of the best (75.4 % of 76.1 %);
+# bare words find 70 %, longer lists of them 63–69 %.
+# A temperature of 0.05 gave the lowest loss of 0.02, 0.05, 0.1 and 0.2.
 _CLASSES = Classes((" terrible", " great"), _ASK, ("a terrible movie", "a great movie"))
 _TEXT_COLUMNS = ("sentence", "content")
 
