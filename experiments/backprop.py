@@ -86,7 +86,7 @@ def main() -> None:
     model: Any = load(args.checkpoint)
     options = {key: int(value) for key, value in (text.split("=") for text in args.option)}
     task = open_task(TaskConfig(name=args.task, data=args.data, options=options), model, args.seed)
-    before = {split: task.evaluate(model, split).loss for split in ("validation", "test")}
+    before = {split: task.evaluate(model, split).numbers() for split in ("validation", "test")}
     parameters = make_trainable(model, args.what)
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
@@ -97,7 +97,7 @@ def main() -> None:
         optimizer.step()
         schedule.step()
     seconds = time.perf_counter() - began
-    after = {split: task.evaluate(model, split).loss for split in ("validation", "test")}
+    after = {split: task.evaluate(model, split).numbers() for split in ("validation", "test")}
     print(
         json.dumps(
             {
@@ -106,8 +106,7 @@ def main() -> None:
                 "steps": args.steps,
                 "seed": args.seed,
                 "trained": sum(p.numel() for p in parameters),
-                "before": before,
-                "after": after,
+                **{split: {"before": before[split], "after": after[split]} for split in before},
                 "seconds": round(seconds, 1),
                 "peak_mb": peak_bytes() // 1_000_000,
             }

@@ -117,12 +117,8 @@ def run(job: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
         said = done.stderr.strip().splitlines()
         return row | {"error": said[-1] if said else f"exit code {done.returncode}, nothing said"}
     said = json.loads(done.stdout)
-    if "before" in said:  # back-propagation
-        scores = {s: {when: said[when][s] for when in ("before", "after")} for s in ("validation", "test")}
-        spent = 3 * said["steps"]
-    else:
-        scores = {s: {when: said[s][when]["loss"] for when in ("before", "after")} for s in ("validation", "test")}
-        spent = said["forwards"]
+    scores = {s: {when: said[s][when]["loss"] for when in ("before", "after")} for s in ("validation", "test")}
+    spent = said["forwards"] if "forwards" in said else 3 * said["steps"]  # back-propagation
     return row | scores | {"forwards": spent, "seconds": said["seconds"], "peak_mb": said["peak_mb"]}
 
 
