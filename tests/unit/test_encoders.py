@@ -246,3 +246,41 @@ def test_minilm_starts_where_it_was_measured(tmp_path: Path) -> None:
     model = forq.load(folder, "cpu")
     score = open_task(task, model, 0).evaluate(model, "test", limit=64)
     assert score.rows == 64 and score.metrics["accuracy"] > 0.6
+
+
+@pytest.mark.parametrize("by", ["mask", "similarity"])
+def test_the_laws_of_tasks_hold(tmp_path: Path, data: Path, by: Any) -> None:
+    def task(seed: int = 3, **settings: Any) -> Any:
+        return sst2.open(data, tiny_encoders.tokenizer(), seed=seed, kind="masked", by=by, **(SMALL | settings))
+
+    def rows(batch: Any) -> list[list[int]]:
+        return [row[:length].tolist() for row, length in zip(batch.input_ids, batch.lengths, strict=True)]
+
+    one, other = task(), task()
+    steps = [5, 0, 100_000, 3]
+    found = {step: rows(one.batch(step)) for step in steps}
+    assert {step: rows(other.batch(step)) for step in reversed(steps)} == found
+    assert rows(task(seed=4).batch(0)) != found[0]
+    digests = {one.digest, task(batch_rows=5).digest, task(max_length=20).digest, task(train_rows=29).digest}
+    digests |= {task(temperature=0.1).digest} if by == "similarity" else set()
+    assert len(digests) == (5 if by == "similarity" else 4) and other.digest == one.digest
+    twelve = task(train_rows=12)
+    for epoch in (0, 1):
+        shown = [row for step in range(3) for row in rows(twelve.batch(3 * epoch + step))]
+        assert sorted(shown) == sorted(row for batch in twelve.batches("train") for row in rows(batch))
+    told = json.loads(json.dumps(dict(one.describe())))
+    assert told["rows"] == {"train": 30, "validation": 10, "test": 9} and told["by"] == by
+
+    model = tiny_encoders.model(masked=True)
+    twin = one.loss_tensor(model, one.batch(1))
+    twin.backward()
+    assert twin.dtype == torch.float32 and twin.shape == ()
+    assert one.loss(model, one.batch(1)) == pytest.approx(float(twin.detach()), abs=1e-6)
+    assert any(value.grad is not None and bool(value.grad.abs().sum() > 0) for value in model.parameters())
+    assert one.evaluate(model, "test", limit=6).rows == 6
+    with pytest.raises(ConfigError):
+        one.evaluate(model, "test", limit=0)
+    with pytest.raises(ConfigError):
+        one.loss(model.train(), one.batch(0))
+    with pytest.raises(ConfigError):
+        task(batch_rows=0)
