@@ -20,10 +20,17 @@ NAMES = registry.names("formats")
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 
 
-@pytest.fixture(scope="module", params=NAMES)
+CASES = [
+    (name, variant) for name in NAMES for variant in (None, *getattr(registry.get("formats", name), "VARIANTS", ()))
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(filter(None, case)))
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    form = registry.get("formats", request.param)
-    return form, form.example(tmp_path_factory.mktemp(request.param) / "example")
+    name, variant = request.param
+    form = registry.get("formats", name)
+    changes = {} if variant is None else form.VARIANTS[variant]
+    return form, form.example(tmp_path_factory.mktemp(name) / "example", **changes)
 
 
 def test_there_are_formats() -> None:

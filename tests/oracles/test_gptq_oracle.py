@@ -28,9 +28,14 @@ from tests import tiny_checkpoints
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-gptq" / "bin" / "python"
 CASES = ("llama-sym", "llama-asym", "llama-asym-v2", "llama-act-order", "opt-sym")
+CASES = (*CASES, "llama-2bit", "llama-3bit", "llama-8bit-act-order")
 OWN = {
     "own-llama-tied-v1": ("llama-tied", {"group_size": 32, "sym": True, "checkpoint_format": "gptq"}),
     "own-opt-v1": ("opt", {"group_size": 32, "sym": False, "checkpoint_format": "gptq"}),
+    "own-2bit-v1": ("llama", {"bits": 2, "group_size": 16, "sym": True, "checkpoint_format": "gptq"}),
+    "own-3bit-v2": ("llama", {"bits": 3, "group_size": -1, "sym": False, "checkpoint_format": "gptq_v2"}),
+    "own-3bit-v1": ("llama", {"bits": 3, "group_size": 32, "sym": False, "checkpoint_format": "gptq"}),
+    "own-8bit-v1": ("llama", {"bits": 8, "group_size": 16, "sym": False, "checkpoint_format": "gptq"}),
     "own-opt-v2": ("opt", {"group_size": -1, "sym": False, "checkpoint_format": "gptq_v2"}),
 }
 SAME_ROUNDING, LOSS, LOGITS = 2e-6, 1e-4, 5e-3

@@ -38,17 +38,20 @@ def dequantise(folder: Path, module: str) -> np.ndarray:
     """float64 (out, in) of one layer: w = (q − z)·s, each code cut out of its word on its own."""
     held, config = tensors(folder), json.loads((folder / "config.json").read_text())["quantization_config"]
     bits, stored = config["bits"], config.get("checkpoint_format", "gptq")
-    per_word, mask = 32 // bits, (1 << bits) - 1
-    words = held[f"{module}.qweight"].astype(np.int64) & 0xFFFFFFFF
-    zeros = held[f"{module}.qzeros"].astype(np.int64) & 0xFFFFFFFF
-    if stored == "gptq":
-        zeros = (zeros + 0x11111111) & 0xFFFFFFFF
+    words = held[f"{module}.qweight"]
+    zeros = held[f"{module}.qzeros"]
+    offset = {"gptq": 1, "gptq_v2": 0}[stored]
     scales = held[f"{module}.scales"].astype(np.float64)
     group_of = held[f"{module}.g_idx"]
-    result = np.empty((words.shape[1], words.shape[0] * per_word))
-    for row in range(result.shape[1]):
-        code = words[row // per_word] >> (bits * (row % per_word)) & mask
-        group = group_of[row]
-        zero = np.array([zeros[group, out // per_word] >> (bits * (out % per_word)) & mask for out in range(len(code))])
-        result[:, row] = (code - zero) * scales[group]
+    points = np.array([cut(row, bits) for row in zeros]) + offset
+    result = np.empty((words.shape[1], words.shape[0] * 32 // bits))
+    for out in range(len(result)):
+        code = np.array(cut(words[:, out], bits))
+        result[out] = (code - points[group_of, out]) * scales[group_of, out]
     return result
+
+
+def cut(words: np.ndarray, bits: int) -> list[int]:
+    """Codes of a row of 32-bit words, which is one long number with the first code in its lowest bits."""
+    number = sum((int(word) & 0xFFFFFFFF) << 32 * place for place, word in enumerate(words))
+    return [number >> bits * place & (1 << bits) - 1 for place in range(len(words) * 32 // bits)]

@@ -16,7 +16,9 @@ from forq.formats import gptq
 from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
-from forq.quant.weight import QuantWeight
+from forq.quant.codes import BITS, pack, unpack
+from forq.quant.weight import QuantWeight, zeros_dtype
+from tests.reference.gptq import cut
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -54,14 +56,20 @@ def test_version_1_stores_a_zero_less_one(offset: int, want: int) -> None:
     assert unpack_zeros(torch.tensor([[0x77777777]], dtype=torch.int32), offset).unique().tolist() == [want]
 
 
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
-def test_words_come_back(words: int, rows: int, seed: int) -> None:
+@given(st.sampled_from(BITS), st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_words_come_back(bits: int, words: int, rows: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
-    codes = torch.randint(0, 256, (rows, 4 * words), dtype=torch.uint8, generator=draw)
-    assert torch.equal(unpack_codes(pack_codes(codes)), codes)
-    zeros = torch.randint(0, 16, (words, 8 * rows), dtype=torch.int8, generator=draw)
+    whole = torch.randint(0, 1 << bits, (rows, 32 * words), dtype=torch.uint8, generator=draw)
+    codes = pack(whole, bits)
+    assert codes.shape == (rows, 4 * words * bits) and torch.equal(unpack(codes, bits), whole)
+    stored = pack_codes(codes, bits)
+    assert torch.equal(unpack_codes(stored, bits), codes)
+    assert [cut(column, bits) for column in stored.t().numpy()] == whole.tolist()
+    zeros = torch.randint(1, 1 << bits, (words, 32 * rows), generator=draw).to(zeros_dtype(bits))
     for offset in (0, 1):
-        assert torch.equal(unpack_zeros(pack_zeros(zeros, offset), offset), zeros)
+        packed = pack_zeros(zeros, offset, bits)
+        assert torch.equal(unpack_zeros(packed, offset, bits), zeros)
+        assert [cut(row, bits) for row in packed.numpy()] == (zeros - offset).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -106,8 +114,9 @@ def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"bits": 8}, "expected 4 bits, found 8"),
-        ({"bits": 3}, "expected 4 bits, found 3"),
+        ({"bits": 8}, "contradicts the tensors"),
+        ({"bits": 3}, "contradicts the tensors"),
+        ({"bits": 5}, "expected 2, 3, 4, 8 bits, found 5"),
         ({"bits": "4"}, "whole numbers"),
         ({"bits": None}, "whole numbers"),
         ({"group_size": 0}, "positive group_size"),
@@ -133,7 +142,7 @@ def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, A
         ("scales", torch.zeros(2, 32, dtype=torch.int32), "contradicts the tensors"),
         ("qzeros", torch.zeros(3, 4, dtype=torch.int32), "contradicts the tensors"),
         ("qweight", torch.zeros(8, 32, dtype=torch.int32), "contradicts the tensors"),
-        ("qweight", torch.zeros(4, 28, dtype=torch.int32), "multiple of 8 outputs"),
+        ("qweight", torch.zeros(4, 28, dtype=torch.int32), "multiple of 8 inputs and outputs"),
         ("qweight", torch.zeros(0, 32, dtype=torch.int32), "expected a matrix"),
         ("g_idx", torch.zeros(31, dtype=torch.int32), "contradicts the tensors"),
         ("bias", torch.zeros(31), "contradicts the tensors"),

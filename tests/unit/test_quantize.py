@@ -12,8 +12,11 @@ import torch
 
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
+from forq.memory import summary
+from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantize import quantize
+from forq.quant.codes import unpack
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
 from tests import tiny_checkpoints
@@ -113,8 +116,8 @@ def test_a_group_of_zeros_stays_zero_and_can_still_be_moved() -> None:
 def test_impossible_settings_are_refused_with_the_layer_named(floats: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"fc2\.weight: expected a group_size that divides its 96 inputs, found 64"):
         quantize(floats, tmp_path / "q", group_size=64)
-    with pytest.raises(ConfigError, match="expected bits=4, found 8"):
-        quantize(floats, tmp_path / "q", bits=8)
+    with pytest.raises(ConfigError, match="expected 2, 3, 4, 8, found 6"):
+        quantize(floats, tmp_path / "q", bits=6)
     with pytest.raises(ConfigError, match="positive group_size"):
         quantize(floats, tmp_path / "q", group_size=0)
     with pytest.raises(FormatError, match="checkpoint_format"):
@@ -146,3 +149,39 @@ def test_weights_that_are_not_finite_are_refused(floats: Path, tmp_path: Path) -
 def test_the_result_loads(floats: Path, tmp_path: Path) -> None:
     quantize(floats, tmp_path / "q", group_size=32)
     assert torch.isfinite(load(tmp_path / "q", device="cpu")(tiny_checkpoints.ids()).logits).all()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("sym", [True, False])
+def test_every_width_rounds_within_half_a_step(bits: int, sym: bool) -> None:
+    exact = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    weight, scales = round_to_nearest(exact, 32, bits=bits, sym=sym)
+    assert (weight.bits, weight.in_features, weight.codes.nbytes) == (bits, 64, 16 * 64 * bits // 8)
+    off = (dequantise(weight, scales.float()) - exact).abs()
+    step = scales.float().t().repeat_interleave(32, 1)
+    codes = unpack(weight.codes, bits)
+    inside = (codes > 0) & (codes < (1 << bits) - 1)
+    assert (off <= 0.5 * step * (1 + 1e-3))[inside].all()
+    error = float(off.square().mean() / exact.square().mean())
+    assert error < {2: 0.2, 3: 0.05, 4: 0.02, 8: 1e-4}[bits]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_a_model_of_every_width_is_moved_and_saved(tmp_path: Path, bits: int) -> None:
+    source = tiny_checkpoints.folder(tmp_path / "float", "llama")
+    made = quantize(source, tmp_path / "q", bits, 32, False)
+    model = load(made.path, device="cpu")
+    leaves = trainable(model)
+    moved = {leaf.name: leaf.read() * 1.1 for leaf in leaves}
+    for leaf in leaves:
+        leaf.write(moved[leaf.name].half().float())
+    model.checkpoint.save_patched(tmp_path / "out", moved)
+    ids = tiny_checkpoints.ids()
+    assert torch.equal(load(tmp_path / "out", device="cpu")(ids).logits, model(ids).logits)
+    assert summary(Checkpoint.open(made.path)).bits == bits
+
+
+def test_impossible_bits_are_refused(tmp_path: Path) -> None:
+    source = tiny_checkpoints.folder(tmp_path / "float", "llama")
+    with pytest.raises(ConfigError, match="--bits: expected 2, 3, 4, 8, found 5"):
+        quantize(source, tmp_path / "q", 5)

@@ -16,7 +16,7 @@ def quantize(
         typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.", parser=given.source),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", parser=given.path)],
-    bits: Annotated[int, typer.Option(help="Bits of a code; 4 for now.")] = 4,
+    bits: Annotated[int, typer.Option(help="Bits of a code: 2, 3, 4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
     asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
     checkpoint_format: Annotated[str, typer.Option(help="gptq (v1 zeros) or gptq_v2.")] = "gptq",

@@ -11,6 +11,7 @@ as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_forma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from forq.formats import _tiny
 from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
+from forq.quant.codes import BITS
+from forq.quant.codes import pack as codes_in_bytes
 from forq.quant.layer import LayerSpec, Parts
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import QuantWeight, zeros_dtype
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
 _SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -64,8 +67,8 @@ def settings(ckpt: Checkpoint) -> Settings:
     bits, group_size = raw.get("bits"), raw.get("group_size")
     if type(bits) is not int or type(group_size) is not int:
         raise FormatError(f"{where}: expected whole numbers for bits and group_size, found {bits!r}, {group_size!r}")
-    if bits != 4:
-        raise FormatError(f"{where}: expected 4 bits, found {bits}; GPTQ at other widths is not supported yet")
+    if bits not in BITS:
+        raise FormatError(f"{where}: expected {', '.join(map(str, BITS))} bits, found {bits}")
     if group_size < 1 and group_size != -1:
         raise FormatError(f"{where}: expected a positive group_size or -1, found {group_size}")
     form = raw.get("checkpoint_format") or "gptq"
@@ -97,8 +100,8 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
         FormatError: g_idx names a group that does not exist.
     """
     name = spec.name
-    codes = unpack_codes(ckpt.read(f"{name}.qweight"))
-    zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), settings(ckpt).zero_offset)
+    codes = unpack_codes(ckpt.read(f"{name}.qweight"), spec.bits)
+    zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), settings(ckpt).zero_offset, spec.bits)
     group_of = _group_of(ckpt, spec)
     weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, group_of)
     bias = None if spec.bias is None else ckpt.read(spec.bias)
@@ -109,21 +112,27 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
     """The tensors GPTQ stores for a layer beside its scales and bias: qweight, qzeros, g_idx.
 
     Raises:
-        FormatError: in or out is not a multiple of 8, or the format is unknown.
+        FormatError: inputs or outputs do not fill 32-bit words, or the format is unknown.
     """
     if checkpoint_format not in _ZERO_OFFSETS:
         raise FormatError(f"expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {checkpoint_format!r}")
-    if weight.in_features % 8 or weight.out_features % 8:
+    step = multiple(weight.bits)
+    if weight.in_features % step or weight.out_features % step:
         raise FormatError(
-            f"expected inputs and outputs in multiples of 8 for GPTQ's 32-bit words, found "
+            f"expected inputs and outputs in multiples of {step} for GPTQ's 32-bit words at {weight.bits} bits, found "
             f"{weight.in_features} and {weight.out_features}; leave this layer in float"
         )
     plain = torch.arange(weight.in_features, dtype=torch.int32) // weight.group_size
     return {
-        "qweight": pack_codes(weight.codes),
-        "qzeros": pack_zeros(weight.zeros, _ZERO_OFFSETS[checkpoint_format]),
+        "qweight": pack_codes(weight.codes, weight.bits),
+        "qzeros": pack_zeros(weight.zeros, _ZERO_OFFSETS[checkpoint_format], weight.bits),
         "g_idx": plain if weight.group_of is None else weight.group_of,
     }
+
+
+def multiple(bits: int) -> int:
+    """Inputs and outputs come in multiples of this: they fill 32-bit words, three at a time at 3 bits."""
+    return 32 if bits == 3 else 32 // bits
 
 
 def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:
@@ -151,8 +160,11 @@ def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
     if len(packed) != 2 or 0 in packed:
         raise FormatError(f"{module}.qweight: expected a matrix, found shape {packed}")
     columns, rows = packed[0] * _WORD_BITS // how.bits, packed[1]
-    if rows * how.bits % _WORD_BITS:
-        raise FormatError(f"{module}: expected a multiple of 8 outputs, found {rows}")
+    if columns % multiple(how.bits) or rows % multiple(how.bits):
+        raise FormatError(
+            f"{module}: expected a multiple of {multiple(how.bits)} inputs and outputs at {how.bits} bits, found "
+            f"{columns} and {rows}"
+        )
     group_size = columns if how.group_size == -1 else min(how.group_size, columns)
     groups = -(-columns // group_size)
     expect("qweight", packed)
@@ -185,23 +197,45 @@ def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:
     return None if torch.equal(group_of, plain) else group_of
 
 
-def example(folder: Path) -> Path:
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "2-bit": {"bits": 2},
+    "3-bit": {"bits": 3},
+    "8-bit": {"bits": 8, "checkpoint_format": "gptq_v2"},
+    "act-order": {"desc_act": True},
+    "row": {"group_size": -1},
+    "ragged": {"bits": 8, "group_size": 24},
+}
+"""Other shapes of the format, as changes of the example's settings."""
+
+
+def example(folder: Path, **changes: Any) -> Path:
     """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
+
+    Args:
+        changes: of the settings, see :data:`VARIANTS`.
 
     Returns:
         ``folder``, which is made.
     """
+    how = {"quant_method": "gptq", "bits": 4, "group_size": _tiny.GROUP_SIZE, "sym": False, "desc_act": False}
+    how |= {"checkpoint_format": "gptq", **changes}
+    bits = int(str(how["bits"]))
 
     def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
         draw = _tiny.generator(module)
-        groups = columns // _tiny.GROUP_SIZE
-        codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8, generator=draw)
-        zeros = torch.randint(1, 16, (groups, rows), dtype=torch.int8, generator=draw)
-        scales = torch.rand(groups, rows, generator=draw) * 0.05 + 0.01
-        packed = pack(QuantWeight(codes, zeros, 4, _tiny.GROUP_SIZE))
+        if rows % multiple(bits) or columns % multiple(bits):  # stays in float
+            return {f"{module}.weight": (torch.randn(rows, columns, generator=draw) * 0.1).to(torch.float16)}
+        size = columns if how["group_size"] == -1 else int(str(how["group_size"]))
+        groups = -(-columns // size)
+        codes = torch.randint(0, 1 << bits, (rows, columns), dtype=torch.uint8, generator=draw)
+        zeros = torch.randint(1, 1 << bits, (groups, rows), dtype=zeros_dtype(bits), generator=draw)
+        scales = (torch.rand(groups, rows, generator=draw) * 0.05 + 0.01) * 16 / (1 << bits)
+        plain = torch.arange(columns, dtype=torch.int32) // size
+        group_of = plain[torch.randperm(columns, generator=draw)] if how["desc_act"] else None
+        weight = QuantWeight(codes_in_bytes(codes, bits), zeros, bits, size, group_of)
+        packed = pack(weight, str(how["checkpoint_format"]))
         return {f"{module}.{kind}": tensor for kind, tensor in packed.items()} | {
             f"{module}.scales": scales.to(torch.float16)
         }
 
-    how = {"quant_method": "gptq", "bits": 4, "group_size": _tiny.GROUP_SIZE, "sym": False, "desc_act": False}
-    return _tiny.write(folder, quantized, {"quantization_config": how | {"checkpoint_format": "gptq"}})
+    return _tiny.write(folder, quantized, {"quantization_config": how})

@@ -19,6 +19,7 @@ from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.formats.checkpoint.write import write_file
 from forq.models.families import family_of
 from forq.models.skeleton import skeleton
+from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.weight import QuantWeight
@@ -63,6 +64,7 @@ def quantize(
     Args:
         src: a float checkpoint folder or hub id of a known family.
         out: folder to make.
+        bits: of a code: 2, 3, 4 or 8.
         group_size: inputs that share a scale; −1 is a whole row.
         checkpoint_format: ``gptq`` (zeros stored less one) or ``gptq_v2``.
         overwrite: swap an existing folder for the new one.
@@ -71,14 +73,14 @@ def quantize(
         ConfigError: a setting is impossible for a layer (named), or ``out`` exists.
         FormatError: the source is damaged or already quantized.
     """
-    if bits != 4:
-        raise ConfigError(f"expected bits=4, found {bits}; other widths are not supported yet")
+    if bits not in BITS:
+        raise ConfigError(f"--bits: expected {', '.join(map(str, BITS))}, found {bits}")
     if group_size < 1 and group_size != -1:
         raise ConfigError(f"expected a positive group_size or -1, found {group_size}")
     ckpt = Checkpoint.open(src)
     if "quantization_config" in ckpt.config:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
-    chosen = _chosen(ckpt)
+    chosen = _chosen(ckpt, gptq.multiple(bits))
     for name, columns in chosen.items():
         if group_size != -1 and columns % group_size:
             raise ConfigError(
@@ -93,7 +95,7 @@ def quantize(
         "desc_act": False,
         "checkpoint_format": checkpoint_format,
     }
-    job = _Job(ckpt, chosen, group_size, sym, checkpoint_format)
+    job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format)
     check_destination(ckpt.path, Path(out), overwrite)
     replace_folder(Path(out), lambda folder: job.write(folder, settings))
     return Quantized(Path(out), len(chosen), job.error / max(job.energy, 1e-300))
@@ -102,9 +104,12 @@ def quantize(
 class _Job:
     """One folder being written; sums the squared error as it goes."""
 
-    def __init__(self, ckpt: Checkpoint, chosen: dict[str, int], group_size: int, sym: bool, form: str) -> None:
+    def __init__(
+        self, ckpt: Checkpoint, chosen: dict[str, int], bits: int, group_size: int, sym: bool, form: str
+    ) -> None:
         self.ckpt = ckpt
         self.chosen = chosen
+        self.bits = bits
         self.group_size = group_size
         self.sym = sym
         self.form = form
@@ -135,8 +140,8 @@ class _Job:
         groups = columns // self._size(columns)
         module = name.removesuffix(".weight")
         return {
-            f"{module}.qweight": (torch.int32, (columns // 8, rows)),
-            f"{module}.qzeros": (torch.int32, (groups, rows // 8)),
+            f"{module}.qweight": (torch.int32, (columns * self.bits // 32, rows)),
+            f"{module}.qzeros": (torch.int32, (groups, rows * self.bits // 32)),
             f"{module}.scales": (torch.float16, (groups, rows)),
             f"{module}.g_idx": (torch.int32, (columns,)),
         }
@@ -148,7 +153,7 @@ class _Job:
                 yield name, tensor
                 continue
             module = name.removesuffix(".weight")
-            weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), sym=self.sym)
+            weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
             self._measure(tensor, weight, scales)
             yield f"{module}.scales", scales
             for kind, packed in gptq.pack(weight, self.form).items():
@@ -163,7 +168,7 @@ class _Job:
         self.energy += float(exact.square().sum())
 
 
-def _chosen(ckpt: Checkpoint) -> dict[str, int]:
+def _chosen(ckpt: Checkpoint, step: int) -> dict[str, int]:
     """The weights to quantize and their number of inputs: every linear layer of the decoder blocks."""
     family = family_of(ckpt.config)
     model = skeleton(ckpt.config, torch.float32)
@@ -173,8 +178,8 @@ def _chosen(ckpt: Checkpoint) -> dict[str, int]:
         module = name.removesuffix(".weight")
         place = module if module in linear else family.base + module
         if name.endswith(".weight") and place in linear and place.startswith(family.blocks):
-            if len(info.shape) != 2 or info.shape[0] % 8 or info.shape[1] % 8:
-                raise ConfigError(f"{name}: expected inputs and outputs in multiples of 8, found {info.shape}")
+            if len(info.shape) != 2 or info.shape[0] % step or info.shape[1] % step:
+                raise ConfigError(f"{name}: expected inputs and outputs in multiples of {step}, found {info.shape}")
             chosen[name] = info.shape[1]
     if not chosen:
         raise FormatError(f"{ckpt.path}: expected linear layers below {family.blocks}, found none")

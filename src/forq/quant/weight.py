@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.quant.codes import BITS, parts
+
+
+def zeros_dtype(bits: int) -> torch.dtype:
+    """What holds every zero point of codes so wide, the 2^bits of GPTQ's version 1 included."""
+    return torch.int16 if bits == 8 else torch.int8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,9 +21,9 @@ class QuantWeight:
     """The matrix ``w[o, i] = (code[o, i] − zero[g, o]) · scale[g, o]`` without its scales; g is i's group.
 
     Attributes:
-        codes: uint8 (out, in / 2); two codes a byte along ``in``, the lower one in the low nibble.
-        zeros: int8 (groups, out).
-        bits: of one code; 4.
+        codes: uint8 (out, in · bits / 8), packed along ``in`` as :mod:`forq.quant.codes` says.
+        zeros: int8 (groups, out); int16 where codes have 8 bits.
+        bits: of one code; 2, 3, 4 or 8.
         group_size: consecutive inputs that share a scale; the last group may be shorter.
         group_of: int32 (in,), the group of every input where they are not consecutive (act-order), or None.
         zero: the zero point where one number serves the whole matrix (symmetric checkpoints), else None.
@@ -31,13 +37,16 @@ class QuantWeight:
     zero: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.bits != 4:
-            raise FormatError(f"expected codes of 4 bits, found {self.bits}; other widths are not supported yet")
-        if self.codes.dtype != torch.uint8 or self.zeros.dtype != torch.int8 or self.codes.dim() != 2:
+        if self.bits not in BITS:
+            raise FormatError(f"expected codes of {', '.join(map(str, BITS))} bits, found {self.bits}")
+        wanted = zeros_dtype(self.bits)
+        if self.codes.dtype != torch.uint8 or self.zeros.dtype != wanted or self.codes.dim() != 2:
             raise FormatError(
-                f"expected uint8 codes (out, in / 2) and int8 zeros, found {self.codes.dtype} of shape "
-                f"{tuple(self.codes.shape)} and {self.zeros.dtype}"
+                f"expected uint8 codes (out, in · {self.bits} / 8) and {wanted} zeros, found {self.codes.dtype} of "
+                f"shape {tuple(self.codes.shape)} and {self.zeros.dtype}"
             )
+        if self.codes.shape[1] * 8 % (self.bits * parts(self.bits)):
+            raise FormatError(f"expected whole bytes of {self.bits}-bit codes, found rows of {self.codes.shape[1]}")
         groups = -(-self.in_features // self.group_size)
         if tuple(self.zeros.shape) != (groups, self.out_features):
             raise FormatError(f"expected zeros of shape {(groups, self.out_features)}, found {tuple(self.zeros.shape)}")
@@ -50,7 +59,7 @@ class QuantWeight:
 
     @property
     def in_features(self) -> int:
-        return 2 * int(self.codes.shape[1])
+        return int(self.codes.shape[1]) * 8 // self.bits
 
     @property
     def groups(self) -> int:

@@ -31,6 +31,9 @@ CASES = {
     "llama-sym": ("llama", {"group_size": 32, "sym": True, "desc_act": False, "format": "gptq"}),
     "llama-asym": ("llama", {"group_size": 32, "sym": False, "desc_act": False, "format": "gptq"}),
     "llama-asym-v2": ("llama", {"group_size": 64, "sym": False, "desc_act": False, "format": "gptq_v2"}),
+    "llama-2bit": ("llama", {"bits": 2, "group_size": 32, "sym": False, "desc_act": False, "format": "gptq_v2"}),
+    "llama-3bit": ("llama", {"bits": 3, "group_size": 32, "sym": True, "desc_act": False, "format": "gptq"}),
+    "llama-8bit-act-order": ("llama", {"bits": 8, "group_size": 32, "sym": True, "desc_act": True, "format": "gptq"}),
     "llama-act-order": ("llama", {"group_size": 32, "sym": True, "desc_act": True, "format": "gptq"}),
     "opt-sym": (
         "opt",
@@ -68,7 +71,7 @@ def main() -> None:
         rows = [torch.randint(3, 256, (48,), generator=draw).tolist() for _ in range(16)]
         with tempfile.TemporaryDirectory() as scratch:
             float_model(Path(scratch), kind)
-            model = GPTQModel.load(scratch, QuantizeConfig(bits=4, **settings))
+            model = GPTQModel.load(scratch, QuantizeConfig(**{"bits": 4} | settings))
             model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], batch_size=4)
             model.save(str(args.out / case))
 
