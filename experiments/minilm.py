@@ -37,7 +37,7 @@ BATCH, BACKPROP_BATCH = 64, 16
 POPULATION, PAIRS = FORWARDS // 9 - 3, FORWARDS // 2
 BACKPROP_STEPS = 100
 RATES = {
-    "qzo-paper": ("1e-6", "1e-5", "1e-4", "1e-3"),
+    "qzo-paper": ("1e-6", "1e-5", "3e-5", "1e-4"),
     "mezo": ("1e-5", "1e-4", "1e-3"),
     "backprop": ("1e-3", "3e-3", "1e-2", "3e-2"),
 }
