@@ -1,0 +1,70 @@
+"""BoolQ (Clark et al. 2019, SuperGLUE): a yes-or-no question about a passage.
+
+Prompt ``<passage> <question>?\\n``, words ``Yes`` and ``No``, as in MeZO and QZO. A row that is too long loses the
+beginning of its passage. Data: train.jsonl and val.jsonl with question, passage and label; where the train file is a
+few-shot sample, dev32.jsonl beside it validates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forq.core import Kind
+from forq.tasks import Task, Tokenizer
+from forq.tasks._classify import By, Classes, Example
+from forq.tasks._superglue import label, superglue, text, write
+
+_LABELS = (True, False)
+_KEEP = "?\n"
+_CLASSES = Classes(("Yes", "No"), _KEEP, ("yes, it is true", "no, it is not true"))
+
+
+def open(
+    data: Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_length: int = 512,
+    batch_rows: int = 16,
+    train_rows: int | None = 1000,
+    validation_rows: int | None = 500,
+    test_rows: int | None = None,
+    by: By = "auto",
+    temperature: float = 0.05,
+    kind: Kind = "causal",
+) -> Task:
+    """Read and tokenise the rows; see :func:`forq.tasks._superglue.superglue` and :mod:`forq.tasks.sst2`."""
+    return superglue(
+        "boolq",
+        data,
+        tokenizer,
+        _CLASSES,
+        _read,
+        seed=seed,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        test_rows=test_rows,
+        validation="dev32.jsonl",
+        kind=kind,
+        by=by,
+        temperature=temperature,
+        max_length=max_length,
+        batch_rows=batch_rows,
+    )
+
+
+def example(folder: Path) -> Path:
+    """Numbers that are even or not."""
+
+    def row(n: int) -> Mapping[str, Any]:
+        return {"passage": f"Number {n} .", "question": f"is {n} even", "label": n % 2 == 0}
+
+    return write(folder, row, 2000, 100)
+
+
+def _read(row: Mapping[str, Any]) -> Example:
+    passage, question = text(row, "passage"), text(row, "question").removesuffix("?")
+    asked = f"{passage} {question[:1].upper()}{question[1:]}?\n"
+    return Example(asked.strip(), asked, label(row, _LABELS))

@@ -1,0 +1,70 @@
+"""CommitmentBank (SuperGLUE): does a speaker commit to a hypothesis, deny it, or neither?
+
+Prompt ``Suppose <premise> Can we infer that "<hypothesis>"? Yes, No, or Maybe?\\n``, words ``Yes``, ``No``, ``Maybe``,
+as in MeZO and QZO. Data: train.jsonl or train_full.jsonl and val.jsonl with premise, hypothesis and label. The
+official train file has 250 rows: 200 train, 50 validate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forq.core import Kind
+from forq.tasks import Task, Tokenizer
+from forq.tasks._classify import By, Classes, Example
+from forq.tasks._superglue import label, superglue, text, write
+
+_LABELS = ("entailment", "contradiction", "neutral")
+_KEEP = '"? Yes, No, or Maybe?\n'
+_CLASSES = Classes(("Yes", "No", "Maybe"), _KEEP, ("yes, it is true", "no, it is false", "maybe, nobody knows"))
+
+
+def open(
+    data: Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_length: int = 512,
+    batch_rows: int = 16,
+    train_rows: int | None = 1000,
+    validation_rows: int | None = 500,
+    test_rows: int | None = None,
+    by: By = "auto",
+    temperature: float = 0.05,
+    kind: Kind = "causal",
+) -> Task:
+    """Read and tokenise the rows; see :func:`forq.tasks._superglue.superglue` and :mod:`forq.tasks.sst2`."""
+    return superglue(
+        "cb",
+        data,
+        tokenizer,
+        _CLASSES,
+        _read,
+        seed=seed,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        test_rows=test_rows,
+        kind=kind,
+        by=by,
+        temperature=temperature,
+        max_length=max_length,
+        batch_rows=batch_rows,
+    )
+
+
+def example(folder: Path) -> Path:
+    """Numbers that are larger, smaller, or of another kind."""
+
+    def row(n: int) -> Mapping[str, Any]:
+        said = (f"{n} is larger than {n - 1}", f"{n} is larger than {n + 1}", f"{n} is blue")[n % 3]
+        return {"premise": f"Number {n} .", "hypothesis": said, "label": _LABELS[n % 3]}
+
+    return write(folder, row, 250, 56)
+
+
+def _read(row: Mapping[str, Any]) -> Example:
+    premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
+    asked = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
+    return Example(asked.strip(), asked, label(row, _LABELS))
