@@ -9,10 +9,14 @@ antithetic pairs at the trial's ε. From them
 
 ε is the first of the trials whose loss differences stand ``SIGNAL`` times above the noise, of whose pairs ``LIVE``
 differ at all (an accuracy is the same for near points), and whose trace is positive beyond doubt; else the first with
-signal enough, else the one with most. Along one random direction the loss
-falls fastest by a step of 1/E[z·Hz]; a population of N on one batch bears N such steps at once, and ``newton`` says
-how much of that is dared. Where the trace is in doubt the step falls back on its length: ``LENGTH`` leaf units for a
-direction of typical slope; where it is tiny, ``LONGEST`` bounds it.
+signal enough, else the one with most.
+
+The step is then rehearsed (:func:`_rehearse`): built from many slopes of one batch and tried on others, which tells the
+``share`` of those slopes that other batches confirm and the ``bend`` of the loss along such a step. For a direction of
+slope d the loss falls by each·share·d² − ½·each²·bend·d²: most at share / bend, of which ``newton`` is dared. Three
+bounds hold it in: ``LONGEST`` radii, since nothing is known beyond; ``WALK``, root mean square over the coordinates of
+what the unconfirmed share adds up to as a random walk over the run, because steps that gain on a quadratic still lead a
+long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``LENGTH``.
 """
 
 from __future__ import annotations
@@ -28,8 +32,14 @@ TINY = 1e-6
 SIGNAL = 30.0
 LIVE = 0.5
 LENGTH = 5e-3
-LONGEST = 0.1
+LONGEST = 4.0
+RADIUS = 3e-2
+WALK = 0.16
 PAIRS = 8
+DIRECTIONS = 48
+BATCHES = 16
+UNKNOWN = 0.25
+LEAST = 0.02
 CLIP = 5.0
 SHARE = 0.05
 
@@ -75,12 +85,13 @@ def trials(forwards: int) -> tuple[int, int]:
 
 
 def calibrate(
-    *, seed: int, groups: Sequence[Wanted], forwards: int, finish: Finish
+    *, seed: int, groups: Sequence[Wanted], forwards: int, steps: int, finish: Finish
 ) -> Generator[tuple[Move, ...], Sequence[float], Method]:
     """Measure one group after the other, each alone, then return the method.
 
     Args:
         forwards: of the whole run; at most a twentieth of them (five a group at the least) go into this.
+        steps: of the whole run.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
@@ -88,12 +99,12 @@ def calibrate(
     found: dict[str, Found] = {}
     number = 0
     for group in groups:
-        found[group.name], number = yield from _measure(group, seed, number, forwards // len(groups))
+        found[group.name], number = yield from _measure(group, seed, number, forwards // len(groups), steps)
     return finish(found, number)
 
 
 def _measure(
-    group: Wanted, seed: int, number: int, forwards: int
+    group: Wanted, seed: int, number: int, forwards: int, steps: int
 ) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
     """The trials of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
@@ -123,10 +134,73 @@ def _measure(
             f"no displacement{what} changes the loss: what moves has no part in it, estimator.eps is too small, or an "
             "objective of whole numbers has too few rows to show a change (task.batch_rows)"
         )
-    each = min(group.newton / best.trace if best.sure else LENGTH / best.slope, LONGEST / best.slope)
+    left = int(SHARE * forwards) - len(tried) * (3 + 2 * pairs)
+    step, number = yield from _rehearse(group, seed, number, best, left)
+    if step is not None:
+        each = group.newton * step.share / step.bend if step.bend > 0.0 else math.inf
+    else:
+        each = min(group.newton * UNKNOWN / best.trace if best.sure else math.inf, LENGTH / best.slope)
+    noise = 1.0 - (UNKNOWN if step is None else step.share)
+    wander = math.sqrt(max(noise, 1e-6) * group.directions * steps)
+    each = min(each, LONGEST * best.eps / best.slope, WALK / (wander * best.slope))
     lr, clip = each * group.directions, CLIP * best.slope
     notes = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
+    notes |= {} if step is None else {"share": step.share, "share_error": step.error, "bend": step.bend}
     return Found(best.eps, lr, clip, {**notes, "eps": best.eps, "lr": lr, "clip": clip}), number
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What other batches say of a step that one batch asks for, Σ d_k·z_k over a population.
+
+    Attributes:
+        share: of the slope Σ d_k² which that batch promises along it, what the others confirm.
+        error: standard error of the share.
+        bend: curvature along it, over Σ d_k².
+    """
+
+    share: float
+    error: float
+    bend: float
+
+
+def _rehearse(
+    group: Wanted, seed: int, number: int, best: _Trial, forwards: int
+) -> Generator[tuple[Move, ...], Sequence[float], tuple[_Step | None, int]]:
+    """Build the step of a large population on one batch, and try it, both ways, on others.
+
+    Noise of a small batch makes most of its slopes; that the others do not confirm. And a step is not a random
+    direction: it leans to where the loss falls, which is where it bends most. Of K directions the bend over Σ d_k² is
+    tr(H) + (K − 1)·R, with R the Rayleigh quotient of the gradient, which tells it for the N of a step.
+    """
+    others = min(BATCHES, forwards // 9)
+    count = min(DIRECTIONS, forwards - 1 - 3 * others)
+    if others < 2 or count < 2 * group.directions:
+        return None, number
+    first, number = number, number + 1 + others
+
+    def along(k: int, weight: float) -> Term:
+        return Term(direction_seed(seed, first, k), weight, group.noise[k % len(group.noise)], group.name)
+
+    here, *around = yield (HERE, *(Move((along(k, best.eps),)) for k in range(count)))
+    slopes = {k: (loss - here) / best.eps for k, loss in enumerate(around) if math.isfinite(loss - here)}
+    square = sum(d * d for d in slopes.values())
+    if square == 0.0:
+        return None, first + 1
+    size = max(best.eps, RADIUS) / math.sqrt(square)
+    there = Move(tuple(along(k, size * d) for k, d in slopes.items()))
+    tried = []
+    for _ in range(others):
+        here, up, down = yield (HERE, there, there.scaled(-1.0))
+        if math.isfinite(here + up + down):
+            tried.append(((up - down) / (2.0 * size * square), (up + down - 2.0 * here) / (size**2 * square)))
+    if len(tried) < 2:
+        return None, number
+    share, bend = (sum(column) / len(tried) for column in zip(*tried, strict=True))
+    error = math.sqrt(sum((x - share) ** 2 for x, _ in tried) / (len(tried) - 1) / len(tried))
+    trace = max(best.trace, best.trace_error)
+    lean = max(0.0, (bend - trace) / (len(slopes) - 1))
+    return _Step(min(max(share, error, LEAST), 1.0), error, trace + (group.directions - 1) * lean), number
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,18 +27,18 @@ def row(method: str, seed: int, accuracy: float, loss: float = 0.5) -> dict[str,
 
 
 def test_the_best_rate_waits_for_all_and_is_chosen_on_validation(minilm: ModuleType) -> None:
-    rates = minilm.RATES["mezo"]
-    rows = [row(f"mezo@{lr}", 0, 0.7 + 0.1 * (lr == rates[1])) for lr in rates[:-1]]
-    assert minilm.best_rate("mezo", rows) is None
-    assert not any(method.startswith("mezo@") and seed for method, seed in minilm.jobs(rows))
-    with pytest.raises(SystemExit, match="run every rate of mezo on seed 0 first"):
-        minilm.selected(["mezo@best:1"], rows)
-    rows += [row(f"mezo@{rates[-1]}", 0, 0.8, loss=0.4), row(f"mezo@{rates[0]}", 1, 0.99)]
-    assert minilm.best_rate("mezo", rows) == rates[-1]
-    assert minilm.selected(["mezo@best:1", "qzo:0"], rows) == [(f"mezo@{rates[-1]}", 1), ("qzo", 0)]
-    assert (f"mezo@{rates[-1]}", 2) in minilm.jobs(rows)
-    rows[-2] = {"method": f"mezo@{rates[-1]}", "seed": 0, "error": "not finite"}
-    assert minilm.best_rate("mezo", rows) == rates[1]
+    rates = minilm.RATES["qzo-paper"]
+    rows = [row(f"qzo-paper@{lr}", 0, 0.7 + 0.1 * (lr == rates[1])) for lr in rates[:-1]]
+    assert minilm.best_rate("qzo-paper", rows) is None
+    assert not any(method.startswith("qzo-paper@") and seed for method, seed in minilm.jobs(rows))
+    with pytest.raises(SystemExit, match="run every rate of qzo-paper on seed 0 first"):
+        minilm.selected(["qzo-paper@best:1"], rows)
+    rows += [row(f"qzo-paper@{rates[-1]}", 0, 0.8, loss=0.4), row(f"qzo-paper@{rates[0]}", 1, 0.99)]
+    assert minilm.best_rate("qzo-paper", rows) == rates[-1]
+    assert minilm.selected(["qzo-paper@best:1", "qzo:0"], rows) == [(f"qzo-paper@{rates[-1]}", 1), ("qzo", 0)]
+    assert (f"qzo-paper@{rates[-1]}", 2) in minilm.jobs(rows)
+    rows[-2] = {"method": f"qzo-paper@{rates[-1]}", "seed": 0, "error": "not finite"}
+    assert minilm.best_rate("qzo-paper", rows) == rates[1]
 
 
 @pytest.mark.parametrize("wrong", ["qzo", "qzo:x", "sgd:0", "qzo@1:0"])
@@ -53,7 +53,7 @@ def test_forward_only_methods_spend_the_same(minilm: ModuleType) -> None:
     steps = {name: int(words[words.index("--steps") + 1]) for name, words in said.items()}
     assert steps["qzo-paper"] == steps["mezo"] == minilm.FORWARDS // 2
     # At least one and at most three trials of 19 forwards, all within the budget of a twentieth.
-    assert minilm.FORWARDS - 60 < 9 * steps["qzo"] + 19 <= minilm.FORWARDS
+    assert 0.9 * minilm.FORWARDS < 9 * steps["qzo"] <= 0.95 * minilm.FORWARDS
     assert said["mezo"][3] == "f" and said["qzo"][3] == "q"
 
 

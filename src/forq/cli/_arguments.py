@@ -54,6 +54,8 @@ def data_path(data: str | None, task: str) -> str:
     """
     if task not in (known := registry.names("tasks")):
         raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
+    if data is not None and data.startswith("hf:"):  # a data set of the hub, by its id
+        return data
     home = os.environ.get("FORQ_DATA")
     wanted = task if data is None else data
     places = ([] if data is None else [path(wanted)]) + ([path(home) / wanted] if home else [])

@@ -59,7 +59,7 @@ class RuleSettings(Frozen):
     lr: Positive | Literal["auto"]
     clip: Positive | Literal["auto", "off"] = "off"
     decay: Literal["none", "linear", "late"] = "none"
-    newton: Annotated[float, Field(gt=0, le=1)] = 0.25
+    newton: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class GroupSettings(Frozen):
@@ -228,7 +228,8 @@ def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
             wanted.append(Wanted(part.name, part.noise, share, part.newton, eps))
     if not wanted:
         return finish({}, 0)
-    return lambda: calibrate(seed=seed, groups=wanted, forwards=steps * make(eps=1.0).forwards, finish=finish)
+    forwards = steps * make(eps=1.0).forwards
+    return lambda: calibrate(seed=seed, groups=wanted, forwards=forwards, steps=steps, finish=finish)
 
 
 def _notes(found: Mapping[str, Found]) -> Mapping[str, float] | None:

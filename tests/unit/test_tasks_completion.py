@@ -1,0 +1,130 @@
+"""Data of one's own: what is scored, how rows are cut and split, and every way a file can be wrong."""
+
+import json
+
+import pytest
+import torch
+
+from forq.core import ConfigError, DataError
+from forq.losses import mean_nll
+from forq.tasks import completion
+from forq.tasks._completion import pack
+from tests import tiny_lm
+
+TOKENIZER = tiny_lm.tokenizer()
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} .\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+def written(folder, rows, name="rows.jsonl"):
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / name
+
+
+def pairs(count):
+    return [{"prompt": f"film number {n} was", "completion": f" good {n % 3}"} for n in range(count)]
+
+
+def opened(data, tokenizer=TOKENIZER, **options):
+    return completion.open(data, tokenizer, seed=0, **options)
+
+
+def test_only_the_completion_is_scored_and_its_loss_is_that_of_its_tokens(tmp_path):
+    task = opened(written(tmp_path, pairs(40)), end=False)
+    row = task.rows["train"][0]
+    said = TOKENIZER.decode(list(row.tokens[row.scored[0] :])).strip()
+    assert said.startswith("good") and row.scored == tuple(range(row.scored[0], len(row.tokens)))
+    model = tiny_lm.model("llama").eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([row.tokens])).logits[0].log_softmax(-1)
+        by_hand = -sum(logits[place - 1, row.tokens[place]] for place in row.scored) / len(row.scored)
+        assert float(mean_nll(model, pack([row]))) == pytest.approx(float(by_hand), rel=1e-5)
+        each = [(float(mean_nll(model, pack([one]))), len(one.scored)) for one in task.rows["train"][:7]]
+        whole = float(mean_nll(model, pack(task.rows["train"][:7])))
+    mean = sum(loss * count for loss, count in each) / sum(count for _, count in each)
+    assert whole == pytest.approx(mean, rel=1e-5), "padding or weights are wrong"
+
+
+def test_splits_are_drawn_once_and_files_of_their_own_are_kept(tmp_path):
+    one = opened(written(tmp_path, pairs(50)))
+    assert one.describe()["rows"] == {"train": 40, "validation": 5, "test": 5}
+    assert not set(one.rows["train"]) & set(one.rows["test"]) and opened(tmp_path / "rows.jsonl").digest == one.digest
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, count in (("train.jsonl", 20), ("dev.jsonl", 4), ("test.jsonl", 3)):
+        written(folder, pairs(count), name)
+    assert opened(folder).describe()["rows"] == {"train": 20, "validation": 4, "test": 3}
+
+
+def test_a_long_prompt_loses_its_beginning_and_a_long_completion_is_dropped(tmp_path):
+    rows = [*pairs(30), {"prompt": "film " * 60, "completion": " good"}, {"prompt": "a", "completion": " film" * 60}]
+    task = opened(written(tmp_path, rows), max_length=24)
+    said = task.describe()
+    assert sum(said["truncated"].values()) == 1 and sum(said["dropped"].values()) == 1
+    assert all(len(row.tokens) <= 24 for rows in task.rows.values() for row in rows)
+    with pytest.raises(DataError, match=r"raise task\.max_length"):
+        opened(written(tmp_path, [{"prompt": "a", "completion": " film" * 60}] * 9), max_length=8)
+
+
+def test_csv_with_columns_of_other_names(tmp_path):
+    path = tmp_path / "faq.csv"
+    path.write_text('question,answer\n"a film, was",good\n' + "film,bad\n" * 8)
+    task = opened(path, prompt_field="question", completion_field="answer")
+    assert sum(task.describe()["rows"].values()) == 9
+
+
+def test_of_a_conversation_the_assistant_is_learned(tmp_path):
+    tokenizer = tiny_lm.tokenizer()
+    turns = [("user", "film number 1"), ("assistant", "good"), ("user", "number 2"), ("assistant", "was bad")]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in turns]}] * 5
+    with pytest.raises(ConfigError, match="no chat template"):
+        opened(written(tmp_path, rows), tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    row = opened(tmp_path / "rows.jsonl", tokenizer, end=False).rows["train"][0]
+    learned = tokenizer.decode([row.tokens[place] for place in row.scored])
+    assert "good" in learned and "bad" in learned and "film" not in learned and "number" not in learned
+
+
+def test_a_data_set_of_the_datasets_library(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(pairs(20)).save_to_disk(str(tmp_path / "set"))
+    assert opened(tmp_path / "set").describe()["rows"] == {"train": 16, "validation": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "found no training rows"),
+        ("{\n", "line 1: not JSON"),
+        ("[1]\n", "expected an object"),
+        ('{"prompt": "a"}\n', "expected 'prompt' and 'completion'"),
+        ('{"prompt": "a", "completion": " "}\n', "the completion is empty"),
+        ('{"prompt": "a", "completion": 3}\n', "expected text in 'completion', found int"),
+        ('{"messages": "a"}\n', "a list of role and content"),
+        ('{"messages": [{"role": "user", "content": "a"}]}\n', "turn of the assistant"),
+        ('{"prompt": "a", "completion": "b"}\n', "too few"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path, content, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content if says == "too few" else 5 * content)
+    with pytest.raises(DataError) as refused:
+        opened(path)
+    assert says in str(refused.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="expected a file of"):
+        opened(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="no such file"):
+        opened(tmp_path / "nothing")
+    (tmp_path / "latin.csv").write_bytes(b"prompt,completion\n\xe4,b\n")
+    with pytest.raises(DataError, match="not UTF-8 at byte 18"):
+        opened(tmp_path / "latin.csv")
+    (tmp_path / "short.csv").write_text("prompt,completion\na\n")
+    with pytest.raises(DataError, match="line 2: expected 2 fields"):
+        opened(tmp_path / "short.csv")
