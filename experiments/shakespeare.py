@@ -29,8 +29,8 @@ FORWARDS = 4000
 SEEDS = range(5)
 LIMITS = ("--set", "task.validation_rows=64")
 
-# Steps that spend about 4,000 forwards: nine a step (and 19 to calibrate), or two.
-POPULATION, PAIRS = FORWARDS // 9 - 2, FORWARDS // 2
+# Steps that spend no more than 4,000 forwards: nine a step and a twentieth to calibrate, or two.
+POPULATION, PAIRS = int(0.95 * FORWARDS) // 9, FORWARDS // 2
 MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 PAPER_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
 CLIPS = ("off", "0.3", "1", "3")

@@ -25,8 +25,6 @@ _CHUNK_BYTES = 32 << 20
 _PACKS = frozenset({"llama", "mistral", "opt", "qwen2", "qwen3"})
 """Architectures tested to take a 4-D mask and restarting positions; the others get one row per option."""
 
-_LOGIT_LAWS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -65,8 +63,8 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
             the wrapped one (``get_base_model()``); the adapters sit inside it.
 
     Raises:
-        ConfigError: the model is in training mode, has fewer positions than the rows are long, bends its
-            logits after the head, or has no backbone.
+        ConfigError: the model is in training mode, has fewer positions than the rows are long, or has no
+            backbone.
     """
     lm: Any = model
     batch = batch if batch.part is None or _packs(lm) else unpacked(batch)
@@ -77,7 +75,7 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     chunk = max(1, _CHUNK_BYTES // (4 * lm.config.vocab_size))
     return torch.cat(
         [
-            cross_entropy(head(some).float(), right, reduction="none")
+            cross_entropy(_bent(lm.config, head(some).float()), right, reduction="none")
             for some, right in zip(torch.split(hidden, chunk), torch.split(target, chunk), strict=True)
         ]
     )
@@ -161,10 +159,17 @@ def _check(lm: Any, batch: Batch) -> None:
     length, limit = batch.input_ids.shape[1], getattr(lm.config, "max_position_embeddings", None)
     if limit is not None and length > limit:
         raise ConfigError(f"rows of {length} tokens, but the model has {limit} positions: lower max_length")
-    for law in _LOGIT_LAWS:
-        value = getattr(lm.config, law, None)
-        if value not in (None, 0, 1):
-            raise ConfigError(f"config.{law} = {value}: logits bent after the head are not supported")
+
+
+def _bent(config: Any, logits: Tensor) -> Tensor:
+    """What an architecture does to its logits after the head: a factor (Cohere), a divisor (Granite), a cap (Gemma)."""
+    if config.model_type.startswith("cohere"):  # others have the setting too, and leave it
+        logits = logits * config.logit_scale
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits / divisor
+    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits = torch.tanh(logits / cap) * cap
+    return logits
 
 
 def _packs(lm: Any) -> bool:

@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from forq.models.families import FAMILIES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,3 +18,9 @@ def test_the_floors_of_the_document_are_those_import_linter_holds() -> None:
     said = [{name.rstrip("/") for name in re.findall(r"`([^`]+)`", names)} for _, names in rows]
     assert [int(number) for number, _ in rows] == list(range(len(rows)))
     assert said == [floor for floor in held if floor != {"__main__"}]
+
+
+def test_the_page_of_models_names_the_families_there_are() -> None:
+    text = (ROOT / "docs" / "models.md").read_text()
+    named = set(re.findall(r"`([a-z0-9_-]+)`", text.split("**Decoders.**")[1].split("These are the names")[0]))
+    assert named == set(FAMILIES)

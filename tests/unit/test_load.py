@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
-from forq.models.families import FAMILIES
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantize import quantize
@@ -38,11 +37,6 @@ def rewrite(folder: Path, change: dict[str, torch.Tensor | None]) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in kept.items()}
     write_file(folder / "model.safetensors", plan, kept.items())
-
-
-def test_every_family_is_tried() -> None:
-    causal = {name for name, row in FAMILIES.items() if row.kind == "causal"}
-    assert {family for family, _ in KINDS.values()} == causal
 
 
 def test_a_float_checkpoint_gives_the_logits_of_from_pretrained(floats: Path) -> None:
@@ -136,7 +130,7 @@ def test_a_float_tensor_missing_extra_or_wrong_is_refused(
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "mamba"}, "among llama, opt.*found 'mamba'"),
+        ({"model_type": "mamba"}, "'mamba' is a state-space model"),
         ({"model_type": None}, "found None"),
         ({"num_hidden_layers": 3}, r"missing: model\.layers\.2"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from forq import registry
 from forq.core import FormatError, Kind
 
 
@@ -53,14 +54,67 @@ def _encoder(base: str, blocks: str = "encoder.layer.") -> Family:
     )
 
 
+# Decoders whose tensors are named as Llama's are; what is inside a block is transformers' own affair.
+_LIKE_LLAMA = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "stablelm",
+    "olmo",
+    "olmo2",
+    "granite",
+    "smollm3",
+    "cohere",
+    "cohere2",
+    "starcoder2",
+    "glm",
+    "helium",
+    "nemotron",
+    "arcee",
+)
+
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(blocks="model.layers.", base="model.", ignored=("rotary_emb.inv_freq",)),
+    **{name: Family("model.layers.", "model.", ignored=("rotary_emb.inv_freq",)) for name in _LIKE_LLAMA},
     "opt": Family(blocks="model.decoder.layers.", base="model."),
+    "gpt2": Family("transformer.h.", "transformer.", ignored=(".attn.bias", ".attn.masked_bias")),
+    "gpt_neox": Family(
+        "gpt_neox.layers.",
+        "gpt_neox.",
+        ignored=("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"),
+        spelled=(("embed_out.weight", "lm_head.weight"),),
+    ),
+    "bloom": Family("transformer.h.", "transformer."),
+    "falcon": Family("transformer.h.", "transformer."),
+    "mpt": Family("transformer.blocks.", "transformer."),
     "bert": _encoder("bert."),
     "roberta": _encoder("roberta."),
     "xlm-roberta": _encoder("roberta."),
     "mpnet": _encoder("mpnet."),
     "distilbert": _encoder("distilbert.", "transformer.layer."),
+}
+
+# What a config.json says of architectures whose tensors forq cannot account for yet, by the key that tells.
+_REFUSED: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), "a mixture of experts"),
+    (("vision_config", "audio_config", "text_config"), "a multimodal model"),
+    (("state_size", "ssm_cfg", "mamba_d_state", "time_mix_extra_dim", "attn_layer_indices"), "a state-space model"),
+)
+_REFUSED_NAMES = {
+    "mixtral": "a mixture of experts",
+    "mamba": "a state-space model",
+    "mamba2": "a state-space model",
+    "jamba": "a state-space model",
+    "rwkv": "a state-space model",
+    "t5": "an encoder-decoder",
+    "bart": "an encoder-decoder",
+    "gptj": "a decoder whose attention computes its own positions",
+    "gpt_neo": "a decoder whose attention computes its own positions",
 }
 
 # The heads a row of encoders is built with: ForPreTraining is the masked one and another beside it, left out.
@@ -75,8 +129,15 @@ def family_of(config: Mapping[str, Any]) -> Family:
             that forq does not build.
     """
     name = config.get("model_type")
+    what = next((what for keys, what in _REFUSED if any(config.get(key) for key in keys)), None)
+    what = _REFUSED_NAMES.get(str(name), what)
+    if what is not None and (name not in FAMILIES or what == "a mixture of experts"):
+        raise FormatError(
+            f"config.json: {name!r} is {what}, which forq does not load yet; known: {', '.join(FAMILIES)}"
+        )
     if not isinstance(name, str) or name not in FAMILIES:
-        raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}")
+        near = registry.nearest(str(name), list(FAMILIES))
+        raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}{near}")
     family = FAMILIES[name]
     if family.kind == "causal":
         return family

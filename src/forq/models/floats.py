@@ -36,6 +36,15 @@ def fill_floats(
             shared[name] = nn.Parameter(tensor, requires_grad=False)
         return shared[name]
 
+    # A tensor that a module of another kind reads too (Gemma's scaled embedding, tied to the head) is small enough to
+    # be displaced in storage: a layer of ours would show its own probe, and the other none.
+    elsewhere = {
+        file_of[f"{name}.{own}"]
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.Linear) and type(module) is not nn.Embedding
+        for own, _ in module.named_parameters(recurse=False)
+        if f"{name}.{own}" in file_of
+    }
     embeds = {file_of[f"{name}.weight"] for name, module in model.named_modules() if type(module) is nn.Embedding}
 
     def leaf(place: str) -> DenseLeaf:
@@ -47,7 +56,11 @@ def fill_floats(
 
     for name, module in list(model.named_modules()):
         weight, bias = f"{name}.weight", f"{name}.bias"
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) and file_of.get(weight) in elsewhere:
+            module.weight = parameter(weight)
+            if bias in file_of:
+                module.bias = parameter(bias)
+        elif isinstance(module, nn.Linear):
             row = parameter(bias) if bias in file_of else None
             put(model, name, DenseLinear(parameter(weight), row, leaf(weight)))
         elif type(module) is nn.Embedding:

@@ -37,7 +37,11 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
             raise ConfigError(f"--move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
     if "all-float" in kinds and len(kinds) > 1:
         raise ConfigError("--move: all-float moves as one; name its kinds instead: " + ", ".join(_ALL_FLOAT))
-    leaves = {leaf.name: leaf for leaf in _leaves(model)}
+    leaves: dict[str, Leaf] = {}
+    for leaf in _leaves(model):
+        # A head tied to the embedding is the embedding's tensor, whichever comes first.
+        if leaf.name not in leaves or leaf.group == "embeddings":
+            leaves[leaf.name] = leaf
     wanted = _ALL_FLOAT if kinds == ["all-float"] else kinds
     found = {name: leaf for name, leaf in leaves.items() if leaf.group in wanted}
     held = sorted({leaf.group for leaf in leaves.values()})

@@ -19,7 +19,7 @@ from forq.formats.checkpoint.folder import read_json
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.names import FileNames
-from forq.models.skeleton import put, rebuild_computed, skeleton
+from forq.models.skeleton import put, rebuild_computed, sizes, skeleton
 from forq.quant.kernels import ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Choice, QuantLinear
@@ -152,10 +152,10 @@ def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> QuantWeight:
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
     found = (spec.out_features, spec.in_features)
-    if not isinstance(old, nn.Linear):
+    want = sizes(old)
+    if want is None:
         raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
-    if (old.out_features, old.in_features) != found:
-        want = (old.out_features, old.in_features)
+    if want != found:
         raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file")
     bias = parts.bias
     if bias is None and old.bias is not None:

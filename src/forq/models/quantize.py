@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.core import ConfigError, FormatError
 from forq.formats import gptq
@@ -18,7 +18,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.formats.checkpoint.write import write_file
 from forq.models.families import family_of
-from forq.models.skeleton import skeleton
+from forq.models.skeleton import sizes, skeleton, turned
 from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
@@ -81,7 +81,7 @@ def quantize(
     if "quantization_config" in ckpt.config:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
     chosen = _chosen(ckpt, gptq.multiple(bits))
-    for name, columns in chosen.items():
+    for name, (columns, _) in chosen.items():
         if group_size != -1 and columns % group_size:
             raise ConfigError(
                 f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
@@ -105,7 +105,7 @@ class _Job:
     """One folder being written; sums the squared error as it goes."""
 
     def __init__(
-        self, ckpt: Checkpoint, chosen: dict[str, int], bits: int, group_size: int, sym: bool, form: str
+        self, ckpt: Checkpoint, chosen: dict[str, tuple[int, bool]], bits: int, group_size: int, sym: bool, form: str
     ) -> None:
         self.ckpt = ckpt
         self.chosen = chosen
@@ -136,7 +136,8 @@ class _Job:
         info = self.ckpt.info[name]
         if name not in self.chosen:
             return {name: (info.dtype, info.shape)}
-        rows, columns = info.shape
+        columns, other_way = self.chosen[name]
+        rows = info.shape[1 if other_way else 0]
         groups = columns // self._size(columns)
         module = name.removesuffix(".weight")
         return {
@@ -153,6 +154,8 @@ class _Job:
                 yield name, tensor
                 continue
             module = name.removesuffix(".weight")
+            if self.chosen[name][1]:
+                tensor = tensor.t().contiguous()
             weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
             self._measure(tensor, weight, scales)
             yield f"{module}.scales", scales
@@ -168,11 +171,12 @@ class _Job:
         self.energy += float(exact.square().sum())
 
 
-def _chosen(ckpt: Checkpoint, step: int) -> dict[str, int]:
-    """The weights to quantize and their number of inputs: every linear layer of the decoder blocks."""
+def _chosen(ckpt: Checkpoint, step: int) -> dict[str, tuple[int, bool]]:
+    """The weights to quantize, their number of inputs, and whether they are stored (in, out): all linear layers of
+    the blocks."""
     family = family_of(ckpt.config)
     model = skeleton(ckpt.config, torch.float32)
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    linear = {name: turned(module) for name, module in model.named_modules() if sizes(module) is not None}
     chosen = {}
     for name, info in ckpt.info.items():
         module = name.removesuffix(".weight")
@@ -180,7 +184,7 @@ def _chosen(ckpt: Checkpoint, step: int) -> dict[str, int]:
         if name.endswith(".weight") and place in linear and place.startswith(family.blocks):
             if len(info.shape) != 2 or info.shape[0] % step or info.shape[1] % step:
                 raise ConfigError(f"{name}: expected inputs and outputs in multiples of {step}, found {info.shape}")
-            chosen[name] = info.shape[1]
+            chosen[name] = (info.shape[0 if linear[place] else 1], linear[place])
     if not chosen:
         raise FormatError(f"{ckpt.path}: expected linear layers below {family.blocks}, found none")
     return chosen

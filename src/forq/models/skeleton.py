@@ -56,7 +56,7 @@ def rebuild_computed(model: nn.Module, device: torch.device) -> None:
             continue
         if any(True for _ in module.parameters()):
             for own in module._non_persistent_buffers_set:
-                module.register_buffer(own, _by_law(f"{name}.{own}", module.get_buffer(own), device), persistent=False)
+                module.register_buffer(own, _by_law(f"{name}.{own}", module, device), persistent=False)
             continue
         # Computed on the CPU and then moved: another device's pow and sin may differ in the last bit.
         with torch.device("cpu"):
@@ -64,13 +64,33 @@ def rebuild_computed(model: nn.Module, device: torch.device) -> None:
         put(model, name, fresh.to(device))
 
 
-def _by_law(name: str, meta: Tensor, device: torch.device) -> Tensor:
-    """Positions count from 0 in every row; without other word all tokens are of type 0."""
+def _by_law(name: str, module: nn.Module, device: torch.device) -> Tensor:
+    """Positions count from 0 in every row; without other word all tokens are of type 0; Gemma scales its embeddings."""
+    meta = module.get_buffer(name.rpartition(".")[2])
+    scale = getattr(module, "scalar_embed_scale", None)
+    if name.endswith("embed_scale") and isinstance(scale, float):
+        return torch.tensor(scale, dtype=meta.dtype, device=device)
     if name.endswith("position_ids"):
         return torch.arange(meta.shape[-1], dtype=meta.dtype, device=device).expand(meta.shape)
     if name.endswith("token_type_ids"):
         return torch.zeros(meta.shape, dtype=meta.dtype, device=device)
     raise FormatError(f"{name}: expected a computed buffer of a known law, found one in a module with parameters")
+
+
+def sizes(module: nn.Module) -> tuple[int, int] | None:
+    """(out, in) of a layer that can be quantized, or None; GPT-2's Conv1D is one, a linear layer stored turned."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    if turned(module):
+        return int(module.nf), int(module.nx)  # type: ignore[arg-type]
+    return None
+
+
+def turned(module: nn.Module) -> bool:
+    """Whether a layer's float weight is stored as (in, out)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Conv1D)
 
 
 def put(model: nn.Module, name: str, module: nn.Module | None) -> None:
