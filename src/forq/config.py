@@ -20,11 +20,12 @@ Option = int | float | str | bool
 
 
 class TaskConfig(Frozen):
-    """Which task on which data; options go to the task's ``open``."""
+    """Which task on which data; options go to the task's ``open``, a reward takes the place of its objective."""
 
     name: str
     data: str
     options: Mapping[str, Option] = Field(default_factory=dict)
+    reward: str | None = None
 
 
 class RunConfig(Frozen):
@@ -70,7 +71,7 @@ def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
     return parse(tree)
 
 
-def task_config(name: str, data: str, sets: Sequence[str]) -> TaskConfig:
+def task_config(name: str, data: str, sets: Sequence[str], reward: str | None = None) -> TaskConfig:
     """A task and its options from ``task.a=b`` texts.
 
     Raises:
@@ -82,7 +83,7 @@ def task_config(name: str, data: str, sets: Sequence[str]) -> TaskConfig:
         if not equals or not key.startswith("task."):
             raise ConfigError(f"--set takes task.option=value here, found {text!r}")
         options[key.removeprefix("task.")] = _value(value)
-    return TaskConfig(name=name, data=data, options=options)
+    return TaskConfig(name=name, data=data, options=options, reward=reward)
 
 
 def parse(tree: Mapping[str, Any]) -> RunConfig:

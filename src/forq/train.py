@@ -13,13 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from forq import config as configs
-from forq import registry
+from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
 from forq.models.families import family_of
 from forq.models.load import load
 from forq.runs import Run
 from forq.tasks import Task, Tokenizer
+from forq.tasks._rewarded import rewarded
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
@@ -46,8 +47,10 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
             f"task {config.name!r} expects a causal language model, found {type(model).__name__}; an encoder can "
             "be tuned on a classification task, sst2 for example"
         )
+    # Resolved first: a reward that cannot be imported should not wait for the data.
+    reward = None if config.reward is None else rewards.resolve(config.reward)
     task: Task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options, **told)
-    return task
+    return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
 def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
@@ -104,6 +107,7 @@ def tune(
     out: str | Path | None = None,
     seed: int = 0,
     eval_every: int | None = None,
+    reward: str | None = None,
     move: str | None = None,
     profile: str | Path | None = None,
     sets: Iterable[str] = (),
@@ -119,6 +123,7 @@ def tune(
         recipe: which method; ``forq ls recipes`` names them.
         steps: training steps.
         out: the run's folder, new or empty; by default a new temporary one.
+        reward: the objective, in place of the task's own: see :mod:`forq.rewards`.
         move: what moves: kinds with commas between, as ``"scales,norms"``; by default the recipe's.
         profile: file of factors for single coordinates, see :mod:`forq.profiles`.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
@@ -137,7 +142,7 @@ def tune(
         steps=steps,
         eval_every=eval_every,
         checkpoint=str(loaded.checkpoint.path),
-        task=TaskConfig(name=named, data=str(data)),
+        task=TaskConfig(name=named, data=str(data), reward=reward),
         seed=seed,
         device=loaded.device.type,
         profile=None if profile is None else str(Path(profile).resolve()),

@@ -16,6 +16,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     seed: Annotated[int, typer.Option(help="Seed of the rows drawn, where a task draws them.")] = 0,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
+    reward: given.Reward = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
     as_json: given.Json = False,
@@ -29,7 +30,7 @@ def evaluate(
 
     if split not in ("test", "validation"):
         raise ConfigError(f"--split: expected test or validation, found {split!r}")
-    settings = task_config(task, given.data_path(data, task), sets or [])
+    settings = task_config(task, given.data_path(data, task), sets or [], reward)
     model = load(checkpoint, device, kernel=kernel)  # type: ignore[arg-type]
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]

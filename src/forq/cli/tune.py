@@ -20,6 +20,7 @@ def tune(
     ],
     task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
     data: given.Data = None,
+    reward: given.Reward = None,
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
     move: Annotated[
         str | None,
@@ -67,6 +68,7 @@ def tune(
             "--kernel": kernel,
             "--move": move,
             "--profile": profile,
+            "--reward": reward,
         }
         if not (out / "config.toml").exists():
             raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
@@ -86,7 +88,7 @@ def tune(
             steps=2000 if steps is None else steps,
             eval_every=eval_every,
             checkpoint=checkpoint,
-            task=configs.TaskConfig(name=task, data=given.data_path(data, task)),
+            task=configs.TaskConfig(name=task, data=given.data_path(data, task), reward=reward),
             seed=0 if seed is None else seed,
             device=device or "auto",
             kernel=kernel or "auto",

@@ -21,6 +21,7 @@ from forq.core import ConfigError, DataError
 from forq.losses import Batch
 from forq.tasks import Score, Split, Tokenizer
 from forq.tasks._order import rows_of
+from forq.tasks._rewarded import Answer
 from forq.tasks._tokens import bare, prefix
 
 
@@ -62,6 +63,7 @@ class Choice:
     max_length: int
     batch_rows: int
     digest: str
+    tokenizer: Tokenizer
 
     def describe(self) -> Mapping[str, Any]:
         every = self.rows.items()
@@ -107,6 +109,16 @@ class Choice:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
         return Score(total / rows, rows, {"accuracy": right / rows}, main="accuracy")
 
+    def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
+        likeliest = losses.log_likelihoods(model, batch).argmax(dim=1).tolist()
+        assert batch.labels is not None
+        found = []
+        for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
+            end = int(batch.column[batch.row == row][0]) + 1  # the options begin behind the prompt's last token
+            prompt = self.tokenizer.decode(batch.input_ids[row, :end].tolist(), skip_special_tokens=True)
+            found.append(Answer(prompt, self.words[best], {"answer": self.words[right], "label": right}))
+        return found
+
 
 def choice(
     name: str,
@@ -145,7 +157,7 @@ def choice(
             raise DataError(f"{name}: {split} has no rows")
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "words": words}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
-    return Choice(name, words, rows, seed, max_length, batch_rows, digest)
+    return Choice(name, words, rows, seed, max_length, batch_rows, digest, tokenizer)
 
 
 def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:

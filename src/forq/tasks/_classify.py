@@ -110,7 +110,7 @@ def classify(
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **said}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     reader: Reader = encoder.reader(temperature)
-    return Labelled(name, reader, said, len(classes.words), rows, seed, max_length, batch_rows, digest)
+    return Labelled(name, reader, said, len(classes.words), rows, seed, max_length, batch_rows, digest, tokenizer)
 
 
 _SAID: Mapping[Kind, str] = {

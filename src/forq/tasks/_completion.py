@@ -20,6 +20,7 @@ from forq.core import ConfigError, DataError
 from forq.losses import Batch
 from forq.tasks import Score, Split, Tokenizer
 from forq.tasks._order import draw, rows_of
+from forq.tasks._rewarded import Answer
 from forq.tasks._tokens import bare, prefix
 
 
@@ -98,19 +99,26 @@ class Completion:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
         return Score(loss=total / tokens, rows=rows)
 
+    def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
+        """The likeliest continuation of every prompt, no longer than the longest right one and a token."""
+        starts = [int(batch.column[batch.row == row][0]) + 1 for row in range(len(batch.input_ids))]
+        prompts = [batch.input_ids[row, :start].tolist() for row, start in enumerate(starts)]
+        written = greedy(model, prompts, max(batch.lengths) + 1, _end(self.tokenizer))
+        found, place = [], 0
+        for prompt, text, count in zip(prompts, written, batch.lengths, strict=True):
+            right = batch.target[place : place + count].tolist()
+            place += count
+            said = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (prompt, text, right)]
+            found.append(Answer(said[0], said[1], {"answer": said[2]}))
+        return found
+
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first test prompt, and the likeliest continuation."""
         row = self.rows["test"][0]
         text = list(row.tokens[: row.scored[0]])
-        lm: Any = model
         with torch.inference_mode():
-            for _ in range(min(n_tokens, self.max_length - len(text))):
-                hidden = lm.base_model(input_ids=torch.tensor([text], device=lm.device), use_cache=False)
-                scores = lm.get_output_embeddings()(hidden.last_hidden_state[:, -1])
-                text.append(int(scores[0].argmax()))
-                if text[-1] == _end(self.tokenizer):
-                    break
-        return self.tokenizer.decode(text, skip_special_tokens=True)
+            (more,) = greedy(model, [text], min(n_tokens, self.max_length - len(text)), _end(self.tokenizer))
+        return self.tokenizer.decode([*text, *more], skip_special_tokens=True)
 
 
 def completion(
@@ -177,6 +185,31 @@ def encode(
             return None
         return Row(tuple(kept), tuple(place - cut for place in scored), cut)
     return Row(tuple(tokens[cut:]), tuple(place - cut for place in scored), cut)
+
+
+def greedy(model: nn.Module, prompts: Sequence[Sequence[int]], count: int, stop: int | None) -> list[list[int]]:
+    """The likeliest tokens after each prompt, up to ``count`` or to ``stop``, which is left out.
+
+    Rows are padded on the right and never see the padding, so a row's text does not depend on its neighbours; no
+    cache is kept, which is right for every architecture and dear for long texts.
+    """
+    lm: Any = model
+    rows, done = [list(prompt) for prompt in prompts], [False] * len(prompts)
+    limit = getattr(lm.config, "max_position_embeddings", None)
+    for _ in range(count):
+        longest = max(map(len, rows))
+        if all(done) or (limit is not None and longest > limit):
+            break
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=lm.device)
+        last = torch.tensor([len(row) - 1 for row in rows], device=lm.device)
+        hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        best = lm.get_output_embeddings()(hidden[torch.arange(len(rows), device=lm.device), last]).argmax(dim=1)
+        for row, token in enumerate(best.tolist()):
+            if not done[row]:
+                done[row] = token == stop
+                if not done[row]:
+                    rows[row].append(token)
+    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
 
 
 def pack(rows: Sequence[Row]) -> Batch:

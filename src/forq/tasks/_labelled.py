@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from forq.core import ConfigError
-from forq.tasks import Score, Split
+from forq.tasks import Score, Split, Tokenizer
 from forq.tasks._order import rows_of
+from forq.tasks._rewarded import Answer
 from forq.tasks._sentences import Texts, texts
 
 
@@ -53,6 +54,7 @@ class Labelled:
     max_length: int
     batch_rows: int
     digest: str
+    tokenizer: Tokenizer
 
     def describe(self) -> Mapping[str, Any]:
         every = self.rows.items()
@@ -98,6 +100,15 @@ class Labelled:
         if rows == 0:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
         return Score(total / rows, rows, {"accuracy": right / rows}, main="accuracy")
+
+    def answers(self, model: nn.Module, batch: Texts) -> list[Answer]:
+        names = self.said.get("sentences") or self.said["words"]
+        likeliest = self.reader.logits(model, batch).argmax(dim=1).tolist()
+        found = []
+        for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
+            text = self.tokenizer.decode(batch.input_ids[row, : batch.lengths[row]].tolist(), skip_special_tokens=True)
+            found.append(Answer(text, names[best], {"answer": names[right], "label": right}))
+        return found
 
     def _counts(self, rows: tuple[Row, ...]) -> list[int]:
         labels = [row.label for row in rows]
