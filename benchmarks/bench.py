@@ -38,6 +38,9 @@ from forq.models.quantize import quantize
 from forq.models.space import space
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
+from forq.quant.kernels import ort, reference
+from forq.quant.scratch import Scratch
+from forq.quant.weight import QuantWeight
 from forq.rules.clip import Clip
 from forq.rules.sgd import SGD
 
@@ -115,6 +118,56 @@ def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds
         found["4-bit forward / fp32 forward"] = seconds["two forwards"] / seconds["fp32 two forwards"]
         found["4-bit two-point step / MeZO step"] = seconds["two-point step"] / seconds["MeZO step, fp32 model"]
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+
+
+TOKENS = (1, 16, 128, 512)
+
+
+def kernel_speed(rounds: int) -> dict[str, float]:
+    """Each kernel ÷ torch's fp32 linear by tokens, one layer of 2048 × 2048 at 4 bits, group 64."""
+    size, group = 2048, 64
+    codes = torch.randint(0, 256, (size, size // 2), dtype=torch.uint8)
+    weight = QuantWeight(codes, torch.full((size // group, size), 8, dtype=torch.int8), 4, group)
+    scales, dense, scratch = torch.rand(size // group, size), torch.randn(size, size), Scratch()
+    kernel, found = ort.Kernel(weight), {}
+    for tokens in TOKENS:
+        x = torch.randn(tokens, size)
+        tasks: dict[str, Callable[[], object]] = {
+            "fp32": lambda x=x: torch.nn.functional.linear(x, dense),  # type: ignore[misc]
+            "ort": lambda x=x: kernel.matmul(x, scales),  # type: ignore[misc]
+            "reference": lambda x=x: reference.matmul(x, weight, scales, None, scratch),  # type: ignore[misc]
+        }
+        seconds = interleaved(tasks, rounds)
+        for name in ("ort", "reference"):
+            found[f"{name} / fp32 linear, {tokens} tokens"] = round(seconds[name] / seconds["fp32"], 2)
+    return found
+
+
+_LAYERS = """
+import torch
+torch.set_num_threads(1)
+from forq.quant.kernels import ort
+from forq.quant.weight import QuantWeight
+def held():
+    text = open("/proc/self/status").read()
+    return 1024 * int(text.split("VmRSS:")[1].split()[0])
+def kernel(rows, columns):
+    codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
+    return ort.Kernel(QuantWeight(codes, torch.full((columns // 64, rows), 8, dtype=torch.int8), 4, 64))
+def forward(one, columns, rows):
+    return one.matmul(torch.zeros(128, columns), torch.zeros(columns // 64, rows))
+first = kernel(64, 64); forward(first, 64, 64)
+before = held()
+layers = [kernel(2048, 4096) for _ in range(24)]
+for one in layers: forward(one, 4096, 2048)
+print((held() - before) / (24 * 2048 * 2048))
+"""
+
+
+def layer_memory() -> dict[str, float]:
+    """What 24 layers of 4 MiB of codes hold under ``ort`` after a forward, ÷ those codes; scales are not among it."""
+    done = subprocess.run([sys.executable, "-c", _LAYERS], check=True, capture_output=True, text=True)
+    return {"layers in memory / packed codes": round(float(done.stdout), 3)}
 
 
 _MEMORY = """
@@ -257,21 +310,44 @@ def noise_speed() -> dict[str, float]:
     return {"milliseconds_for_22_million_signs": round(1e3 * seconds["draw"], 1)}
 
 
+_COLUMNS = {
+    "step / two forwards": "two-point step / two forwards",
+    "forward / fp32": "4-bit forward / fp32 forward",
+    "peak MB": "peak_above_imports_mb",
+    "training / replay": "training / replay",
+}
+
+
+def table(found: dict[str, Any]) -> str:
+    """One line a model; – where it was not measured."""
+    lines = ["| model | " + " | ".join(_COLUMNS) + " |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    for name, measured in found.items():
+        if "two-point step / two forwards" in measured:
+            cells = [str(measured.get(key, "–")) for key in _COLUMNS.values()]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", type=Path, help="a float checkpoint, TinyStories-656K for example")
     parser.add_argument("--demo", type=Path, help="the shipped checkpoint")
     parser.add_argument("--text", type=Path, help="a text to tune on, for the parts that run forq tune")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1, help="of the speeds; memory is measured with one")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     where = Path(tempfile.mkdtemp())
     try:
         found: dict[str, Any] = {"noise (toy)": noise_speed()}
+        found["kernels, one layer (random weights)"] = kernel_speed(args.rounds) | layer_memory()
         if args.small is not None:
             small = quantize(args.small, where / "small").path
-            found["TinyStories-656K, group 64 (small real)"] = speed(small, args.small, 8, 128, args.rounds)
+            found["TinyStories-656K, group 64 (small real)"] = {
+                **speed(small, args.small, 8, 128, args.rounds),
+                **memory(small, 8, 128),
+            }
             if args.text is not None:
                 found["TinyStories-656K, group 64 (small real)"] |= replay_speed(small, args.text, where, 5)
         if args.demo is not None:
@@ -286,7 +362,8 @@ def main() -> None:
         found["random Llama, 104 M, group 128 (random weights)"] |= memory(big, 4, 128)
     finally:
         shutil.rmtree(where)
-    text = json.dumps({"threads": 1, "torch": torch.__version__, **found}, indent=2)
+    print(table(found), file=sys.stderr)
+    text = json.dumps({"threads": args.threads, "torch": torch.__version__, **found}, indent=2)
     print(text)
     if args.out is not None:
         args.out.write_text(text + "\n", encoding="utf-8")

@@ -1,5 +1,9 @@
 """ONNX Runtime's operator against the reference kernel, and what a model that uses it must keep."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -57,6 +61,61 @@ def test_two_forwards_have_the_same_bits():
     x = torch.randn(33, 256)
     kernel = ort.Kernel(weight)
     assert torch.equal(kernel.matmul(x, scales), kernel.matmul(x, scales))
+
+
+@pytest.mark.parametrize("wide", [16, -1])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_zero_points_of_more_than_four_bits_are_left_to_the_reference(wide, everywhere):
+    """Version 1 of GPTQ's format stores zero − 1, so that 16 can be; packed, it would spill over."""
+    weight, _ = layer(24, 64, 32, sym=False)
+    zeros = weight.zeros.clone()
+    zeros[... if everywhere else (1, 5)] = wide
+    with pytest.raises(ConfigError, match="zero points from 0 to 15"):
+        ort.Kernel(QuantWeight(weight.codes, zeros, 4, 32))
+
+
+def quant_linear(bias=None):
+    weight, scales = layer(24, 64, 32, sym=False)
+    one = QuantLinear(weight, scales, bias, "layer.scales", torch.float16, Scratch())
+    one.use_ort(lambda: weight)
+    return one, lambda x: reference.matmul(x, weight, one.scales, bias, Scratch())
+
+
+def test_the_bias_is_added_and_nothing_in_gives_nothing_out():
+    one, truth = quant_linear(torch.randn(24))
+    x = torch.randn(2, 5, 64)
+    assert relative(one(x), truth(x)) < 1e-5
+    assert one(torch.empty(3, 0, 64)).shape == (3, 0, 24)
+
+
+def test_scales_that_want_a_gradient_are_not_ignored():
+    one, _ = quant_linear()
+    one.scales.requires_grad_(True)
+    with pytest.raises(RuntimeError, match="differentiation"):
+        one(torch.randn(3, 64))
+
+
+def test_what_does_not_lie_in_float32_on_the_cpu_is_never_read_at_its_address():
+    one, truth = quant_linear()
+    assert one(torch.empty(3, 64, device="meta")).device.type == "meta"
+    x = torch.randn(3, 64)
+    one.scales = one.scales.half()
+    assert torch.equal(one(x), truth(x))
+
+
+def test_a_copy_computes_with_scales_of_its_own():
+    one, _ = quant_linear()
+    x = torch.randn(3, 64)
+    before, other = one(x), copy.deepcopy(one)
+    other.scales.mul_(2)
+    assert torch.equal(one(x), before)
+    assert relative(other(x), 2 * before) < 1e-5
+
+
+def test_no_import_of_ours_imports_the_runtime():
+    """Replay and verify run no layer; a machine without the runtime has them."""
+    words = "import sys, forq, forq.rebuild, forq.models.load; assert not {'onnx', 'onnxruntime'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", words], check=True)
 
 
 @pytest.mark.parametrize(

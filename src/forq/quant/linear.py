@@ -81,12 +81,18 @@ class QuantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        # The runtime knows no other dtype, and would drop a gradient without a word; the reference refuses.
-        plain = x.dtype == torch.float32 and not (torch.is_grad_enabled() and x.requires_grad)
-        if self._ort is None or not plain:
+        if self._ort is None or not self._plain(x):
             return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
         y = self._ort.matmul(x, self.scales)
         return y if self.bias is None else y.add_(self.bias)
+
+    def _plain(self, x: Tensor) -> bool:
+        """Whether ONNX Runtime may be given this: it reads float32 of the CPU at a bare address, without gradients.
+
+        It would drop a gradient without a word; the reference refuses.
+        """
+        live = torch.is_grad_enabled() and (x.requires_grad or self.scales.requires_grad)
+        return not live and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, self.scales))
 
     def extra_repr(self) -> str:
         return (

@@ -4,9 +4,13 @@ The operator's ``accuracy_level`` is 0, float32 throughout. Level 4, twice as fa
 and with scales as an input its results are wrong without an error (onnxruntime 1.31.1, relative error 1.0).
 
 Memory. The runtime packs the codes anew for its own loops. They are handed over as external data in a file, which it
-maps, packs and lets go: 408 MB in all for 48 layers of 8 MB (386 MB) with the caller's codes let go too. Handed over
+maps, packs and lets go: 408 MB in all for 48 layers of 8 MB (386 MB) with the caller's codes let go too, where the
+allocator gives them back; glibc's may keep them in holes, up to twice the bytes (docs/kernels.md). Handed over
 as a tensor or from memory they would stay beside the packed ones, twice the bytes; inline in the graph, three times.
 Outputs are bound to tensors of torch: those the runtime allocates it keeps, one a layer (97 MB in the same model).
+
+Small layers take it too: a session's overhead is less than the reference's, so that ``auto`` knows no least size
+(whole forwards of two models of hidden size 128 and 256, one thread: 0.7 of the reference's at 2 tokens, 0.9 at 1,024).
 """
 
 from __future__ import annotations
@@ -49,6 +53,9 @@ def unfit(weight: QuantWeight, device: torch.device, dtype: torch.dtype) -> str 
         return f"groups of {', '.join(map(str, _GROUPS))} are needed, found {weight.group_size}"
     if weight.in_features % 2 or not _regular(weight):
         return "groups of equal size are needed"
+    low, high = (int(value) for value in weight.zeros.aminmax())
+    if low < 0 or high > 15:  # version 1 of GPTQ's format can say 16; in four bits it would spill into its neighbour
+        return f"zero points from 0 to 15 are needed, found {low} to {high}"
     return _missing()
 
 
@@ -76,9 +83,18 @@ class Kernel:
         self._session = _session(weight, codes, level)
         self._binding = self._session.io_binding()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel:
+        """For a copy of the model: the session never changes and is shared, what it is bound to is not."""
+        other = object.__new__(Kernel)
+        other._rows, other._columns, other._order = self._rows, self._columns, self._order
+        other._session, other._binding = self._session, self._session.io_binding()
+        return other
+
     def matmul(self, x: Tensor, scales: Tensor) -> Tensor:
         """(..., in) float32 → (..., out) float32, with scales float32 (groups, out)."""
         flat = x.reshape(-1, self._columns)
+        if not len(flat):  # the runtime refuses an address where nothing lies
+            return x.new_empty(*x.shape[:-1], self._rows)
         flat = flat.contiguous() if self._order is None else flat.index_select(1, self._order)
         by_row = scales.t().contiguous()
         y = torch.empty(len(flat), self._rows)
