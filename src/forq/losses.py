@@ -22,7 +22,14 @@ from forq.core import ConfigError
 _CHUNK_BYTES = 32 << 20
 """fp32 logits in memory at one time."""
 
-_PACKS = frozenset({"llama", "mistral", "opt", "qwen2", "qwen3"})
+_PACKS = frozenset(
+    (
+        *("llama", "mistral", "ministral3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3"),
+        *("stablelm", "olmo", "olmo2", "olmo3", "granite", "smollm3", "cohere", "cohere2", "starcoder2", "glm", "glm4"),
+        *("helium", "nemotron", "arcee", "seed_oss", "hunyuan_v1_dense", "exaone4", "ernie4_5", "opt", "falcon"),
+        *("xglm", "gpt2", "gpt_bigcode", "gptj", "codegen", "gpt_neox"),
+    )
+)
 """Architectures tested to take a 4-D mask and restarting positions; the others get one row per option."""
 
 
@@ -67,7 +74,7 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
             backbone.
     """
     lm: Any = model
-    batch = batch if batch.part is None or _packs(lm) else unpacked(batch)
+    batch = batch if batch.part is None or _packs(lm, batch.part) else unpacked(batch)
     device = lm.device
     hidden = _hidden(lm, batch)[batch.row.to(device), batch.column.to(device)]
     target = batch.target.to(device)
@@ -172,14 +179,21 @@ def _bent(config: Any, logits: Tensor) -> Tensor:
     return logits
 
 
-def _packs(lm: Any) -> bool:
-    """Whether options can stand beside each other in one row of this model."""
+def _packs(lm: Any, part: Tensor) -> bool:
+    """Whether options can stand beside each other in the rows of this batch.
+
+    The mask replaces a sliding window's, so no answer may reach back further than the window. ALiBi counts columns,
+    not positions.
+    """
     config = lm.config
-    layers = getattr(config, "layer_types", None) or ()
-    slides = any(kind != "full_attention" for kind in layers) or (
-        not layers and getattr(config, "sliding_window", None) is not None
-    )
-    return config.model_type in _PACKS and not slides and config._attn_implementation in ("sdpa", "eager")
+    if config.model_type not in _PACKS or config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    limit = getattr(config, "max_position_embeddings", None)
+    if getattr(config, "alibi", False) or (limit is not None and part.shape[1] > limit):
+        return False
+    kinds = set(getattr(config, "layer_types", None) or ("sliding_attention",))
+    window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
+    return kinds <= {"full_attention", "sliding_attention"} and (window is None or int(_positions(part).max()) < window)
 
 
 def _positions(part: Tensor) -> Tensor:

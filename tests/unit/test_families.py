@@ -1,4 +1,4 @@
-"""Every family of decoders: built from transformers' own, quantized, loaded, asked, moved and saved."""
+"""Every family of decoders: built from transformers' own, quantized, loaded, asked, tuned and saved."""
 
 from __future__ import annotations
 
@@ -10,53 +10,100 @@ import torch
 import transformers
 from torch.nn.functional import cross_entropy
 
+import forq
 from forq import losses
 from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.write import write_file
+from forq.leaves import Leaf
 from forq.memory import summary
 from forq.models.families import FAMILIES, family_of
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantize import quantize
-from forq.models.skeleton import sizes, turned
+from forq.models.skeleton import compute_buffers, sizes, turned
 from forq.quant.kernels.reference import dequantise
 from forq.quant.linear import QuantLinear
+from forq.tasks import _choice
 from forq.tasks._completion import Row, pack
+from tests import tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
+CHOICES = _choice.pack(
+    [
+        _choice.Row(prompt=(0, 17, 33, 5), options=((7, 8, 9), (7, 11)), label=1),
+        _choice.Row(prompt=(0, 5), options=((7, 8), (4, 4, 21, 6)), label=0),
+    ]
+)
 
-SIZES = {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-SIZES |= {"max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-GATED = SIZES | {"intermediate_size": 96, "num_key_value_heads": 2}
+VOCABULARY = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+SIZES = VOCABULARY | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"max_position_embeddings": 64}
+GATED = SIZES | {"intermediate_size": 64, "num_key_value_heads": 2}
+WIDE = GATED | {"head_dim": 16}
+# A window shorter than the rows, so that it matters; one layer of each kind.
+SLIDES = WIDE | {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+OLD = VOCABULARY | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SMALL: dict[str, dict[str, Any]] = {
-    "gemma": GATED | {"head_dim": 16},
-    "gemma2": GATED | {"head_dim": 16, "sliding_window": 8, "final_logit_softcapping": 5.0},
-    "gemma3_text": GATED | {"head_dim": 16, "sliding_window": 8},
-    "qwen3": GATED | {"head_dim": 16},
+    "mistral": GATED | {"sliding_window": 8},
+    "qwen2": GATED | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": WIDE,
+    "gemma": WIDE,
+    "gemma2": SLIDES | {"final_logit_softcapping": 0.5, "attn_logit_softcapping": 0.5},
+    "gemma3_text": SLIDES,
+    "cohere2": SLIDES,
+    "olmo3": SLIDES,
+    "exaone4": SLIDES,
     "granite": GATED | {"logits_scaling": 8.0},
-    "glm": GATED | {"head_dim": 16},
-    "helium": GATED | {"head_dim": 16},
-    "cohere2": GATED | {"sliding_window": 8},
-    "opt": SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64},
-    "gpt2": {"vocab_size": 96, "n_embd": 64, "n_layer": 1, "n_head": 4, "n_positions": 64},
-    "gpt_neox": SIZES | {"intermediate_size": 96},
-    "bloom": {"vocab_size": 96, "hidden_size": 64, "n_layer": 1, "n_head": 4},
-    "falcon": {"vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "alibi": False},
-    "mpt": {"vocab_size": 96, "d_model": 64, "n_layers": 1, "n_heads": 4, "max_seq_len": 64, "logit_scale": 0.5},
+    "glm": WIDE,
+    "glm4": WIDE,
+    "helium": GATED | {"head_dim": 8},
+    "seed_oss": WIDE,
+    "hunyuan_v1_dense": WIDE,
+    "opt": SIZES | {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "gpt2": OLD,
+    "gpt_bigcode": OLD,
+    "gptj": OLD | {"rotary_dim": 4},
+    "codegen": OLD | {"rotary_dim": 4, "n_ctx": 64},
+    "gpt_neo": VOCABULARY
+    | {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 64, "window_size": 8}
+    | {"attention_types": [[["global", "local"], 1]]},
+    "gpt_neox": SIZES | {"intermediate_size": 64},
+    "bloom": VOCABULARY | {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": SIZES | {"alibi": False},
+    "mpt": VOCABULARY | {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "logit_scale": 0.5},
+    "xglm": VOCABULARY
+    | {"d_model": 32, "ffn_dim": 64, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 64},
 }
 NAMES = [name for name, family in FAMILIES.items() if family.kind == "causal"]
+# These count columns instead of positions: options get a row each.
+BY_COLUMN = {"bloom", "mpt", "gpt_neo"}
+
+
+def made(name: str, **changes: Any) -> Any:
+    """transformers' model of a family, with weights large enough that every token matters."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, **SMALL.get(name, GATED) | changes)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.1 * torch.randn_like(value)) if value.ndim == 1 else value.mul_(4)
+    return model
+
+
+def folder(model: Any, where: Path) -> Path:
+    transformers.utils.logging.disable_progress_bar()
+    model.save_pretrained(where)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(where)
+    return where
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """transformers' model, and the folder of the same quantized by us."""
-    torch.manual_seed(0)
-    transformers.utils.logging.disable_progress_bar()
-    config = transformers.AutoConfig.for_model(request.param, **SMALL.get(request.param, GATED))
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model = made(request.param)
     where = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(where / "float")
-    return model, quantize(where / "float", where / "q", group_size=32).path
+    return model, quantize(folder(model, where / "float"), where / "q", group_size=32).path
 
 
 def test_it_is_the_model_of_transformers_with_our_weights(case: tuple[Any, Path]) -> None:
@@ -65,58 +112,168 @@ def test_it_is_the_model_of_transformers_with_our_weights(case: tuple[Any, Path]
     with torch.no_grad():
         plain = load(folder.parent / "float", device="cpu")
         assert torch.equal(plain(IDS).logits, theirs(IDS).logits)
+        filled = made(theirs.config.model_type)
         layers = 0
-        for name, module in theirs.named_modules():
+        for name, module in filled.named_modules():
             layer = ours.get_submodule(name) if sizes(module) else None
             if isinstance(layer, QuantLinear):
                 weight = dequantise(layer.weight, layer.scales)
                 module.weight.copy_(weight.t() if turned(module) else weight)
                 layers += 1
-        assert layers == summary(Checkpoint.open(folder)).layers > 0
-        want = theirs(IDS).logits
-        assert (ours(IDS).logits - want).abs().max() < 1e-5 * want.abs().max()
+        found = summary(Checkpoint.open(folder))
+        assert layers == found.layers > 0
+        assert found.moves["scales"] == sum(leaf.shape.numel() for leaf in trainable(ours))
+        want = filled(IDS).logits
+        assert (ours(IDS).logits - want).abs().max() <= 1e-5 * want.abs().max()
 
 
-def test_the_loss_is_that_of_its_own_logits(case: tuple[Any, Path]) -> None:
+def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:
+    """Whatever comes after the head, and options packed beside each other or not."""
     ours = load(case[1], device="cpu")
     with torch.no_grad():
         want = cross_entropy(ours(IDS).logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
-        assert float(
-            losses.mean_nll(ours, pack([Row(tuple(row), tuple(range(1, 20))) for row in IDS.tolist()]))
-        ) == pytest.approx(float(want), rel=1e-5)
+        found = losses.mean_nll(ours, pack([Row(tuple(row), tuple(range(1, 20))) for row in IDS.tolist()]))
+        assert float(found) == pytest.approx(float(want), rel=1e-5)
+        alone = losses.unpacked(CHOICES)
+        logits = ours(alone.input_ids).logits[alone.row, alone.column]
+        each = cross_entropy(logits, alone.target, reduction="none")
+        torch.testing.assert_close(losses.token_nll(ours, CHOICES), each, atol=1e-5, rtol=1e-5)
+    assert CHOICES.part is not None
+    assert losses._packs(ours, CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
 
 
-def test_what_moves_is_live_and_saved(case: tuple[Any, Path], tmp_path: Path) -> None:
+def test_its_leaves_keep_their_laws(case: tuple[Any, Path]) -> None:
+    """What is read and written back changes nothing, what is displaced is seen, and what returns is as before."""
     ours = load(case[1], device="cpu")
-    moved = {}
+    held: list[Leaf] = [*trainable(ours), *trainable(ours, "all-float")]
+    assert len({leaf.name for leaf in held}) == len(held)
     with torch.no_grad():
-        before = ours(IDS).logits.clone()
-        held = {leaf.group for leaf in trainable(ours, "scales") + trainable(ours, "all-float")}
-        for kind in {"scales", "norms", "embeddings"} & held:
-            here = ours(IDS).logits.clone()
-            for leaf in trainable(ours, kind):
-                moved[leaf.name] = (leaf.read() * 1.25 + 0.01).to(leaf.dtype)
-                leaf.write(moved[leaf.name].float())
-            assert not torch.equal(ours(IDS).logits, here), kind
-        ours.checkpoint.save_patched(tmp_path / "out", moved)
-        assert torch.equal(load(tmp_path / "out", device="cpu")(IDS).logits, ours(IDS).logits)
-        assert not torch.equal(before, ours(IDS).logits)
+        rest = ours(IDS).logits
+        values = {leaf.name: leaf.read() for leaf in held}
+        for group in sorted({leaf.group for leaf in held}):
+            for leaf in held:
+                leaf.write(values[leaf.name] * (1.25 if leaf.group == group else 1) + 0.01 * (leaf.group == group))
+            assert not torch.equal(ours(IDS).logits, rest), group
+        for leaf in held:
+            leaf.write(values[leaf.name])
+            assert all(torch.equal(leaf.read(), values[leaf.name]) for leaf in (leaf, held[0], held[-1]))
+        assert torch.equal(ours(IDS).logits, rest)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "story.txt"
+    path.write_text("".join(f"film number {n % 7} says it was {n * n % 10} .\n" for n in range(40)))
+    return path
+
+
+def test_it_is_tuned_saved_and_rebuilt(case: tuple[Any, Path], text: Path, tmp_path: Path) -> None:
+    plain = case[0].config.model_type == "olmo"  # its norms have no weights
+    run = forq.tune(
+        load(case[1], device="cpu"),
+        "text",
+        text,
+        recipe="qzo-paper",
+        move="scales" if plain else "scales,norms",
+        steps=2,
+        eval_every=2,
+        out=tmp_path / "run",
+        sets=["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2"],
+    )
+    assert forq.replay(run.folder, case[1], tmp_path / "end", step=2) == 2
+    assert Checkpoint.open(tmp_path / "end").digest() != Checkpoint.open(case[1]).digest()
+    verdict = forq.verify(run.folder, case[1])
+    assert (verdict.steps, verdict.rebuilt, verdict.checkpoint) == (2, True, True)
+    load(tmp_path / "end", device="cpu")
+
+
+REFUSED = {
+    "a mixture of experts": [
+        *("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "gpt_oss", "granitemoe", "olmoe", "dbrx"),
+        *("phimoe", "glm4_moe", "minimax", "llama4_text", "ernie4_5_moe", "jamba", "qwen3_next", "nemotron_h"),
+    ],
+    "a multimodal model": ["gemma3", "gemma3n", "llama4", "llava", "qwen2_vl", "qwen2_5_vl", "paligemma", "mllama"],
+    "a state-space, recurrent or convolutional model": [
+        *(
+            "mamba",
+            "mamba2",
+            "falcon_mamba",
+            "bamba",
+            "zamba2",
+            "rwkv",
+            "recurrent_gemma",
+            "falcon_h1",
+            "lfm2",
+            "xlstm",
+        ),
+        "qwen3_5_text",
+    ],
+    "an encoder-decoder": ["t5", "mt5", "bart", "mbart", "pegasus", "whisper"],
+}
+
+
+@pytest.mark.parametrize(("why", "name"), [(why, name) for why, names in REFUSED.items() for name in names])
+def test_what_is_not_built_is_refused_by_name(why: str, name: str) -> None:
+    config = transformers.AutoConfig.for_model(name).to_diff_dict()
+    with pytest.raises(FormatError, match=f"found '{name}'.* {why}: "):
+        family_of(config)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_family_is_refused_by_its_own_defaults(name: str) -> None:
+    assert family_of(transformers.AutoConfig.for_model(name).to_diff_dict()) is FAMILIES[name]
 
 
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "mixtral", "num_local_experts": 8}, "'mixtral' is a mixture of experts"),
-        ({"model_type": "qwen3_moe", "num_experts": 8}, "a mixture of experts"),
-        ({"model_type": "granite", "num_local_experts": 8}, "a mixture of experts"),
-        ({"model_type": "gemma3", "vision_config": {"a": 1}, "text_config": {"b": 1}}, "a multimodal model"),
-        ({"model_type": "mamba", "state_size": 16}, "a state-space model"),
+        ({"model_type": "granite", "num_local_experts": 8}, r"'granite' \(num_local_experts\), a mixture of experts"),
         ({"model_type": "t5"}, "an encoder-decoder"),
-        ({"model_type": "gptj"}, "computes its own positions"),
-        ({"model_type": "qwen4"}, "did you mean 'qwen"),
+        ({"model_type": "gwen2"}, r"among llama, .*, found 'gwen2' \(did you mean 'qwen2'\?\)"),
         ({}, "found None"),
     ],
 )
-def test_what_is_not_loaded_is_refused_by_name(config: dict[str, Any], says: str) -> None:
+def test_a_refusal_says_what_was_found(config: dict[str, Any], says: str) -> None:
     with pytest.raises(FormatError, match=says):
         family_of(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "bare", "extra"),
+    [
+        ("gpt2", "transformer.", ("h.0.attn.bias", "h.0.attn.masked_bias")),
+        ("gptj", "", ("transformer.h.0.attn.bias", "transformer.h.0.attn.masked_bias")),
+        ("codegen", "", ("transformer.h.0.attn.causal_mask",)),
+        ("gpt_neo", "", ("transformer.h.0.attn.attention.bias",)),
+        ("gpt_neox", "", ("gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.attention.rotary_emb.inv_freq")),
+        ("llama", "", ("model.layers.0.self_attn.rotary_emb.inv_freq",)),
+    ],
+)
+def test_files_of_old_load_too(name: str, bare: str, extra: tuple[str, ...], tmp_path: Path) -> None:
+    """Without the prefix of the bare model, with masks and frequencies beside the weights, an old name of the head."""
+    theirs = made(name)
+    where = folder(theirs, tmp_path / "float")
+    ckpt = Checkpoint.open(where)
+    old = {"lm_head.weight": "embed_out.weight"} if name == "gpt_neox" else {}
+    tensors = {old.get(each, each).removeprefix(bare): ckpt.read(each) for each in ckpt.info}
+    tensors |= {each: torch.ones(1, 1, 4, 4, dtype=torch.uint8) for each in extra}
+    write_file(where / "model.safetensors", {k: (v.dtype, tuple(v.shape)) for k, v in tensors.items()}, tensors.items())
+    with torch.no_grad():
+        assert torch.equal(load(where, device="cpu")(IDS).logits, theirs(IDS).logits)
+    made_q = quantize(where, tmp_path / "q", group_size=32)
+    kept = Checkpoint.open(made_q.path).info
+    assert set(extra) <= set(kept) and made_q.layers == summary(Checkpoint.open(made_q.path)).layers > 0
+    load(made_q.path, device="cpu")
+
+
+def test_a_buffer_that_transformers_does_not_compute_is_named() -> None:
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.ones(3), persistent=False)
+
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model("llama", **GATED))
+        model.model.own = Own()
+    with pytest.raises(FormatError, match=r"model\.own\.table: expected a buffer that transformers computes"):
+        compute_buffers(model, torch.device("cpu"))

@@ -130,7 +130,7 @@ def test_a_float_tensor_missing_extra_or_wrong_is_refused(
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "mamba"}, "'mamba' is a state-space model"),
+        ({"model_type": "mamba"}, "'mamba', a state-space"),
         ({"model_type": None}, "found None"),
         ({"num_hidden_layers": 3}, r"missing: model\.layers\.2"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),

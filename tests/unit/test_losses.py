@@ -32,9 +32,9 @@ def separate(model, row: Row, option: int) -> torch.Tensor:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_options_equal_separate_forwards(kind, attention):
-    model = tiny_lm.model(kind, attention, **({"sliding_window": None} if kind == "mistral" else {}))
+    model = tiny_lm.model(kind, attention)
     batch = pack(ROWS)
-    assert batch.part is not None and losses._packs(model)
+    assert batch.part is not None and losses._packs(model, batch.part)
     want = [separate(model, row, option) for row in ROWS for option in range(2)]
     for found in (batch, losses.unpacked(batch)):
         with torch.no_grad():
@@ -55,9 +55,12 @@ def test_a_packed_row_runs_the_prompt_once():
     assert seen == [(3, max(row.length for row in ROWS))]
 
 
-def test_an_architecture_that_cannot_pack_gets_a_row_per_option():
-    sliding = tiny_lm.model("mistral", sliding_window=4)
-    assert not losses._packs(sliding)
+@pytest.mark.parametrize(("window", "packs"), [(4, False), (9, False), (10, True)])
+def test_a_window_shorter_than_an_answer_with_its_prompt_gets_a_row_per_option(window, packs):
+    """The longest has 7 + 4 tokens, the last of which predicts nothing and is not in the row."""
+    sliding = tiny_lm.model("mistral", sliding_window=window)
+    part = pack(ROWS).part
+    assert part is not None and losses._packs(sliding, part) == packs
     want = torch.cat([separate(sliding, row, option) for row in ROWS for option in range(2)])
     with torch.no_grad():
         torch.testing.assert_close(-losses.token_nll(sliding, pack(ROWS)).double(), want, atol=1e-5, rtol=1e-5)

@@ -19,7 +19,7 @@ from forq.formats.checkpoint.folder import read_json
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.names import FileNames
-from forq.models.skeleton import put, rebuild_computed, sizes, skeleton
+from forq.models.skeleton import compute_buffers, put, sizes, skeleton
 from forq.quant.kernels import ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Choice, QuantLinear
@@ -92,6 +92,7 @@ def load(
     kind = dtype or _default_dtype(ckpt, place)
     found = layout(ckpt, kind)
     model, names = found.model, found.names
+    compute_buffers(model, place)
     scratch = Scratch()
     if found.form is not None:
         for spec in found.specs.values():
@@ -105,7 +106,6 @@ def load(
             if why is None:
                 layer.use_ort(partial(_codes, found.form, ckpt, spec))
     fill_floats(model, ckpt, names.file_of, place, kind, scratch)
-    rebuild_computed(model, place)
 
     model.eval().requires_grad_(False)
     # Plain attributes: the model must not take them for sub-modules or parameters of its own.

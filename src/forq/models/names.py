@@ -9,6 +9,7 @@ from torch import nn
 from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.families import Family
+from forq.models.skeleton import base
 from forq.quant.layer import LayerSpec
 
 
@@ -25,13 +26,14 @@ class FileNames:
 
     def __init__(self, ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]) -> None:
         self._family = family
+        self._base = base(model)
         self._places = dict(model.state_dict(keep_vars=True))
         self._modules = {name for name, _ in model.named_modules()}
         self.file_of = self._assign(ckpt, model, specs)
 
     def module_of(self, spec: LayerSpec) -> str:
         """Name of the module a quantized layer stands for."""
-        for name in (spec.name, self._family.base + spec.name):
+        for name in (spec.name, self._base + spec.name):
             if name in self._modules:
                 return name
         raise FormatError(f"{spec.name}: expected a layer of the model config.json describes, found none of that name")
@@ -46,7 +48,7 @@ class FileNames:
             if name in quantized or name.endswith(self._family.ignored or ("\0",)):
                 continue
             place = self._family.place(name)
-            place = place if place in wanted else self._family.base + place
+            place = place if place in wanted else self._base + place
             if place in wanted:
                 found[place] = name
             else:

@@ -17,8 +17,7 @@ from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.formats.checkpoint.write import write_file
-from forq.models.families import family_of
-from forq.models.skeleton import sizes, skeleton, turned
+from forq.models.skeleton import base, blocks, sizes, skeleton, turned
 from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
@@ -174,19 +173,19 @@ class _Job:
 def _chosen(ckpt: Checkpoint, step: int) -> dict[str, tuple[int, bool]]:
     """The weights to quantize, their number of inputs, and whether they are stored (in, out): all linear layers of
     the blocks."""
-    family = family_of(ckpt.config)
     model = skeleton(ckpt.config, torch.float32)
-    linear = {name: turned(module) for name, module in model.named_modules() if sizes(module) is not None}
+    inside = {name: model.get_submodule(name) for name in blocks(model)}
+    linear = {name: turned(module) for name, module in inside.items() if sizes(module) is not None}
     chosen = {}
     for name, info in ckpt.info.items():
         module = name.removesuffix(".weight")
-        place = module if module in linear else family.base + module
-        if name.endswith(".weight") and place in linear and place.startswith(family.blocks):
+        place = module if module in linear else base(model) + module
+        if name.endswith(".weight") and place in linear:
             if len(info.shape) != 2 or info.shape[0] % step or info.shape[1] % step:
                 raise ConfigError(f"{name}: expected inputs and outputs in multiples of {step}, found {info.shape}")
             chosen[name] = (info.shape[0 if linear[place] else 1], linear[place])
     if not chosen:
-        raise FormatError(f"{ckpt.path}: expected linear layers below {family.blocks}, found none")
+        raise FormatError(f"{ckpt.path}: expected linear layers in the blocks, found none")
     return chosen
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from forq.core import FormatError
 from forq.models.families import family_of
@@ -42,39 +42,45 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     return model
 
 
-def rebuild_computed(model: nn.Module, device: torch.device) -> None:
-    """Make the modules that hold computed buffers (rotary frequencies) anew, on the real device.
+def compute_buffers(model: nn.Module, device: torch.device) -> None:
+    """Give the buffers that stand in no file (rotary frequencies, causal masks, factors of embeddings) their values.
 
-    Such buffers stand in no file, so a model born on the meta device has no values for them. A module that has
-    parameters too (an encoder's embeddings) keeps them, and its buffers are filled by their known laws.
+    transformers computes them where it initialises a module. Parameters must still be on the meta device, where
+    initialising them costs nothing and changes nothing.
 
     Raises:
-        FormatError: a module with parameters has a computed buffer of no known law.
+        FormatError: transformers does not compute one of them.
     """
-    for name, module in list(model.named_modules()):
-        if not module._non_persistent_buffers_set:
+    lm: Any = model
+    for name, module in model.named_modules():
+        owned = sorted(own for own in module._non_persistent_buffers_set if getattr(module, own) is not None)
+        if not owned:
             continue
-        if any(True for _ in module.parameters()):
-            for own in module._non_persistent_buffers_set:
-                module.register_buffer(own, _by_law(f"{name}.{own}", module, device), persistent=False)
-            continue
-        # Computed on the CPU and then moved: another device's pow and sin may differ in the last bit.
-        with torch.device("cpu"):
-            fresh = type(module)(config=model.config)
-        put(model, name, fresh.to(device))
+        found = []
+        # What is the same over two different grounds was written, whole.
+        for ground in (0, 1):
+            for own in owned:
+                meta = module.get_buffer(own)
+                # On the CPU, and then moved: another device's pow and sin may differ in the last bit.
+                setattr(module, own, torch.full(meta.shape, ground, dtype=meta.dtype, device="cpu"))
+            with torch.no_grad():
+                lm._init_weights(module)
+            found.append([module.get_buffer(own) for own in owned])
+        for own, first, second in zip(owned, *found, strict=True):
+            if not torch.equal(first, second):
+                raise FormatError(f"{name}.{own}: expected a buffer that transformers computes, found one it leaves")
+            setattr(module, own, second.to(device))
 
 
-def _by_law(name: str, module: nn.Module, device: torch.device) -> Tensor:
-    """Positions count from 0 in every row; without other word all tokens are of type 0; Gemma scales its embeddings."""
-    meta = module.get_buffer(name.rpartition(".")[2])
-    scale = getattr(module, "scalar_embed_scale", None)
-    if name.endswith("embed_scale") and isinstance(scale, float):
-        return torch.tensor(scale, dtype=meta.dtype, device=device)
-    if name.endswith("position_ids"):
-        return torch.arange(meta.shape[-1], dtype=meta.dtype, device=device).expand(meta.shape)
-    if name.endswith("token_type_ids"):
-        return torch.zeros(meta.shape, dtype=meta.dtype, device=device)
-    raise FormatError(f"{name}: expected a computed buffer of a known law, found one in a module with parameters")
+def blocks(model: nn.Module) -> list[str]:
+    """Names of the modules inside a model's blocks: below a list of modules."""
+    lists = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    return [name for name, _ in model.named_modules() if name.startswith(lists)]
+
+
+def base(model: nn.Module) -> str:
+    """What checkpoints of the bare model leave out at the front of a name."""
+    return f"{model.base_model_prefix}."
 
 
 def sizes(module: nn.Module) -> tuple[int, int] | None:
