@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
 from forq.leaves import Domains, Leaf
+from forq.models.load import recognised
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
+from forq.quant.layer import LayerSpec
 from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
 
@@ -41,6 +44,25 @@ class Filed:
 
     def write(self, x: Tensor) -> None:
         """Does nothing."""
+
+
+class FiledZeros(Filed):
+    """Zero points straight from the file's packed tensor."""
+
+    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
+        super().__init__(name, group, out_axis, base)
+        object.__setattr__(self, "spec", (form, spec))
+        object.__setattr__(self, "points", form.zero_points(base, spec))
+        object.__setattr__(self, "range", self.points.range)  # type: ignore[attr-defined]
+
+    def read(self) -> Tensor:
+        form, spec = self.spec  # type: ignore[attr-defined]
+        zeros: Tensor = form.read(self.base, spec).weight.zeros
+        return zeros.float()
+
+    def packed(self, x: Tensor) -> Tensor:
+        packed: Tensor = self.points.packed(x)  # type: ignore[attr-defined]
+        return packed
 
 
 class FiledLazy(Filed):
@@ -197,9 +219,14 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
     leaves: list[Leaf] = []
+    form = recognised(ckpt) if any(group == "zeros" for _, group, _, _ in header.leaves) else None
+    specs = {} if form is None else {spec.zeros: spec for spec in form.layers(ckpt).values()}
     for name, group, axis, dtype in header.leaves:
         if name not in ckpt.info:
             raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
+        if group == "zeros" and name in specs:
+            leaves.append(FiledZeros(name, group, axis, ckpt, form, specs[name]))
+            continue
         # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
         lazy = group in ("dense", "embeddings") and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
         leaves.append(FiledLazy(name, group, axis, ckpt, dtype) if lazy else Filed(name, group, axis, ckpt))

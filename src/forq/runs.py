@@ -84,6 +84,7 @@ class Run:
         self.first: Scored | None = None
         self.best: Scored | None = None
         self.rounding: float | None = None
+        self._kept: dict[str, Tensor] = {}
 
     @property
     def journal(self) -> Path:
@@ -225,7 +226,7 @@ class Run:
             writer.close()
         elif past.lines[-1].digest != spaces.digest(best):
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
-        self.space.restore({name: tensor.float() for name, tensor in best.items()})
+        self.space.restore(self._kept)
         return self.save()
 
     def _best(self) -> dict[str, Tensor]:
@@ -236,7 +237,8 @@ class Run:
         if best is None or best.step != self.best.trained:
             raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
         rounded = {leaf.name: spaces.stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self.rounding = rounding_error(best.tensors, rounded)
+        self._kept = {leaf.name: spaces.as_stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
+        self.rounding = rounding_error(best.tensors, self._kept)
         return rounded
 
     def _score(self, metrics: Metrics, trained: int, forwards: int) -> Scored:

@@ -158,7 +158,7 @@ class Space:
                 if one.lazy is not None:
                     one.lazy.overlay = partial(_show_stored, one.lazy)
                 else:
-                    one.leaf.write(stored(one.leaf, one.master).float())
+                    one.leaf.write(as_stored(one.leaf, one.master))
             yield
         finally:
             self._return(self._held)
@@ -235,6 +235,11 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
     low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
     whole = x.detach().float().contiguous().view(torch.int32) + low
     return (whole & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def as_stored(leaf: Leaf, x: Tensor) -> Tensor:
+    """The coordinates, float32, that come back from :func:`stored`; whole numbers are packed without loss."""
+    return x.detach().float() if isinstance(leaf, LatticeLeaf) else stored(leaf, x).float()
 
 
 def _show_stored(leaf: LazyLeaf, out: Tensor) -> None:

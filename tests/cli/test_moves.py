@@ -10,6 +10,7 @@ import forq as library
 from forq import journal
 from forq.formats.checkpoint import Checkpoint
 from forq.models.load import load
+from forq.quant.linear import QuantLinear
 
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
 OPTIONS = ("--steps", 24, "--eval-every", 8, *OPTIONS)
@@ -55,6 +56,25 @@ def test_embeddings_move_with_the_head_that_is_tied_to_them(base, text, tmp_path
     assert done.returncode == 0, done.stderr
     assert changed(out / "checkpoint", base) == {"model.embed_tokens.weight"}
     assert forq("verify", out, "--base", base).returncode == 0
+
+
+def test_zero_points_move_by_whole_cells(base, text, tmp_path, forq):
+    out, words = tmp_path / "run", ("--task", "text", "--data", text, *OPTIONS)
+    done = forq("tune", base, *words, "--out", out, "--move", "zeros", "--set", "zeros.noise=sparse:0.02")
+    assert done.returncode == 0, done.stderr
+    moved = changed(out / "checkpoint", base)
+    assert moved and all(name.endswith(".qzeros") for name in moved)
+    before, after = (load(folder, "cpu", kernel="reference") for folder in (base, out / "checkpoint"))
+    for name, layer in before.named_modules():
+        if isinstance(layer, QuantLinear):
+            step = after.get_submodule(name).weight.zeros.int() - layer.weight.zeros.int()
+            assert step.abs().max() <= 4
+    header = journal.read(out / "journal.jsonl").header
+    assert header["kernel"] == "reference", "the fast kernel holds its zero points fast"
+    assert forq("verify", out, "--base", base).returncode == 0
+    assert forq("replay", out, "--base", base, "--out", tmp_path / "again").returncode == 0
+    both = forq("tune", base, *words, "--out", tmp_path / "both", "--move", "scales,zeros")
+    assert both.returncode == 0, both.stderr
 
 
 def test_a_mask_keeps_what_it_masks(base, text, tmp_path, forq):

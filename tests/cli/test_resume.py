@@ -67,11 +67,11 @@ def test_a_base_by_another_name_is_the_same_base(finished, base, tmp_path):
 
 def test_another_setting_is_named(finished, base, tmp_path):
     shutil.copytree(finished.folder, tmp_path / "run")
-    rule = finished.config.method.rule.model_copy(update={"newton": 0.5})
+    rule = finished.config.method.rule.model_copy(update={"newton": 0.25})
     method = finished.config.method.model_copy(update={"rule": rule})
     config = finished.config.model_copy(update={"method": method})
     model = forq.load(base)
-    with pytest.raises(JournalError, match=r"rule = newton = 0\.25, found rule = newton = 0\.5"):
+    with pytest.raises(JournalError, match=r"rule = newton = 0\.5, found rule = newton = 0\.25"):
         Run.resume(tmp_path / "run", config, model, open_task(config.task, model, 0))
 
 

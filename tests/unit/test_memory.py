@@ -17,7 +17,7 @@ from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import KINDS
 
-MOVES = ("scales", "norms", "biases", "embeddings", "dense")
+MOVES = ("scales", "zeros", "norms", "biases", "embeddings", "dense")
 
 
 @pytest.fixture(scope="module", params=sorted(KINDS))

@@ -24,9 +24,7 @@ def tune(
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
     move: Annotated[
         str | None,
-        typer.Option(
-            help="What moves: scales, norms, biases, embeddings, dense; several with commas. Default: the recipe's."
-        ),
+        typer.Option(help="What moves: scales, zeros, norms, biases, embeddings, dense; or several, with commas."),
     ] = None,
     profile: Annotated[
         Path | None,

@@ -26,7 +26,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.quant.codes import BITS
 from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.layer import LayerSpec, Parts
+from forq.quant.layer import LayerSpec, Parts, ZeroPoints
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
@@ -108,6 +108,16 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     return Parts(weight, ckpt.read(spec.scales), bias)
 
 
+def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
+    """How a layer's zero points are packed. Where v1 stores a zero less one the smallest that is written alone is 1."""
+    offset, top = settings(ckpt).zero_offset, (1 << spec.bits) - 1
+
+    def packed(x: Tensor) -> Tensor:
+        return pack_zeros(x.to(zeros_dtype(spec.bits)), offset, spec.bits)
+
+    return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
+
+
 def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tensor]:
     """The tensors GPTQ stores for a layer beside its scales and bias: qweight, qzeros, g_idx.
 
@@ -179,7 +189,9 @@ def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
         expect("bias", (rows,), _SCALE_DTYPES)
         kinds.append("bias")
     tensors = tuple(f"{module}.{kind}" for kind in kinds)
-    return LayerSpec(module, columns, rows, how.bits, group_size, f"{module}.scales", dtype, bias, tensors)
+    return LayerSpec(
+        module, columns, rows, how.bits, group_size, f"{module}.scales", dtype, bias, tensors, f"{module}.qzeros"
+    )
 
 
 def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:

@@ -100,6 +100,8 @@ def load(
             parts = found.form.read(ckpt, spec)
             layer = _quant_linear(model.get_submodule(where), spec, parts, place, scratch)
             put(model, where, layer)
+            if spec.zeros is not None:
+                layer.zero_points = found.form.zero_points(ckpt, spec)
             why = "" if kernel == "reference" else ort.unfit(layer.weight, place, kind)
             if kernel == "ort" and why:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ class LayerSpec:
         group_size: inputs that share a scale, resolved (never −1).
         scales: the checkpoint's name of the scales.
         bias: the checkpoint's name of the bias, or None.
+        zeros: the checkpoint's name of the zero points, where they are stored as integers.
         tensors: every tensor of the checkpoint that belongs to the layer.
     """
 
@@ -31,6 +33,7 @@ class LayerSpec:
     scales_dtype: torch.dtype
     bias: str | None
     tensors: tuple[str, ...]
+    zeros: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,3 +43,20 @@ class Parts:
     weight: QuantWeight
     scales: Tensor
     bias: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZeroPoints:
+    """How a file packs one layer's zero points.
+
+    Attributes:
+        name: of the tensor.
+        range: smallest and largest zero point it can hold.
+        dtype: of its words.
+        packed: from zero points (groups, out) to the tensor.
+    """
+
+    name: str
+    range: tuple[int, int]
+    dtype: torch.dtype
+    packed: Callable[[Tensor], Tensor]

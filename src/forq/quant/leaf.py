@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from forq.quant.layer import ZeroPoints
 from forq.quant.linear import QuantLinear
 
 
@@ -39,6 +40,44 @@ class TensorLeaf:
     def write(self, x: Tensor) -> None:
         """Copy into the storage, rounding to its dtype."""
         self.tensor.copy_(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZeroLeaf:
+    """The zero points of one quantized layer, integers that the file packs; in the layout (groups, out).
+
+    Made without effect; :meth:`open` turns the layer to a kernel that reads zero points at every forward.
+    """
+
+    layer: QuantLinear
+    points: ZeroPoints
+
+    group = "zeros"
+    out_axis = 1
+
+    @property
+    def name(self) -> str:
+        return self.points.name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.points.dtype
+
+    @property
+    def range(self) -> tuple[int, int]:
+        return self.points.range
+
+    def open(self) -> None:
+        self.layer.use_moving_zeros()
+
+    def read(self) -> Tensor:
+        return self.layer.weight.zeros.float()
+
+    def write(self, x: Tensor) -> None:
+        self.layer.weight.zeros.copy_(x)
+
+    def packed(self, x: Tensor) -> Tensor:
+        return self.points.packed(x.cpu())
 
 
 class ScaleLeaf(TensorLeaf):

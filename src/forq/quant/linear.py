@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.quant.kernels import ort, reference
+from forq.quant.layer import ZeroPoints
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
 
@@ -25,6 +26,7 @@ class QuantLinear(nn.Module):
         leaf_name: the checkpoint's name of ``scales``.
         file_dtype: what the checkpoint stores the scales in.
         kernel: which kernel computes the layer, ``reference`` or ``ort``.
+        zero_points: how the file packs them, where they are integers of their own.
     """
 
     scales: Tensor
@@ -43,6 +45,7 @@ class QuantLinear(nn.Module):
         self._weight: QuantWeight | None = weight
         self._read: Callable[[], QuantWeight] | None = None
         self._ort: ort.Kernel | None = None
+        self.zero_points: ZeroPoints | None = None
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
         self.register_buffer("scales", scales.to(torch.float32).contiguous())
@@ -75,9 +78,9 @@ class QuantLinear(nn.Module):
         self._ort = ort.Kernel(self.weight)
         self._read, self._weight = read, None
 
-    def use_reference(self) -> None:
-        """Let the reference kernel compute the layer, from integers that may change."""
-        self._weight, self._ort = self.weight, None
+    def use_moving_zeros(self) -> None:
+        """Let the reference kernel compute the layer, from zero points that may change at any time."""
+        self._weight, self._ort = self.weight.with_own_zeros(), None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -64,6 +64,12 @@ class QuantWeight:
     @property
     def groups(self) -> int:
         return int(self.zeros.shape[0])
+
+    def with_own_zeros(self) -> QuantWeight:
+        """The same weight, whose zero points are read one by one even where they are all alike: they may change."""
+        own = replace(self, zeros=self.zeros.clone())
+        object.__setattr__(own, "zero", None)
+        return own
 
     def to(self, device: torch.device) -> QuantWeight:
         """The same weight on another device."""
