@@ -1,11 +1,11 @@
-"""What a run's folder holds beside its journal: masters to resume from, and metrics for people."""
+"""What a run's folder holds beside its journal: masters to resume from, and what people are shown of it."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from forq.core import RunError
+from forq.leaves import Leaf
 from forq.tasks import Score
+
+_CHUNK = 1 << 20
+"""Coordinates compared at once: a float64 copy of an embedding would be larger than the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,11 @@ class Scored:
     forwards: int
     score: Score
     best: bool
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Scored:
+        """From its row of metrics.jsonl."""
+        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,15 @@ class Masters:
         new.replace(path)
 
 
+def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The whole rows of a metrics.jsonl, as text and as read; nothing after a torn one, nothing where no file is."""
+    for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            yield row, json.loads(row)
+        except ValueError:
+            return
+
+
 class Metrics:
     """metrics.jsonl: one row a step and one a score; cut back to what the journal reaches when it is opened.
 
@@ -80,15 +98,11 @@ class Metrics:
         self.scores: dict[int, Scored] = {}
         self.seconds = 0.0
         kept = []
-        for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                body = json.loads(row)
-            except ValueError:
-                break  # a torn tail
+        for row, body in rows_of(path):
             if "score" in body:
                 if not keep_scores:
                     continue
-                scored = Scored(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
+                scored = Scored.of(body)
                 self.scores[scored.trained] = scored
             elif body["step"] >= lines:
                 break
@@ -128,3 +142,52 @@ def rounding_error(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -
     off = sum(float((rounded[name].double() - x.double()).square().sum()) for name, x in exact.items())
     whole = sum(float(x.double().square().sum()) for x in exact.values())
     return math.sqrt(off / whole) if whole else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a run changed in one tensor of the file: a row of moved.json.
+
+    Attributes:
+        total, changed: coordinates, or words of packed integers, and those that differ from the base.
+        norm, moved: norms of the base and of the difference; packed integers have none.
+        flipped: coordinates that changed their sign; ``None`` of packed integers.
+    """
+
+    name: str
+    group: str
+    total: int
+    changed: int
+    norm: float | None
+    moved: float | None
+    flipped: int | None
+
+
+def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mapping[str, Tensor]) -> list[Change]:
+    """What a run changed, tensor by tensor.
+
+    Args:
+        base: reads a tensor of the checkpoint the run began from.
+        saved: the tensors a save writes, in the file's dtypes.
+    """
+    rows = []
+    for leaf in leaves:
+        old, new = base(leaf.name).reshape(-1), saved[leaf.name].cpu().reshape(-1)
+        changed, flipped, norm, moved = 0, 0, 0.0, 0.0
+        for start in range(0, old.numel(), _CHUNK):
+            was, now = old[start : start + _CHUNK], new[start : start + _CHUNK]
+            x, y = was.double(), now.double()
+            changed += int((was != now).sum())
+            flipped += int((x * y < 0).sum())
+            norm += float(x.square().sum())
+            moved += float((y - x).square().sum())
+        told = (math.sqrt(norm), math.sqrt(moved), flipped) if old.is_floating_point() else (None, None, None)
+        rows.append(Change(leaf.name, leaf.group, old.numel(), changed, *told))
+    return rows
+
+
+def put_json(path: Path, body: Any) -> None:
+    """Write a small JSON file whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.replace(path)

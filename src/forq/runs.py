@@ -4,6 +4,8 @@
     RUN/journal.jsonl           what was decided; rebuilds the model from its base
     RUN/metrics.jsonl           for people and plots: losses, slopes, scores, seconds
     RUN/checkpoint/             the best on validation, in the format it came in
+    RUN/moved.json              what the best differs by from its base, tensor by tensor
+    RUN/samples.json            what the model writes before and after, where its task can show it
     RUN/profile.safetensors     factors of the coordinates' units, where the run was given some
     RUN/state/*.safetensors     masters at the last digest, and at the best score; to resume without replaying all
 
@@ -18,6 +20,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,11 +41,12 @@ from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.recipes import plan
-from forq.runfiles import Masters, Metrics, Scored, rounding_error
+from forq.runfiles import Masters, Metrics, Scored, changes, put_json, rounding_error
 from forq.spaces import Space
-from forq.tasks import Task
+from forq.tasks import Task, Writes
 
 DIGEST_EVERY = 100
+SAMPLE_TOKENS = 48
 
 # What a resumed run must share with the journal, and what to do where it does not.
 _SHARED = {
@@ -227,7 +231,12 @@ class Run:
         elif past.lines[-1].digest != spaces.digest(best):
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
         self.space.restore(self._kept)
-        return self.save()
+        saved = self.save()
+        model: Any = self.model
+        moved = changes(self.space.leaves, model.checkpoint.read, best)
+        put_json(self.folder / "moved.json", [asdict(change) for change in moved])
+        self._sample("after")
+        return saved
 
     def _best(self) -> dict[str, Tensor]:
         """The best masters, rounded to the file's dtypes."""
@@ -249,6 +258,8 @@ class Run:
             best = score.better_than(self.best.score if self.best else None)
             if best:  # before the score is on record, so that the record never names a file that is not there
                 self._snapshot("best", trained)
+                if trained == 0:
+                    self._sample("before")
             scored = Scored(trained, forwards, score, best)
             metrics.score(scored)
         self.first = self.first or scored
@@ -258,6 +269,14 @@ class Run:
 
     def _snapshot(self, name: str, step: int) -> None:
         Masters(self.space.masters(), step).save(self.folder / "state" / f"{name}.safetensors")
+
+    def _sample(self, when: str) -> None:
+        """Keep what the model writes now; a fine-tune is judged by reading too."""
+        if not isinstance(self.task, Writes):
+            return
+        path = self.folder / "samples.json"
+        kept = {} if when == "before" or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
+        put_json(path, {**kept, when: self.task.sample(self.model, SAMPLE_TOKENS)})
 
     def _pick_up(self, past: Journal) -> tuple[Metrics, int]:
         """Metrics cut to the journal, and how many lines the newest snapshot that can be trusted already holds.

@@ -50,7 +50,9 @@ def test_it_helps_and_the_saved_file_is_what_was_scored(run, base):
         "config.toml",
         "journal.jsonl",
         "metrics.jsonl",
+        "moved.json",
         "result.json",
+        "samples.json",
         "state",
     ]
     changed = [name for name, data in contents(base).items() if contents(out / "checkpoint")[name] != data]

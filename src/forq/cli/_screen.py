@@ -11,10 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from forq.tasks import shown as number
+
+__all__ = ["data", "err", "number", "out", "size", "table"]
+
 out = Console()
 err = Console(stderr=True)
-
-_SHARES = ("accuracy", "f1", "exact_match")
 
 
 def data(body: Any) -> None:
@@ -34,11 +36,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     out.print(made)
-
-
-def number(name: str, value: float) -> str:
-    """A loss or a metric of that name as people read it: shares as percentages."""
-    return f"{value:.1%}" if name in _SHARES else f"{value:.4f}"
 
 
 def size(count: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,27 @@ from forq.cli import _screen
 
 if TYPE_CHECKING:
     from forq.config import RunConfig
+    from forq.journal import Line
+    from forq.runfiles import Scored
     from forq.runs import Run
     from forq.tasks import Score
 
 
-def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = False) -> dict[str, Any]:
+def tune(
+    config: RunConfig, out: Path, *, resume: bool = False, tensorboard: bool = False, as_json: bool = False
+) -> dict[str, Any]:
     """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON."""
     import torch
 
     from forq import journal
     from forq.memory import peak_bytes
     from forq.models.load import load
+    from forq.report import tensorboard as board
     from forq.runs import Run
     from forq.train import open_task
 
+    if tensorboard:
+        board.require()
     torch.set_num_threads(config.threads)
     began = time.perf_counter()
     with _screen.err.status("loading"):
@@ -32,10 +40,11 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     try:
-        watch(run)
+        watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:
         _screen.err.print(
-            f"stopped; nothing is lost. Go on with: forq tune {config.checkpoint} --out {out} --resume",
+            f"stopped; nothing is lost. Go on with: forq tune {config.checkpoint} --out {out} --resume"
+            + (" --tensorboard" if tensorboard else ""),
             highlight=False,
             soft_wrap=True,
         )
@@ -73,7 +82,7 @@ def tune(config: RunConfig, out: Path, *, resume: bool = False, as_json: bool = 
     return result
 
 
-def watch(run: Run) -> None:
+def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     """Drain a run's events into a progress bar on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -89,7 +98,7 @@ def watch(run: Run) -> None:
     with Progress(*columns, console=_screen.err, transient=False) as bar:
         shown = bar.add_task("calibrating", total=run.config.steps, says="")
         loss, scored, trained = "", "", 0
-        for event in run.events():
+        for event in events:
             if isinstance(event, Scored):
                 best = run.best
                 scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")

@@ -23,12 +23,13 @@ def demo(
     The model learned English prose; the task is the same prose in capitals, the docstrings of this Python.
     Nothing is downloaded. About four minutes on two cores.
     """
-    from forq.cli import _plot, _screen, _tuning
+    from forq.cli import _screen, _tuning
     from forq.config import TaskConfig
     from forq.demo import CHECKPOINT
     from forq.demo.corpus import upper_docs
-    from forq.models.load import load
-    from forq.train import open_task, settings
+    from forq.report import page
+    from forq.report.record import read_all
+    from forq.train import settings
 
     given.free(out, "choose another --out")
     # The texts first: where there are none, no folder is left that would be in the way of the next try.
@@ -39,14 +40,10 @@ def demo(
         (data / f"{name}.txt").write_text(text, encoding="utf-8")
     task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 96})
     config = settings("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)
-    result = _tuning.tune(config, out / "run")
-    with _screen.err.status("writing samples and the plot"):
-        samples = {}
-        for name, path in (("before", CHECKPOINT), ("after", result["checkpoint"])):
-            model = load(path)
-            samples[name] = open_task(task, model, 0).sample(model, 48)  # type: ignore[attr-defined]
-        picture = _plot.losses(out / "run", "the shipped 4-bit model, forward passes only")
-    for name, text in samples.items():
+    _tuning.tune(config, out / "run")
+    (record,) = read_all([out / "run"])
+    for name, text in (record.samples or {}).items():
         _screen.out.print(f"\n[bold]{name}[/bold], sampled from one held-out beginning:", highlight=False)
         _screen.out.print(text, highlight=False, markup=False)
-    _screen.out.print(f"\nplot        {picture}", highlight=False, soft_wrap=True)
+    page.write([record], out / "report.html")
+    _screen.out.print(f"\nreport      {out / 'report.html'}", highlight=False, soft_wrap=True)

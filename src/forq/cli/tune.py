@@ -44,6 +44,9 @@ def tune(
         str | None, typer.Option(help="Of quantized layers: auto, reference or ort. Default: auto.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard's files, into the run's folder tensorboard/.")
+    ] = False,
     as_json: given.Json = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
@@ -92,4 +95,4 @@ def tune(
             kernel=kernel or "auto",
             profile=None if profile is None else str(profile.resolve()),
         )
-    _tuning.tune(config, out, resume=resume, as_json=as_json)
+    _tuning.tune(config, out, resume=resume, tensorboard=tensorboard, as_json=as_json)

@@ -60,6 +60,15 @@ class Score:
         return self.loss != self.loss or self.value != self.value
 
 
+SHARES = ("accuracy", "f1", "exact_match")
+"""Metrics that are shares, 0 … 1."""
+
+
+def shown(name: str, value: float) -> str:
+    """A loss or a metric of that name as people read it: shares as percentages."""
+    return f"{value:.1%}" if name in SHARES else f"{value:.4f}"
+
+
 class Task(Protocol):
     """What a run trains on. A batch is the task's own affair: what ``batch`` makes, only ``loss`` reads.
 

@@ -1,0 +1,326 @@
+"""The page: what a template needs, gathered from records, and the template filled with it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from forq.core import ConfigError
+from forq.report import curves
+from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, brief, chart
+from forq.report.curves import Group, groups, note, share
+from forq.report.layers import maps
+from forq.report.record import Record, Sides
+from forq.tasks import SHARES, shown
+
+GENERATOR = '<meta name="generator" content="forq report'
+"""By this a page is known for one of ours, which may be written again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number before and after.
+
+    Attributes:
+        change: the difference, shares in percentage points.
+        better: whether it went the way it should; ``None`` where it did not move.
+    """
+
+    split: str
+    name: str
+    before: str
+    after: str
+    change: str
+    better: bool | None
+
+
+def page(records: Sequence[Record]) -> str:
+    """One HTML page about one or several runs: no script, no request, nothing but what the folders say."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found = groups(records)
+    text: str = env.get_template("page.html").render(
+        title=", ".join(group.label for group in found),
+        version=version("forq"),
+        groups=found,
+        records=records,
+        task=_task(records),
+        warnings=warnings(records),
+        results=[(group, measured(group.records)) for group in found],
+        learning=_learning(found),
+        stepping=_stepping(found),
+        never=" and ".join(_never(found)),
+        maps=[(group, maps(group.records)) for group in found],
+        facts={record.name: facts(record) for record in records},
+        calibrated={record.name: [(name, brief(x)) for name, x in record.found.items()] for record in records},
+        commands={record.name: commands(record) for record in records},
+        box={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+    )
+    return text
+
+
+def write(records: Sequence[Record], path: Path, *, overwrite: bool = False) -> None:
+    """Write the page; an earlier report is written anew, any other file only if told so.
+
+    Raises:
+        ConfigError: something else is in the way, or the folder is not there.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder: name a file, as --out {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent}: expected a folder to write the report into, found none; make it first")
+    if path.exists() and not overwrite and GENERATOR.encode() not in path.read_bytes()[:2000]:
+        raise ConfigError(f"{path} is in the way and is no report of forq: choose another --out, or give --overwrite")
+    text = page(records)
+    path.write_text(text, encoding="utf-8")
+
+
+def summary(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What the page says in numbers, run by run, as plain values."""
+    return [
+        {
+            "run": str(record.folder),
+            "name": record.name,
+            "group": group.label,
+            "finished": record.finished,
+            "method": dict(record.method),
+            "found": dict(record.found),
+            "steps": record.trained,
+            "forwards": record.journal.forwards,
+            "seconds": record.seconds,
+            "best_step": None if record.best is None else record.best.trained,
+            **{split: asdict(both) for split, both in _table(record).items()},
+            "journal_bytes": record.journal.path.stat().st_size,
+            "torn_bytes": record.journal.torn_bytes,
+        }
+        for group in groups(records)
+        for record in group.records
+    ]
+
+
+def warnings(records: Sequence[Record]) -> list[str]:
+    """What a reader must know before comparing anything."""
+    said = []
+    for record in records:
+        if not record.finished:
+            wanted = record.method["steps"]
+            said.append(f"{record.name} is not finished: {record.trained:,} of {wanted:,} steps are on record.")
+        if record.journal.torn_bytes:
+            said.append(
+                f"{record.name}: a kill cut the journal's last line ({record.journal.torn_bytes} bytes); "
+                "the lines before it are whole, and --resume goes on from there."
+            )
+        if len(record.steps) < record.trained:
+            missing = record.trained - len(record.steps)
+            said.append(f"{record.name}: {missing:,} of {record.trained:,} steps have no row in metrics.jsonl.")
+        if not record.scores:
+            said.append(f"{record.name}: no score is on record.")
+    headers = [record.journal.header for record in records]
+    for what, values in (
+        ("tasks", {str(header["task"].get("task")) for header in headers}),
+        ("base checkpoints", {str(header["base"]) for header in headers}),
+    ):
+        if len(values) > 1:
+            said.append(f"These runs have different {what}: their losses share an axis but do not compare.")
+    return said
+
+
+def measured(records: Sequence[Record]) -> list[Measured]:
+    """Before and after on validation and test: of one run, or mean ± standard deviation over several."""
+    tables = [_table(record) for record in records]
+    rows = []
+    for split in ("test", "validation"):
+        both = [table[split] for table in tables if split in table]
+        names = list(dict.fromkeys(name for pair in both for name in pair.before if name in pair.after))
+        for name in names if len(both) == len(records) else []:
+            if name == "rows" or not all(name in pair.before and name in pair.after for pair in both):
+                continue
+            first = curves.mean_and_spread([pair.before[name] for pair in both])
+            last = curves.mean_and_spread([pair.after[name] for pair in both])
+            change = _difference(name, first[0], last[0])
+            rows.append(
+                Measured(
+                    split,
+                    name,
+                    _pm(name, *first),
+                    _pm(name, *last),
+                    change,
+                    None if change in ("no change", "not a number") else (last[0] < first[0]) == (name == "loss"),
+                )
+            )
+    return rows
+
+
+def facts(record: Record) -> list[tuple[str, str]]:
+    """What a run is and what it took, name by name."""
+    header, result = record.journal.header, record.result
+    method, size = record.method, record.journal.path.stat().st_size
+    scored = record.best
+    said = {
+        "status": "finished" if record.finished else f"not finished: {record.trained:,} of {method['steps']:,} steps",
+        "recipe": method["recipe"],
+        "seed": method["seed"],
+        "moves": method["move"],
+        "steps": f"{record.trained:,}",
+        "best after step": None if scored is None else f"{scored.trained:,}",
+        "forward passes": f"{record.journal.forwards:,}",
+        "training time": duration(record.seconds),
+        "peak memory": f"{result.peak_mb:,} MB" if result and result.peak_mb else None,
+        "coordinates": f"{record.journal.lines[-1].moved.total or _total(record):,}",
+        "rounding to the file": f"{result.rounding:.1e} of what moves" if result and result.rounding else None,
+        "journal": f"{size / 1000:,.1f} kB, {len(record.journal.lines):,} lines, seals whole",
+        "checkpoint": header["names"]["checkpoint"],
+        "data": f"{header['task'].get('task')}: {header['names']['data']}",
+        "device": f"{header['device']}, {header['dtype']}, CPU threads: {header['threads']}",
+        "kernel": ", ".join(kernel) if isinstance(kernel := header.get("kernel", "reference"), dict) else kernel,
+        "replays alike everywhere": "yes" if header["portable"] else "no: Gaussian noise depends on the maths library",
+        "versions": ", ".join(f"{name} {number}" for name, number in header["versions"].items()),
+        "base": header["base"][:16],
+    }
+    return [(name, str(value)) for name, value in said.items() if value is not None]
+
+
+def commands(record: Record) -> list[tuple[str, str]]:
+    """What to do with the run next, and the line that does it."""
+    folder, base = str(record.folder), str(record.config.get("checkpoint", "CHECKPOINT"))
+    verify = ("check the journal, and that it rebuilds what was saved", ["forq", "verify", folder, "--base", base])
+    if not record.finished:
+        resume = ("go on with it", ["forq", "tune", base, "--out", folder, "--resume"])
+        return [(what, shlex.join(words)) for what, words in (resume, verify)]
+    replay = (
+        "rebuild the tuned checkpoint from the base, without a forward pass",
+        ["forq", "replay", folder, "--base", base, "--out", f"{folder}-replayed"],
+    )
+    return [(what, shlex.join(words)) for what, words in (verify, replay)]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _learning(found: Sequence[Group]) -> list[Chart]:
+    records = [record for group in found for record in group.records]
+    made = []
+    for axis, how in (("forwards", ""), ("seconds", " over time")):
+        made += [
+            chart(
+                f"Validation {name}{how}",
+                [curves.scores(group, name, axis) for group in found],
+                caption=f"{'nats' if name == 'loss' else 'higher is better'}; as the file will hold the weights",
+                x_label="forward passes" if axis == "forwards" else "seconds",
+                share=name in SHARES,
+            )
+            for name in curves.metrics(records)
+        ]
+    training = [curves.steps(group, note("loss")) for group in found]
+    behind = ", the steps themselves behind it" if any(curve is not None and curve.raw for curve in training) else ""
+    made.append(chart("Training loss", training, caption=f"nats{_smooth(found)}{behind}"))
+    return [one for one in made if one is not None]
+
+
+def _stepping(found: Sequence[Group]) -> list[Chart]:
+    clips = {x for group in found for record in group.records if (x := record.found.get("clip")) is not None}
+    lines = [step.line for group in found for record in group.records for step in record.steps]
+    smooth = _smooth(found)
+    made = [
+        chart(
+            "Slope",
+            [curves.steps(group, note("slope")) for group in found],
+            caption=f"root mean square of a step's directional derivatives, before the clip{smooth}",
+            log=True,
+            rule=(clips.pop(), "clip") if len(clips) == 1 else None,
+        ),
+        chart(
+            "Stride",
+            [curves.steps(group, note("stride")) for group in found],
+            caption=f"root mean square of the steps along the directions, in leaf units{smooth}",
+            log=True,
+        ),
+        chart(
+            "Coordinates changed",
+            [curves.steps(group, share("changed")) for group in found],
+            caption=f"share of all coordinates that a step moved{smooth}",
+            share=True,
+        ),
+    ]
+    if any(line.moved.cut for line in lines):
+        made.append(
+            chart(
+                "Coordinates cut",
+                [curves.steps(group, share("cut")) for group in found],
+                caption=f"share of all coordinates that a bound held back{smooth}",
+                share=True,
+            )
+        )
+    if any(line.notes.get("bad") for line in lines):
+        made.append(
+            chart(
+                "Losses that were no numbers",
+                [curves.steps(group, note("bad")) for group in found],
+                caption=f"of a step's probes; their directions are dropped{smooth}",
+            )
+        )
+    return [one for one in made if one is not None]
+
+
+def _never(found: Sequence[Group]) -> list[str]:
+    """In words, what would be a chart of nothing but zeros."""
+    lines = [step.line for group in found for record in group.records for step in record.steps]
+    said = [] if any(line.moved.cut for line in lines) else ["no bound held back a coordinate"]
+    said += [] if any(line.notes.get("bad") for line in lines) else ["every loss was a number"]
+    return said if lines else []
+
+
+def _smooth(found: Sequence[Group]) -> str:
+    width = curves.window(max(len(record.steps) for group in found for record in group.records))
+    return f"; moving mean of {width} steps" if width > 1 else ""
+
+
+def _task(records: Iterable[Record]) -> str:
+    """Task, data and base checkpoint in a line, each once."""
+    headers = [record.journal.header for record in records]
+    named = [(str(header["task"].get("task")), str(header["names"]["data"])) for header in headers]
+    tasks = dict.fromkeys(task if task == data else f"{task} ({data})" for task, data in named)
+    bases = dict.fromkeys(header["names"]["checkpoint"] for header in headers)
+    return f"{', '.join(tasks)} on {', '.join(bases)}"
+
+
+def _table(record: Record) -> dict[str, Sides]:
+    """Before and after by split: of result.json, or of an unfinished run from its scores so far."""
+    if record.result is not None:
+        return {"validation": record.result.validation, "test": record.result.test}
+    if record.best is None:
+        return {}
+    return {"validation": Sides(record.scores[0].score.numbers(), record.best.score.numbers())}
+
+
+def _pm(name: str, mean: float, spread: float | None) -> str:
+    return shown(name, mean) if spread is None else f"{shown(name, mean)} ± {shown(name, spread)}"
+
+
+def _difference(name: str, before: float, after: float) -> str:
+    off = after - before
+    if not math.isfinite(off):
+        return "not a number"
+    text, unit = (f"{100 * off:+.1f}", " points") if name in SHARES else (f"{off:+.4f}", "")
+    return "no change" if float(text) == 0 else f"{text}{unit}".replace("-", "−")
+
+
+def _total(record: Record) -> int:
+    return max(line.moved.total for line in record.journal.lines)
