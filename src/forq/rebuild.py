@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
 from forq.leaves import Domains, Leaf
 from forq.models.load import recognised
+from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.quant.layer import LayerSpec
@@ -140,7 +141,7 @@ def replay(
     tensors = space.exported()
     if saved and wanted == saved.notes["trained"] and spaces.digest(tensors) != saved.digest:
         raise JournalError("the rebuilt tensors are not those the run saved: the journal and this base do not match")
-    ckpt.save_patched(Path(out), tensors)
+    ckpt.save_patched(Path(out), with_twins(ckpt, tensors))
     return wanted
 
 
@@ -165,7 +166,7 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
         if saved and best is not None:
             if spaces.digest(best) != saved.digest:
                 raise JournalError("the rebuilt tensors are not those the run saved")
-            matches = _holds(Path(run) / "checkpoint", ckpt, best)
+            matches = _holds(Path(run) / "checkpoint", ckpt, with_twins(ckpt, best))
     return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches)
 
 
@@ -254,7 +255,7 @@ def _journal_of(run: Path | str) -> Path:
     return path / "journal.jsonl" if path.is_dir() else path
 
 
-def _holds(folder: Path, base: Checkpoint, moved: dict[str, Tensor]) -> bool | None:
+def _holds(folder: Path, base: Checkpoint, moved: Mapping[str, Tensor]) -> bool | None:
     """Whether a checkpoint is the base with exactly these tensors moved; ``None`` if there is no folder."""
     if not folder.is_dir():
         return None

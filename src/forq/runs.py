@@ -36,6 +36,7 @@ from forq.journal import Journal, Line
 from forq.leaves import Domains
 from forq.models.leaves import trainable
 from forq.models.load import kernels
+from forq.models.twins import with_twins
 from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
@@ -214,7 +215,7 @@ class Run:
         """
         target = self.checkpoint if folder is None else Path(folder)
         model: Any = self.model
-        model.checkpoint.save_patched(target, self._best(), overwrite=overwrite)
+        model.checkpoint.save_patched(target, with_twins(model.checkpoint, self._best()), overwrite=overwrite)
         return target
 
     def finish(self) -> Path:

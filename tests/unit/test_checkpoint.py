@@ -8,6 +8,7 @@ import random
 import shutil
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -210,10 +211,63 @@ def test_what_is_no_checkpoint_is_refused_by_what_it_is(copied: Path, tmp_path: 
         Checkpoint.open(copied)
 
 
-def test_a_hub_id_that_is_not_cached_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def hub(single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache as the hub's own client keeps it, with one model in it, and no network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FormatError, match="no-one/no-such-model"):
-        Checkpoint.open("no-one/no-such-model")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    kept = tmp_path / "hub" / "models--some-one--tiny"
+    snapshot = kept / "snapshots" / ("0" * 40)
+    for folder in (kept / "blobs", kept / "refs", snapshot):
+        folder.mkdir(parents=True)
+    for file in single.iterdir():
+        shutil.copyfile(file, kept / "blobs" / file.name)
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", file.name))
+    for ref in ("main", "v1"):
+        (kept / "refs" / ref).write_text("0" * 40)
+    return snapshot
+
+
+def test_a_hub_id_is_found_in_the_cache_by_branch_tag_or_commit(hub: Path, single: Path, tmp_path: Path) -> None:
+    want = Checkpoint.open(single).digest()
+    for said in ("some-one/tiny", "some-one/tiny@v1", f"some-one/tiny@{'0' * 40}"):
+        found = Checkpoint.open(said)
+        assert found.path == hub and found.digest() == want, said
+    name = next(iter(found.info))
+    found.save_patched(tmp_path / "out", {name: found.read(name)})
+    assert Checkpoint.open(tmp_path / "out").digest() == want
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("said", ["no-one/no-such-model", "some-one/tiny@v2", "some-one/tiny@refs/pr/1"])
+def test_a_hub_id_that_is_not_cached_is_refused(hub: Path, said: str) -> None:
+    with pytest.raises(FormatError, match=f"'{said}', which is no folder here and not in the cache .*HF_HUB_OFFLINE"):
+        Checkpoint.open(said)
+
+
+def test_a_snapshot_without_safetensors_is_refused_and_no_pickle_read(hub: Path) -> None:
+    for file in hub.glob("*.safetensors"):
+        file.rename(file.with_suffix(".bin"))
+    with pytest.raises(FormatError, match=r"some-one/tiny: expected safetensors, found none .* no pickles"):
+        Checkpoint.open("some-one/tiny")
+
+
+def test_only_data_is_asked_of_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked: dict[str, Any] = {}
+
+    def download(hub_id: str, **given: Any) -> str:
+        asked.update(given, hub_id=hub_id)
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    Checkpoint.open("some-one/tiny@refs/pr/1")
+    assert (asked.pop("hub_id"), asked.pop("revision")) == ("some-one/tiny", "refs/pr/1")
+    data = ["config.json", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.model"]
+    data += ["vocab.txt", "chat_template.jinja"]
+    rest = ["pytorch_model.bin", "modeling_x.py", "README.md", "onnx/model.safetensors", "consolidated.safetensors"]
+    assert list(filter_repo_objects(data + rest, **asked)) == data
 
 
 @pytest.mark.parametrize("config", [b"", b"{", b"[]", b'{"a":' * 5000, b"\xff\xfe"])

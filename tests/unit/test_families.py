@@ -277,3 +277,23 @@ def test_a_buffer_that_transformers_does_not_compute_is_named() -> None:
         model.model.own = Own()
     with pytest.raises(FormatError, match=r"model\.own\.table: expected a buffer that transformers computes"):
         compute_buffers(model, torch.device("cpu"))
+
+
+def test_a_run_moves_a_tie_stored_twice_as_one(text: Path, tmp_path: Path) -> None:
+    where = folder(made("gpt2"), tmp_path / "base")
+    ckpt = Checkpoint.open(where)
+    one, other = "transformer.wte.weight", "lm_head.weight"
+    tensors = {name: ckpt.read(name) for name in ckpt.info}
+    tensors[other] = tensors[one]
+    write_file(where / "model.safetensors", {k: (v.dtype, tuple(v.shape)) for k, v in tensors.items()}, tensors.items())
+    sets = ["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2", "task.validation_rows=4"]
+    run = forq.tune(
+        where, "text", text, recipe="qzo-paper", move="embeddings", steps=6, out=tmp_path / "run", sets=sets
+    )
+    assert run.best is not None and run.best.trained > 0
+    forq.replay(run.folder, where, tmp_path / "again")
+    for path in (run.checkpoint, tmp_path / "again"):
+        saved = Checkpoint.open(path)
+        assert saved.same(one, other) and not torch.equal(saved.read(one), tensors[one])
+    verdict = forq.verify(run.folder, where)
+    assert (verdict.rebuilt, verdict.checkpoint) == (True, True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
@@ -17,10 +17,12 @@ from forq.formats.checkpoint.write import write_file
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantize import quantize
+from forq.models.skeleton import skeleton
+from forq.models.twins import with_twins
 from forq.quant.dense import DenseEmbedding, DenseLinear
 from forq.quant.kernels.reference import dequantise
 from forq.quant.linear import QuantLinear
-from tests import tiny_checkpoints
+from tests import tiny_checkpoints, tiny_encoders
 from tests.tiny_checkpoints import KINDS
 
 IDS = tiny_checkpoints.ids()
@@ -93,6 +95,58 @@ def test_tied_weights_are_one_tensor_and_one_leaf(tmp_path: Path) -> None:
         assert head.weight is embedding.weight and head.leaf is embedding.leaf
         leaves = trainable(model, "all-float")
         assert [leaf.name for leaf in leaves] == sorted(model.checkpoint.info)
+
+
+@pytest.mark.parametrize("kind", ["llama-tied", "opt", "gemma", "bert"])
+def test_a_tie_whose_file_holds_both_tensors_is_one_leaf_and_written_twice(kind: str, tmp_path: Path) -> None:
+    ids = IDS % 60
+    folder = _stored_twice(tmp_path / "base", kind)
+    model = load(folder, device="cpu")
+    before, stored = model(ids).logits.clone(), model.checkpoint
+    leaves = {leaf.name: leaf for leaf in trainable(model, "all-float")}
+    twins = {name: head for name in leaves for head in set(stored.info) - set(leaves) if stored.same(name, head)}
+    assert twins and set(leaves) | set(twins.values()) == set(stored.info)
+    moved = {name: leaves[name].read() * 1.5 + 0.1 for name in twins}
+    for name, value in moved.items():
+        leaves[name].write(value)
+    assert not torch.equal(model(ids).logits, before)
+    stored.save_patched(tmp_path / "out", with_twins(stored, moved))
+    saved = load(tmp_path / "out", device="cpu")
+    assert all(saved.checkpoint.same(*pair) for pair in twins.items())
+    assert torch.equal(saved(ids).logits, model(ids).logits)
+    kind_of = AutoModelForMaskedLM if kind == "bert" else AutoModelForCausalLM
+    assert torch.equal(kind_of.from_pretrained(tmp_path / "out")(ids).logits, saved(ids).logits)
+    other = next(name for name in leaves if name not in twins)
+    assert set(with_twins(stored, {other: leaves[other].read()})) == {other}
+
+
+def test_a_tie_whose_file_holds_two_different_tensors_is_none(tmp_path: Path) -> None:
+    folder = _stored_twice(tmp_path / "base", "llama-tied")
+    rewrite(folder, {"lm_head.weight": torch.randn(96, 64)})
+    model = load(folder, device="cpu")
+    assert torch.equal(model(IDS).logits, AutoModelForCausalLM.from_pretrained(folder)(IDS).logits)
+    leaves = trainable(model, "all-float")
+    assert [leaf.name for leaf in leaves] == sorted(model.checkpoint.info)
+    moved = {leaf.name: leaf.read() for leaf in leaves if leaf.group == "embeddings"}
+    assert set(moved) == set(with_twins(model.checkpoint, moved)) == {"model.embed_tokens.weight"}
+
+
+def _stored_twice(folder: Path, kind: str) -> Path:
+    """A checkpoint whose head and embedding are tied, both in the file."""
+    if kind == "bert":
+        tiny_encoders.folder(folder, kind, masked=True)
+    elif kind == "gemma":
+        config = AutoConfig.for_model(kind, **tiny_checkpoints.LLAMA, head_dim=16)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    else:
+        tiny_checkpoints.folder(folder, kind)
+    model = skeleton(Checkpoint.open(folder).config, torch.float32)
+    weights = _float_tensors(folder)
+    both: dict[str, torch.Tensor | None] = {}
+    for head, embedding in model._tied_weights_keys.items():
+        both[head] = weights[embedding]
+    rewrite(folder, both)
+    return folder
 
 
 def test_checkpoints_of_the_bare_decoder_load(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ class FileNames:
 
     Attributes:
         file_of: from the name of a float parameter to the checkpoint's name of the tensor that fills it,
-            biases of quantized layers included. Tied parameters have the one name the file stores.
+            biases of quantized layers included. Tied parameters have the one name the file stores; where it stores
+            the same tensor twice, the embedding's.
+        twins: from that name to the other of the same tensor.
 
     Raises:
         FormatError: a parameter no tensor fills, a tensor no parameter takes, or one of another shape.
@@ -29,6 +31,7 @@ class FileNames:
         self._base = base(model)
         self._places = dict(model.state_dict(keep_vars=True))
         self._modules = {name for name, _ in model.named_modules()}
+        self.twins: dict[str, str] = {}
         self.file_of = self._assign(ckpt, model, specs)
 
     def module_of(self, spec: LayerSpec) -> str:
@@ -53,13 +56,19 @@ class FileNames:
                 found[place] = name
             else:
                 extra.append(name)
-        found |= _tied(model, found, ckpt)
+        found |= _tied(model, found)
         missing = sorted(wanted - set(found))
         if missing or extra:
             raise FormatError(
                 f"{ckpt.path}: expected a tensor for every parameter of the model and no other; "
                 f"missing: {_some(missing)}; unexpected: {_some(sorted(extra))}"
             )
+        for head, embedding in _ties(model).items():
+            one, other = found.get(embedding), found.get(head)
+            # transformers, too, ties what is equal and leaves apart what is not.
+            if one and other and one != other and ckpt.same(one, other):
+                self.twins[one] = other
+                found[head] = one
         for place, name in found.items():
             shape, dtype = tuple(self._places[place].shape), ckpt.info[name].dtype
             if ckpt.info[name].shape != shape or not dtype.is_floating_point:
@@ -71,21 +80,21 @@ class FileNames:
         return found | {place: name for place, name in kept.items() if place in self._places}
 
 
-def _tied(model: nn.Module, found: Mapping[str, str], ckpt: Checkpoint) -> dict[str, str]:
-    """The head's place, filled by the embedding's tensor where the configuration ties the two.
-
-    Where the file stores both, each keeps its own tensor.
-    """
-    ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
-    if not getattr(model.config, "tie_word_embeddings", False):
-        return {}
+def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
+    """The head's place, filled by the embedding's tensor where the configuration ties the two and the file has one."""
     result = {}
-    for head, embedding in ties.items():
+    for head, embedding in _ties(model).items():
         if embedding not in found and head in found:
             result[embedding] = found[head]
         elif embedding in found and head not in found:
             result[head] = found[embedding]
     return result
+
+
+def _ties(model: nn.Module) -> Mapping[str, str]:
+    """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
+    ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
+    return ties if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
 def _some(names: list[str]) -> str:

@@ -40,7 +40,9 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
-        """Open a folder, or fetch a hub id and open that; reads headers only.
+        """Open a folder, or fetch a hub id (``organisation/name``, or ``organisation/name@revision``) and open that.
+
+        Reads headers only.
 
         Raises:
             FormatError: not a folder, no config.json, no safetensors, or a file that contradicts another.
@@ -49,9 +51,10 @@ class Checkpoint:
         if path.is_file():
             raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
         if not path.is_dir():
-            if path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") > 1:
+            hub_id, _, said = str(source).partition("@")
+            if path.is_absolute() or hub_id.startswith((".", "~")) or hub_id.count("/") > 1:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
-            path = fetch(str(source), revision)
+            path = fetch(hub_id, revision or said or None)
         if not (path / _CONFIG).is_file():
             raise FormatError(f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint")
         return cls(path, read_json(path / _CONFIG), _tensors(path))
@@ -70,6 +73,19 @@ class Checkpoint:
         if got != info.nbytes:
             raise FormatError(f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated")
         return raw.view(info.dtype).reshape(info.shape)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors have the same dtype, shape and bytes; read a chunk at a time."""
+        a, b = self._find(one), self._find(other)
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        with (self.path / a.file).open("rb") as left, (self.path / b.file).open("rb") as right:
+            left.seek(a.start)
+            right.seek(b.start)
+            return all(
+                left.read(min(_CHUNK_BYTES, a.nbytes - at)) == right.read(min(_CHUNK_BYTES, a.nbytes - at))
+                for at in range(0, a.nbytes, _CHUNK_BYTES)
+            )
 
     def digest(self) -> str:
         """Content digest of the tensors: blake2b over name, dtype, shape and bytes, in name order.

@@ -8,22 +8,40 @@ from forq.core import FormatError
 
 # Never *.bin (pickles) nor *.py (remote code): a checkpoint is data, and nothing in it is ever executed.
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.jinja")
+# Copies of the same weights for other programs, as large as the weights.
+_LEFT = ("*/*", "consolidated*")
 
 
 def fetch(hub_id: str, revision: str | None = None) -> Path:
     """Folder of the hub's snapshot, downloaded or found in the cache.
 
+    Args:
+        hub_id: ``organisation/name``.
+        revision: a branch, a tag or a commit; by default the main branch.
+
     Raises:
-        FormatError: the id is unknown, gated or unreachable.
+        FormatError: the id is unknown, gated or unreachable, or has no safetensors.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    said = hub_id if revision is None else f"{hub_id}@{revision}"
+    wanted = f"expected a checkpoint folder or a hub id, found {said!r}, which is no folder here"
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_WANTED)))
+        folder = Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_LEFT))
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if constants.is_offline_mode():
+            raise FormatError(
+                f"{wanted} and not in the cache {constants.HF_HUB_CACHE}; the hub is switched off by HF_HUB_OFFLINE: "
+                "download it once without, or name a folder"
+            ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise FormatError(f"{wanted} and which the hub does not give: {first}") from error
+    if not any(folder.glob("*.safetensors")):
         raise FormatError(
-            f"expected a checkpoint folder or a hub id, found {hub_id!r}, which is no folder here and which "
-            f"the hub does not give: {first}"
-        ) from error
+            f"{said}: expected safetensors, found none in its snapshot {folder}; forq downloads no pickles: take "
+            "a revision with safetensors, or convert the weights"
+        )
+    return folder

@@ -1,0 +1,19 @@
+"""Ties whose file stores the tensor twice, as embedding and as head: one leaf, written under both names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from forq.formats.checkpoint import Checkpoint
+from forq.models.load import layout
+
+
+def with_twins(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What moved, and beside each tensor that the file stores twice the same under its other name."""
+    left = {(info.dtype, info.shape) for name, info in ckpt.info.items() if name not in moved}
+    if not any((ckpt.info[name].dtype, ckpt.info[name].shape) in left for name in moved):
+        return moved  # none can have a twin, and the architecture need not be built to see it
+    twins = layout(ckpt).names.twins
+    return {**moved, **{twins[name]: tensor for name, tensor in moved.items() if name in twins}}
