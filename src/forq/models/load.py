@@ -20,6 +20,7 @@ from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.names import FileNames
 from forq.models.skeleton import compute_buffers, put, sizes, skeleton
+from forq.quant import heap
 from forq.quant.kernels import ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Choice, QuantLinear
@@ -106,7 +107,9 @@ def load(
             if kernel == "ort" and why:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:
+                del parts  # the runtime has packed them anew
                 layer.use_ort(partial(_codes, found.form, ckpt, spec))
+                heap.trim()
     fill_floats(model, ckpt, names.file_of, place, kind, scratch)
 
     model.eval().requires_grad_(False)

@@ -4,10 +4,10 @@ The operator's ``accuracy_level`` is 0, float32 throughout. Level 4, twice as fa
 and with scales as an input its results are wrong without an error (onnxruntime 1.31.1, relative error 1.0).
 
 Memory. The runtime packs the codes anew for its own loops. They are handed over as external data in a file, which it
-maps, packs and lets go: 408 MB in all for 48 layers of 8 MB (386 MB) with the caller's codes let go too, where the
-allocator gives them back; glibc's may keep them in holes, up to twice the bytes (docs/kernels.md). Handed over
-as a tensor or from memory they would stay beside the packed ones, twice the bytes; inline in the graph, three times.
-Outputs are bound to tensors of torch: those the runtime allocates it keeps, one a layer (97 MB in the same model).
+maps, packs and lets go: 408 MB in all for 48 layers of 8 MB (386 MB) with the caller's codes let go too
+(:func:`forq.quant.heap.trim`: left alone, glibc keeps them in holes, up to twice the bytes). Handed over as a tensor
+or from memory they would stay beside the packed ones, twice the bytes; inline in the graph, three times. Outputs are
+bound to tensors of torch: those the runtime allocates it keeps, one a layer (97 MB in the same model).
 
 Small layers take it too: a session's overhead is less than the reference's, so that ``auto`` knows no least size
 (whole forwards of two models of hidden size 128 and 256, one thread: 0.7 of the reference's at 2 tokens, 0.9 at 1,024).
