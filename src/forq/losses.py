@@ -50,6 +50,7 @@ class Batch:
         labels: int64 [rows], the right option of each row; None where there is but one.
         part: int64 [rows, length]: 0 in the prompt, k in the k-th option (from 1), −1 in the padding. None
             where no answer is packed beside another, and a causal mask says all.
+        facts: per row, the fields it was read from as a JSON object, for rewards and metrics; not used here.
     """
 
     input_ids: Tensor
@@ -60,6 +61,7 @@ class Batch:
     options: int = 1
     labels: Tensor | None = None
     part: Tensor | None = None
+    facts: tuple[str, ...] = ()
 
 
 def token_nll(model: nn.Module, batch: Batch) -> Tensor:
@@ -82,7 +84,7 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     chunk = max(1, _CHUNK_BYTES // (4 * lm.config.vocab_size))
     return torch.cat(
         [
-            cross_entropy(_bent(lm.config, head(some).float()), right, reduction="none")
+            cross_entropy(bent(lm.config, head(some).float()), right, reduction="none")
             for some, right in zip(torch.split(hidden, chunk), torch.split(target, chunk), strict=True)
         ]
     )
@@ -168,7 +170,7 @@ def _check(lm: Any, batch: Batch) -> None:
         raise ConfigError(f"rows of {length} tokens, but the model has {limit} positions: lower max_length")
 
 
-def _bent(config: Any, logits: Tensor) -> Tensor:
+def bent(config: Any, logits: Tensor) -> Tensor:
     """What an architecture does to its logits after the head: a factor (Cohere), a divisor (Granite), a cap (Gemma)."""
     if config.model_type.startswith("cohere"):  # others have the setting too, and leave it
         logits = logits * config.logit_scale

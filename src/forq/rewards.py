@@ -1,7 +1,8 @@
 """Rewards: functions of (prompt, text, row) that a run can have for its objective, differentiable or not.
 
 A reward is any Python function. ``prompt`` is what the model was given, ``text`` what it answered: the likeliest option
-of a task that chooses, the likeliest continuation of one that completes. ``row`` holds ``answer``, the right one.
+of a task that chooses, the likeliest continuation of one that completes. ``row`` holds ``answer``, the right one, and
+``answers`` where there are several; of data of one's own also the row's other fields.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import string
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -28,13 +30,20 @@ def accuracy(prompt: str, text: str, row: Mapping[str, Any]) -> float:
 
 
 def f1(prompt: str, text: str, row: Mapping[str, Any]) -> float:
-    """Harmonic mean of precision and recall of the answer's words, lower-cased."""
-    found, wanted = (Counter(words.lower().split()) for words in (text, str(row["answer"])))
-    shared = (found & wanted).total()
-    return 2.0 * shared / (found.total() + wanted.total()) if shared else 0.0
+    """Harmonic mean of precision and recall of an answer's words, of the best right answer (SQuAD).
+
+    Words as SQuAD counts them: lower-cased, without punctuation and articles. Two answers without a word agree.
+    """
+    found = Counter(_words(text))
+    return max(_overlap(found, Counter(_words(right))) for right in _right(row))
 
 
-SHIPPED = {"accuracy": accuracy, "f1": f1}
+def exact_match(prompt: str, text: str, row: Mapping[str, Any]) -> float:
+    """1 where the words are those of a right answer in their order, else 0; words as in :func:`f1`."""
+    return float(any(_words(text) == _words(right) for right in _right(row)))
+
+
+SHIPPED = {"accuracy": accuracy, "f1": f1, "exact_match": exact_match}
 
 
 def resolve(name: str) -> tuple[Reward, str]:
@@ -48,7 +57,7 @@ def resolve(name: str) -> tuple[Reward, str]:
         ConfigError: it cannot be imported, or is no function.
     """
     if name in SHIPPED:
-        return SHIPPED[name], hashlib.sha256(inspect.getsource(SHIPPED[name]).encode()).hexdigest()
+        return SHIPPED[name], hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
     where, colon, function = name.rpartition(":")
     if not colon or not where or not function:
         raise ConfigError(
@@ -65,6 +74,21 @@ def resolve(name: str) -> tuple[Reward, str]:
     return found, hashlib.sha256(source).hexdigest()
 
 
+def _right(row: Mapping[str, Any]) -> list[str]:
+    return [str(answer) for answer in row.get("answers") or [row["answer"]]]
+
+
+def _words(text: str) -> list[str]:
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+def _overlap(found: Counter[str], wanted: Counter[str]) -> float:
+    if not found or not wanted:
+        return float(found == wanted)
+    return 2.0 * (found & wanted).total() / (found.total() + wanted.total())
+
+
 def _module(name: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -74,9 +98,15 @@ def _module(name: str) -> ModuleType:
 
 
 def _file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_reward_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError("no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # As an import would: dataclasses look their module up, and a file may import what lies beside it.
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module

@@ -9,7 +9,7 @@ import torch
 from forq import journal, registry, rewards
 from forq.core import ConfigError
 from forq.models.load import load
-from forq.tasks._completion import greedy
+from forq.tasks._generate import written
 
 SST2 = ("--set", "task.validation_rows=40", "--set", "task.test_rows=40", "--set", "task.batch_rows=32")
 SHORT = ("--steps", 12, "--eval-every", 4)
@@ -63,7 +63,7 @@ def test_a_function_from_a_file_scores_what_the_model_writes(base, sums, tmp_pat
         ("FILE:g", "f = 1", "has no function 'g'"),
         ("FILE:f", "f = 1", "has no function 'f'"),
         ("FILE:f", "def f(p, t, r): raise KeyError('x')", "KeyError: 'x', at the answer"),
-        ("FILE:f", "def f(p, t, r): return 'much'", "ValueError"),
+        ("FILE:f", "def f(p, t, r): return 'much'", "expected a finite number, found 'much'"),
         ("FILE:f", "def f(p, t, r): return float('nan')", "expected a finite number, found nan"),
     ],
 )
@@ -79,10 +79,29 @@ def test_plain_text_has_no_answers(base, text, forq):
     assert done.returncode == 1 and "a task with answers" in done.stderr
 
 
+def test_a_reward_is_told_the_fields_of_the_row(base, tmp_path, forq):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "film", "completion": " good", "wants": "5"}\n' * 6)
+    (tmp_path / "values.py").write_text("FACTOR = 2\n")
+    (tmp_path / "mine.py").write_text(
+        "import dataclasses, values\n@dataclasses.dataclass\nclass Thing:\n    size: int\n"
+        "def wanted(prompt, text, row):\n"
+        "    assert (prompt, row['answer'], row['completion']) == ('film', ' good', ' good')\n"
+        "    return values.FACTOR * int(row['wants'])\n"
+    )
+    words = ("--data", tmp_path / "rows.jsonl", "--reward", f"{tmp_path / 'mine.py'}:wanted", "--json")
+    done = forq("eval", base, "--task", "completion", *words)
+    assert done.returncode == 0 and json.loads(done.stdout)["reward"] == 10, done.stderr
+
+
 def test_the_shipped_rewards():
     assert rewards.accuracy("", " Yes", {"answer": "Yes"}) == 1 and rewards.accuracy("", "No", {"answer": "Yes"}) == 0
-    assert rewards.f1("", "the red house", {"answer": "a red House"}) == pytest.approx(2 / 3)
-    assert rewards.f1("", "", {"answer": "a"}) == 0
+    assert rewards.f1("", "the red house.", {"answer": "a red House"}) == 1
+    assert rewards.f1("", "red red car", {"answer": "the red house"}) == pytest.approx(2 / 5)
+    assert rewards.f1("", "red house", {"answer": "car", "answers": ["car", "house"]}) == pytest.approx(2 / 3)
+    assert rewards.f1("", "", {"answer": "the"}) == 1, "two answers without a word"
+    assert rewards.exact_match("", " The Red house!", {"answer": "red house"}) == 1
+    assert rewards.exact_match("", "house red", {"answers": ["red house", "red"]}) == 0
+    assert rewards.f1("", "", {"answer": "house"}) == 0
     with pytest.raises(ConfigError):
         rewards.resolve(":f")
 
@@ -91,13 +110,12 @@ def test_decoding_a_batch_is_decoding_row_by_row(base):
     model = load(base, "cpu")
     prompts = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16]]
     with torch.inference_mode():
-        together = greedy(model, prompts, 9, None)
-        alone = [greedy(model, [prompt], 9, None)[0] for prompt in prompts]
+        together = written(model, prompts, 9)
+        alone = [written(model, [prompt], 9)[0] for prompt in prompts]
         ids = torch.tensor([prompts[0]])
         theirs = model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=9, do_sample=False, eos_token_id=None
         )
     assert together == alone and theirs[0, 3:].tolist() == together[0]
     stop = together[0][3]
-    with torch.inference_mode():
-        assert greedy(model, prompts[:1], 9, stop)[0] == together[0][: together[0].index(stop)]
+    assert written(model, prompts[:1], 9, ends=stop.__eq__)[0] == together[0][: together[0].index(stop)]

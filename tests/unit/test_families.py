@@ -26,6 +26,7 @@ from forq.quant.kernels.reference import dequantise
 from forq.quant.linear import QuantLinear
 from forq.tasks import _choice
 from forq.tasks._completion import Row, pack
+from forq.tasks._generate import written
 from tests import tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -125,6 +126,19 @@ def test_it_is_the_model_of_transformers_with_our_weights(case: tuple[Any, Path]
         assert found.moves["scales"] == sum(leaf.shape.numel() for leaf in trainable(ours))
         want = filled(IDS).logits
         assert (ours(IDS).logits - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+def test_texts_are_the_same_alone_and_beside_others(case: tuple[Any, Path]) -> None:
+    """Through the cache and padding on the left, as without either."""
+    theirs, _ = case
+    prompts = [[5, 6, 7], [9], list(range(11, 23))]
+    together = written(theirs, prompts, 9)
+    for prompt, found in zip(prompts, together, strict=True):
+        ids = torch.tensor([prompt])
+        for _ in range(9):
+            with torch.inference_mode():
+                ids = torch.cat([ids, theirs(ids).logits[:, -1:].argmax(-1)], dim=1)
+        assert found == ids[0, len(prompt) :].tolist()
 
 
 def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:

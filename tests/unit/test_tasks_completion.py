@@ -1,6 +1,8 @@
 """Data of one's own: what is scored, how rows are cut and split, and every way a file can be wrong."""
 
+import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -87,11 +89,67 @@ def test_of_a_conversation_the_assistant_is_learned(tmp_path):
     assert "good" in learned and "bad" in learned and "film" not in learned and "number" not in learned
 
 
-def test_a_data_set_of_the_datasets_library(tmp_path):
+def test_a_template_of_ones_own_is_the_tokenizers(tmp_path):
+    rows = [
+        {"messages": [{"role": "user", "content": "number 2"}, {"role": "assistant", "content": f"was {n}"}]}
+        for n in range(5)
+    ]
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    data = written(tmp_path, rows)
+    mine = opened(data, template=str(tmp_path / "chat.jinja"))
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = TEMPLATE
+    assert mine.rows == opened(data, tokenizer).rows
+    with pytest.raises(ConfigError, match=r"task\.template: expected a file"):
+        opened(data, template=str(tmp_path / "nowhere.jinja"))
+
+
+def test_of_several_turns_the_last_is_asked_for(tmp_path):
+    turns = [("user", "film 1"), ("assistant", "good"), ("user", "film 2"), ("assistant", "bad")]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in turns]}] * 5
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
+    task = opened(written(tmp_path, rows), template=str(tmp_path / "chat.jinja"))
+    (answer,) = task.answers(tiny_lm.model("llama"), pack(task.rows["test"][:1]))
+    assert answer.prompt.endswith("<user> film 2 .\n<assistant>") and "good" in answer.prompt
+    assert answer.row["answer"].strip() == "bad ."
+
+
+def test_an_array_and_a_byte_order_mark_are_read(tmp_path):
+    (tmp_path / "rows.json").write_text(json.dumps(pairs(20), indent=1), encoding="utf-8-sig")
+    assert opened(tmp_path / "rows.json").describe()["rows"]["train"] == 16
+    written(tmp_path, pairs(20), "lines.json")
+    assert opened(tmp_path / "lines.json").rows == opened(written(tmp_path, pairs(20), "lines.jsonl")).rows
+    (tmp_path / "bad.json").write_text('[{"prompt": "a"},')
+    with pytest.raises(DataError, match=r"bad\.json: not JSON"):
+        opened(tmp_path / "bad.json")
+
+
+def test_a_data_set_of_the_datasets_library(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
-    datasets.Dataset.from_list(pairs(20)).save_to_disk(str(tmp_path / "set"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found = datasets.Dataset.from_list(pairs(20))
+    found.save_to_disk(str(tmp_path / "set"))
     assert opened(tmp_path / "set").describe()["rows"] == {"train": 16, "validation": 2, "test": 2}
+    (tmp_path / "hub").mkdir()
+    found.to_parquet(tmp_path / "hub" / "train.parquet")
+    found.to_parquet(tmp_path / "hub" / "test.parquet")
+    assert opened(f"hf:{tmp_path / 'hub'}").describe()["rows"] == {"train": 18, "validation": 2, "test": 20}
+
+
+def test_no_code_of_a_data_set_is_run(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(DataError, match="the datasets library cannot load it"):
+        opened(f"hf:{tmp_path / 'set'}")
+    assert datasets and not (tmp_path / "ran").exists()
+
+
+def test_without_the_datasets_library_its_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'forq\[datasets\]'"):
+        opened("hf:someone/something")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +161,7 @@ def test_a_data_set_of_the_datasets_library(tmp_path):
         ('{"prompt": "a"}\n', "expected 'prompt' and 'completion'"),
         ('{"prompt": "a", "completion": " "}\n', "the completion is empty"),
         ('{"prompt": "a", "completion": 3}\n', "expected text in 'completion', found int"),
+        ('{"text": ""}\n', "the text is empty"),
         ('{"messages": "a"}\n', "a list of role and content"),
         ('{"messages": [{"role": "user", "content": "a"}]}\n', "turn of the assistant"),
         ('{"prompt": "a", "completion": "b"}\n', "too few"),

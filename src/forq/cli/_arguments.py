@@ -43,7 +43,9 @@ Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`
 Data = Annotated[str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")]
 Reward = Annotated[
     str | None,
-    typer.Option(help="The objective instead: accuracy, f1, module:function or file.py:function; your code is run."),
+    typer.Option(
+        help="The objective instead: accuracy, f1, exact_match, module:function or file.py:function; your code is run."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from forq import losses
 from forq.core import ConfigError, DataError
 from forq.losses import Batch
+from forq.rewards import Reward
 from forq.tasks import Score, Split, Tokenizer
+from forq.tasks._generate import ending, written
 from forq.tasks._order import draw, rows_of
 from forq.tasks._rewarded import Answer
 from forq.tasks._tokens import bare, prefix
@@ -31,12 +34,26 @@ class Piece(NamedTuple):
     scored: bool
 
 
+class Asked(NamedTuple):
+    """A row in text: pieces that follow one another, and what rewards are told of it."""
+
+    pieces: Sequence[Piece]
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+
 class Row(NamedTuple):
-    """A row in tokens; ``scored`` are places whose token is predicted. ``cut``: tokens dropped from the left."""
+    """A row in tokens.
+
+    Attributes:
+        scored: places whose token is predicted.
+        cut: tokens dropped from the left.
+        facts: the fields it was read from, as a JSON object.
+    """
 
     tokens: tuple[int, ...]
     scored: tuple[int, ...]
     cut: int = 0
+    facts: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +62,9 @@ class Completion:
 
     Attributes:
         dropped: rows by split whose completion alone was longer than a row may be.
+        new_tokens: tokens of an answer at most, where the model is asked for one.
+        line: an answer ends with its line.
+        metrics: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
     name: str
@@ -55,6 +75,9 @@ class Completion:
     max_length: int
     batch_rows: int
     digest: str
+    new_tokens: int
+    line: bool = False
+    metrics: Mapping[str, Reward] = field(default_factory=dict)
 
     def describe(self) -> Mapping[str, Any]:
         every = self.rows.items()
@@ -66,6 +89,7 @@ class Completion:
             "truncated": {split: sum(row.cut > 0 for row in rows) for split, rows in every},
             "dropped": dict(self.dropped),
             "max_length": self.max_length,
+            "new_tokens": self.new_tokens,
             "batch_rows": self.batch_rows,
             "digest": self.digest,
         }
@@ -90,126 +114,117 @@ class Completion:
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
         total, tokens, rows = 0.0, 0, 0
-        with torch.inference_mode():
-            for batch in self.batches(split, limit):
+        sums = dict.fromkeys(self.metrics, 0.0)
+        for batch in self.batches(split, limit):
+            with torch.inference_mode():
                 total += float(losses.token_nll(model, batch).double().sum())
-                tokens += len(batch.target)
-                rows += len(batch.input_ids)
+            tokens += len(batch.target)
+            rows += len(batch.input_ids)
+            for answer in self.answers(model, batch) if sums else ():
+                for name, measure in self.metrics.items():
+                    sums[name] += measure(*answer)
         if rows == 0:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        return Score(loss=total / tokens, rows=rows)
+        found = {name: amount / rows for name, amount in sums.items()}
+        return Score(total / tokens, rows, found, main=next(iter(found), "loss"))
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
-        """The likeliest continuation of every prompt, no longer than the longest right one and a token."""
-        starts = [int(batch.column[batch.row == row][0]) + 1 for row in range(len(batch.input_ids))]
-        prompts = [batch.input_ids[row, :start].tolist() for row, start in enumerate(starts)]
-        written = greedy(model, prompts, max(batch.lengths) + 1, _end(self.tokenizer))
-        found, place = [], 0
-        for prompt, text, count in zip(prompts, written, batch.lengths, strict=True):
-            right = batch.target[place : place + count].tolist()
-            place += count
-            said = [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in (prompt, text, right)]
-            found.append(Answer(said[0], said[1], {"answer": said[2]}))
+        """The likeliest continuation of every prompt; of a row with several stretches to learn, the last."""
+        columns = [batch.column[batch.row == row].tolist() for row in range(len(batch.input_ids))]
+        starts = [_last_stretch(places) for places in columns]
+        prompts = [ids[: start + 1] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
+        texts = written(model, prompts, self.new_tokens, ends=ending(self.tokenizer, line=self.line))
+        target = torch.split(batch.target, list(batch.lengths))
+        found = []
+        for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
+            right = target[row][columns[row].index(starts[row]) :].tolist()
+            facts = {"answer": self._said(right), **json.loads(batch.facts[row])}
+            found.append(Answer(self._said(prompt), self._said(text), facts))
         return found
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first test prompt, and the likeliest continuation."""
         row = self.rows["test"][0]
-        text = list(row.tokens[: row.scored[0]])
-        with torch.inference_mode():
-            (more,) = greedy(model, [text], min(n_tokens, self.max_length - len(text)), _end(self.tokenizer))
-        return self.tokenizer.decode([*text, *more], skip_special_tokens=True)
+        prompt = list(row.tokens[: row.scored[0]])
+        (more,) = written(model, [prompt], n_tokens, ends=ending(self.tokenizer, line=self.line))
+        return self._said([*prompt, *more])
+
+    def _said(self, tokens: list[int]) -> str:
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def completion(
     name: str,
-    pieces: Mapping[Split, Sequence[Sequence[Piece]]],
+    asked: Mapping[Split, Sequence[Asked]],
     tokenizer: Tokenizer,
     *,
     seed: int,
     max_length: int,
     batch_rows: int,
     end: bool = True,
+    new_tokens: int | None = None,
+    line: bool = False,
+    metrics: Mapping[str, Reward] | None = None,
 ) -> Completion:
     """Tokenise the rows of every split.
 
     Args:
-        pieces: a row is a list of texts, one after the other.
         end: the last scored piece is followed by the tokenizer's end of text, if it has one, scored like it.
+        new_tokens: of an answer, at most; by default as many as the longest of the training rows has, and one.
 
     Raises:
-        ConfigError: a batch would be empty, or a row shorter than two tokens.
+        ConfigError: a batch or an answer would be empty, or a row shorter than two tokens.
         DataError: a split is empty, or no completion of it fits into ``max_length``.
     """
-    if batch_rows < 1 or max_length < 2:
-        raise ConfigError(f"expected batch_rows ≥ 1 and max_length ≥ 2, found {batch_rows} and {max_length}")
+    if batch_rows < 1 or max_length < 2 or (new_tokens is not None and new_tokens < 1):
+        raise ConfigError(
+            "expected batch_rows and new_tokens of 1 or more and max_length of 2 or more, found "
+            f"{batch_rows}, {new_tokens} and {max_length}"
+        )
     front, stop = prefix(tokenizer), _end(tokenizer) if end else None
     rows: dict[Split, tuple[Row, ...]] = {}
     dropped: dict[Split, int] = {}
-    for split, texts in pieces.items():
-        if not texts:
+    for split, every in asked.items():
+        if not every:
             raise DataError(f"{name}: {split} has no rows")
-        found = [encode(row, tokenizer, front, stop, max_length) for row in texts]
+        found = [encode(row, tokenizer, front, stop, max_length) for row in every]
         rows[split] = tuple(row for row in found if row is not None)
         dropped[split] = len(found) - len(rows[split])
         if not rows[split]:
             raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
+    most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "end": end}
+    settings |= {"new_tokens": most, "line": line}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
-    return Completion(name, rows, dropped, tokenizer, seed, max_length, batch_rows, digest)
+    return Completion(
+        name, rows, dropped, tokenizer, seed, max_length, batch_rows, digest, most, line, dict(metrics or {})
+    )
 
 
-def encode(
-    row: Sequence[Piece], tokenizer: Tokenizer, front: tuple[int, ...], stop: int | None, max_length: int
-) -> Row | None:
+def encode(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int | None, max_length: int) -> Row | None:
     """Tokens of one row; one that is too long loses tokens on its left, but no scored one: None if it would."""
     tokens, said = list(front), ""
     scored: list[int] = []
-    for piece in row:
+    for piece in asked.pieces:
         # Tokenised with all that came before: many tokenizers join or split differently at a seam.
-        start, said = len(tokens), said + piece.text
+        said += piece.text
         whole = [*front, *bare(tokenizer, said)]
-        same = next((i for i, (a, b) in enumerate(zip(tokens, whole, strict=False)) if a != b), min(start, len(whole)))
+        same = next((i for i, (a, b) in enumerate(zip(tokens, whole, strict=False)) if a != b), len(tokens))
+        same = min(same, len(whole))
         tokens = whole
+        # A token over the seam belongs to what comes later.
+        scored = [place for place in scored if place < same]
         if piece.scored:
             scored += range(max(same, 1), len(tokens))
-    if stop is not None and row and row[-1].scored:
+    if stop is not None and asked.pieces and asked.pieces[-1].scored:
         tokens.append(stop)
         scored.append(len(tokens) - 1)
     cut = max(0, len(tokens) - max_length)
-    if not scored or scored[0] - 1 < cut:
+    kept = len(front) if cut else 0  # what the tokenizer puts in front stays in front
+    if not scored or scored[0] - 1 < cut + kept:
         return None
-    if cut and front:  # what the tokenizer puts in front stays in front
-        kept = [*front, *tokens[cut + len(front) :]]
-        if scored[0] - 1 < cut + len(front):
-            return None
-        return Row(tuple(kept), tuple(place - cut for place in scored), cut)
-    return Row(tuple(tokens[cut:]), tuple(place - cut for place in scored), cut)
-
-
-def greedy(model: nn.Module, prompts: Sequence[Sequence[int]], count: int, stop: int | None) -> list[list[int]]:
-    """The likeliest tokens after each prompt, up to ``count`` or to ``stop``, which is left out.
-
-    Rows are padded on the right and never see the padding, so a row's text does not depend on its neighbours; no
-    cache is kept, which is right for every architecture and dear for long texts.
-    """
-    lm: Any = model
-    rows, done = [list(prompt) for prompt in prompts], [False] * len(prompts)
-    limit = getattr(lm.config, "max_position_embeddings", None)
-    for _ in range(count):
-        longest = max(map(len, rows))
-        if all(done) or (limit is not None and longest > limit):
-            break
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=lm.device)
-        last = torch.tensor([len(row) - 1 for row in rows], device=lm.device)
-        hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        best = lm.get_output_embeddings()(hidden[torch.arange(len(rows), device=lm.device), last]).argmax(dim=1)
-        for row, token in enumerate(best.tolist()):
-            if not done[row]:
-                done[row] = token == stop
-                if not done[row]:
-                    rows[row].append(token)
-    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+    facts = json.dumps(dict(asked.facts), sort_keys=True, default=str)
+    return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
 
 
 def pack(rows: Sequence[Row]) -> Batch:
@@ -220,7 +235,14 @@ def pack(rows: Sequence[Row]) -> Batch:
         ids[index, : len(row.tokens) - 1] = torch.tensor(row.tokens[:-1])
     places = [(index, place - 1, row.tokens[place]) for index, row in enumerate(rows) for place in row.scored]
     scored = torch.tensor(places)
-    return Batch(ids, scored[:, 0], scored[:, 1], scored[:, 2], tuple(len(row.scored) for row in rows))
+    return Batch(
+        ids,
+        scored[:, 0],
+        scored[:, 1],
+        scored[:, 2],
+        tuple(len(row.scored) for row in rows),
+        facts=tuple(row.facts for row in rows),
+    )
 
 
 def splits(
@@ -249,6 +271,12 @@ def splits(
 
 
 _HELD_OUT: tuple[Split, ...] = ("validation", "test")
+
+
+def _last_stretch(columns: Sequence[int]) -> int:
+    """Where the last run of columns without a gap begins."""
+    known = set(columns)
+    return max(place for place in columns if place - 1 not in known)
 
 
 def _end(tokenizer: Tokenizer) -> int | None:

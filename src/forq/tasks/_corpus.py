@@ -16,7 +16,7 @@ from forq.tasks._tokens import bare
 Tokens = NDArray[np.int32]
 
 _PIECE_BYTES = 256 << 10
-_NAMES: Mapping[str, Split] = {
+NAMES: Mapping[str, Split] = {
     "train": "train",
     "valid": "validation",
     "validation": "validation",
@@ -45,8 +45,8 @@ def files(data: Path) -> dict[Split, list[Path]]:
     )
     named: dict[Split, list[Path]] = {}
     for path in found:
-        if path.parent == data and path.stem in _NAMES:
-            named.setdefault(_NAMES[path.stem], []).append(path)
+        if path.parent == data and path.stem in NAMES:
+            named.setdefault(NAMES[path.stem], []).append(path)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
         named["train"] = [path for path in found if path not in taken]

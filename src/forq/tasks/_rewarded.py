@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from forq.core import ConfigError, DataError
 from forq.tasks import Score, Split, Task
 
+_SHOWN = 200
+"""Characters of a prompt's end that an error shows."""
+
 
 class Answer(NamedTuple):
     """What a model was given, what it answered, and the row it was asked about."""
@@ -83,16 +86,15 @@ class Rewarded:
         return [self._of(answer) for answer in answers]
 
     def _of(self, answer: Answer) -> float:
+        at = f"at the answer {answer.text!r} to {answer.prompt[-_SHOWN:]!r}"
         try:
-            found = float(self.reward(answer.prompt, answer.text, answer.row))
+            found = self.reward(answer.prompt, answer.text, answer.row)
+            number = math.nan if isinstance(found, str) else float(found)
         except Exception as error:  # whatever the user's code raises
-            said = f"{type(error).__name__}: {error}"
-            raise DataError(
-                f"--reward {self.name}: {said}, at the answer {answer.text!r} to {answer.prompt!r}"
-            ) from error
-        if not math.isfinite(found):
-            raise DataError(f"--reward {self.name}: expected a finite number, found {found} for {answer.text!r}")
-        return found
+            raise DataError(f"--reward {self.name}: {type(error).__name__}: {error}, {at}") from error
+        if not math.isfinite(number):
+            raise DataError(f"--reward {self.name}: expected a finite number, found {found!r}, {at}")
+        return number
 
 
 def rewarded(task: Task, reward: Callable[..., float], name: str, source: str) -> Task:

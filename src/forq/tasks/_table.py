@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import io
 import json
 from collections.abc import Iterator, Mapping
@@ -12,17 +13,10 @@ from typing import Any, NamedTuple
 
 from forq.core import DataError
 from forq.tasks import Split
+from forq.tasks._corpus import NAMES
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 HUB = "hf:"
-_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 
 
 class Record(NamedTuple):
@@ -37,7 +31,8 @@ def read(data: str | Path) -> tuple[dict[Split, list[Record]], str]:
 
     Args:
         data: a file; a folder of files called train, validation (valid, val, dev) and test; a folder written by
-            ``datasets.save_to_disk``; or ``hf:org/name``, a data set of the hub. Files of other names train.
+            ``datasets.save_to_disk``; or ``hf:org/name``, a data set of the hub, or ``hf:`` and a folder of what that
+            library reads (parquet). Files of other names train. No code of a data set is run.
 
     Raises:
         DataError: no such data, no training rows, or a row cannot be read (file and line).
@@ -55,8 +50,9 @@ def read(data: str | Path) -> tuple[dict[Split, list[Record]], str]:
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror}") from error
         state.update(content)
-        split = _NAMES.get(file.stem, "train") if path.is_dir() else "train"
-        found.setdefault(split, []).extend(_csv(content, file) if file.suffix == ".csv" else _lines(content, file))
+        # Up to the first hyphen: train-v1.1.json, test-00000-of-00001.jsonl.
+        split = NAMES.get(file.stem.partition("-")[0], "train") if path.is_dir() else "train"
+        found.setdefault(split, []).extend(_READERS[file.suffix](_text(content, file), file))
     if not found.get("train"):
         raise DataError(f"{data}: found no training rows")
     return found, state.hexdigest()
@@ -82,9 +78,9 @@ def _text(content: bytes, file: Path) -> str:
         raise DataError(f"{file}: not UTF-8 at byte {error.start} ({error.reason}); convert it first") from error
 
 
-def _lines(content: bytes, file: Path) -> Iterator[Record]:
+def _lines(text: str, file: Path) -> Iterator[Record]:
     # Not splitlines(): a line of JSON may hold the other characters that end lines for Python.
-    for number, line in enumerate(_text(content, file).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -92,13 +88,32 @@ def _lines(content: bytes, file: Path) -> Iterator[Record]:
             row = json.loads(line)
         except ValueError as error:
             raise DataError(f"{where}: not JSON ({error}); one object a line is expected") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected an object with fields, found {type(row).__name__}")
-        yield Record(row, where)
+        yield _record(row, where)
 
 
-def _csv(content: bytes, file: Path) -> Iterator[Record]:
-    reader = csv.DictReader(io.StringIO(_text(content, file), newline=""), strict=True)
+def _array(text: str, file: Path) -> Iterator[Record]:
+    """Objects of one JSON array, bare or under ``data`` as in SQuAD's own files; else one object a line."""
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        if text.lstrip().startswith("["):
+            raise DataError(f"{file}: not JSON ({error})") from error
+        yield from _lines(text, file)
+        return
+    if isinstance(rows, dict):
+        rows = rows["data"] if isinstance(rows.get("data"), list) else [rows]
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        yield _record(row, f"{file}, row {number}")
+
+
+def _record(row: object, where: str) -> Record:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with fields, found {type(row).__name__}")
+    return Record(row, where)
+
+
+def _csv(text: str, file: Path) -> Iterator[Record]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
             where = f"{file}, line {reader.line_num}"
@@ -109,22 +124,31 @@ def _csv(content: bytes, file: Path) -> Iterator[Record]:
         raise DataError(f"{file}, line {reader.line_num}: {error}") from error
 
 
+_READERS = {".jsonl": _lines, ".json": _array, ".csv": _csv}
+
+
 def _datasets(name: str, *, hub: bool) -> tuple[dict[Split, list[Record]], str]:
     try:
         import datasets
     except ImportError as error:
         raise DataError(f"{name}: the datasets library reads it; pip install 'forq[datasets]'") from error
     try:
-        loaded = datasets.load_dataset(name) if hub else datasets.load_from_disk(name)
+        loaded = datasets.load_dataset(name, **_no_code(datasets)) if hub else datasets.load_from_disk(name)
     except Exception as error:  # whatever a missing or damaged set ends in, somewhere inside the library
         raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     found: dict[Split, list[Record]] = {}
     for split, table in tables.items():
-        if split in _NAMES:
+        if split in NAMES:
             rows = [Record(row, f"{name}, {split}, row {number}") for number, row in enumerate(table)]
-            found[_NAMES[split]] = rows
+            found[NAMES[split]] = rows
     if not found.get("train"):
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
     texts = {split: [record.fields for record in rows] for split, rows in found.items()}
     return found, hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _no_code(datasets: Any) -> dict[str, bool]:
+    """Data sets that are programs are refused by versions of the library that could still run them."""
+    known = inspect.signature(datasets.load_dataset).parameters
+    return {"trust_remote_code": False} if "trust_remote_code" in known else {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from forq.core import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._completion import Completion, Piece, completion, splits
+from forq.tasks._completion import Asked, Completion, Piece, completion, splits
 from forq.tasks._table import Record, read
 
 
@@ -30,7 +30,9 @@ def open(
     test_rows: int | None = 1000,
     prompt_field: str = "prompt",
     completion_field: str = "completion",
+    template: str | None = None,
     end: bool = True,
+    new_tokens: int | None = None,
 ) -> Completion:
     """Read and tokenise the rows.
 
@@ -41,7 +43,9 @@ def open(
             completion does not fit are dropped, and counted.
         prompt_field, completion_field: what a file calls them. They are joined as they stand: a completion that
             begins a new word begins with a space.
+        template: file of a chat template (Jinja), in place of the tokenizer's own.
         end: learn to stop: the tokenizer's end of text follows the completion.
+        new_tokens: see :func:`forq.tasks._completion.completion`; for rewards.
 
     Raises:
         ConfigError: a split or a batch would be empty.
@@ -51,8 +55,21 @@ def open(
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(found, seed=seed, digest=digest, limits=limits)
     names = (prompt_field, completion_field)
-    pieces = {split: [_pieces(record, names, tokenizer) for record in rows] for split, rows in chosen.items()}
-    return completion("completion", pieces, tokenizer, seed=seed, max_length=max_length, batch_rows=batch_rows, end=end)
+    chat = None if template is None else _template(Path(template))
+    asked = {
+        split: [Asked(_pieces(record, names, tokenizer, chat), record.fields) for record in rows]
+        for split, rows in chosen.items()
+    }
+    return completion(
+        "completion",
+        asked,
+        tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        end=end,
+        new_tokens=new_tokens,
+    )
 
 
 def example(folder: Path) -> Path:
@@ -63,10 +80,19 @@ def example(folder: Path) -> Path:
     return path
 
 
-def _pieces(record: Record, names: tuple[str, str], tokenizer: Tokenizer) -> list[Piece]:
+def _template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"task.template: expected a file of a chat template, {path} cannot be read: {error}"
+        ) from error
+
+
+def _pieces(record: Record, names: tuple[str, str], tokenizer: Tokenizer, template: str | None) -> list[Piece]:
     fields = record.fields
     if "messages" in fields:
-        return _turns(record, tokenizer)
+        return _turns(record, tokenizer, template)
     if names[0] in fields and names[1] in fields:
         prompt, answer = (_said(record, name) for name in names)
         if not answer.strip():
@@ -90,7 +116,7 @@ def _said(record: Record, name: str) -> str:
     return value
 
 
-def _turns(record: Record, tokenizer: Tokenizer) -> list[Piece]:
+def _turns(record: Record, tokenizer: Tokenizer, template: str | None) -> list[Piece]:
     """A conversation as the model's template lays it out, turn by turn."""
     messages = record.fields["messages"]
     if not isinstance(messages, list) or not all(_is_turn(turn) for turn in messages):
@@ -98,21 +124,22 @@ def _turns(record: Record, tokenizer: Tokenizer) -> list[Piece]:
     if not any(turn["role"] == "assistant" for turn in messages):
         raise DataError(f"{record.where}: expected a turn of the assistant, which is what is learned; found none")
     chat: Any = tokenizer
-    if not getattr(chat, "chat_template", None):
+    if template is None and not getattr(chat, "chat_template", None):
         raise ConfigError(
-            "the model's tokenizer has no chat template: put chat_template.jinja beside the model, or give prompt and "
-            "completion instead of messages"
+            "the model's tokenizer has no chat template: name a file of one (--set task.template=FILE), or give prompt "
+            "and completion instead of messages"
         )
+    style = {"tokenize": False, "chat_template": template}
     pieces, before = [], ""
     for count, turn in enumerate(messages, 1):
         try:
             if turn["role"] == "assistant":
                 # What the template writes before an answer is given to the model, not asked of it.
-                opened = chat.apply_chat_template(messages[: count - 1], tokenize=False, add_generation_prompt=True)
+                opened = chat.apply_chat_template(messages[: count - 1], add_generation_prompt=True, **style)
                 if opened.startswith(before) and opened != before:
                     pieces.append(Piece(opened[len(before) :], scored=False))
                     before = opened
-            now = chat.apply_chat_template(messages[:count], tokenize=False)
+            now = chat.apply_chat_template(messages[:count], **style)
         except Exception as error:  # templates raise what they like
             raise DataError(f"{record.where}: the chat template refuses it: {error}") from error
         if not now.startswith(before):

@@ -30,6 +30,7 @@ from forq.core import ConfigError, DataError
 from forq.losses import Batch
 from forq.tasks import Score, Split, Tokenizer
 from forq.tasks._corpus import Tokens, files, tokenised
+from forq.tasks._generate import written
 from forq.tasks._order import rows_of
 from forq.tasks._tokens import prefix
 
@@ -97,17 +98,16 @@ class Text:
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first quarter of the first test window, and what the model makes of it at temperature 0.7, seeded."""
-        lm: Any = model
         body = self.windows["test"][0][: max(1, self.max_length // 4)].tolist()
-        text = [*self.prefix, *body]
         draw = torch.Generator().manual_seed(self.seed)
-        with torch.inference_mode():
-            for _ in range(n_tokens):
-                seen = torch.tensor([text[-self.max_length :]], device=lm.device)
-                hidden = lm.base_model(input_ids=seen, use_cache=False).last_hidden_state[:, -1]
-                chances = torch.softmax(lm.get_output_embeddings()(hidden)[0].float().cpu() / 0.7, dim=0)
-                text.append(int(torch.multinomial(chances, 1, generator=draw)))
-        return self.tokenizer.decode(text, skip_special_tokens=True)
+
+        def drawn(logits: Tensor) -> list[int]:
+            chances = torch.softmax(logits.cpu() / 0.7, dim=1)
+            found: list[int] = torch.multinomial(chances, 1, generator=draw)[:, 0].tolist()
+            return found
+
+        (more,) = written(model, [[*self.prefix, *body]], n_tokens, pick=drawn)
+        return self.tokenizer.decode([*self.prefix, *body, *more], skip_special_tokens=True)
 
     def _batch(self, windows: Tokens) -> Batch:
         body = torch.from_numpy(windows.astype(np.int64))

@@ -1,0 +1,136 @@
+"""SQuAD 1.1: answer a question from a passage, in the passage's words.
+
+The prompt is MeZO's, ``Title: …⏎Context: …⏎Question: …⏎Answer:``; rows without a title leave its line out. Learned is
+the first right answer and the end of its line; the loss is per token. Scored is the greedy answer up to the end of the
+line, by SQuAD's F1 and exact match against all right ones (:mod:`forq.rewards`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from forq import rewards
+from forq.core import DataError
+from forq.tasks import Split, Tokenizer
+from forq.tasks._completion import Asked, Completion, Piece, completion, splits
+from forq.tasks._order import draw
+from forq.tasks._table import Record, read
+
+_METRICS = {"f1": rewards.f1, "exact_match": rewards.exact_match}
+
+
+def open(
+    data: Path,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    max_length: int = 2048,
+    batch_rows: int = 16,
+    train_rows: int | None = 1000,
+    validation_rows: int | None = 500,
+    test_rows: int | None = 1000,
+    new_tokens: int = 50,
+) -> Completion:
+    """Read and tokenise the questions.
+
+    Args:
+        data: SQuAD's own JSON files (``train….json``, ``dev….json``) in a folder, or rows of ``context`` (or
+            ``passage``), ``question`` (or ``query``), ``answers`` (or ``answer``) and perhaps ``title`` in what
+            :func:`forq.tasks._table.read` takes. Validation files are the test where there is no test file, as in the
+            papers; a split without a file is drawn from the training rows, one in ten at most.
+        seed: of the rows that are drawn, and of the order of training.
+        max_length: tokens of a row; longer ones lose the beginning, and are counted.
+        new_tokens: of an answer, at most.
+
+    Raises:
+        ConfigError: a split or a batch would be empty.
+        DataError: the data cannot be used (file and line).
+    """
+    found, digest = read(data)
+    asked = {split: [one for record in records for one in _questions(record)] for split, records in found.items()}
+    if "test" not in asked and "validation" in asked:
+        asked["test"] = asked.pop("validation")
+    for split in asked.keys() - {"train"}:
+        # Rows of one article stand together in the file.
+        asked[split] = [
+            asked[split][row] for row in draw(len(asked[split]), len(asked[split]), seed=seed, digest=digest)
+        ]
+    limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    return completion(
+        "squad",
+        splits(asked, seed=seed, digest=digest, limits=limits),
+        tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        end=False,
+        new_tokens=new_tokens,
+        line=True,
+        metrics=_METRICS,
+    )
+
+
+def example(folder: Path) -> Path:
+    """A hundred and twenty questions about numbered films."""
+    rows = (
+        {"passage": f"film {n} was {n % 9} good .", "query": f"how good was film {n} ?", "answer": f"{n % 9} good"}
+        for n in range(120)
+    )
+    path = folder / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def _questions(record: Record) -> Iterator[Asked]:
+    """The questions of a row, or of an article in SQuAD's own layout."""
+    fields = record.fields
+    if "paragraphs" not in fields:
+        yield _asked(fields, record.where)
+        return
+    try:
+        for paragraph in fields["paragraphs"]:
+            for question in paragraph["qas"]:
+                if not question.get("is_impossible", False):
+                    told = {"title": fields.get("title", ""), "context": paragraph["context"]}
+                    yield _asked({**told, **question}, f"{record.where}, question {question.get('id')}")
+    except (AttributeError, KeyError, TypeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise DataError(f"{record.where}: expected an article with paragraphs and their qas, found {said}") from error
+
+
+def _asked(fields: Mapping[str, Any], where: str) -> Asked:
+    title = _text(fields, ("title",), where) if fields.get("title") else None
+    context, question = _text(fields, ("context", "passage"), where), _text(fields, ("question", "query"), where)
+    answers = _answers(fields, where)
+    # Titles of the original files are those of pages, with underscores.
+    head = "" if title is None else f"Title: {title.replace('_', ' ')}\n"
+    prompt = f"{head}Context: {context}\nQuestion: {question}\nAnswer:"
+    pieces = (Piece(prompt, scored=False), Piece(f" {answers[0]}\n", scored=True))
+    return Asked(pieces, {"question": question, "answer": answers[0], "answers": answers})
+
+
+def _text(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+    value = next((fields[name] for name in names if name in fields), None)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: expected text in {' or '.join(map(repr, names))}, found {_shown(value, fields)}")
+    return value.strip()
+
+
+def _answers(fields: Mapping[str, Any], where: str) -> list[str]:
+    """Right answers, of ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
+    found = fields.get("answers", fields.get("answer"))
+    if isinstance(found, Mapping):
+        found = found.get("text")
+    every = found if isinstance(found, list) else [found]
+    said = [one.get("text") if isinstance(one, Mapping) else one for one in every]
+    texts = [text.strip() for text in said if isinstance(text, str) and text.strip()]
+    if not texts or len(texts) < len(said):
+        raise DataError(f"{where}: expected texts in 'answers' or 'answer', found {_shown(found, fields)}")
+    return texts
+
+
+def _shown(value: object, fields: Mapping[str, Any]) -> str:
+    return f"only {', '.join(map(repr, fields))}" if value is None else repr(value)[:80]
