@@ -26,12 +26,13 @@ from typing import Any
 import torch
 
 from forq import engine, noise, rebuild
+from forq.batches import Batch
 from forq.core import Method
 from forq.engine import step
 from forq.estimators.one_sided import OneSided
 from forq.estimators.two_point import TwoPoint
 from forq.formats.checkpoint import Checkpoint
-from forq.losses import Batch, mean_nll
+from forq.losses import mean_nll
 from forq.memory import summary
 from forq.models.load import load
 from forq.models.quantize import quantize

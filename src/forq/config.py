@@ -20,12 +20,20 @@ Option = int | float | str | bool
 
 
 class TaskConfig(Frozen):
-    """Which task on which data; options go to the task's ``open``, a reward takes the place of its objective."""
+    """Which task on which data.
+
+    Attributes:
+        options: go to the task's ``open``.
+        reward: takes the place of the task's objective.
+        tokens_per_probe, micro_batch_tokens: budgets of a batch and of one forward, see :mod:`forq.tasks._rows`.
+    """
 
     name: str
     data: str
     options: Mapping[str, Option] = Field(default_factory=dict)
     reward: str | None = None
+    tokens_per_probe: int | None = None
+    micro_batch_tokens: int | None = None
 
 
 class RunConfig(Frozen):
@@ -71,8 +79,11 @@ def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
     return parse(tree)
 
 
-def task_config(name: str, data: str, sets: Sequence[str], reward: str | None = None) -> TaskConfig:
+def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> TaskConfig:
     """A task and its options from ``task.a=b`` texts.
+
+    Args:
+        others: further fields of :class:`TaskConfig`.
 
     Raises:
         ConfigError: a text is none of a task's.
@@ -83,7 +94,7 @@ def task_config(name: str, data: str, sets: Sequence[str], reward: str | None = 
         if not equals or not key.startswith("task."):
             raise ConfigError(f"--set takes task.option=value here, found {text!r}")
         options[key.removeprefix("task.")] = _value(value)
-    return TaskConfig(name=name, data=data, options=options, reward=reward)
+    return TaskConfig(name=name, data=data, options=options, **others)
 
 
 def parse(tree: Mapping[str, Any]) -> RunConfig:

@@ -1,8 +1,8 @@
 """Cross-entropy on the answer tokens of causal language models, in fp32.
 
-The backbone runs once on the whole batch; the output head then sees only the positions that predict an answer
-token, a chunk at a time. Full logits over the vocabulary never exist: they are the 1–2 GB that published
-zeroth-order code spends on positions it masks away afterwards.
+The backbone runs on the rows of a batch, in pieces of like length (:func:`forq.batches.pieces`); the output head then
+sees only the positions that predict an answer token, a chunk at a time. Full logits over the vocabulary never exist:
+they are the 1–2 GB that published zeroth-order code spends on positions it masks away afterwards.
 
 Every function here is differentiable. Forward-only callers wrap it in ``torch.inference_mode()``; under grad
 the head's chunks are kept for the way back, so there memory is bounded by the answers, not by the chunk.
@@ -10,13 +10,13 @@ the head's chunks are kept for the way back, so there memory is bounded by the a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from forq.batches import Batch, only, pieces, positions, unpacked
 from forq.core import ConfigError
 
 _CHUNK_BYTES = 32 << 20
@@ -33,37 +33,6 @@ _PACKS = frozenset(
 """Architectures tested to take a 4-D mask and restarting positions; the others get one row per option."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows of tokens, and the answer tokens among them that are scored.
-
-    A row holds one prompt and ``options`` answers to it. Answers are numbered row by row
-    (``row · options + option``), their tokens listed in that order.
-
-    Attributes:
-        input_ids: int64 [rows, length], padded on the right. The last token of an answer predicts nothing and
-            is not part of the row unless its place is needed.
-        row, column: int64 [answers]; the hidden state at [row, column] predicts the token ``target``.
-        target: int64 [answers].
-        lengths: tokens of each answer, [rows · options]; their sum is ``answers``.
-        options: answers to each prompt.
-        labels: int64 [rows], the right option of each row; None where there is but one.
-        part: int64 [rows, length]: 0 in the prompt, k in the k-th option (from 1), −1 in the padding. None
-            where no answer is packed beside another, and a causal mask says all.
-        facts: per row, the fields it was read from as a JSON object, for rewards and metrics; not used here.
-    """
-
-    input_ids: Tensor
-    row: Tensor
-    column: Tensor
-    target: Tensor
-    lengths: tuple[int, ...]
-    options: int = 1
-    labels: Tensor | None = None
-    part: Tensor | None = None
-    facts: tuple[str, ...] = ()
-
-
 def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     """Negative log-likelihood of each answer token, in nats: fp32 [answers].
 
@@ -77,17 +46,13 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     """
     lm: Any = model
     batch = batch if batch.part is None or _packs(lm, batch.part) else unpacked(batch)
-    device = lm.device
-    hidden = _hidden(lm, batch)[batch.row.to(device), batch.column.to(device)]
-    target = batch.target.to(device)
-    head = lm.get_output_embeddings()
-    chunk = max(1, _CHUNK_BYTES // (4 * lm.config.vocab_size))
-    return torch.cat(
-        [
-            cross_entropy(bent(lm.config, head(some).float()), right, reduction="none")
-            for some, right in zip(torch.split(hidden, chunk), torch.split(target, chunk), strict=True)
-        ]
-    )
+    split = pieces(batch)
+    if len(split) == 1:
+        return _token_nll(lm, batch)
+    found = [only(batch, rows) for rows in split]
+    tokens = torch.cat([_token_nll(lm, piece) for piece, _ in found])
+    # Back in the batch's own order: what is made of the tokens does not know the pieces.
+    return tokens[torch.cat([places for _, places in found]).argsort().to(tokens.device)]
 
 
 def mean_nll(model: nn.Module, batch: Batch) -> Tensor:
@@ -123,24 +88,17 @@ def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     return cross_entropy(found, labels, reduction="none"), found.argmax(dim=1) == labels
 
 
-def unpacked(batch: Batch) -> Batch:
-    """The same answers with one row per option: right for every architecture, ``options`` times the work."""
-    if batch.part is None:
-        return batch
-    positions = _positions(batch.part)
-    rows = []
-    for answer in range(len(batch.lengths)):
-        row, option = divmod(answer, batch.options)
-        part = batch.part[row]
-        rows.append(batch.input_ids[row][(part == 0) | (part == option + 1)])
-    return Batch(
-        input_ids=nn.utils.rnn.pad_sequence(rows, batch_first=True),
-        row=torch.repeat_interleave(torch.tensor(batch.lengths)),
-        column=positions[batch.row, batch.column],
-        target=batch.target,
-        lengths=batch.lengths,
-        options=batch.options,
-        labels=batch.labels,
+def _token_nll(lm: Any, batch: Batch) -> Tensor:
+    device = lm.device
+    hidden = _hidden(lm, batch)[batch.row.to(device), batch.column.to(device)]
+    target = batch.target.to(device)
+    head = lm.get_output_embeddings()
+    chunk = max(1, _CHUNK_BYTES // (4 * lm.config.vocab_size))
+    return torch.cat(
+        [
+            cross_entropy(bent(lm.config, head(some).float()), right, reduction="none")
+            for some, right in zip(torch.split(hidden, chunk), torch.split(target, chunk), strict=True)
+        ]
     )
 
 
@@ -150,7 +108,7 @@ def _hidden(lm: Any, batch: Batch) -> Tensor:
     inputs = {"input_ids": batch.input_ids.to(lm.device)}
     if batch.part is not None:
         part = batch.part.to(lm.device)
-        inputs["position_ids"] = _positions(part)
+        inputs["position_ids"] = positions(part)
         inputs["attention_mask"] = _mask(part, lm.config._attn_implementation)
     # Without a mask: rows are padded on the right, where no scored position looks.
     hidden = getattr(lm.base_model(**inputs, use_cache=False), "last_hidden_state", None)
@@ -195,16 +153,7 @@ def _packs(lm: Any, part: Tensor) -> bool:
         return False
     kinds = set(getattr(config, "layer_types", None) or ("sliding_attention",))
     window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
-    return kinds <= {"full_attention", "sliding_attention"} and (window is None or int(_positions(part).max()) < window)
-
-
-def _positions(part: Tensor) -> Tensor:
-    """Position ids that start anew after the prompt for each option: int64 [rows, length]."""
-    place = torch.arange(part.shape[1], device=part.device).expand_as(part)
-    prompt = (part == 0).sum(dim=1, keepdim=True)
-    before = torch.stack([((part > 0) & (part < k)).sum(dim=1) for k in range(int(part.max()) + 1)], dim=1)
-    shift = before.gather(1, part.clamp(min=0))
-    return torch.where(part > 0, place - shift, torch.where(part == 0, place, prompt))
+    return kinds <= {"full_attention", "sliding_attention"} and (window is None or int(positions(part).max()) < window)
 
 
 def _mask(part: Tensor, attention: str) -> Tensor:

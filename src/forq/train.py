@@ -49,7 +49,8 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
         )
     # Resolved first: a reward that cannot be imported should not wait for the data.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task: Task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options, **told)
+    task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
@@ -110,6 +111,8 @@ def tune(
     reward: str | None = None,
     move: str | None = None,
     profile: str | Path | None = None,
+    tokens_per_probe: int | None = None,
+    micro_batch_tokens: int | None = None,
     sets: Iterable[str] = (),
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
@@ -126,6 +129,8 @@ def tune(
         reward: the objective, in place of the task's own: see :mod:`forq.rewards`.
         move: what moves: kinds with commas between, as ``"scales,norms"``; by default the recipe's.
         profile: file of factors for single coordinates, see :mod:`forq.profiles`.
+        tokens_per_probe: batches of so many tokens, in place of so many rows.
+        micro_batch_tokens: of one forward at most: bounds memory, and changes losses in their last bits only.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
 
     Returns:
@@ -142,7 +147,13 @@ def tune(
         steps=steps,
         eval_every=eval_every,
         checkpoint=str(loaded.checkpoint.path),
-        task=TaskConfig(name=named, data=str(data), reward=reward),
+        task=TaskConfig(
+            name=named,
+            data=str(data),
+            reward=reward,
+            tokens_per_probe=tokens_per_probe,
+            micro_batch_tokens=micro_batch_tokens,
+        ),
         seed=seed,
         device=loaded.device.type,
         profile=None if profile is None else str(Path(profile).resolve()),

@@ -11,7 +11,7 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 import forq
-from forq import losses
+from forq import batches, losses
 from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
@@ -148,7 +148,7 @@ def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:
         want = cross_entropy(ours(IDS).logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
         found = losses.mean_nll(ours, pack([Row(tuple(row), tuple(range(1, 20))) for row in IDS.tolist()]))
         assert float(found) == pytest.approx(float(want), rel=1e-5)
-        alone = losses.unpacked(CHOICES)
+        alone = batches.unpacked(CHOICES)
         logits = ours(alone.input_ids).logits[alone.row, alone.column]
         each = cross_entropy(logits, alone.target, reduction="none")
         torch.testing.assert_close(losses.token_nll(ours, CHOICES), each, atol=1e-5, rtol=1e-5)

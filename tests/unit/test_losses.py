@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from forq import losses
+from forq import batches, losses
+from forq.batches import Batch
 from forq.core import ConfigError
-from forq.losses import Batch
 from forq.tasks._choice import Row, pack
 from tests import tiny_lm
 
@@ -36,7 +36,7 @@ def test_packed_options_equal_separate_forwards(kind, attention):
     batch = pack(ROWS)
     assert batch.part is not None and losses._packs(model, batch.part)
     want = [separate(model, row, option) for row in ROWS for option in range(2)]
-    for found in (batch, losses.unpacked(batch)):
+    for found in (batch, batches.unpacked(batch)):
         with torch.no_grad():
             nll = losses.token_nll(model, found)
             torch.testing.assert_close(-nll.double(), torch.cat(want), atol=1e-5, rtol=1e-5)

@@ -60,7 +60,7 @@ def test_named_files_are_the_splits_and_others_stay_out(tmp_path):
     data = write(tmp_path, train=numbered("film", 99), valid=numbered("good", 99), test=numbered("bad", 99))
     (data / "README.md").write_text("great great great " * 99)
     task = text.open(data, tiny_lm.tokenizer(), seed=0, max_length=32)
-    shown = {split: tiny_lm.tokenizer().decode(windows.ravel().tolist()) for split, windows in task.windows.items()}
+    shown = {split: tiny_lm.tokenizer().decode(windows.ravel().tolist()) for split, windows in task.rows.items()}
     for split, word in (("train", "film"), ("validation", "good"), ("test", "bad")):
         assert [w for w in ("film", "good", "bad", "great") if w in shown[split]] == [word]
     assert task.describe()["origin"]["validation"] == ["valid.txt"]
@@ -73,7 +73,7 @@ def test_a_missing_split_is_cut_off_the_end_of_train(tmp_path):
     write(tmp_path / "deep", b=numbered("good", 400))
     write(tmp_path, a=numbered("film", 400), test=numbered("bad", 99))
     task = text.open(tmp_path, tiny_lm.tokenizer(), seed=0, max_length=32)
-    shown = {s: tiny_lm.tokenizer().decode(w.ravel().tolist()) for s, w in task.windows.items()}
+    shown = {s: tiny_lm.tokenizer().decode(w.ravel().tolist()) for s, w in task.rows.items()}
     assert shown["train"].startswith("film 0 .") and "good" in shown["train"]
     assert "good" in shown["validation"] and "film" not in shown["validation"]
     assert set(shown["test"].split()) >= {"bad"} and "never" not in "".join(shown.values())
@@ -125,7 +125,7 @@ def test_a_sample_continues_the_test_text_and_is_the_same_each_time(tmp_path):
     model.get_output_embeddings().weight.data *= 1000  # so sure of itself that sampling is greedy
     task = text.open(text.example(tmp_path), tokenizer, seed=0, max_length=64)
     assert isinstance(task, Writes)
-    prompt = torch.tensor([[0, *task.windows["test"][0][:16].tolist()]])
+    prompt = torch.tensor([[0, *task.rows["test"][0][:16].tolist()]])
     want = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

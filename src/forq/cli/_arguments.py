@@ -47,6 +47,9 @@ Reward = Annotated[
         help="The objective instead: accuracy, f1, exact_match, module:function or file.py:function; your code is run."
     ),
 ]
+MicroBatch = Annotated[
+    int | None, typer.Option(help="Tokens of one forward at most, padding included: bounds memory, same losses.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]
 

@@ -17,6 +17,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the rows drawn, where a task draws them.")] = 0,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
     reward: given.Reward = None,
+    micro_batch_tokens: given.MicroBatch = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
     as_json: given.Json = False,
@@ -30,7 +31,9 @@ def evaluate(
 
     if split not in ("test", "validation"):
         raise ConfigError(f"--split: expected test or validation, found {split!r}")
-    settings = task_config(task, given.data_path(data, task), sets or [], reward)
+    settings = task_config(
+        task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
+    )
     model = load(checkpoint, device, kernel=kernel)  # type: ignore[arg-type]
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]

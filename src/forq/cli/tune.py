@@ -35,6 +35,10 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of noise and data order. Default: 0.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between scores. Default: a twentieth.")] = None,
+    tokens_per_probe: Annotated[
+        int | None, typer.Option(help="Batches of so many tokens, in place of task.batch_rows rows.")
+    ] = None,
+    micro_batch_tokens: given.MicroBatch = None,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
@@ -70,6 +74,8 @@ def tune(
             "--move": move,
             "--profile": profile,
             "--reward": reward,
+            "--tokens-per-probe": tokens_per_probe,
+            "--micro-batch-tokens": micro_batch_tokens,
         }
         if not (out / "config.toml").exists():
             raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
@@ -89,7 +95,13 @@ def tune(
             steps=2000 if steps is None else steps,
             eval_every=eval_every,
             checkpoint=checkpoint,
-            task=configs.TaskConfig(name=task, data=given.data_path(data, task), reward=reward),
+            task=configs.TaskConfig(
+                name=task,
+                data=given.data_path(data, task),
+                reward=reward,
+                tokens_per_probe=tokens_per_probe,
+                micro_batch_tokens=micro_batch_tokens,
+            ),
             seed=0 if seed is None else seed,
             device=device or "auto",
             kernel=kernel or "auto",

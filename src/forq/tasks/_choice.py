@@ -2,14 +2,14 @@
 
 The objective is the cross-entropy over the length-normalised log-likelihoods of the words (MeZO, QZO). The
 prompt runs once for all of them: a word of one token is read off the prompt's last position, longer ones
-stand behind the prompt in the same row and do not see each other (:class:`forq.losses.Batch`).
+stand behind the prompt in the same row and do not see each other (:class:`forq.batches.Batch`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from forq import losses
+from forq.batches import Batch
 from forq.core import ConfigError, DataError
-from forq.losses import Batch
-from forq.tasks import Score, Split, Tokenizer
-from forq.tasks._order import rows_of
+from forq.tasks import Split, Tokenizer
 from forq.tasks._rewarded import Answer
+from forq.tasks._rows import Rows, counts
 from forq.tasks._tokens import bare, prefix
 
 
@@ -52,62 +52,27 @@ class Row(NamedTuple):
         return len(self.prompt) + sum(len(option) - 1 for option in self.options)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Choice(Rows[Row, Batch]):
     """A task of questions; made by :func:`choice`."""
 
-    name: str
     words: tuple[str, ...]
-    rows: Mapping[Split, tuple[Row, ...]]
-    seed: int
-    max_length: int
-    batch_rows: int
-    digest: str
-    tokenizer: Tokenizer
 
-    def describe(self) -> Mapping[str, Any]:
-        every = self.rows.items()
+    def details(self) -> Mapping[str, Any]:
         return {
-            "task": self.name,
             "words": list(self.words),
-            "rows": {split: len(rows) for split, rows in every},
-            "tokens": {split: sum(row.length for row in rows) for split, rows in every},
-            "truncated": {split: sum(row.cut > 0 for row in rows) for split, rows in every},
-            "labels": {split: _counts(rows, len(self.words)) for split, rows in every},
-            "max_length": self.max_length,
-            "batch_rows": self.batch_rows,
-            "digest": self.digest,
+            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
+            "labels": self._by_split(lambda rows: counts((row.label for row in rows), len(self.words))),
         }
 
-    def batch(self, step: int) -> Batch:
-        rows = self.rows["train"]
-        picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
-        return pack([rows[index] for index in picked])
+    def length(self, row: Row) -> int:
+        return row.length
 
-    def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:
-        # Rows of like length stand together, so that little is padded.
-        rows = sorted(self.rows[split][:limit], key=lambda row: row.length)
-        for start in range(0, len(rows), self.batch_rows):
-            yield pack(rows[start : start + self.batch_rows])
+    def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
+        return pack(rows, most_tokens)
 
-    def loss(self, model: nn.Module, batch: Batch) -> float:
-        with torch.inference_mode():
-            return float(self.loss_tensor(model, batch))
-
-    def loss_tensor(self, model: nn.Module, batch: Batch) -> Tensor:
-        return losses.choice_nll(model, batch)[0].mean()
-
-    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        total, right, rows = 0.0, 0, 0
-        with torch.inference_mode():
-            for batch in self.batches(split, limit):
-                nll, hit = losses.choice_nll(model, batch)
-                total += float(nll.double().sum())
-                right += int(hit.sum())
-                rows += len(nll)
-        if rows == 0:
-            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        return Score(total / rows, rows, {"accuracy": right / rows}, main="accuracy")
+    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return losses.choice_nll(model, batch)
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
         likeliest = losses.log_likelihoods(model, batch).argmax(dim=1).tolist()
@@ -157,7 +122,16 @@ def choice(
             raise DataError(f"{name}: {split} has no rows")
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "words": words}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
-    return Choice(name, words, rows, seed, max_length, batch_rows, digest, tokenizer)
+    return Choice(
+        name=name,
+        words=words,
+        rows=rows,
+        tokenizer=tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        digest=digest,
+    )
 
 
 def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:
@@ -178,7 +152,7 @@ def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, fro
     return Row((*front, *full[0][cut:start]), options, question.label, cut)
 
 
-def pack(rows: Sequence[Row]) -> Batch:
+def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
     """Rows of one batch, padded on the right to the longest."""
     width = max(row.length for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -203,6 +177,7 @@ def pack(rows: Sequence[Row]) -> Batch:
         options=len(rows[0].options),
         labels=torch.tensor([row.label for row in rows]),
         part=part if bool((part > 0).any()) else None,
+        most_tokens=most_tokens,
     )
 
 
@@ -214,8 +189,3 @@ def _shared(rows: Sequence[Sequence[int]]) -> int:
             break
         same += 1
     return same
-
-
-def _counts(rows: Iterable[Row], options: int) -> list[int]:
-    labels = [row.label for row in rows]
-    return [labels.count(label) for label in range(options)]

@@ -110,7 +110,18 @@ def classify(
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **said}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     reader: Reader = encoder.reader(temperature)
-    return Labelled(name, reader, said, len(classes.words), rows, seed, max_length, batch_rows, digest, tokenizer)
+    return Labelled(
+        name=name,
+        reader=reader,
+        said=said,
+        classes=len(classes.words),
+        rows=rows,
+        tokenizer=tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        digest=digest,
+    )
 
 
 _SAID: Mapping[Kind, str] = {

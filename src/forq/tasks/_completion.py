@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from forq import losses
+from forq.batches import Batch
 from forq.core import ConfigError, DataError
-from forq.losses import Batch
 from forq.rewards import Reward
-from forq.tasks import Score, Split, Tokenizer
+from forq.tasks import Split, Tokenizer
 from forq.tasks._generate import ending, written
-from forq.tasks._order import draw, rows_of
+from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
+from forq.tasks._rows import Rows
 from forq.tasks._tokens import bare, prefix
 
 
@@ -56,77 +57,42 @@ class Row(NamedTuple):
     facts: str = "{}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Completion:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Completion(Rows[Row, Batch]):
     """A task of rows to complete; made by :func:`completion`.
 
     Attributes:
         dropped: rows by split whose completion alone was longer than a row may be.
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
-        metrics: what the likeliest answers of an evaluation are measured by; the first is the main number.
+        rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
-    name: str
-    rows: Mapping[Split, tuple[Row, ...]]
     dropped: Mapping[Split, int]
-    tokenizer: Tokenizer
-    seed: int
-    max_length: int
-    batch_rows: int
-    digest: str
     new_tokens: int
     line: bool = False
-    metrics: Mapping[str, Reward] = field(default_factory=dict)
+    rewards: Mapping[str, Reward] = field(default_factory=dict)
 
-    def describe(self) -> Mapping[str, Any]:
-        every = self.rows.items()
+    def details(self) -> Mapping[str, Any]:
         return {
-            "task": self.name,
-            "rows": {split: len(rows) for split, rows in every},
-            "tokens": {split: sum(len(row.tokens) for row in rows) for split, rows in every},
-            "scored": {split: sum(len(row.scored) for row in rows) for split, rows in every},
-            "truncated": {split: sum(row.cut > 0 for row in rows) for split, rows in every},
+            "scored": self._by_split(lambda rows: sum(len(row.scored) for row in rows)),
+            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
             "dropped": dict(self.dropped),
-            "max_length": self.max_length,
             "new_tokens": self.new_tokens,
-            "batch_rows": self.batch_rows,
-            "digest": self.digest,
         }
 
-    def batch(self, step: int) -> Batch:
-        rows = self.rows["train"]
-        picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
-        return pack([rows[index] for index in picked])
+    def length(self, row: Row) -> int:
+        return len(row.tokens)
 
-    def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:
-        # Rows of like length stand together, so that little is padded.
-        rows = sorted(self.rows[split][:limit], key=lambda row: len(row.tokens))
-        for start in range(0, len(rows), self.batch_rows):
-            yield pack(rows[start : start + self.batch_rows])
+    def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
+        return pack(rows, most_tokens)
 
-    def loss(self, model: nn.Module, batch: Batch) -> float:
-        with torch.inference_mode():
-            return float(self.loss_tensor(model, batch))
+    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
+        return losses.token_nll(model, batch), None
 
-    def loss_tensor(self, model: nn.Module, batch: Batch) -> Tensor:
-        return losses.mean_nll(model, batch)
-
-    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        total, tokens, rows = 0.0, 0, 0
-        sums = dict.fromkeys(self.metrics, 0.0)
-        for batch in self.batches(split, limit):
-            with torch.inference_mode():
-                total += float(losses.token_nll(model, batch).double().sum())
-            tokens += len(batch.target)
-            rows += len(batch.input_ids)
-            for answer in self.answers(model, batch) if sums else ():
-                for name, measure in self.metrics.items():
-                    sums[name] += measure(*answer)
-        if rows == 0:
-            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        found = {name: amount / rows for name, amount in sums.items()}
-        return Score(total / tokens, rows, found, main=next(iter(found), "loss"))
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, float]:
+        answers = self.answers(model, batch) if self.rewards else []
+        return {name: sum(measure(*answer) for answer in answers) for name, measure in self.rewards.items()}
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
         """The likeliest continuation of every prompt; of a row with several stretches to learn, the last."""
@@ -197,7 +163,17 @@ def completion(
     settings |= {"new_tokens": most, "line": line}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     return Completion(
-        name, rows, dropped, tokenizer, seed, max_length, batch_rows, digest, most, line, dict(metrics or {})
+        name=name,
+        rows=rows,
+        dropped=dropped,
+        tokenizer=tokenizer,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        digest=digest,
+        new_tokens=most,
+        line=line,
+        rewards=dict(metrics or {}),
     )
 
 
@@ -227,7 +203,7 @@ def encode(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int
     return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
 
 
-def pack(rows: Sequence[Row]) -> Batch:
+def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
     """Rows of one batch, padded on the right to the longest; the last token of a row predicts nothing."""
     width = max(len(row.tokens) - 1 for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -241,6 +217,7 @@ def pack(rows: Sequence[Row]) -> Batch:
         scored[:, 1],
         scored[:, 2],
         tuple(len(row.scored) for row in rows),
+        most_tokens=most_tokens,
         facts=tuple(row.facts for row in rows),
     )
 

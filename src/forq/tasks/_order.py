@@ -34,4 +34,9 @@ def rows_of(step: int, *, rows: int, batch_rows: int, seed: int, digest: str) ->
     if step < 0:
         raise ConfigError(f"step must be 0 or more, found {step}")
     places = range(step * batch_rows, (step + 1) * batch_rows)
-    return np.array([_permutation(seed, digest, place // rows, rows)[place % rows] for place in places])
+    return np.array([row_at(place, rows=rows, seed=seed, digest=digest) for place in places])
+
+
+def row_at(place: int, *, rows: int, seed: int, digest: str) -> int:
+    """The row at a place of all epochs in a line."""
+    return int(_permutation(seed, digest, place // rows, rows)[place % rows])

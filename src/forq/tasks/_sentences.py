@@ -28,17 +28,25 @@ class Texts:
         input_ids: int64 [rows, length], padded on the right with 0.
         lengths: tokens of each row.
         labels: int64 [rows], the class of each.
+        most_tokens: of one forward; None: no bound.
     """
 
     input_ids: Tensor
     lengths: tuple[int, ...]
     labels: Tensor
+    most_tokens: int | None = None
 
 
-def texts(rows: Sequence[Sequence[int]], labels: Sequence[int]) -> Texts:
+def texts(rows: Sequence[Sequence[int]], labels: Sequence[int], most_tokens: int | None = None) -> Texts:
     """Rows of tokens as one batch."""
     padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    return Texts(padded, tuple(map(len, rows)), torch.tensor(labels))
+    return Texts(padded, tuple(map(len, rows)), torch.tensor(labels), most_tokens)
+
+
+def only(batch: Texts, rows: Sequence[int]) -> Texts:
+    """Some rows of a batch."""
+    lengths = tuple(batch.lengths[row] for row in rows)
+    return Texts(batch.input_ids[list(rows), : max(lengths)], lengths, batch.labels[list(rows)])
 
 
 def hidden(model: nn.Module, batch: Texts) -> Tensor:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,79 +26,41 @@ import torch
 from torch import Tensor, nn
 
 from forq import losses
+from forq.batches import Batch
 from forq.core import ConfigError, DataError
-from forq.losses import Batch
-from forq.tasks import Score, Split, Tokenizer
+from forq.tasks import Split, Tokenizer
 from forq.tasks._corpus import Tokens, files, tokenised
 from forq.tasks._generate import written
-from forq.tasks._order import rows_of
+from forq.tasks._rows import Rows
 from forq.tasks._tokens import prefix
 
 _HELD_OUT: tuple[Split, Split] = ("validation", "test")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Text:
-    """See the module; made by :func:`open`.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Text(Rows[Tokens, Batch]):
+    """See the module; made by :func:`open`. A row is a window: int32 [max_length − len(prefix)], a view of its tokens.
 
     Attributes:
-        windows: per split int32 [rows, max_length − len(prefix)], views of its tokens.
         prefix: what the tokenizer puts in front of a text.
         origin: per split, the files it was read from.
     """
 
-    windows: Mapping[Split, Tokens]
     prefix: tuple[int, ...]
     origin: Mapping[Split, tuple[str, ...]]
-    tokenizer: Tokenizer
-    seed: int
-    max_length: int
-    batch_rows: int
-    digest: str
 
-    def describe(self) -> Mapping[str, Any]:
-        return {
-            "task": "text",
-            "rows": {split: len(windows) for split, windows in self.windows.items()},
-            "tokens": {split: int(windows.size) for split, windows in self.windows.items()},
-            "origin": {split: list(files) for split, files in self.origin.items()},
-            "max_length": self.max_length,
-            "batch_rows": self.batch_rows,
-            "prefix": list(self.prefix),
-            "digest": self.digest,
-        }
+    def details(self) -> Mapping[str, Any]:
+        return {"origin": {split: list(files) for split, files in self.origin.items()}, "prefix": list(self.prefix)}
 
-    def batch(self, step: int) -> Batch:
-        windows = self.windows["train"]
-        rows = rows_of(step, rows=len(windows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
-        return self._batch(windows[rows])
+    def length(self, row: Tokens) -> int:
+        return len(self.prefix) + len(row)
 
-    def batches(self, split: Split, limit: int | None = None) -> Iterator[Batch]:
-        windows = self.windows[split][:limit]
-        for start in range(0, len(windows), self.batch_rows):
-            yield self._batch(windows[start : start + self.batch_rows])
-
-    def loss(self, model: nn.Module, batch: Batch) -> float:
-        with torch.inference_mode():
-            return float(self.loss_tensor(model, batch))
-
-    def loss_tensor(self, model: nn.Module, batch: Batch) -> Tensor:
-        return losses.mean_nll(model, batch)
-
-    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        total, tokens, rows = 0.0, 0, 0
-        with torch.inference_mode():
-            for batch in self.batches(split, limit):
-                total += float(losses.token_nll(model, batch).double().sum())
-                tokens += len(batch.target)
-                rows += len(batch.input_ids)
-        if rows == 0:
-            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        return Score(loss=total / tokens, rows=rows)
+    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
+        return losses.token_nll(model, batch), None
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first quarter of the first test window, and what the model makes of it at temperature 0.7, seeded."""
-        body = self.windows["test"][0][: max(1, self.max_length // 4)].tolist()
+        body = self.rows["test"][0][: max(1, self.max_length // 4)].tolist()
         draw = torch.Generator().manual_seed(self.seed)
 
         def drawn(logits: Tensor) -> list[int]:
@@ -109,18 +71,19 @@ class Text:
         (more,) = written(model, [[*self.prefix, *body]], n_tokens, pick=drawn)
         return self.tokenizer.decode([*self.prefix, *body, *more], skip_special_tokens=True)
 
-    def _batch(self, windows: Tokens) -> Batch:
-        body = torch.from_numpy(windows.astype(np.int64))
-        rows, front = len(body), len(self.prefix)
-        ids = torch.cat([torch.tensor(self.prefix, dtype=torch.int64).expand(rows, -1), body], dim=1)
+    def pack(self, rows: Sequence[Tokens], most_tokens: int | None = None) -> Batch:
+        body = torch.from_numpy(np.stack(rows).astype(np.int64))
+        front = len(self.prefix)
+        ids = torch.cat([torch.tensor(self.prefix, dtype=torch.int64).expand(len(rows), -1), body], dim=1)
         first = max(front - 1, 0)
         columns = torch.arange(first, ids.shape[1] - 1)
         return Batch(
             input_ids=ids,
-            row=torch.arange(rows).repeat_interleave(len(columns)),
-            column=columns.repeat(rows),
+            row=torch.arange(len(rows)).repeat_interleave(len(columns)),
+            column=columns.repeat(len(rows)),
             target=ids[:, first + 1 :].reshape(-1),
-            lengths=(len(columns),) * rows,
+            lengths=(len(columns),) * len(rows),
+            most_tokens=most_tokens,
         )
 
 
@@ -157,13 +120,14 @@ def open(
     tokens = {split: tokenised(paths, tokenizer) for split, paths in named.items()}
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
-    windows = {
+    windows: dict[Split, Any] = {  # arrays [rows, tokens]
         split: _windows(found, max_length, front, split, Path(data))[: limits[split]]
         for split, found in _cut(tokens).items()
     }
     settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": front}
     return Text(
-        windows=windows,
+        name="text",
+        rows=windows,
         prefix=front,
         origin=origin,
         tokenizer=tokenizer,
