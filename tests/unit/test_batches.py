@@ -104,19 +104,16 @@ def test_an_encoder_takes_micro_batches_too(tmp_path):
 @pytest.mark.parametrize("budget", [1, 150, 600])
 def test_a_token_budget_fills_batches_and_takes_every_row_once_an_epoch(tmp_path, budget):
     task = uneven(tmp_path).budgeted(budget, None)
-    order = [
-        [int(value) for value in row[:end]]
-        for step in range(70 if budget == 1 else 30)
-        for batch in [task.batch(step)]
-        for row, end in zip(batch.input_ids, (batch.input_ids != 0).sum(dim=1).tolist(), strict=True)
-    ]
-    rows = len(task.rows["train"])
-    epoch = sorted(order[:rows])
-    assert len(epoch) == rows and epoch == sorted(list(row.tokens[:-1]) for row in task.rows["train"])
-    sizes = [sum(map(len, task.batch(step).input_ids.tolist())) for step in range(5)]
-    assert all(sizes) and task.describe()["tokens_per_probe"] == budget
-    taken = [task._filled(step, budget) for step in range(20)]
-    assert all(len(found) == 1 or sum(map(task.length, found)) <= budget for found in taken)
+    steps = [task._filled(step, budget) for step in range(70)]
+    order = [row.tokens for rows in steps for row in rows]
+    epoch = order[: len(task.rows["train"])]
+    assert sorted(epoch) == sorted(row.tokens for row in task.rows["train"])
+    for rows, following in itertools.pairwise(steps):
+        tokens = sum(map(task.length, rows))
+        assert len(rows) == 1 or tokens <= budget
+        assert tokens + task.length(following[0]) > budget  # no room was left unused
+    assert torch.equal(task.batch(3).input_ids, task.pack(steps[3]).input_ids)
+    assert task.describe()["tokens_per_probe"] == budget
     again = uneven(tmp_path).budgeted(budget, None)  # any order of asking gives the same
     assert torch.equal(again.batch(17).input_ids, task.batch(17).input_ids)
     with pytest.raises(ConfigError, match="step must be 0 or more"):
