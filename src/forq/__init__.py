@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from forq.attacks._attack import attack
     from forq.core import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
     from forq.models.load import load
     from forq.models.quantize import quantize
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from forq.train import tune
 
 _HOMES = {
+    "attack": "forq.attacks._attack",
     "load": "forq.models.load",
     "quantize": "forq.models.quantize",
     "space": "forq.models.space",
@@ -41,6 +43,7 @@ __all__ = [
     "ForqError",
     "JournalError",
     "RunError",
+    "attack",
     "load",
     "quantize",
     "replay",

@@ -8,17 +8,14 @@ of a task that chooses, the likeliest continuation of one that completes. ``row`
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import string
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from forq import userfunctions
 from forq.core import ConfigError
 
 Reward = Callable[[str, str, Mapping[str, Any]], float]
@@ -58,20 +55,11 @@ def resolve(name: str) -> tuple[Reward, str]:
     """
     if name in SHIPPED:
         return SHIPPED[name], hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
-    where, colon, function = name.rpartition(":")
-    if not colon or not where or not function:
+    if ":" not in name:
         raise ConfigError(
             f"--reward: expected {', '.join(SHIPPED)}, module:function or file.py:function, found {name!r}"
         )
-    try:
-        module = _file(Path(where)) if where.endswith(".py") else _module(where)
-    except Exception as error:  # whatever the user's code raises
-        raise ConfigError(f"--reward: {where} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ConfigError(f"--reward: {where} has no function {function!r}")
-    source = Path(str(module.__file__)).read_bytes() if getattr(module, "__file__", None) else b""
-    return found, hashlib.sha256(source).hexdigest()
+    return userfunctions.resolve(name, "--reward")
 
 
 def _right(row: Mapping[str, Any]) -> list[str]:
@@ -87,26 +75,3 @@ def _overlap(found: Counter[str], wanted: Counter[str]) -> float:
     if not found or not wanted:
         return float(found == wanted)
     return 2.0 * (found & wanted).total() / (found.total() + wanted.total())
-
-
-def _module(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
-def _file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"_reward_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError("no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # As an import would: dataclasses look their module up, and a file may import what lies beside it.
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module

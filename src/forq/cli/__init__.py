@@ -13,6 +13,7 @@ from types import FrameType
 
 import typer
 
+from forq.cli.attack import attack
 from forq.cli.demo import demo
 from forq.cli.eval import evaluate
 from forq.cli.inspect import inspect
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, report, replay, verify, inspect, quantize, demo, ls):
+for command in (tune, report, replay, verify, inspect, quantize, attack, demo, ls):
     app.command()(command)
 app.command("eval")(evaluate)
 

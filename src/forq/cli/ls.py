@@ -12,14 +12,14 @@ import typer
 from forq import registry
 from forq.core import ConfigError
 
-FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks")
+FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "attacks")
 
 
 def ls(
     family: Annotated[str | None, typer.Argument(help=f"One of {', '.join(FAMILIES)}; all by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """List formats, recipes, rules, estimators, noises and tasks, with what each is."""
+    """List formats, recipes, rules, estimators, noises, tasks and attacks, with what each is."""
     if family is not None and family not in FAMILIES:
         raise ConfigError(
             f"nothing is listed as {family!r}{registry.nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
@@ -33,7 +33,7 @@ def ls(
     for one, plugins in found.items():
         typer.echo(typer.style(one, bold=True))
         for name, summary in plugins.items():
-            typer.echo(f"  {name.replace('_', '-') if one == 'recipes' else name:<14} {summary}")
+            typer.echo(f"  {name.replace('_', '-') if one in ('recipes', 'attacks') else name:<14} {summary}")
 
 
 def _summary(family: str, name: str) -> str:

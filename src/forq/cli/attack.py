@@ -1,0 +1,109 @@
+"""forq attack: how robust one's own model is against someone who can only query it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from forq.cli import _arguments as given
+from forq.core import ConfigError
+
+
+def attack(
+    victim: Annotated[
+        str, typer.Argument(metavar="VICTIM", help="model.onnx, model.pt2, module:function or file.py:function.")
+    ],
+    images: Annotated[
+        Path, typer.Option(help=".npz with images and labels (uint8), or a folder of PNG files.", parser=given.path)
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; the same command goes on there.", parser=given.path)
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help=".csv, .json or .npy, where the images have none.", parser=given.path)
+    ] = None,
+    norm: Annotated[Literal["linf", "l2"], typer.Option(help="What ε bounds: every level, or all together.")] = "linf",
+    eps: Annotated[float, typer.Option(help="Radius in levels of 255 (8 is 8/255); also in l2.")] = 8.0,
+    budget: Annotated[int, typer.Option(help="Queries of one image, its first one included.")] = 1000,
+    recipe: Annotated[str, typer.Option(help="The method; `forq ls attacks`.")] = "zoqo",
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
+    ] = None,
+    targeted: Annotated[
+        bool, typer.Option("--targeted", help="Reach one class, drawn for each image, instead of any wrong one.")
+    ] = False,
+    loss: Annotated[Literal["margin", "cross-entropy"], typer.Option(help="What is minimised.")] = "margin",
+    input: Annotated[
+        Literal["uint8", "float"], typer.Option(help="uint8 [N, H, W, C], or float32 [N, C, H, W] in 0 … 1.")
+    ] = "uint8",
+    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
+    batch: Annotated[int, typer.Option(help="Images scored by one call.")] = 64,
+    timeout: Annotated[float | None, typer.Option(help="Seconds one call of the victim may take.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of an .onnx victim.")] = None,
+    as_json: given.Json = False,
+) -> None:
+    """Attack your own image classifier through its scores, on whole pixel levels, and count the queries.
+
+    Images it gets wrong are left out; a success is one only after it was written as PNG and read again.
+    """
+    from forq.attacks import _images, _picture, _victims
+    from forq.attacks._attack import attack as run
+    from forq.attacks._queries import Outcome
+    from forq.cli import _screen
+
+    settings = {}
+    for text in sets or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, found {text!r}")
+        settings[key.strip()] = value.strip()
+    x, y = _images.read(images, labels)
+    predict, digest = _victims.open_victim(victim, floats=input == "float", threads=threads)
+    with _screen.err.status(f"0 of {len(x)} images") as status:
+        done = [0, 0]
+
+        def show(outcome: Outcome, queries: int) -> None:
+            done[0] += 1
+            done[1] += outcome.success
+            status.update(f"{done[0]} of {len(x)} images, {done[1]} adversarial, {queries} queries")
+
+        result = run(
+            predict,
+            x,
+            y,
+            norm=norm,
+            eps=eps,
+            budget=budget,
+            recipe=recipe,
+            settings=settings,
+            targeted=targeted,
+            loss=loss,
+            seed=seed,
+            batch=batch,
+            input=input,
+            timeout=timeout,
+            out=out,
+            victim={"name": victim, "sha256": digest},
+            progress=show,
+        )
+    _picture.draw(result, x, out / "picture.png")
+    drawn = _picture.plot(result, out / "curve.png")
+    said = result.summary()
+    if as_json:
+        _screen.data({"out": str(out), **said})
+        return
+    low, high = said["success_rate_95"]
+    tell = _screen.out.print
+    tell(f"rightly classified   {said['correct']} of {said['done']}", highlight=False)
+    tell(
+        f"adversarial          {said['success']} of {said['correct']}, {100 * said['success_rate']:.1f} % "
+        f"(95 %: {100 * low:.1f} … {100 * high:.1f})",
+        highlight=False,
+    )
+    tell(f"queries an image     mean {said['queries_mean']:.1f}, median {said['queries_median']:.0f}", highlight=False)
+    tell(f"queries in all       {said['queries']}, and {said['checks']} checks after PNG", highlight=False)
+    tell(f"results              {out}", highlight=False, soft_wrap=True)
+    if not drawn:
+        _screen.err.print("curve.png needs matplotlib: pip install 'forq\\[plots]'", highlight=False)

@@ -1,0 +1,172 @@
+"""forq attack: victims and images as users have them, and messages where something is wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, save
+
+from forq.attacks._images import png, read_png
+from tests.attacked import images
+
+CODE = """
+import numpy as np
+def predict(batch):
+    m = batch.shape[2] // 2
+    return np.stack([batch[:, :, :m].mean((1, 2, 3)), batch[:, :, m:].mean((1, 2, 3))], axis=1)
+def broken(batch):
+    raise RuntimeError("out of memory")
+"""
+
+
+class Halves(torch.nn.Module):
+    def forward(self, x):
+        middle = x.shape[3] // 2
+        return torch.stack([x[..., :middle].mean((1, 2, 3)), x[..., middle:].mean((1, 2, 3))], dim=1)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, y = images(6, gap=2)
+    np.savez("data.npz", images=x, labels=y)
+    (tmp_path / "mine.py").write_text(CODE)
+    return tmp_path
+
+
+def onnx(path, dtype=TensorProto.FLOAT, batch="n"):
+    """Scores = mean of an image's left half and of its right half, as one matrix product."""
+    weights = np.zeros((3, 8, 8, 2), np.float32)
+    weights[:, :, :4, 0] = weights[:, :, 4:, 1] = 1 / 96
+    nodes = [
+        helper.make_node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["cast", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+    ]
+    constants = [
+        helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 192]),
+        helper.make_tensor("weights", TensorProto.FLOAT, [192, 2], weights.reshape(-1)),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "halves",
+        [helper.make_tensor_value_info("images", dtype, [batch, 3, 8, 8])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 2])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    save(model, path)
+    return path
+
+
+def test_every_kind_of_victim_can_be_attacked(place, forq):
+    torch.export.save(
+        torch.export.export(Halves(), (torch.zeros(3, 3, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},)), "h.pt2"
+    )
+    torch.export.save(torch.export.export(Halves(), (torch.zeros(4, 3, 8, 8),)), "h4.pt2")
+    onnx("float.onnx")
+    onnx("bytes.onnx", TensorProto.UINT8)
+    onnx("five.onnx", batch=5)
+    found = {}
+    for victim, form in (
+        ("mine.py:predict", "uint8"),
+        ("mine:predict", "uint8"),
+        ("float.onnx", "float"),
+        ("five.onnx", "float"),
+        ("bytes.onnx", "uint8"),
+        ("h.pt2", "float"),
+        ("h4.pt2", "float"),
+    ):
+        out = place / f"{victim}-run"
+        done = forq("attack", victim, "--images", "data.npz", "--input", form, "--budget", 300, "--out", out, "--json")
+        assert done.returncode == 0, (victim, done.stderr)
+        said = json.loads(done.stdout)
+        assert said["success"] == said["correct"] == 6 and said["norms_of_success"]["linf_max"] <= 8
+        assert (out / "picture.png").stat().st_size > 500 and (out / "summary.json").exists()
+        found[victim] = {path.name: path.read_bytes() for path in (out / "adversarial").iterdir()}
+    assert len(found["mine:predict"]) == 6
+    assert found["mine:predict"] == found["mine.py:predict"]  # the others round their sums in another order
+
+
+def test_a_folder_of_pngs(place, forq):
+    with np.load("data.npz") as data:
+        x, y = data["images"], data["labels"]
+    folder = place / "pngs"
+    folder.mkdir()
+    for i, image in enumerate(x):
+        (folder / f"{i}.png").write_bytes(png(image))
+    (place / "y.csv").write_text(
+        "file,label\n" + "".join(f"{i}.png,{label}\n" for i, label in reversed([*enumerate(y)]))
+    )
+    (place / "y.json").write_text(json.dumps([int(label) for label in y]))
+    np.save(place / "y.npy", y)
+    words = ("attack", "mine.py:predict", "--images", folder, "--budget", 300)
+    outs = []
+    for labels in ("y.csv", "y.json", "y.npy"):
+        done = forq(*words, "--labels", labels, "--out", labels.replace(".", "-"))
+        assert done.returncode == 0 and "adversarial          6 of 6" in done.stdout, done.stderr
+        outs.append((place / labels.replace(".", "-") / "results.jsonl").read_text())
+    assert outs[0] == outs[1] == outs[2]
+    assert (read_png(folder / "0.png") == x[0]).all()
+    done = forq(*words, "--out", "z")
+    assert done.returncode == 1 and "needs a file of labels" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("mine.py:broken",), "out of memory (0 of 6 images done, 6 queries spent"),
+        (("mine.py:nothing",), "has no function"),
+        (("nothing",), "module:function"),
+        (("gone.onnx",), "there is no file"),
+        (("bad.onnx",), "cannot load it"),
+        (("bad.pt2",), "not a torch.export archive"),
+        (("model.pth",), "does not unpickle"),
+        (("float.onnx",), "add --input float"),
+        (("mine.py:predict", "--budget", "0"), "at least 1"),
+        (("mine.py:predict", "--eps", "300"), "at most 255"),
+        (("mine.py:predict", "--set", "share"), "key=value"),
+        (("mine.py:predict", "--images", "objects.npz"), "plain arrays"),
+        (("mine.py:predict", "--images", "floats.npz"), "expected uint8"),
+        (("mine.py:predict", "--images", "none.npz"), "no such file"),
+        (("mine.py:predict", "--labels", "bad.json"), "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(place, forq, words, says):
+    onnx("float.onnx")
+    (place / "bad.onnx").write_bytes(b"no model")
+    (place / "bad.pt2").write_bytes(b"no model")
+    (place / "bad.json").write_text("{")
+    np.savez("floats.npz", images=np.zeros((1, 4, 4, 3)), labels=[0])
+    np.savez("objects.npz", images=np.array([{}], dtype=object), labels=[0])
+    done = forq("attack", "--images", "data.npz", "--out", "run", *words)
+    assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_an_exported_file_runs_no_code_of_its_own(place, forq):
+    """A pickle hidden in a torch.export archive is refused, not run."""
+    import zipfile
+
+    class Trap:
+        def __reduce__(self):
+            return (open, ("sprung", "w"))
+
+    torch.export.save(torch.export.export(Halves(), (torch.zeros(2, 3, 8, 8),)), "good.pt2")
+    with zipfile.ZipFile("good.pt2") as good, zipfile.ZipFile("trap.pt2", "w") as bad:
+        for name in good.namelist():
+            hide = "sample_inputs" in name or name.endswith(".pt")
+            bad.writestr(name, pickle.dumps(Trap()) if hide else good.read(name))
+    done = forq("attack", "trap.pt2", "--images", "data.npz", "--input", "float", "--out", "run")
+    assert not (place / "sprung").exists()
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_the_curve_is_drawn_where_matplotlib_is(place, forq):
+    pytest.importorskip("matplotlib")
+    done = forq("attack", "mine.py:predict", "--images", "data.npz", "--out", "run", "--budget", 300)
+    assert done.returncode == 0 and (place / "run" / "curve.png").stat().st_size > 1000

@@ -1,0 +1,247 @@
+"""The engine of the attacks: when it stops, what it counts, what it refuses, and that nothing done is lost."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from forq.attacks import _criterion, _images
+from forq.attacks._attack import attack
+from forq.attacks._ball import Ball
+from forq.attacks._result import AttackStopped, interval
+from forq.core import ConfigError, DataError, ForqError
+from tests.attacked import Halves, images
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=arrays.arrays(np.uint8, (5, 4, 3)),
+    k=arrays.arrays(np.float64, (5, 4, 3), elements=st.floats(-600, 600)),
+    eps=st.integers(1, 255),
+)
+def test_projections_land_in_the_ball_and_leave_its_points_alone(x, k, eps):
+    for norm in ("linf", "l2"):
+        ball = Ball.around(x, norm, eps)
+        near = ball.project(k)
+        assert ball.holds(near) and (ball.project(near) == near).all()
+        assert (ball.image(near).astype(int) - x == near).all()
+    box = Ball.around(x, "linf", eps)
+    assert (box.project(k) == np.clip(np.rint(k), box.low, box.high)).all()
+
+
+def test_the_rounded_l2_projection_uses_the_radius():
+    rng = np.random.default_rng(0)
+    ball = Ball.around(np.full((32, 32, 3), 128, np.uint8), "l2", 127.5)
+    lengths = [np.linalg.norm(ball.project(rng.normal(size=(32, 32, 3)) * 20).astype(float)) for _ in range(10)]
+    assert min(lengths) > 0.97 * 127.5
+
+
+def test_a_tie_is_nobodys():
+    scores = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    label, no, yes = np.zeros(3, np.int64), np.zeros(3, bool), np.ones(3, bool)
+    assert _criterion.won(scores, label, no).tolist() == [False, False, True]
+    assert _criterion.won(scores, label, yes).tolist() == [False, True, False]
+    assert _criterion.margins(scores, label).tolist() == [0.0, 1.0, -1.0]
+    flat = attack(lambda batch: np.ones((len(batch), 2)) * [2, 1], *images(4), budget=9)
+    assert flat.correct.tolist() == [True, False, True, False] and not flat.success.any()
+
+
+def test_cross_entropy_is_the_log_probability():
+    scores = np.array([[2000.0, 1999.0], [0.0, 3.0]])
+    found = _criterion.losses(scores, np.array([0, 1]), np.array([False, True]), "cross-entropy")
+    assert np.allclose(found, [-np.log1p(np.exp(-1)), np.log1p(np.exp(-3))])
+
+
+def test_the_first_winning_query_ends_an_image():
+    x, y = np.full((3, 4, 4, 1), 100, np.uint8), np.zeros(3, int)
+    victim = lambda batch: np.stack([(batch == 100).all(axis=(1, 2, 3)) * 1.0, np.full(len(batch), 0.5)], 1)  # noqa: E731
+    found = attack(victim, x, y, recipe="square", budget=50)
+    assert found.success.all() and found.queries_per_image.tolist() == [2, 2, 2]
+    assert found.curve([1, 2]) == [(1, 0.0), (2, 1.0)]
+
+
+def test_a_budget_of_one_asks_for_the_original_alone():
+    victim = Halves()
+    found = attack(victim, *images(4), budget=1)
+    assert victim.images == found.queries == 4 and found.checks == 0 and not found.success.any()
+
+
+def test_images_the_victim_gets_wrong_cost_one_query_and_count_nowhere():
+    x, y = images(8, gap=2)
+    y[:3] = 1 - y[:3]
+    found = attack(Halves(), x, y, budget=300)
+    assert found.correct.tolist() == [False] * 3 + [True] * 5
+    assert found.queries_per_image[:3].tolist() == [1, 1, 1] and not found.success[:3].any()
+    assert found.summary()["correct"] == 5 and found.summary()["clean_accuracy"] == 5 / 8
+
+
+def test_a_victim_that_changes_its_mind_is_no_success():
+    """The check after PNG decides, not the query."""
+    x, y = images(4, gap=2)
+    seen: set[bytes] = set()
+
+    def moody(batch):
+        scores = Halves()(batch)
+        for i, image in enumerate(batch):
+            if image.tobytes() in seen:
+                scores[i] = [9 * (1 - y[0]), 9, 0] if (image == x).all(axis=(1, 2, 3)).any() else [200, 200, 0]
+            seen.add(image.tobytes())
+        return scores
+
+    found = attack(moody, x, y, budget=300)
+    assert found.summary()["found_but_lost_by_rounding"] > 0 and not found.success.any()
+    assert (found.images == x).all()
+
+
+def test_targets_are_reached_or_drawn():
+    x, y = images(6, gap=2)
+    found = attack(Halves(), x, y, targets=1 - y, budget=300)
+    assert found.success.all() and (Halves()(found.images).argmax(1) == 1 - y).all()
+    drawn = [one.target for one in attack(Halves(), x, y, targeted=True, budget=2).outcomes]
+    assert all(t in (0, 1, 2) and t != label for t, label in zip(drawn, y, strict=True)) and len(set(drawn)) > 1
+    with pytest.raises(DataError, match="its own label"):
+        attack(Halves(), x, y, targets=y)
+
+
+def test_rounding_at_the_end_is_counted():
+    """A float image may win by less than rounding moves it."""
+    x, y = np.full((2, 4, 4, 1), 100, np.uint8), np.zeros(2, int)
+
+    def fractions(batch):
+        off = np.abs(batch * 255 - np.rint(batch * 255)).max(axis=(1, 2, 3))
+        return np.stack([np.full(len(batch), 0.01), off], axis=1)
+
+    found = attack(fractions, x, y, recipe="zo-signsgd", settings={"rounding": "end"}, input="float", budget=50)
+    assert found.summary()["found_but_lost_by_rounding"] == 2 and not found.success.any()
+    with pytest.raises(ForqError, match="--input float"):
+        attack(Halves(), *images(2), recipe="zo-signsgd", settings={"rounding": "end"})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"budget": 0}, ConfigError, "at least 1"),
+        ({"eps": 0}, ConfigError, "more than 0"),
+        ({"eps": 256}, ConfigError, "at most 255"),
+        ({"eps": 0.03}, ConfigError, "8 means 8/255"),
+        ({"eps": 7.5}, ConfigError, "whole levels"),
+        ({"eps": float("nan"), "norm": "l2"}, ConfigError, "more than 0"),
+        ({"norm": "l1"}, ConfigError, "linf or l2"),
+        ({"recipe": "zoqoo"}, ConfigError, "did you mean 'zoqo'"),
+        ({"settings": {"tiles": 1}}, ConfigError, "did you mean 'tile'"),
+        ({"settings": {"share": "lots"}}, ConfigError, "share"),
+        ({"settings": {"share": 0.0}}, ConfigError, "0 … 1"),
+        ({"timeout": 0.0}, ConfigError, "more than 0 seconds"),
+        ({"seed": -1}, ConfigError, "seed"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_query(change, error, says):
+    victim = Halves()
+    with pytest.raises(error, match=says):
+        attack(victim, *images(2), **change)
+    assert victim.images == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "says"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), [0, 1], "expected uint8"),
+        (np.zeros((2, 3, 4, 4), np.uint8), [0, 1], r"\[N, H, W, 3\]"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], "expected 2"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, -1], "from 0"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0.0, 1.0], "whole numbers"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 7], "classes 0 … 2"),
+    ],
+)
+def test_data_that_cannot_be_is_refused(x, y, says):
+    with pytest.raises(ForqError, match=says):
+        attack(Halves(), x, y)
+
+
+def _raises(batch):
+    raise ValueError("no such layer")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (_raises, "ValueError: no such layer"),
+        (lambda batch: np.full((len(batch), 3), np.nan), "NaN"),
+        (lambda batch: np.zeros(len(batch)), "shape"),
+        (lambda batch: np.zeros((len(batch) + 1, 3)), "shape"),
+        (lambda batch: np.zeros((len(batch), 4)), "as before"),
+        (lambda batch: "good", "expected an array"),
+        (lambda batch: time.sleep(0.5), "within 0.1 s"),
+    ],
+)
+def test_a_victim_that_breaks_loses_nothing(breaks, says, tmp_path):
+    good, (x, y) = Halves(), images(12, gap=2)
+    calls = []
+
+    def victim(batch):
+        calls.append(len(batch))
+        return breaks(batch) if len(calls) == 12 else good(batch)
+
+    def go():
+        return attack(victim, x, y, recipe="square", budget=40, batch=4, timeout=0.1, out=tmp_path / "run")
+
+    with pytest.raises(AttackStopped, match=says) as caught:
+        go()
+    partial = caught.value.result
+    assert 0 < len(partial.outcomes) < 12
+    assert partial.queries + partial.checks == sum(calls)
+    rows = [json.loads(row) for row in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
+    assert [row["index"] for row in rows] == [one.index for one in partial.outcomes]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert says.split(":")[0].split("|")[0] in summary["stopped"] and summary["queries"] == partial.queries
+    whole = go()  # goes on where it stopped
+    straight = attack(Halves(), x, y, recipe="square", budget=40)
+    assert (whole.images == straight.images).all()
+    assert (whole.queries_per_image == straight.queries_per_image).all()
+    assert whole.queries + whole.checks == sum(calls)
+
+
+def test_a_victim_that_gets_nothing_right_is_no_result():
+    x, y = images(4)
+    with pytest.raises(AttackStopped, match="none of 4 images right"):
+        attack(Halves(), x, 1 - y)
+
+
+def test_a_folder_is_continued_with_equal_settings_only(tmp_path):
+    x, y = images(4, gap=2)
+    out = tmp_path / "run"
+    first = attack(Halves(), x, y, budget=300, out=out)
+    victim = Halves()
+    again = attack(victim, x, y, budget=300, out=out, batch=3)
+    assert victim.images == 0 and (again.images == first.images).all() and again.queries == first.queries
+    with pytest.raises(ConfigError, match="another budget, seed"):
+        attack(Halves(), x, y, budget=301, seed=1, out=out)
+    (out / "settings.json").unlink()
+    with pytest.raises(ConfigError, match="in the way"):
+        attack(Halves(), x, y, budget=300, out=out)
+    for index in np.flatnonzero(first.success):
+        assert (_images.read_png(out / "adversarial" / f"{index:05d}.png") == first.images[index]).all()
+
+
+def test_a_torn_row_is_done_again(tmp_path):
+    x, y = images(5, gap=2)
+    out = tmp_path / "run"
+    first = attack(Halves(), x, y, budget=300, out=out)
+    text = (out / "results.jsonl").read_text()
+    (out / "results.jsonl").write_text(text[:-30])
+    victim = Halves()
+    again = attack(victim, x, y, budget=300, out=out)
+    assert victim.images == first.queries_per_image[-1] + first.success[-1]
+    assert (again.images == first.images).all() and (out / "results.jsonl").read_text() == text
+
+
+def test_the_interval_is_wilsons():
+    low, high = interval(8, 10)
+    assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
+    assert interval(0, 0) is None and interval(0, 5)[0] == 0.0
