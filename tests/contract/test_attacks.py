@@ -21,7 +21,7 @@ def test_there_are_attacks(name):
 
 
 @pytest.mark.parametrize(("norm", "eps"), BALLS)
-@pytest.mark.parametrize("shape", [(8, 8, 3), (7, 5, 1)])
+@pytest.mark.parametrize("shape", [(8, 8, 3), (7, 5, 1), (1, 1, 1), (2, 9, 3)])
 def test_every_point_it_asks_for_is_an_image_of_the_ball(name, norm, eps, shape):
     rng = np.random.default_rng(1)
     x = rng.choice([0, 3, 128, 250, 255], shape).astype(np.uint8)  # many elements at the end of the range

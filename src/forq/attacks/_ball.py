@@ -84,16 +84,17 @@ class Ball:
             return near
         # Truncated elements are no longer than scaled ones, so this one always fits.
         fits = self.eps / math.sqrt(float(np.square(box, dtype=np.float64).sum())) * (1 - 1e-12)
-        best: Levels = np.trunc(box * fits).astype(np.int16)
-        low, high = 0.8 * fits, min(1.0, 1.25 * fits)
+        truncated: Levels = np.trunc(box * fits).astype(np.int16)
+        low, high, flat = 0.8 * fits, min(1.0, 1.25 * fits), box.reshape(-1).astype(np.float64)
+        found = None
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            tried = np.rint(box * middle).astype(np.int16)
-            if _square(tried) <= self.eps**2:
-                low, best = middle, tried
+            tried = np.rint(flat * middle)
+            if float(tried @ tried) <= self.eps**2:  # sums of whole numbers below 2^53: exact
+                low, found = middle, tried
             else:
                 high = middle
-        return best
+        return truncated if found is None else found.reshape(box.shape).astype(np.int16)
 
     def image(self, k: Levels) -> Image:
         """The image at a displacement of the ball."""

@@ -68,7 +68,9 @@ def check(images: Any, labels: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64
     if y.shape != (len(x),):
         raise DataError(f"labels: expected {len(x)} of them, one an image, found shape {list(y.shape)}")
     if y.dtype.kind not in "iu" or (y < 0).any():
-        raise DataError(f"labels: expected whole numbers from 0, found {y.dtype} with least value {y.min()}")
+        raise DataError(
+            f"labels: expected whole numbers from 0, found {y.dtype}" + (f" {y.min()}" if y.dtype.kind == "i" else "")
+        )
     return np.ascontiguousarray(x), y.astype(np.int64)
 
 
@@ -127,7 +129,7 @@ def _labels(path: Path, names: Sequence[str] | None) -> NDArray[Any]:
         else:
             raise DataError(f"{path}: expected labels as .csv, .json or .npy")
         return np.array(_in_order(path, body, names) if isinstance(body, dict) else body)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, TypeError, OSError, EOFError) as error:
         raise DataError(f"{path}: labels cannot be read: {error}") from error
 
 

@@ -14,6 +14,7 @@ Only comparisons of losses are used: any increasing function of the loss gives t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from forq.attacks._ball import Ball, Levels
 from forq.attacks._task import Search, Task
 from forq.core import ConfigError
 
+_LENGTH = 0.5  # of a probe in L2, in radii
 _STRIPES = 1 << 24  # a stream of its own for the first probe
 
 
@@ -47,11 +49,11 @@ class Method:
         """Two queries a step; the first step is one of vertical stripes."""
         ball, k, best, spent = task.ball, np.zeros(task.ball.x.shape, np.int16), task.loss, 1
         _, width, channels = task.ball.x.shape
-        m = _reach(ball)
         t = np.broadcast_to(task.draws.signs(0, width * channels, _STRIPES).reshape(1, width, channels), k.shape)
         step = 0
         while True:
-            up, down = ball.project(k + m * t), ball.project(k - m * t)
+            u = _reach(ball, t) * t
+            up, down = ball.project(k + u), ball.project(k - u)
             losses = yield [ball.image(up), ball.image(down)]
             spent += 2
             better = int(losses[1] < losses[0])
@@ -76,5 +78,8 @@ class Method:
         return spread
 
 
-def _reach(ball: Ball) -> np.int16:
-    return np.int16(2 * ball.eps) if ball.norm == "linf" else np.int16(max(round(ball.eps / 4), 1))
+def _reach(ball: Ball, t: Levels) -> np.int16:
+    """m: L∞, the width of the ball; L2, so many levels that the probe is half a radius long, and one at least."""
+    if ball.norm == "linf":
+        return np.int16(2 * ball.eps)
+    return np.int16(min(max(round(_LENGTH * ball.eps / math.sqrt(max(int(np.count_nonzero(t)), 1))), 1), 255))

@@ -85,7 +85,7 @@ def attack(
             input=input,
             timeout=timeout,
             out=out,
-            victim={"name": victim, "sha256": digest},
+            victim={"sha256": digest, "function": victim.rpartition(":")[2] if ":" in victim else None},
             progress=show,
         )
     _picture.draw(result, x, out / "picture.png")
