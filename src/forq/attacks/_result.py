@@ -74,20 +74,24 @@ class Result:
         return [(q, float(np.searchsorted(won, q, side="right")) / max(len(attacked), 1)) for q in at]
 
     def summary(self) -> dict[str, Any]:
-        """The numbers, as JSON can hold them."""
+        """The numbers, as JSON can hold them; no rates where the run was cut short.
+
+        Misclassified originals and easy images are done first, so rates over the images done so far would be biased.
+        """
+        whole = len(self.outcomes) == len(self.images)
         attacked = [one for one in self.outcomes if one.correct]
         won = [one for one in attacked if one.success]
         spent = sorted(one.queries for one in attacked)
-        rate = len(won) / len(attacked) if attacked else None
+        rate = len(won) / len(attacked) if attacked and whole else None
         return {
             "images": len(self.images),
             "done": len(self.outcomes),
             "correct": len(attacked),
-            "clean_accuracy": len(attacked) / len(self.outcomes) if self.outcomes else None,
+            "clean_accuracy": len(attacked) / len(self.images) if whole else None,
             "success": len(won),
             "success_rate": rate,
-            "success_rate_95": interval(len(won), len(attacked)),
-            "accuracy_under_attack": (len(attacked) - len(won)) / len(self.outcomes) if self.outcomes else None,
+            "success_rate_95": interval(len(won), len(attacked)) if whole else None,
+            "accuracy_under_attack": (len(attacked) - len(won)) / len(self.images) if whole else None,
             "found_but_lost_by_rounding": sum(one.found and not one.success for one in attacked),
             "queries_mean": float(np.mean(spent)) if spent else None,
             "queries_median": float(np.median(spent)) if spent else None,
@@ -102,7 +106,7 @@ class Result:
             "queries": self.queries,
             "checks": self.checks,
             "victim_calls": self.calls,
-            "curve": self.curve(),
+            "curve": self.curve() if whole else None,
         }
 
     def _filled(self, values: Sequence[Any], absent: Any) -> NDArray[Any]:
