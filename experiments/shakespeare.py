@@ -33,6 +33,7 @@ LIMITS = ("--set", "task.validation_rows=64")
 POPULATION, PAIRS = int(0.95 * FORWARDS) // 9, FORWARDS // 2
 MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 PAPER_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
+SHARES = ("0.0001", "0.003", "0.01")
 CLIPS = ("off", "0.3", "1", "3")
 
 
@@ -83,6 +84,13 @@ def ddc_jobs(ckpt: Path) -> list[dict[str, Any]]:
         for clip in CLIPS
         for seed in range(3)
     ]
+
+
+def grid_jobs(ckpt: Path) -> list[dict[str, Any]]:
+    """The integer codes in place of the scales; the share of coordinates a step moves, on seed 0 first."""
+    jobs = [tune("zoqo (untouched)", ckpt, "zoqo", PAIRS, seed) for seed in range(3)]
+    shares = [tune(f"zoqo, sparse {p}", ckpt, "zoqo", PAIRS, 0, f"estimator.noise=sparse:{p}") for p in SHARES]
+    return [*jobs[:1], tune("zoqo-paper (untouched)", ckpt, "zoqo-paper", PAIRS, 0), *shares, *jobs[1:]]
 
 
 def command(words: Sequence[str], folders: dict[str, Path]) -> str:
@@ -152,10 +160,10 @@ def main() -> None:
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--what", choices=("main", "ddc"), default="main")
+    parser.add_argument("--what", choices=("main", "ddc", "grid"), default="main")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    names = {"main": "shakespeare", "ddc": "ddc"}
+    names = {"main": "shakespeare", "ddc": "ddc", "grid": "grid"}
     if args.action == "table":
         for name in names.values():
             found = ROOT / "results" / f"{name}.jsonl"
@@ -172,7 +180,7 @@ def main() -> None:
     target.parent.mkdir(exist_ok=True)
     rows = [json.loads(row) for row in target.read_text().splitlines()] if target.exists() else []
     done = {(row["method"], row["seed"]) for row in rows}  # a stopped experiment goes on where it was
-    batches = [lambda: ddc_jobs(ckpt)]
+    batches = [lambda: ddc_jobs(ckpt) if args.what == "ddc" else grid_jobs(ckpt)]
     if args.what == "main":
         batches = [lambda: main_jobs(ckpt, floating), lambda: tuned_jobs(ckpt, floating, rows)]
     with target.open("a", encoding="utf-8") as file, ThreadPoolExecutor(args.jobs) as pool:

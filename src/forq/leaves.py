@@ -37,8 +37,12 @@ class Domain:
     lattice: bool = False
 
 
-GROUPS = ("scales", "zeros", "norms", "biases", "embeddings", "dense")
+GROUPS = ("scales", "codes", "zeros", "norms", "biases", "embeddings", "dense")
 """The kinds of leaves there are, each with a radius and a step of its own where several move."""
+
+
+INTEGERS = ("codes", "zeros")
+"""Those whose coordinates are whole numbers, and move by whole cells."""
 
 
 class Leaf(Protocol):
@@ -99,6 +103,32 @@ class LatticeLeaf(Leaf, Protocol):
         """The file's tensor for these coordinates."""
 
 
+@runtime_checkable
+class PackedLeaf(LazyLeaf, Protocol):
+    """Integers that stay packed where their layer keeps them, many coordinates to a word.
+
+    The storage is the master. It is never displaced: a forward asks the overlay for ``codes + probe`` in the buffer it
+    computes in. Ranges that are taken and put begin and end at rows.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, coordinates of a row)."""
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest number a code can be."""
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Coordinates ``start … stop − 1``: a fresh int32 tensor."""
+
+    def put(self, start: int, x: Tensor) -> None:
+        """Store coordinates from ``start`` on."""
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The file's tensor for a storage."""
+
+
 def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
     """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
 
@@ -130,7 +160,7 @@ def spread(leaf: Leaf, x: Tensor) -> Domain:
 
 def cells(leaf: Leaf, x: Tensor) -> Domain:
     """Whole numbers within the range the leaf says its file can hold; one leaf unit is one of them."""
-    if not isinstance(leaf, LatticeLeaf):
+    if not isinstance(leaf, LatticeLeaf | PackedLeaf):
         raise ConfigError(f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}")
     low, high = leaf.range
     return Domain(low=low, high=high, bounds_probes=True, lattice=True)
@@ -153,6 +183,6 @@ DOMAINS: Mapping[Unit, Domains] = {
 
 def usual_unit(group: str, unit: Unit) -> Unit:
     """``unit`` for the scales, ``cells`` for integers; else ``spread`` in place of ``relative``: biases pass zero."""
-    if group == "zeros":
+    if group in INTEGERS:
         return "cells"
     return "spread" if unit == "relative" and group != "scales" else unit

@@ -73,6 +73,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         # A head tied to the embedding is the embedding's tensor, whichever comes first.
         floats[stored] = group if group == "embeddings" else floats.get(stored, group)
     moves = Counter({"scales": sum(sizes[spec.scales] for spec in specs.values())})
+    moves["codes"] = sum(spec.in_features * spec.out_features for spec in specs.values())
     moves["zeros"] = sum(sizes[spec.scales] for spec in specs.values() if spec.zeros is not None)
     for stored, group in floats.items():
         moves[group] += sizes[stored]

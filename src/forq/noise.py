@@ -102,10 +102,16 @@ Draw = Callable[[Bits, int, Float32], None]
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A law of z: how to draw it, and whether every machine draws the same floats."""
+    """A law of z.
+
+    Attributes:
+        portable: every machine draws the same floats.
+        whole: z is a whole number, and ``draw`` fills arrays of integers too.
+    """
 
     draw: Draw
     portable: bool
+    whole: bool = False
 
 
 @cache

@@ -14,11 +14,12 @@ from forq import engine, journal, spaces
 from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
-from forq.leaves import Domains, Leaf
+from forq.leaves import INTEGERS, Domains, Leaf
 from forq.models.load import recognised
 from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
+from forq.quant.codes import put_codes, take_codes
 from forq.quant.layer import LayerSpec
 from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
@@ -64,6 +65,28 @@ class FiledZeros(Filed):
     def packed(self, x: Tensor) -> Tensor:
         packed: Tensor = self.points.packed(x)  # type: ignore[attr-defined]
         return packed
+
+
+class FiledCodes(Filed):
+    """Codes straight from the file's packed tensor, packed as a layer would keep them."""
+
+    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
+        super().__init__(name, group, out_axis, base)
+        for field, value in {
+            "overlay": None,
+            "storage": form.read(base, spec).weight.codes,
+            "shape": (spec.out_features, spec.in_features),
+            "range": (0, (1 << spec.bits) - 1),
+            "bits": spec.bits,
+            "packed": form.filed_codes(spec).packed,
+        }.items():
+            object.__setattr__(self, field, value)
+
+    def take(self, start: int, stop: int) -> Tensor:
+        return take_codes(self.storage, self.bits, start, stop)  # type: ignore[attr-defined]
+
+    def put(self, start: int, x: Tensor) -> None:
+        put_codes(self.storage, self.bits, start, x)  # type: ignore[attr-defined]
 
 
 class FiledLazy(Filed):
@@ -220,13 +243,16 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
     leaves: list[Leaf] = []
-    form = recognised(ckpt) if any(group == "zeros" for _, group, _, _ in header.leaves) else None
-    specs = {} if form is None else {spec.zeros: spec for spec in form.layers(ckpt).values()}
+    form = recognised(ckpt) if any(group in INTEGERS for _, group, _, _ in header.leaves) else None
+    specs: dict[str | None, LayerSpec] = {}
+    for spec in () if form is None else form.layers(ckpt).values():
+        specs |= {spec.zeros: spec, form.filed_codes(spec).name: spec}  # type: ignore[union-attr]
     for name, group, axis, dtype in header.leaves:
         if name not in ckpt.info:
             raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
-        if group == "zeros" and name in specs:
-            leaves.append(FiledZeros(name, group, axis, ckpt, form, specs[name]))
+        if group in INTEGERS and name in specs:
+            filed = FiledZeros if group == "zeros" else FiledCodes
+            leaves.append(filed(name, group, axis, ckpt, form, specs[name]))
             continue
         # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
         lazy = group in ("dense", "embeddings") and len(ckpt.info[name].shape) > 1 and dtype != torch.float32

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
-from forq.leaves import Domain, Domains, LatticeLeaf, LazyLeaf, Leaf, relative
+from forq.leaves import Domain, Domains, LatticeLeaf, LazyLeaf, Leaf, PackedLeaf, relative
 from forq.noise import Bits, law, leaf_id
 
 LAW = 1
@@ -43,11 +43,39 @@ class _Held:
     key: int
     master: Tensor
     lazy: LazyLeaf | None  # asked once: checking a protocol costs as much as moving a small leaf
+    packed: PackedLeaf | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.master.shape) if self.packed is None else self.packed.shape
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def rows(self) -> tuple[int, int]:
-        shape, axis = self.master.shape, self.leaf.out_axis
+        shape, axis = self.shape, self.leaf.out_axis
         return math.prod(shape[axis + 1 :]), shape[axis]
+
+    @property
+    def chunk(self) -> int:
+        """Coordinates per pass; whole rows of what is packed."""
+        return _CHUNK if self.packed is None else max(1, _CHUNK // self.shape[1]) * self.shape[1]
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        for start in range(0, self.size, self.chunk):
+            yield start, min(start + self.chunk, self.size)
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Coordinates as stored; of what is packed a copy."""
+        return self.master.view(-1)[start:stop] if self.packed is None else self.packed.take(start, stop)
+
+    def put(self, start: int, x: Tensor) -> None:
+        if self.packed is None:
+            self.master.view(-1)[start : start + len(x)].copy_(x)
+        else:
+            self.packed.put(start, x)
 
 
 class Space:
@@ -68,12 +96,13 @@ class Space:
                 raise ConfigError(f"two leaves are called {leaf.name!r}")
             lazy = leaf if isinstance(leaf, LazyLeaf) else None
             master = leaf.read() if lazy is None else lazy.storage
-            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy)
+            packed = leaf if isinstance(leaf, PackedLeaf) else None
+            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed)
         if not held:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
         self._away = False
-        width = min(_CHUNK, max(one.master.numel() for one in self._held))
+        width = max(min(one.chunk, one.size) for one in self._held)
         self._noise = np.empty(width, dtype=np.float32)
 
     @property
@@ -84,7 +113,7 @@ class Space:
     @property
     def size(self) -> int:
         """Number of coordinates."""
-        return sum(one.master.numel() for one in self._held)
+        return sum(one.size for one in self._held)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -129,16 +158,15 @@ class Space:
         for one in self._held:
             if not _touches(move, one):
                 continue
-            flat = one.master.view(-1)
-            for start, stop in _chunks(flat.numel()):
-                here = flat[start:stop]
-                old = here.float()
+            for start, stop in one.chunks():
+                here = one.take(start, stop)
+                old = here.float() if one.packed is None else here
                 free = old + self._step(one, move, start, stop)
                 new = _hold(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
-                kept = new.to(flat.dtype)
+                kept = new.to(here.dtype)
                 changed += int(torch.count_nonzero(kept != here))
-                here.copy_(kept)
+                one.put(start, kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
         return Moved(changed, cut, self.size)
@@ -155,6 +183,8 @@ class Space:
         self._away = True
         try:
             for one in self._held:
+                if one.packed is not None:  # what is packed is what the file holds
+                    continue
                 if one.lazy is not None:
                     one.lazy.overlay = partial(_show_stored, one.lazy)
                 else:
@@ -196,14 +226,27 @@ class Space:
         self._away = False
 
     def _fill(self, one: _Held, move: Move, out: Tensor) -> None:
-        flat, target = one.master.view(-1), out.view(-1)
-        for start, stop in _chunks(flat.numel()):
-            old = flat[start:stop].float()
+        target = out.view(-1)
+        for start, stop in one.chunks():
+            old = one.take(start, stop)
+            old = old.float() if one.packed is None else old
             new = old + self._step(one, move, start, stop)
             target[start:stop] = _hold(new, old, one.domain) if one.domain.bounds_probes else new
 
+    def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
+        """The same for whole weights of whole noise: integers throughout."""
+        total = torch.zeros(stop - start, dtype=torch.int32, device=one.master.device)
+        cells = np.empty(stop - start, np.int32)
+        for term in move.terms:
+            if term.group in ("all", one.leaf.group):
+                law(term.noise).draw(Bits(term.seed, one.key, rows=one.rows), start, cells)  # type: ignore[arg-type]
+                total.add_(torch.from_numpy(cells).to(total.device), alpha=int(term.weight))
+        return total.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else total
+
     def _step(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
-        """p = unit · link(Σ w·z) for coordinates ``start … stop − 1``: a fresh float32 tensor."""
+        """p = unit · link(Σ w·z) for coordinates ``start … stop − 1``: fresh, float32, or int32 where all is whole."""
+        if one.packed is not None and _is_whole(move, one):
+            return self._cells(one, move, start, stop)
         total: Tensor | None = None
         for term in move.terms:
             if term.group not in ("all", one.leaf.group):
@@ -220,6 +263,14 @@ class Space:
         return _whole(total, move.terms[0].seed, one.key, start) if one.domain.lattice else total
 
 
+def _is_whole(move: Move, one: _Held) -> bool:
+    """Whether a move of packed integers takes no floating point at all: then the same numbers, without one."""
+    mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
+    size = move.link.size if move.link.kind == "sign" else 1.0
+    whole = all(term.weight.is_integer() and law(term.noise).whole for term in mine) and float(size).is_integer()
+    return whole and move.link.kind != "stochastic" and isinstance(one.domain.unit, float) and one.domain.unit == 1.0
+
+
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
     """A copy of coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
 
@@ -227,7 +278,7 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
     vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
     the same file.
     """
-    if isinstance(leaf, LatticeLeaf):
+    if isinstance(leaf, LatticeLeaf | PackedLeaf):
         return leaf.packed(x)
     if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
         return x.detach().to(leaf.dtype, copy=True)
@@ -258,11 +309,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 def _touches(move: Move, one: _Held) -> bool:
     return any(term.group in ("all", one.leaf.group) for term in move.terms)
-
-
-def _chunks(size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size, _CHUNK):
-        yield start, min(start + _CHUNK, size)
 
 
 def _link(total: Tensor, link: Link, key: int, start: int) -> Tensor:

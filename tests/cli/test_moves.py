@@ -145,3 +145,19 @@ def test_a_wrong_profile_is_named(base, text, tmp_path, forq, factors, says):
     done = forq("tune", base, *words)
     assert done.returncode == 1 and says in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_zoqo_moves_the_codes_themselves_and_replays(base, text, tmp_path, forq):
+    out, words = tmp_path / "run", ("--task", "text", "--data", text, *OPTIONS)
+    done = forq("tune", base, *words, "--out", out, "--recipe", "zoqo", "--move", "codes")
+    assert done.returncode == 0, done.stderr
+    past = journal.read(out / "journal.jsonl")
+    assert past.header["kernel"] == "reference" and past.header["portable"]
+    assert sum(line.moved.changed for line in past.lines if line.kind == "train") > 0
+    trained = sum(line.kind == "train" for line in past.lines)
+    verdict = forq("verify", out, "--base", base)
+    assert verdict.returncode == 0, verdict.stderr
+    last = forq("replay", out, "--base", base, "--out", tmp_path / "last", "--step", trained)
+    assert last.returncode == 0, last.stderr
+    moved = changed(tmp_path / "last", base)
+    assert moved and all(name.endswith(".qweight") for name in moved)

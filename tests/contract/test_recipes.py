@@ -1,5 +1,7 @@
 """Every recipe found by listing: makes a plan, says where it comes from, replays; settings refuse what cannot be."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -19,12 +21,26 @@ def test_something_is_listed():
     assert {"qzo", "qzo_paper", "mezo"} <= set(NAMES)
 
 
+START = torch.linspace(0.1, 1.0, 64)
+
+
+@dataclass
+class Cells(Toy):
+    """Integers from 0 to 15."""
+
+    range = (0, 15)
+
+    def packed(self, x):
+        return x.to(torch.uint8)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_runs_and_replays(name):
     settings = recipe(name).settings
 
     def make():
-        leaf = Toy("a", torch.linspace(0.1, 1.0, 64))
+        # Sparse directions on a lattice need coordinates to choose from, and cells to go.
+        leaf = Cells("a", torch.arange(8192.0) % 16) if settings.unit == "cells" else Toy("a", START.clone())
         return leaf, Space([leaf], DOMAINS[settings.unit])
 
     leaf, space = make()

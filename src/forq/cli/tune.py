@@ -24,7 +24,7 @@ def tune(
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
     move: Annotated[
         str | None,
-        typer.Option(help="What moves: scales, zeros, norms, biases, embeddings, dense; or several, with commas."),
+        typer.Option(help="Kinds that move, with commas: scales, codes, zeros, norms, biases, embeddings, dense."),
     ] = None,
     profile: Annotated[
         Path | None,

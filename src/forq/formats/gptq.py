@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.quant.codes import BITS
 from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.layer import LayerSpec, Parts, ZeroPoints
+from forq.quant.layer import FiledCodes, LayerSpec, Parts, ZeroPoints
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
@@ -116,6 +117,11 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
         return pack_zeros(x.to(zeros_dtype(spec.bits)), offset, spec.bits)
 
     return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
+
+
+def filed_codes(spec: LayerSpec) -> FiledCodes:
+    """How a layer's codes are packed."""
+    return FiledCodes(f"{spec.name}.qweight", torch.int32, partial(pack_codes, bits=spec.bits))
 
 
 def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS, Leaf
 from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.leaf import ScaleLeaf, TensorLeaf, ZeroLeaf
+from forq.quant.leaf import CodeLeaf, ScaleLeaf, TensorLeaf, ZeroLeaf
 from forq.quant.linear import QuantLinear
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
@@ -21,11 +21,11 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
     """The leaves of a model :func:`forq.models.load` made, in name order.
 
     Args:
-        move: kinds with commas between. ``scales``: of the quantized layers. ``zeros``: their zero points, where
-            they are integers of their own; they move by whole cells. ``norms``: weights and biases of the
-            norms. ``biases``: of all other layers. ``embeddings``: their matrices, with a head that is tied to
-            one. ``dense``: matrices of float linear layers. ``all-float``: all but the scales, everything MeZO
-            moves.
+        move: kinds with commas between. ``scales``: of the quantized layers. ``codes``: their integers themselves, by
+            whole cells. ``zeros``: their zero points, where they are integers of their own; by whole cells too.
+            ``norms``: weights and biases of the norms. ``biases``: of all other layers. ``embeddings``: their
+            matrices, with a head that is tied to one. ``dense``: matrices of float linear layers. ``all-float``: all
+            float tensors but the scales, everything MeZO moves.
 
     Raises:
         ConfigError: a kind is unknown or named twice, or the model holds nothing of it.
@@ -51,7 +51,7 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
             more = "; quantize it first" if kind == "scales" else ""
             raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     for leaf in found.values():
-        if isinstance(leaf, ZeroLeaf):
+        if isinstance(leaf, ZeroLeaf | CodeLeaf):
             leaf.open()
     return [found[name] for name in sorted(found)]
 
@@ -62,6 +62,8 @@ def _leaves(model: nn.Module) -> Iterator[Leaf]:
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear):
             yield ScaleLeaf(module)
+            if module.filed_codes is not None:
+                yield CodeLeaf(module, module.filed_codes)
             if module.zero_points is not None:
                 yield ZeroLeaf(module, module.zero_points)
         elif isinstance(module, (DenseLinear, DenseEmbedding)):

@@ -103,6 +103,7 @@ def load(
             put(model, where, layer)
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
+            layer.filed_codes = found.form.filed_codes(spec)
             why = "" if kernel == "reference" else ort.unfit(layer.weight, place, kind)
             if kernel == "ort" and why:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")

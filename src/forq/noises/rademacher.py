@@ -17,7 +17,7 @@ def _draw(bits: Bits, start: int, out: Float32) -> None:
     first = start // 8
     count = -(-(start + len(out)) // 8) - first
     packed = bits.bytes(first, count)
-    if start % 8 == 0 and len(out) % 8 == 0:
+    if start % 8 == 0 and len(out) % 8 == 0 and out.dtype == np.float32:
         np.take(_SIGNS, packed, axis=0, out=out.reshape(count, 8), mode="clip")
     else:
         out[:] = _SIGNS[packed].reshape(-1)[start - 8 * first :][: len(out)]
@@ -27,4 +27,4 @@ def law(argument: str | None) -> Law:
     """Uniform on {−1, +1}; takes no argument."""
     if argument is not None:
         raise ConfigError(f"noise 'rademacher' takes no argument, found {argument!r}")
-    return Law(_draw, portable=True)
+    return Law(_draw, portable=True, whole=True)

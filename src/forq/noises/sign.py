@@ -19,4 +19,4 @@ def law(argument: str | None) -> Law:
         inner.draw(bits, start, out)
         np.sign(out, out=out)
 
-    return Law(draw, inner.portable)
+    return Law(draw, inner.portable, inner.whole)

@@ -28,4 +28,4 @@ def law(argument: str | None) -> Law:
         sign = (drawn & np.uint32(1)).astype(np.int8) * np.int8(2) - np.int8(1)
         out[:] = np.where(drawn >> np.uint32(1) < bound, sign, np.int8(0))
 
-    return Law(draw, portable=True)
+    return Law(draw, portable=True, whole=True)

@@ -24,4 +24,4 @@ def law(argument: str | None) -> Law:
         cell = bits.uniform32(start, len(out)).astype(np.uint64) * span >> np.uint64(32)
         out[:] = cell.astype(np.int64) - radius
 
-    return Law(draw, portable=True)
+    return Law(draw, portable=True, whole=True)

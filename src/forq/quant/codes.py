@@ -63,6 +63,19 @@ def unpack(codes: Tensor, bits: int) -> Tensor:
     return apart.transpose(1, 2).reshape(rows, columns)
 
 
+def take_codes(codes: Tensor, bits: int, start: int, stop: int) -> Tensor:
+    """Codes ``start … stop − 1`` of packed rows laid end to end, int32; the range begins and ends at rows."""
+    row = codes.shape[1] * 8 // bits
+    return unpack(codes[start // row : stop // row], bits).reshape(-1).to(torch.int32)
+
+
+def put_codes(codes: Tensor, bits: int, start: int, x: Tensor) -> None:
+    """The inverse: store codes from ``start`` on, whole rows."""
+    row = codes.shape[1] * 8 // bits
+    first = start // row
+    codes[first : first + len(x) // row] = pack(x.to(torch.uint8).view(-1, row), bits)
+
+
 def planes(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Views of 3-bit codes: the low two bits (rows, 2, n/8), four codes a byte, and the high ones (rows, n/8)."""
     eighth = codes.shape[1] // 3

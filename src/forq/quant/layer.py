@@ -60,3 +60,18 @@ class ZeroPoints:
     range: tuple[int, int]
     dtype: torch.dtype
     packed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FiledCodes:
+    """How a file packs one layer's codes.
+
+    Attributes:
+        name: of the tensor.
+        dtype: of its words.
+        packed: from codes as :class:`~forq.quant.weight.QuantWeight` keeps them to the tensor.
+    """
+
+    name: str
+    dtype: torch.dtype
+    packed: Callable[[Tensor], Tensor]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from forq.quant.layer import ZeroPoints
+from forq.quant.codes import put_codes, take_codes
+from forq.quant.layer import FiledCodes, ZeroPoints
 from forq.quant.linear import QuantLinear
 
 
@@ -78,6 +80,66 @@ class ZeroLeaf:
 
     def packed(self, x: Tensor) -> Tensor:
         return self.points.packed(x.cpu())
+
+
+@dataclass(slots=True, eq=False)
+class CodeLeaf:
+    """The codes of one quantized layer, (out, in), packed as the layer keeps them.
+
+    Made without effect; :meth:`open` turns the layer to a kernel that reads codes at every forward.
+    """
+
+    layer: QuantLinear
+    file: FiledCodes
+
+    group = "codes"
+    out_axis = 0
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.file.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.layer.out_features, self.layer.in_features
+
+    @property
+    def range(self) -> tuple[int, int]:
+        return 0, (1 << self.layer.bits) - 1
+
+    @property
+    def storage(self) -> Tensor:
+        return self.layer.weight.codes
+
+    @property
+    def overlay(self) -> Callable[[Tensor], None] | None:
+        return self.layer.code_overlay
+
+    @overlay.setter
+    def overlay(self, fill: Callable[[Tensor], None] | None) -> None:
+        self.layer.code_overlay = fill
+
+    def open(self) -> None:
+        self.layer.use_moving_codes()
+
+    def read(self) -> Tensor:
+        return self.take(0, self.shape[0] * self.shape[1]).float().view(self.shape)
+
+    def write(self, x: Tensor) -> None:
+        self.put(0, x.reshape(-1))
+
+    def take(self, start: int, stop: int) -> Tensor:
+        return take_codes(self.storage, self.layer.bits, start, stop)
+
+    def put(self, start: int, x: Tensor) -> None:
+        put_codes(self.storage, self.layer.bits, start, x)
+
+    def packed(self, x: Tensor) -> Tensor:
+        return self.file.packed(x)
 
 
 class ScaleLeaf(TensorLeaf):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.quant.kernels import ort, reference
-from forq.quant.layer import ZeroPoints
+from forq.quant.layer import FiledCodes, ZeroPoints
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
 
@@ -26,7 +26,8 @@ class QuantLinear(nn.Module):
         leaf_name: the checkpoint's name of ``scales``.
         file_dtype: what the checkpoint stores the scales in.
         kernel: which kernel computes the layer, ``reference`` or ``ort``.
-        zero_points: how the file packs them, where they are integers of their own.
+        zero_points, filed_codes: how the file packs them, where they are integers of their own.
+        code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
     """
 
     scales: Tensor
@@ -46,6 +47,8 @@ class QuantLinear(nn.Module):
         self._read: Callable[[], QuantWeight] | None = None
         self._ort: ort.Kernel | None = None
         self.zero_points: ZeroPoints | None = None
+        self.filed_codes: FiledCodes | None = None
+        self.code_overlay: Callable[[Tensor], None] | None = None
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
         self.register_buffer("scales", scales.to(torch.float32).contiguous())
@@ -82,8 +85,14 @@ class QuantLinear(nn.Module):
         """Let the reference kernel compute the layer, from zero points that may change at any time."""
         self._weight, self._ort = self.weight.with_own_zeros(), None
 
+    def use_moving_codes(self) -> None:
+        """Let the reference kernel compute the layer, from codes that may change at any time."""
+        self._weight, self._ort = self.weight, None
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if self.code_overlay is not None:
+            return reference.matmul_shown(x, self.code_overlay, self.weight, self.scales, self.bias, self.scratch)
         if self._ort is None or not self._plain(x):
             return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
         y = self._ort.matmul(x, self.scales)

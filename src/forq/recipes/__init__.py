@@ -13,10 +13,11 @@ from forq import registry
 from forq.calibrations import Found, Wanted, calibrate
 from forq.core import ConfigError, Method, Rule
 from forq.engine import Plan
-from forq.leaves import DOMAINS, Domain, Leaf, Unit, usual_unit
+from forq.leaves import DOMAINS, INTEGERS, Domain, Leaf, Unit, usual_unit
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
 from forq.rules.sgd import SGD
+from forq.rules.sign_step import SignStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,12 +54,15 @@ class RuleSettings(Frozen):
         lr: η; ``auto`` is ``newton`` · N / tr(H) with the trace measured by the calibration.
         clip: bound of each directional derivative.
         decay: how the step shrinks over the run, see :mod:`forq.rules.decay`.
+        step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with every slope's sign in place
+            of it; η counts cells there.
         newton: share of the greediest stable step that ``auto`` dares.
     """
 
     lr: Positive | Literal["auto"]
     clip: Positive | Literal["auto", "off"] = "off"
     decay: Literal["none", "linear", "late"] = "none"
+    step: Literal["slope", "sign", "vote"] = "slope"
     newton: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -120,7 +124,7 @@ class Settings(Frozen):
 
     def _part(self, kind: str, name: str) -> Part:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
-        cell, sparse = (1.0, ("sparse:0.02",)) if kind == "zeros" else (probe.eps, probe.noise)
+        cell, sparse = (1.0, ("sparse:0.02",)) if kind in INTEGERS else (probe.eps, probe.noise)
         return Part(
             name,
             cell if own.eps is None else own.eps,
@@ -215,7 +219,8 @@ def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
         rules: list[Rule] = [Clip(clips)] if clips else []
         if rule.decay != "none":
             rules.append(Decay(rule.decay, first, steps))
-        rules.append(SGD({name: lr for name, (_, lr, _) in settled.items()}))
+        rates = {name: lr for name, (_, lr, _) in settled.items()}
+        rules.append(SGD(rates) if rule.step == "slope" else SignStep(rates[parts[0].name], rule.step == "vote"))
         return Method(make(eps={name: eps for name, (eps, _, _) in settled.items()}), tuple(rules), _notes(found))
 
     wanted = []

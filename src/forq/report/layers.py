@@ -90,7 +90,7 @@ def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
 
 def _place(name: str, group: str) -> tuple[str, str]:
     """(layer, part of it) of a tensor by its name; no layer where the name counts none. Experts stand together."""
-    own = name.removesuffix(".scales") if group == "scales" else name.removesuffix(".qzeros")
+    own = name.removesuffix(".scales").removesuffix(".qzeros").removesuffix(".qweight")
     match = _PLACE.match(own)
     if match is None:
         return "", own.removesuffix(".weight")

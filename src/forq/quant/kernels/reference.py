@@ -12,6 +12,8 @@ against 5.2 for 1 token, 1.9 against 2.6 for 16.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,34 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
     if bias is not None:
         y.add_(bias.to(y.dtype))
     return y.view(*x.shape[:-1], rows)
+
+
+def matmul_shown(
+    x: Tensor,
+    show: Callable[[Tensor], None],
+    weight: QuantWeight,
+    scales: Tensor,
+    bias: Tensor | None,
+    scratch: Scratch,
+) -> Tensor:
+    """:func:`matmul` with other codes than the weight's own: ``show`` fills them in, float32 (out, in), where they
+    are then dequantised; no second copy of them exists."""
+    rows, columns = weight.out_features, weight.in_features
+    dense = scratch.take("dense", (rows, columns), torch.float32, x.device)
+    show(dense)
+    by_row, zeros = scales.t().contiguous(), weight.zeros.t()
+    if weight.group_of is None and columns % weight.group_size == 0:
+        grouped = dense.view(rows, weight.groups, weight.group_size)
+        grouped.sub_(zeros[:, :, None]).mul_(by_row[:, :, None])
+    else:
+        order = weight.group_of
+        order = torch.arange(columns, device=x.device) // weight.group_size if order is None else order.long()
+        step = _rows_per_block(weight)
+        for start in range(0, rows, step):
+            block = slice(start, start + step)
+            dense[block].sub_(zeros[block].index_select(1, order)).mul_(by_row[block].index_select(1, order))
+    y = x @ dense.to(x.dtype).t()
+    return y if bias is None else y.add_(bias.to(y.dtype))
 
 
 def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""ZOQO on few coordinates at a time: of two losses only which is smaller, and whole cells only.
+
+A step of one cell cannot be made shorter, and of a million coordinates that all take it next to none was told where to
+go: the published law is a random walk (`docs/grids.md`). Fewer coordinates a step make the step shorter.
+"""
+
+from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
+
+recipe = Recipe(
+    summary="ZOQO with one coordinate in a thousand a step: ± a cell, by the sign of a loss difference alone",
+    source="arXiv 2501.06736, section 3; the sparse direction is ours",
+    settings=Settings(
+        move="codes",
+        unit="cells",
+        estimator=EstimatorSettings(name="two_point", eps=1.0, noise=("sparse:0.001",)),
+        rule=RuleSettings(lr=1.0, step="vote"),
+    ),
+)
