@@ -161,7 +161,9 @@ def spread(leaf: Leaf, x: Tensor) -> Domain:
 def cells(leaf: Leaf, x: Tensor) -> Domain:
     """Whole numbers within the range the leaf says its file can hold; one leaf unit is one of them."""
     if not isinstance(leaf, LatticeLeaf | PackedLeaf):
-        raise ConfigError(f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}")
+        raise ConfigError(
+            f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}; --set unit=relative, or --move codes"
+        )
     low, high = leaf.range
     return Domain(low=low, high=high, bounds_probes=True, lattice=True)
 

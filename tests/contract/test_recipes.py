@@ -74,3 +74,12 @@ def test_qzo_paper_is_the_papers():
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'qzo'"):
         recipe("qzoo")
+
+
+def test_a_recipe_of_the_lattice_keeps_its_own_noise_and_others_move_few_integers():
+    assert {name: recipe(name).settings.parts[0].noise for name in ("zoqo", "zoqo-paper")} == {
+        "zoqo": ("sparse:0.001",),
+        "zoqo-paper": ("uniform_grid:1",),
+    }
+    mixed = recipe("qzo").settings.model_copy(update={"move": "scales,codes"})
+    assert [part.noise for part in mixed.parts][1] == ("sparse:0.02",)

@@ -234,7 +234,7 @@ def test_each_kind_of_leaf_by_name(tmp_path: Path) -> None:
     stored = {name for name, info in model.checkpoint.info.items() if info.dtype.is_floating_point}
     every = {leaf.name for move in ("scales", "all-float") for leaf in trainable(model, move)}
     assert every == stored
-    for wrong in ("codes", "scales,scales", "", "scales,all-float", "scales,"):
+    for wrong in ("code", "scales,scales", "", "scales,all-float", "scales,"):
         with pytest.raises(ConfigError, match="--move: "):
             trainable(model, wrong)
     with pytest.raises(ConfigError, match="quantize it first"):

@@ -70,8 +70,8 @@ class GroupSettings(Frozen):
     """What one kind of leaves has of its own; ``None`` is as the recipe says.
 
     Attributes:
-        unit: by default as :func:`forq.leaves.usual_unit` says. Zero points are integers: their ``eps`` is one
-            cell and their ``noise`` moves a fiftieth of them at a time, unless set otherwise.
+        unit: by default as :func:`forq.leaves.usual_unit` says. Zero points and codes are integers: their ``eps`` is
+            one cell and their ``noise`` moves a fiftieth of them at a time, unless set otherwise.
     """
 
     eps: Positive | Literal["auto"] | None = None
@@ -124,7 +124,9 @@ class Settings(Frozen):
 
     def _part(self, kind: str, name: str) -> Part:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
-        cell, sparse = (1.0, ("sparse:0.02",)) if kind in INTEGERS else (probe.eps, probe.noise)
+        # A recipe of the lattice says itself how far and how many; under another, integers move few at a time.
+        coarse = kind in INTEGERS and self.unit != "cells"
+        cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
         return Part(
             name,
             cell if own.eps is None else own.eps,
