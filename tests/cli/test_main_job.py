@@ -117,7 +117,12 @@ def test_killed_and_resumed_is_the_undisturbed_run(run, base, text, tmp_path, fo
 def test_ctrl_c_leaves_a_run_to_resume(base, text, tmp_path, forq):
     out = tmp_path / "run"
     words = command("tune", base, "--task", "text", "--data", text, "--out", out, *OPTIONS, "--steps", 5000)
-    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
+
+    def hears_ctrl_c():
+        # A suite in the background of a shell is started deaf to it, and so would its children be.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
     while lines(out) < 5 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
