@@ -90,7 +90,7 @@ def grid_jobs(ckpt: Path) -> list[dict[str, Any]]:
     """The integer codes in place of the scales; the share of coordinates a step moves, on seed 0 first."""
     jobs = [tune("zoqo (untouched)", ckpt, "zoqo", PAIRS, seed) for seed in range(3)]
     shares = [tune(f"zoqo, sparse {p}", ckpt, "zoqo", PAIRS, 0, f"estimator.noise=sparse:{p}") for p in SHARES]
-    return [*jobs[:1], tune("zoqo-paper (untouched)", ckpt, "zoqo-paper", PAIRS, 0), *jobs[1:], *shares]
+    return [*jobs, tune("zoqo-paper (untouched)", ckpt, "zoqo-paper", PAIRS, 0), *shares]
 
 
 def command(words: Sequence[str], folders: dict[str, Path]) -> str:
