@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forq.attacks._attack import attack
     from forq.core import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
+    from forq.models.adapters import add_lora
     from forq.models.load import load
     from forq.models.quantize import quantize
     from forq.models.space import space
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from forq.train import tune
 
 _HOMES = {
+    "add_lora": "forq.models.adapters",
     "attack": "forq.attacks._attack",
     "load": "forq.models.load",
     "quantize": "forq.models.quantize",
@@ -43,6 +45,7 @@ __all__ = [
     "ForqError",
     "JournalError",
     "RunError",
+    "add_lora",
     "attack",
     "load",
     "quantize",

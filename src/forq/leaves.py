@@ -37,12 +37,12 @@ class Domain:
     lattice: bool = False
 
 
-GROUPS = ("scales", "codes", "zeros", "norms", "biases", "embeddings", "dense")
+GROUPS = ("scales", "codes", "zeros", "norms", "biases", "embeddings", "dense", "lora")
 """The kinds of leaves there are, each with a radius and a step of its own where several move."""
 
 
 INTEGERS = ("codes", "zeros")
-"""Those whose coordinates are whole numbers, and move by whole cells."""
+"""Those whose coordinates are always whole numbers, and move by whole cells; adapters (``lora``) may be such."""
 
 
 class Leaf(Protocol):
@@ -151,18 +151,21 @@ def free(leaf: Leaf, x: Tensor) -> Domain:
 def spread(leaf: Leaf, x: Tensor) -> Domain:
     """One leaf unit is the tensor's root mean square, no bounds: coordinates that pass through zero, as biases do.
 
-    Taken to the nearest power of two, so that no order of summation shows in it; a tensor of zeros has the unit
-    of one whose coordinates are a sixty-fourth.
+    Taken to the nearest power of two, so that no order of summation shows in it; of a tensor of zeros what the leaf
+    says is ``typical`` of its coordinates, else a sixty-fourth.
     """
     square = float(x.double().square().mean())
-    return Domain(unit=2.0 ** (round(math.log2(square) / 2) if square > 0 else -6))
+    if square == 0.0:
+        return Domain(unit=getattr(leaf, "typical", 2.0**-6))
+    return Domain(unit=2.0 ** round(math.log2(square) / 2))
 
 
 def cells(leaf: Leaf, x: Tensor) -> Domain:
     """Whole numbers within the range the leaf says its file can hold; one leaf unit is one of them."""
     if not isinstance(leaf, LatticeLeaf | PackedLeaf):
         raise ConfigError(
-            f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}; --set unit=relative, or --move codes"
+            f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}; --set unit=relative, --move codes, or "
+            "--bits 8 for adapters"
         )
     low, high = leaf.range
     return Domain(low=low, high=high, bounds_probes=True, lattice=True)
@@ -183,8 +186,8 @@ DOMAINS: Mapping[Unit, Domains] = {
 """What a unit's name means."""
 
 
-def usual_unit(group: str, unit: Unit) -> Unit:
+def usual_unit(group: str, unit: Unit, *, whole: bool = False) -> Unit:
     """``unit`` for the scales, ``cells`` for integers; else ``spread`` in place of ``relative``: biases pass zero."""
-    if group in INTEGERS:
+    if whole or group in INTEGERS:
         return "cells"
     return "spread" if unit == "relative" and group != "scales" else unit

@@ -15,12 +15,16 @@ from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
 from forq.leaves import INTEGERS, Domains, Leaf
-from forq.models.load import recognised
+from forq.models import peft
+from forq.models.adapters import begun
+from forq.models.load import layout, recognised
+from forq.models.saved import save
 from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.quant.codes import put_codes, take_codes
 from forq.quant.layer import LayerSpec
+from forq.quant.lora import Adapter
 from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
 
@@ -122,6 +126,7 @@ class Verdict:
         rebuilt: the base rebuilds every digest; ``None`` if no base was given.
         checkpoint: the run's ``checkpoint/`` holds exactly the tensors the journal rebuilds; ``None`` if
             there is none, or no base was given.
+        adapter: the same of ``adapter/``.
     """
 
     steps: int
@@ -130,12 +135,15 @@ class Verdict:
     finished: bool
     rebuilt: bool | None
     checkpoint: bool | None
+    adapter: bool | None
 
 
 def replay(
     run: Path | str, base: Path | str, out: Path | str, *, step: int | None = None, profile: Path | None = None
 ) -> int:
     """Write the checkpoint a run had after ``step`` training steps; by default the one it saved.
+
+    Adapters are written as PEFT keeps them: into the folder itself, or its ``adapter/`` where the base moved too.
 
     Args:
         run: the run's folder, or its journal alone.
@@ -164,7 +172,8 @@ def replay(
     tensors = space.exported()
     if saved and wanted == saved.notes["trained"] and spaces.digest(tensors) != saved.digest:
         raise JournalError("the rebuilt tensors are not those the run saved: the journal and this base do not match")
-    ckpt.save_patched(Path(out), with_twins(ckpt, tensors))
+    own = any(name in ckpt.info for name in tensors)
+    save(ckpt, _adapters(header, ckpt), tensors, Path(out), Path(out) / "adapter" if own else Path(out))
     return wanted
 
 
@@ -177,7 +186,7 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
     past = journal.read(_journal_of(run))
     saved, header = _saved(past), _header(past)
     trained = sum(line.kind == "train" for line in past.lines)
-    rebuilt = matches = None
+    rebuilt = matches = adapter = None
     if base is not None:
         ckpt = Checkpoint.open(base)
         space = _space(header, ckpt, past.path.parent / FILE)
@@ -189,8 +198,11 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
         if saved and best is not None:
             if spaces.digest(best) != saved.digest:
                 raise JournalError("the rebuilt tensors are not those the run saved")
-            matches = _holds(Path(run) / "checkpoint", ckpt, with_twins(ckpt, best))
-    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches)
+            own = {name: tensor for name, tensor in best.items() if name in ckpt.info}
+            matches = _holds(Path(run) / "checkpoint", ckpt, with_twins(ckpt, own)) if own else None
+            if adapters := _adapters(header, ckpt):
+                adapter = peft.holds(Path(run) / "adapter", adapters, best)
+    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches, adapter)
 
 
 def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[int]:
@@ -243,11 +255,15 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
     leaves: list[Leaf] = []
+    factors = {factor.name: factor for adapter in _adapters(header, ckpt) for factor in adapter}
     form = recognised(ckpt) if any(group in INTEGERS for _, group, _, _ in header.leaves) else None
     specs: dict[str | None, LayerSpec] = {}
     for spec in () if form is None else form.layers(ckpt).values():
         specs |= {spec.zeros: spec, form.filed_codes(spec).name: spec}  # type: ignore[union-attr]
     for name, group, axis, dtype in header.leaves:
+        if name in factors:
+            leaves.append(factors[name])
+            continue
         if name not in ckpt.info:
             raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
         if group in INTEGERS and name in specs:
@@ -270,6 +286,13 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
             )
         domain = found.over(domain)
     return Space(leaves, domain)
+
+
+def _adapters(header: Header, ckpt: Checkpoint) -> list[Adapter]:
+    """The run's adapters before its first step."""
+    if not any(group == "lora" for _, group, _, _ in header.leaves):
+        return []
+    return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)
 
 
 def _saved(past: Journal) -> Line | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from forq.core import RunError
 from forq.leaves import Leaf
+from forq.profiles import FILE
 from forq.tasks import Score
 
 _CHUNK = 1 << 20
@@ -191,3 +192,24 @@ def put_json(path: Path, body: Any) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     new.replace(path)
+
+
+def vacant(folder: Path) -> bool:
+    """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    path = folder / "journal.jsonl"
+    torn = path.is_file() and b"\n" not in path.read_bytes()
+    return not names or (names <= {"state", "config.toml", "journal.jsonl", FILE} and (torn or not path.exists()))
+
+
+def difference(written: object, now: object) -> tuple[str, str]:
+    """The first place where two values of one key differ, in words."""
+    if isinstance(written, dict) and isinstance(now, dict):
+        for key in [*written, *now]:
+            if written.get(key) != now.get(key):
+                wanted, found = difference(written.get(key), now.get(key))
+                return f"{key} = {wanted}", f"{key} = {found}"
+    texts = [json.dumps(value) for value in (written, now)]
+    return texts[0][:120], texts[1][:120]

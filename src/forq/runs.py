@@ -4,6 +4,7 @@
     RUN/journal.jsonl           what was decided; rebuilds the model from its base
     RUN/metrics.jsonl           for people and plots: losses, slopes, scores, seconds
     RUN/checkpoint/             the best on validation, in the format it came in
+    RUN/adapter/                the best adapters, as PEFT keeps them, where the run moved some
     RUN/moved.json              what the best differs by from its base, tensor by tensor
     RUN/samples.json            what the model writes before and after, where its task can show it
     RUN/profile.safetensors     factors of the coordinates' units, where the run was given some
@@ -19,7 +20,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -34,15 +35,16 @@ from forq.config import RunConfig
 from forq.core import ConfigError, JournalError
 from forq.journal import Journal, Line
 from forq.leaves import Domains
+from forq.models.adapters import adapted, add_lora, starts
 from forq.models.leaves import trainable
 from forq.models.load import kernels
-from forq.models.twins import with_twins
+from forq.models.saved import save
 from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.recipes import plan
-from forq.runfiles import Masters, Metrics, Scored, changes, put_json, rounding_error
+from forq.runfiles import Masters, Metrics, Scored, changes, difference, put_json, rounding_error, vacant
 from forq.spaces import Space
 from forq.tasks import Task, Writes
 
@@ -77,7 +79,8 @@ class Run:
 
     def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> None:
         self.folder, self.config, self.model, self.task = folder, config, model, task
-        leaves = trainable(model, config.method.move)
+        adapters = _adapters(model, config)
+        leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
         domain: Domains = config.method.domain
         self.profile = self._profile()
         if self.profile is not None:
@@ -97,9 +100,14 @@ class Run:
         return self.folder / "journal.jsonl"
 
     @property
-    def checkpoint(self) -> Path:
-        """Path of the tuned checkpoint, once the run is finished."""
-        return self.folder / "checkpoint"
+    def checkpoint(self) -> Path | None:
+        """Path of the tuned checkpoint, once the run is finished; ``None`` where adapters alone move."""
+        return self.folder / "checkpoint" if set(self.space.groups) != {"lora"} else None
+
+    @property
+    def adapter(self) -> Path | None:
+        """Path of the tuned adapters, as PEFT keeps them; ``None`` where none move."""
+        return self.folder / "adapter" if "lora" in self.space.groups else None
 
     @classmethod
     def begin(cls, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> Run:
@@ -111,7 +119,7 @@ class Run:
         lm: Any = model
         found = {"device": lm.device.type, "kernel": "reference" if "ort" not in kernels(model) else config.kernel}
         run = cls(folder, config.model_copy(update=found), model, task)
-        if folder.exists() and not _vacant(folder):
+        if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         header = run.header()
         if (folder / "journal.jsonl").exists():
@@ -135,7 +143,7 @@ class Run:
         written, now = journal.read(run.journal).header, json.loads(json.dumps(run.header()))
         for key, mend in _SHARED.items():
             if written.get(key) != now[key]:
-                wanted, found = _difference(written.get(key), now[key])
+                wanted, found = difference(written.get(key), now[key])
                 raise JournalError(
                     f"{folder}: cannot resume: its journal was written with {key} {wanted}, found {found}; {mend}"
                 )
@@ -207,19 +215,18 @@ class Run:
             writer.close()
             metrics.close()
 
-    def save(self, folder: Path | str | None = None, *, overwrite: bool = True) -> Path:
+    def save(self, folder: Path | str) -> None:
         """Write the best checkpoint, in the format it came in; only what moved differs from the base.
+
+        Adapters are written as PEFT keeps them: into the folder itself, or its ``adapter/`` where the base moved too.
 
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.
         """
-        target = self.checkpoint if folder is None else Path(folder)
-        model: Any = self.model
-        model.checkpoint.save_patched(target, with_twins(model.checkpoint, self._best()), overwrite=overwrite)
-        return target
+        self._save(Path(folder), Path(folder) if self.checkpoint is None else Path(folder) / "adapter", self._best())
 
-    def finish(self) -> Path:
-        """Save the best checkpoint into the run's folder, close the journal with it, and show it to the model."""
+    def finish(self) -> None:
+        """Save the best into the run's folder, close the journal with it, and show it to the model."""
         best = self._best()
         past = journal.read(self.journal)
         if past.lines[-1].kind != "saved":
@@ -232,12 +239,23 @@ class Run:
         elif past.lines[-1].digest != spaces.digest(best):
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
         self.space.restore(self._kept)
-        saved = self.save()
-        model: Any = self.model
-        moved = changes(self.space.leaves, model.checkpoint.read, best)
+        self._save(self.folder / "checkpoint", self.folder / "adapter", best)
+        moved = changes(self.space.leaves, self._base(), best)
         put_json(self.folder / "moved.json", [asdict(change) for change in moved])
         self._sample("after")
-        return saved
+
+    def _save(self, checkpoint: Path, adapter: Path, best: dict[str, Tensor]) -> None:
+        model: Any = self.model
+        save(model.checkpoint, getattr(model, "adapters", ()), best, checkpoint, adapter)
+
+    def _base(self) -> Callable[[str], Tensor]:
+        """Reads what a leaf's tensor was before the first step."""
+        model: Any = self.model
+        if self.adapter is None:
+            read: Callable[[str], Tensor] = model.checkpoint.read
+            return read
+        begun = starts(model, **_lora(self.config))
+        return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
     def _best(self) -> dict[str, Tensor]:
         """The best masters, rounded to the file's dtypes."""
@@ -310,6 +328,20 @@ class Run:
             )
 
 
+def _lora(config: RunConfig) -> dict[str, Any]:
+    """What :func:`forq.add_lora` takes."""
+    return {**config.method.lora.model_dump(exclude={"alone"}), "seed": config.seed}
+
+
+def _adapters(model: nn.Module, config: RunConfig) -> frozenset[str]:
+    """Begin the adapters of a run, where it moves some; names of the layers that carry one."""
+    if "lora" in config.method.kinds:
+        add_lora(model, **_lora(config))
+    elif adapted(model):
+        raise ConfigError("this model was loaded with an adapter, which this run does not move: load the base alone")
+    return adapted(model)
+
+
 def _kernel(model: nn.Module) -> str | dict[str, Any]:
     """The one kernel of all layers; or of most layers their number, of the others their names."""
     found = sorted(kernels(model).items(), key=lambda item: len(item[1]))
@@ -321,24 +353,3 @@ def _kernel(model: nn.Module) -> str | dict[str, Any]:
 def _packages(model: nn.Module) -> list[str]:
     """Whose versions a journal names."""
     return ["forq", "torch", "transformers", "numpy", *(["onnxruntime"] if "ort" in kernels(model) else [])]
-
-
-def _vacant(folder: Path) -> bool:
-    """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
-    if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    path = folder / "journal.jsonl"
-    torn = path.is_file() and b"\n" not in path.read_bytes()
-    return not names or (names <= {"state", "config.toml", "journal.jsonl", FILE} and (torn or not path.exists()))
-
-
-def _difference(written: object, now: object) -> tuple[str, str]:
-    """The first place where two values of one key differ, in words."""
-    if isinstance(written, dict) and isinstance(now, dict):
-        for key in [*written, *now]:
-            if written.get(key) != now.get(key):
-                wanted, found = _difference(written.get(key), now.get(key))
-                return f"{key} = {wanted}", f"{key} = {found}"
-    texts = [json.dumps(value) for value in (written, now)]
-    return texts[0][:120], texts[1][:120]

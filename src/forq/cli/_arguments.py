@@ -50,6 +50,10 @@ Reward = Annotated[
 MicroBatch = Annotated[
     int | None, typer.Option(help="Tokens of one forward at most, padding included: bounds memory, same losses.")
 ]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(help="A LoRA adapter to show beside the layers, as PEFT keeps it.", parser=path, metavar="PATH"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]
 

@@ -50,12 +50,14 @@ def tune(
         )
         raise
     with _screen.err.status("saving, and scoring what was saved"):
-        saved = run.finish()
+        run.finish()
+        saved, adapter = run.checkpoint, run.adapter
         seconds = time.perf_counter() - began
         best, first, rounding = run.best, run.first, run.rounding
         del run, model
         before = task.evaluate(load(config.checkpoint, config.device, kernel=config.kernel), "test")
-        after = task.evaluate(load(saved, config.device, kernel=config.kernel), "test")
+        tuned = load(saved or config.checkpoint, config.device, kernel=config.kernel, adapter=adapter)
+        after = task.evaluate(tuned, "test")
     assert best is not None and first is not None
     result = {
         "validation": {"before": _plain(first.score), "after": _plain(best.score)},
@@ -65,7 +67,8 @@ def tune(
         "rounding": rounding,
         "seconds": round(seconds, 1),
         "peak_mb": peak_bytes() // 1_000_000,
-        "checkpoint": str(saved),
+        "checkpoint": None if saved is None else str(saved),
+        "adapter": None if adapter is None else str(adapter),
         "journal": str(out / "journal.jsonl"),
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -78,7 +81,9 @@ def tune(
             [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
         )
         _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
-        _screen.out.print(f"checkpoint  {saved}\njournal     {result['journal']}", highlight=False, soft_wrap=True)
+        for name in ("checkpoint", "adapter", "journal"):
+            if result[name] is not None:
+                _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)
     return result
 
 

@@ -18,6 +18,7 @@ def evaluate(
     sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
     reward: given.Reward = None,
     micro_batch_tokens: given.MicroBatch = None,
+    adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
     as_json: given.Json = False,
@@ -34,7 +35,7 @@ def evaluate(
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    model = load(checkpoint, device, kernel=kernel)  # type: ignore[arg-type]
+    model = load(checkpoint, device, kernel=kernel, adapter=adapter)  # type: ignore[arg-type]
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,20 @@ def tune(
     recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
     move: Annotated[
         str | None,
-        typer.Option(help="Kinds that move, with commas: scales, codes, zeros, norms, biases, embeddings, dense."),
+        typer.Option(
+            help="Kinds that move, with commas: scales, codes, zeros, norms, biases, embeddings, dense, lora."
+        ),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of the adapters that --move lora begins. Default: 8.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Their product counts alpha/rank times. Default: 16.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Which layers carry one: all-linear, qv, or ends of names, q_proj,v_proj. Default: all-linear."
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="Adapters on an integer grid of 2 … 8 bits. Default: 8 with zoqo, else float.")
     ] = None,
     profile: Annotated[
         Path | None,
@@ -59,6 +73,7 @@ def tune(
     from forq.core import ConfigError
     from forq.train import settings
 
+    adapters = {"rank": rank, "alpha": alpha, "targets": targets, "bits": bits}
     if resume:
         wanted: dict[str, object] = {
             "--task": task,
@@ -72,6 +87,7 @@ def tune(
             "--device": device,
             "--kernel": kernel,
             "--move": move,
+            **{f"--{name}": value for name, value in adapters.items()},
             "--profile": profile,
             "--reward": reward,
             "--tokens-per-probe": tokens_per_probe,
@@ -89,9 +105,10 @@ def tune(
     else:
         if task is None:
             raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
+        lora = [f"lora.{name}={json.dumps(value)}" for name, value in adapters.items() if value is not None]
         config = settings(
             recipe or "qzo",
-            [*([] if move is None else [f"move={move}"]), *(sets or [])],
+            [*([] if move is None else [f"move={move}"]), *lora, *(sets or [])],
             steps=2000 if steps is None else steps,
             eval_every=eval_every,
             checkpoint=checkpoint,
@@ -107,4 +124,6 @@ def tune(
             kernel=kernel or "auto",
             profile=None if profile is None else str(profile.resolve()),
         )
+        if lora and "lora" not in config.method.kinds:
+            raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
     _tuning.tune(config, out, resume=resume, tensorboard=tensorboard, as_json=as_json)

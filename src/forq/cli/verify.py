@@ -43,5 +43,7 @@ def verify(
             _screen.out.print(
                 f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if found.checkpoint else 'NO'}"
             )
-    if found.checkpoint is False:
+        if found.adapter is not None:
+            _screen.out.print(f"adapter/ holds exactly what the journal rebuilds: {'yes' if found.adapter else 'NO'}")
+    if False in (found.checkpoint, found.adapter):
         raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")

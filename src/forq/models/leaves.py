@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
@@ -17,15 +17,17 @@ from forq.quant.linear import QuantLinear
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
 
 
-def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
+def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = ()) -> list[Leaf]:
     """The leaves of a model :func:`forq.models.load` made, in name order.
 
     Args:
         move: kinds with commas between. ``scales``: of the quantized layers. ``codes``: their integers themselves, by
             whole cells. ``zeros``: their zero points, where they are integers of their own; by whole cells too.
             ``norms``: weights and biases of the norms. ``biases``: of all other layers. ``embeddings``: their
-            matrices, with a head that is tied to one. ``dense``: matrices of float linear layers. ``all-float``: all
-            float tensors but the scales, everything MeZO moves.
+            matrices, with a head that is tied to one. ``dense``: matrices of float linear layers. ``lora``: the
+            adapters :func:`forq.add_lora` began. ``all-float``: all float tensors of the file but the scales,
+            everything MeZO moves.
+        leave: layers whose scales do not move, by name.
 
     Raises:
         ConfigError: a kind is unknown or named twice, or the model holds nothing of it.
@@ -39,7 +41,10 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
     if "all-float" in kinds and len(kinds) > 1:
         raise ConfigError("--move: all-float moves as one; name its kinds instead: " + ", ".join(_ALL_FLOAT))
     leaves: dict[str, Leaf] = {}
+    left = {model.get_submodule(name).leaf_name for name in leave if isinstance(model.get_submodule(name), QuantLinear)}
     for leaf in _leaves(model):
+        if leaf.name in left:
+            continue
         # A head tied to the embedding is the embedding's tensor, whichever comes first.
         if leaf.name not in leaves or leaf.group == "embeddings":
             leaves[leaf.name] = leaf
@@ -48,7 +53,7 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
     held = sorted({leaf.group for leaf in leaves.values()})
     for kind in kinds:
         if not any(leaf.group == kind or kind == "all-float" for leaf in found.values()):
-            more = "; quantize it first" if kind == "scales" else ""
+            more = {"scales": "; quantize it first", "lora": "; begin adapters with forq.add_lora"}.get(kind, "")
             raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     for leaf in found.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
@@ -57,6 +62,8 @@ def trainable(model: nn.Module, move: str = "scales") -> list[Leaf]:
 
 
 def _leaves(model: nn.Module) -> Iterator[Leaf]:
+    for adapter in getattr(model, "adapters", ()):
+        yield from adapter
     ckpt: Checkpoint = model.checkpoint  # type: ignore[assignment]
     file_of: Mapping[str, str] = model.file_names  # type: ignore[assignment]
     for name, module in model.named_modules():

@@ -16,6 +16,7 @@ from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
+from forq.models import peft
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.names import FileNames
@@ -67,6 +68,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     kernel: Choice = "auto",
+    adapter: str | Path | None = None,
 ) -> nn.Module:
     """Build the transformers model of a checkpoint, in eval mode and without gradients.
 
@@ -80,6 +82,7 @@ def load(
         dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
         kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``reference`` (plain torch), or ``auto``: ``ort``
             where it fits.
+        adapter: a folder with a LoRA adapter as PEFT keeps it, shown beside the layers.
 
     Raises:
         FormatError: the checkpoint is damaged, of no known format or family, or holds a tensor too many or
@@ -118,6 +121,8 @@ def load(
     object.__setattr__(model, "checkpoint", ckpt)
     object.__setattr__(model, "file_names", names.file_of)
     _generation_settings(model, ckpt)
+    if adapter is not None:
+        peft.read(model, Path(adapter))
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from forq.core import ConfigError
-from forq.leaves import DOMAINS, Unit, usual_unit
+from forq.leaves import DOMAINS, LatticeLeaf, Leaf, PackedLeaf, Unit, usual_unit
 from forq.models.leaves import trainable
 from forq.spaces import Space
 
@@ -25,4 +25,8 @@ def space(model: nn.Module, move: str = "scales", unit: Unit = "relative") -> Sp
     """
     if unit not in DOMAINS:
         raise ConfigError(f"unit: expected one of {', '.join(DOMAINS)}, found {unit!r}")
-    return Space(trainable(model, move), lambda leaf, x: DOMAINS[usual_unit(leaf.group, unit)](leaf, x))
+    return Space(trainable(model, move), lambda leaf, x: DOMAINS[_unit(leaf, unit)](leaf, x))
+
+
+def _unit(leaf: Leaf, unit: Unit) -> Unit:
+    return usual_unit(leaf.group, unit, whole=isinstance(leaf, LatticeLeaf | PackedLeaf))

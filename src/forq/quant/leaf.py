@@ -21,6 +21,7 @@ class TensorLeaf:
         tensor: the storage itself; written in place, never re-bound.
         dtype: what the checkpoint's file stores.
         out_axis: which axis of the tensor counts the outputs of its layer.
+        typical: size of a coordinate, where the tensor begins at zero and cannot tell.
     """
 
     name: str
@@ -28,6 +29,7 @@ class TensorLeaf:
     dtype: torch.dtype
     tensor: Tensor
     out_axis: int = 0
+    typical: float = 2.0**-6
 
     @property
     def shape(self) -> torch.Size:

@@ -84,6 +84,26 @@ class GroupSettings(Frozen):
     _one_or_more = field_validator("noise", mode="before")(one_or_more)
 
 
+class LoraSettings(Frozen):
+    """The adapters of ``--move lora``, see :func:`forq.models.adapters.add_lora`.
+
+    Attributes:
+        bits: of their grid; ``None`` is float32.
+        alone: the scales of layers that carry an adapter do not move (QZO + LoRA).
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1 << 16)] = 8
+    alpha: Positive = 16.0
+    targets: tuple[str, ...] = ("all-linear",)
+    bits: Annotated[int, Field(ge=2, le=8)] | None = None
+    alone: bool = False
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
 class Settings(Frozen):
     """All that tells one recipe from another.
 
@@ -93,6 +113,7 @@ class Settings(Frozen):
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
             bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's root mean square.
         groups: what a kind has of its own.
+        lora: the adapters, where they move.
     """
 
     move: str
@@ -100,6 +121,7 @@ class Settings(Frozen):
     estimator: EstimatorSettings
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
 
     @model_validator(mode="after")
     def _groups_move(self) -> Settings:
@@ -125,7 +147,8 @@ class Settings(Frozen):
     def _part(self, kind: str, name: str) -> Part:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
         # A recipe of the lattice says itself how far and how many; under another, integers move few at a time.
-        coarse = kind in INTEGERS and self.unit != "cells"
+        whole = kind in INTEGERS or (kind == "lora" and self.lora.bits is not None)
+        coarse = whole and self.unit != "cells"
         cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
         return Part(
             name,
@@ -134,7 +157,7 @@ class Settings(Frozen):
             rule.clip if own.clip is None else own.clip,
             rule.newton if own.newton is None else own.newton,
             sparse if own.noise is None else own.noise,
-            usual_unit(kind, self.unit) if own.unit is None else own.unit,
+            usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
         )
 
 
