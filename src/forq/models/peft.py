@@ -65,8 +65,10 @@ def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: 
         (fresh / CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         save_file(floats, fresh / FLOATS, metadata={"format": "pt"})
         if grid:
-            worth = {name: factor.cell for name, factor in grid.items()}
-            told = {"format": "pt", "bits": str(next(iter(grid.values())).bits), "cells": json.dumps(worth)}
+            cells = {name: factor.cell for name, factor in grid.items()}
+            bits = next(iter(grid.values())).bits
+            # One entry: safetensors writes several in any order, and the same run gives the same bytes.
+            told = {"grid": json.dumps({"bits": bits, "cells": cells})}
             save_file({name: tensors[name].cpu().contiguous() for name in grid}, fresh / CODES, metadata=told)
 
     replace_folder(folder, fill)

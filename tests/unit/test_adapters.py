@@ -1,0 +1,242 @@
+"""LoRA adapters beside quantized and float layers: in floats, or on a grid of integers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import forq
+from forq import engine, spaces
+from forq.core import ConfigError, FormatError, Method, Move, Term
+from forq.estimators.two_point import TwoPoint
+from forq.formats import gptq
+from forq.leaves import PackedLeaf
+from forq.models import peft
+from forq.models.adapters import begun
+from forq.models.load import load
+from forq.oracles.local import Local
+from forq.quant import lora
+from forq.quant.leaf import TensorLeaf
+from forq.rules.sign_step import SignStep
+from tests import tiny_checkpoints
+
+IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
+BITS = (None, 8, 4, 2)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(IDS).logits.clone()
+
+
+@pytest.fixture
+def base(tmp_path):
+    return gptq.example(tmp_path / "base")
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_initial_model_is_the_base_bit_for_bit(base, bits):
+    model = load(base, "cpu")
+    before = logits(model)
+    named = forq.add_lora(model, rank=4, bits=bits, seed=3)
+    assert named and torch.equal(logits(model), before)
+    assert all(not factor.read().any() for adapter in model.adapters for factor in [adapter.b])
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_displaced_adapter_changes_the_output_and_the_return_restores_it(base, bits):
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=4, bits=bits)
+    moves = forq.space(model, "lora", "spread" if bits is None else "cells")
+    before = logits(model)
+    with moves.displaced(Move((Term(7, 1.0, "rademacher"),))):
+        assert not torch.equal(logits(model), before)
+    assert torch.equal(logits(model), before)
+
+
+def test_a_layer_gives_its_own_output_and_the_scaled_product(base):
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=3, alpha=5.0)
+    forq.space(model, "lora", "spread").apply(Move((Term(1, 1.0, "gaussian"),)))
+    adapter = model.adapters[0]
+    layer = model.get_submodule(adapter.module)
+    x = torch.randn(2, layer.in_features, generator=torch.Generator().manual_seed(0))
+    a, b = adapter.a.tensor.double(), adapter.b.tensor.double()
+    wanted = layer.forward(x).double() + x.double() @ a.T @ b.T * (5.0 / 3)
+    assert torch.allclose(layer(x).double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", (2, 4, 8))
+def test_the_grid_holds_zero_and_twice_the_span_a_begins_in(bits):
+    adapter = lora.begin("x", 64, 32, rank=8, alpha=16, bits=bits, seed=1)
+    low, high = adapter.a.range
+    assert (low, high) == (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    start = adapter.a.read()
+    assert start.abs().max() == -low // 2 and start.min() < 0 < start.max()
+    assert adapter.a.cell * -low == pytest.approx(2 / 8) and adapter.a.cell == adapter.b.cell
+
+
+def test_begins_alike_on_every_machine_and_otherwise_by_seed_and_name():
+    first = lora.begin("x", 64, 32, rank=2, alpha=16, bits=8, seed=0).a.storage
+    assert first[0, :6].tolist() == [-60, 38, 53, 28, 42, -41]
+    assert torch.equal(first, lora.begin("x", 64, 32, rank=2, alpha=16, bits=8, seed=0).a.storage)
+    for other in ({"module": "y", "seed": 0}, {"module": "x", "seed": 1}):
+        again = lora.begin(**other, inputs=64, outputs=32, rank=2, alpha=16, bits=8).a.storage
+        assert not torch.equal(first, again)
+    drawn = lora.begin("x", 4096, 8, rank=8, alpha=16, bits=None, seed=0).a.tensor * 64
+    assert abs(float(drawn.mean())) < 0.02 and abs(float(drawn.square().mean()) - 1 / 3) < 0.01
+    assert drawn.abs().max() <= 1
+
+
+def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, monkeypatch):
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=2, bits=4)
+    moves = forq.space(model, "lora", "cells")
+    seen, step, law = [], spaces.Space._step, spaces.law
+
+    def watched(self, *args):
+        found = step(self, *args)
+        seen.append(found.dtype)
+        return found
+
+    class Drawn:
+        def __init__(self, law):
+            self.whole = law.whole
+            self.draw = lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), law.draw(bits, start, out))
+
+    monkeypatch.setattr(spaces.Space, "_step", watched)
+    monkeypatch.setattr(spaces, "law", lambda name: Drawn(law(name)))
+    oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
+    method = Method(TwoPoint(0, 2.0, noise=("rademacher",)), (SignStep(2.0, vote=True),))
+    lines = list(engine.run(moves, oracle, method, steps=3))
+    assert sum(line.moved.changed for line in lines) > 0
+    assert seen and set(seen) == {torch.int32}
+    assert all(isinstance(leaf, PackedLeaf) for leaf in moves.leaves)
+    assert {master.dtype for master in moves.masters().values()} == {torch.int8}
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_what_is_saved_is_what_was_shown_and_reads_back(base, tmp_path, bits):
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=4, bits=bits)
+    moves = forq.space(model, "lora", "spread" if bits is None else "cells")
+    moves.apply(Move((Term(5, 1.0, "rademacher"),)))
+    with moves.as_exported():
+        shown = logits(model)
+    peft.write(tmp_path / "adapter", model.checkpoint, model.adapters, moves.exported())
+    assert torch.equal(logits(load(base, "cpu", adapter=tmp_path / "adapter")), shown)
+    assert peft.holds(tmp_path / "adapter", model.adapters, moves.exported())
+    codes = tmp_path / "adapter" / peft.CODES
+    assert codes.exists() == (bits is not None)
+    if bits is not None:
+        floats, whole = load_file(tmp_path / "adapter" / peft.FLOATS), load_file(codes)
+        cells = json.loads(safe_open(codes, "pt").metadata()["grid"])["cells"]
+        for name, x in whole.items():
+            assert x.dtype == torch.int8 and torch.equal(x.float() * np.float32(cells[name]), floats[name])
+    moves.apply(Move((Term(6, 1.0, "rademacher"),)))
+    assert not peft.holds(tmp_path / "adapter", model.adapters, moves.exported())
+
+
+@pytest.mark.parametrize("kind", ("llama", "opt"))
+def test_float_layers_carry_adapters_too(tmp_path, kind):
+    model = load(tiny_checkpoints.folder(tmp_path, kind), "cpu")
+    before = logits(model)
+    named = forq.add_lora(model, targets="qv", bits=8)
+    assert {name.rpartition(".")[2] for name in named} == {"q_proj", "v_proj"}
+    assert torch.equal(logits(model), before)
+
+
+def test_targets_are_ends_of_names(base):
+    model = load(base, "cpu")
+    sizes = begun(model, rank=2, alpha=1.0, targets=("self_attn.q_proj", "down_proj"), bits=None, seed=0)
+    assert {one.module.rpartition(".")[2] for one in sizes} == {"q_proj", "down_proj"}
+    everything = begun(model, rank=2, alpha=1.0, targets="all-linear", bits=None, seed=0)
+    assert not any("lm_head" in one.module for one in everything)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"targets": ("q_prj",)}, "did you mean 'q_proj'.*down_proj"),
+        ({"targets": ("proj",)}, "no linear layer is called 'proj'"),
+        ({"bits": 9}, "2 … 8"),
+        ({"bits": 1}, "2 … 8"),
+        ({"rank": 0}, "rank"),
+        ({"alpha": -1.0}, "alpha"),
+    ],
+)
+def test_settings_that_cannot_be(base, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        forq.add_lora(load(base, "cpu"), **settings)
+
+
+def test_one_set_of_adapters_a_model(base):
+    model = load(base, "cpu")
+    with pytest.raises(ConfigError, match=r"forq\.add_lora"):
+        forq.space(model, "lora")
+    forq.add_lora(model)
+    with pytest.raises(ConfigError, match="carries adapters already"):
+        forq.add_lora(model)
+
+
+def adapter(base, folder):
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=2)
+    peft.write(folder, model.checkpoint, model.adapters, forq.space(model, "lora", "spread").exported())
+    return folder
+
+
+def edit(**said):
+    def change(folder):
+        path = folder / peft.CONFIG
+        path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+
+    return change
+
+
+def tensors(change):
+    def changed(folder):
+        save_file(change(load_file(folder / peft.FLOATS)), folder / peft.FLOATS)
+
+    return changed
+
+
+def first(held):
+    return sorted(held)[0]
+
+
+DAMAGE = {
+    "no folder": lambda folder: (folder / peft.CONFIG).unlink(),
+    "another kind": edit(peft_type="IA3"),
+    "no rank": edit(r="eight"),
+    "dora": edit(use_dora=True),
+    "rank-stabilised": edit(use_rslora=True),
+    "another rank": edit(r=3),
+    "ranks of their own": edit(rank_pattern={"q_proj": 4}),
+    "modules beside": edit(modules_to_save=["lm_head"]),
+    "not JSON": lambda folder: (folder / peft.CONFIG).write_text("{"),
+    "torn": lambda folder: (folder / peft.FLOATS).write_bytes((folder / peft.FLOATS).read_bytes()[:500]),
+    "a factor missing": tensors(lambda held: {name: x for name, x in held.items() if name != first(held)}),
+    "a factor too many": tensors(lambda held: {**held, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}),
+    "another shape": tensors(lambda held: {**held, first(held): held[first(held)].T.contiguous()}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_adapter_that_cannot_be_read(base, tmp_path, damage):
+    folder = adapter(base, tmp_path / "adapter")
+    load(base, "cpu", adapter=folder)
+    DAMAGE[damage](folder)
+    with pytest.raises(FormatError):
+        load(base, "cpu", adapter=folder)
+
+
+def test_b_is_measured_where_its_product_is_as_large_as_a_layer():
+    made = lora.begin("x", 256, 256, rank=8, alpha=16.0, bits=None, seed=0)
+    assert isinstance(made.b, TensorLeaf) and made.b.typical == 0.25
+    b = made.b.typical * torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+    product = b @ made.a.tensor * 2
+    assert 0.5 < float(product.square().mean()) * 256 < 2
