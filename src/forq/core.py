@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -153,6 +153,46 @@ class Estimate:
     bad: int = 0
 
 
+SHAPES: Mapping[str, Callable[[float], float]] = {
+    "none": lambda left: 1.0,
+    "linear": lambda left: left,
+    "late": lambda left: min(1.0, 2.0 * left),
+}
+"""How a step shrinks, by the share of the run that is left: ``late`` is full for the first half, then linear."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A run from its first training step to its last.
+
+    Attributes:
+        first: number of the first training step (calibration comes before).
+        steps: training steps of the run, ≥ 1.
+        shape: how what it steers shrinks, one of :data:`SHAPES`.
+
+    Raises:
+        ConfigError: no such shape, or no steps.
+    """
+
+    first: int
+    steps: int
+    shape: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise ConfigError(f"rule.decay: expected one of {', '.join(SHAPES)}, found {self.shape!r}")
+        if self.steps < 1:
+            raise ConfigError(f"steps must be at least 1, found {self.steps}")
+
+    def left(self, step: int) -> float:
+        """The share of the run that is left before a step: from 1 down to 0."""
+        return min(max(1.0 - (step - self.first) / self.steps, 0.0), 1.0)
+
+    def share(self, step: int) -> float:
+        """What is left of a step's size."""
+        return SHAPES[self.shape](self.left(step))
+
+
 PerGroup = float | Mapping[str, float]
 """One number for all leaves, or one for each group that is probed on its own."""
 
@@ -186,6 +226,8 @@ class Directions:
         eps: probe radius in leaf units, > 0, of all leaves or by group.
         directions: directions of one step, ≥ 1.
         noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
+        course: the run; the radius of a law ``cells:ρ`` shrinks with it, as no step of a lattice can.
+        phases: the groups come one after the other in equal parts of the course, not in turn.
 
     Raises:
         ConfigError: a value is out of range.
@@ -195,6 +237,8 @@ class Directions:
     eps: PerGroup
     directions: int = 1
     noise: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("rademacher",)
+    course: Course | None = None
+    phases: bool = False
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -202,6 +246,8 @@ class Directions:
             raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
         if not self.noise:
             raise ConfigError("estimator.noise must name at least one law")
+        if self.phases and self.course is None:
+            raise ConfigError("phases need a course to be parts of")
 
     def probe(self, step: int, k: int, side: float = 1.0) -> Move:
         """The displacement ``side·ε·z`` along direction k of a step."""
@@ -221,10 +267,22 @@ class Directions:
     def _turn(self, step: int, k: int) -> tuple[str, str]:
         """Group and noise of direction k of a step."""
         groups = tuple(by_group(self.eps, "estimator.eps"))
-        turn = k if len(groups) == 1 else step * self.directions + k
-        group = groups[turn % len(groups)]
+        if self.phases and self.course is not None:
+            done = 1.0 - self.course.left(step)
+            group, turn = groups[min(int(done * len(groups)), len(groups) - 1)], k
+        else:
+            every = k if len(groups) == 1 else step * self.directions + k
+            group, turn = groups[every % len(groups)], every // len(groups)
         laws = self.noise[group] if isinstance(self.noise, Mapping) else self.noise
-        return group, laws[turn // len(groups) % len(laws)]
+        return group, self._shrunk(laws[turn % len(laws)], step)
+
+    def _shrunk(self, law: str, step: int) -> str:
+        head, _, radius = law.partition(":")
+        if head != "cells" or self.course is None:
+            return law
+        # Sixty-four sizes, not one a step: every law is made once and kept.
+        share = max(math.ceil(64.0 * self.course.share(step)), 1) / 64.0
+        return f"cells:{max(float(radius) * share, 2.0**-10):.4g}"
 
     def _term(self, step: int, k: int, weight: float) -> Term:
         group, noise = self._turn(step, k)

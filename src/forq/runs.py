@@ -39,7 +39,6 @@ from forq.models.adapters import adapted, add_lora, starts
 from forq.models.leaves import trainable
 from forq.models.load import kernels
 from forq.models.saved import save
-from forq.noise import law
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
@@ -162,7 +161,7 @@ class Run:
             "task": dict(self.task.describe()),
             "leaves": self.space.table(),
             "profile": None if self.profile is None else self.profile.digest,
-            "portable": all(law(noise).portable for part in config.method.parts for noise in part.noise),
+            "portable": config.method.portable,
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "kernel": _kernel(model),

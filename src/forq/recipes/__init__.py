@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from forq import registry
 from forq.calibrations import Found, Wanted, calibrate
-from forq.core import ConfigError, Method, Rule
+from forq.core import ConfigError, Course, Method, Rule
 from forq.engine import Plan
 from forq.leaves import DOMAINS, INTEGERS, Domain, Leaf, Unit, usual_unit
+from forq.noise import law
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
 from forq.rules.sgd import SGD
@@ -21,6 +22,9 @@ from forq.rules.sign_step import SignStep
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CELLS = ("cells:auto",)
+"""Noise of integers that move by votes, its radius left to the calibration."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -37,12 +41,18 @@ def one_or_more(value: object) -> object:
 
 
 class EstimatorSettings(Frozen):
-    """What a step probes."""
+    """What a step probes.
+
+    Attributes:
+        noise: laws of z; ``cells:auto`` is calibrated, for steps by vote.
+        phases: several kinds move one after the other, each for its part of the run, not in turn.
+    """
 
     name: str
     eps: Positive | Literal["auto"]
     directions: Annotated[int, Field(ge=1, le=1 << 20)] = 1
     noise: tuple[str, ...] = ("rademacher",)
+    phases: bool = False
 
     _one_or_more = field_validator("noise", mode="before")(one_or_more)
 
@@ -140,6 +150,11 @@ class Settings(Frozen):
         """What is probed apart, every number in its place."""
         return tuple(self._part(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
 
+    @property
+    def portable(self) -> bool:
+        """Whether every machine draws the same noise."""
+        return all(law(noise).portable for part in self.parts for noise in part.noise if noise not in CELLS)
+
     def domain(self, leaf: Leaf, x: Tensor) -> Domain:
         """Where the coordinates of a leaf may go; see :class:`forq.spaces.Space`."""
         return DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
@@ -158,6 +173,7 @@ class Settings(Frozen):
             rule.newton if own.newton is None else own.newton,
             sparse if own.noise is None else own.noise,
             usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
+            rule.step == "vote",
         )
 
 
@@ -172,20 +188,34 @@ class Part:
     newton: float
     noise: tuple[str, ...]
     unit: Unit
+    voted: bool
 
     @property
     def open(self) -> bool:
         """Whether something is left to a calibration."""
-        return "auto" in (self.eps, self.lr, self.clip)
+        return self.noise == CELLS or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
 
-    def settled(self, found: Found | None) -> tuple[float, float, float | None]:
-        """ε, η and C, with what was found where something was left open."""
+    def settled(self, found: Found | None) -> Numbers:
+        """With what was found where something was left open."""
 
         def number(name: str, value: float | str) -> float:
             return float(getattr(found, name)) if isinstance(value, str) else value
 
+        if self.voted:
+            noise = self.noise if found is None else (f"cells:{found.notes['radius']:.4g}",)
+            return Numbers(1.0 if self.eps == "auto" else self.eps, None if self.lr == "auto" else self.lr, None, noise)
         bound = None if self.clip == "off" else number("clip", self.clip)
-        return number("eps", self.eps), number("lr", self.lr), bound
+        return Numbers(number("eps", self.eps), number("lr", self.lr), bound, self.noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """ε, η and C of a group, and its laws of z; no η: a voted step goes as far as its probe."""
+
+    eps: float
+    lr: float | None
+    clip: float | None
+    noise: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,27 +265,31 @@ def recipe(name: str) -> Recipe:
 def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``."""
     probe, rule, parts = chosen.estimator, chosen.rule, chosen.parts
-    noise = {part.name: part.noise for part in parts}
-    make = partial(registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, noise=noise)
+    make = partial(registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions)
 
     def finish(found: Mapping[str, Found], first: int) -> Method:
         settled = {part.name: part.settled(found.get(part.name)) for part in parts}
-        clips = {name: clip for name, (_, _, clip) in settled.items() if clip is not None}
+        course = Course(first, steps, rule.decay)
+        clips = {name: one.clip for name, one in settled.items() if one.clip is not None}
         rules: list[Rule] = [Clip(clips)] if clips else []
         if rule.decay != "none":
-            rules.append(Decay(rule.decay, first, steps))
-        rates = {name: lr for name, (_, lr, _) in settled.items()}
-        rules.append(SGD(rates) if rule.step == "slope" else SignStep(rates[parts[0].name], rule.step == "vote"))
-        return Method(make(eps={name: eps for name, (eps, _, _) in settled.items()}), tuple(rules), _notes(found))
+            rules.append(Decay(course))
+        rates = {name: one.lr for name, one in settled.items() if one.lr is not None}
+        if rule.step == "slope":
+            rules.append(SGD(rates))
+        else:
+            rules.append(SignStep(rates.get(parts[0].name), rule.step == "vote"))
+        eps, noise = ({name: getattr(one, what) for name, one in settled.items()} for what in ("eps", "noise"))
+        return Method(make(eps=eps, noise=noise, course=course, phases=probe.phases), tuple(rules), _notes(found))
 
     wanted = []
     for part in parts:
         if part.open:
-            if part.eps == "auto" and part.unit not in ("relative", "spread"):
+            if part.eps == "auto" and not part.voted and part.unit not in ("relative", "spread"):
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
-            share = max(1, probe.directions // len(parts))
+            share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
-            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps))
+            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.voted))
     if not wanted:
         return finish({}, 0)
     forwards = steps * make(eps=1.0).forwards

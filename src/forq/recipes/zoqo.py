@@ -4,7 +4,7 @@ A step of one cell cannot be made shorter, and of a million coordinates that all
 go: the published law is a random walk (`docs/grids.md`). Fewer coordinates a step make the step shorter.
 """
 
-from forq.recipes import EstimatorSettings, LoraSettings, Recipe, RuleSettings, Settings
+from forq.recipes import CELLS, EstimatorSettings, LoraSettings, Recipe, RuleSettings, Settings
 
 recipe = Recipe(
     summary="ZOQO with one coordinate in a thousand a step: ± a cell, by the sign of a loss difference alone",
@@ -12,8 +12,8 @@ recipe = Recipe(
     settings=Settings(
         move="codes",
         unit="cells",
-        estimator=EstimatorSettings(name="two_point", eps=1.0, noise=("sparse:0.001",)),
-        rule=RuleSettings(lr=1.0, step="vote"),
+        estimator=EstimatorSettings(name="two_point", eps=1.0, noise=CELLS),
+        rule=RuleSettings(lr="auto", decay="late", step="vote"),
         lora=LoraSettings(bits=8),
     ),
 )

@@ -17,18 +17,22 @@ class SignStep:
     floating-point number.
 
     Args:
-        size: length of the step in leaf units, > 0; with ``vote`` whole cells, max(⌊size⌋, 1).
+        size: length of the step in leaf units, > 0; with ``vote`` whole cells, max(⌊size⌋, 1). ``None``, with ``vote``:
+            each direction goes as far as a probe of one unit, ``x ← x − Σ sgn(d_k)·z_k``.
         vote: use the signs of the slopes alone.
 
     Raises:
-        ConfigError: size is not a positive number.
+        ConfigError: size is not a positive number, or left out of a step that is no vote.
     """
 
-    size: float
+    size: float | None
     vote: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.size > 0 and math.isfinite(self.size)):
+        if self.size is None:
+            if not self.vote:
+                raise ConfigError("rule.lr: a step of the slopes' signs needs a length")
+        elif not (self.size > 0 and math.isfinite(self.size)):
             raise ConfigError(f"rule.lr must be a positive number, found {self.size}")
 
     def init(self) -> State:
@@ -36,6 +40,8 @@ class SignStep:
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         terms = tuple(replace(term, weight=self._weight(-term.weight)) for term in estimate.move.terms)
+        if self.size is None:
+            return replace(estimate, move=Move(terms)), state
         size = float(max(math.floor(self.size), 1)) if self.vote else self.size
         return replace(estimate, move=Move(terms, Link("sign", size))), state
 

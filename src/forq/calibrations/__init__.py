@@ -25,6 +25,8 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
+from forq.calibrations._cells import measure_cells
+from forq.calibrations._found import Found, Wanted
 from forq.core import HERE, Method, Move, RunError, Term, direction_seed
 
 EPS = (1e-2, 3e-2, 1e-1)
@@ -44,34 +46,7 @@ CLIP = 5.0
 SHARE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One group of leaves whose numbers are to be found.
-
-    Attributes:
-        name: of the group, as terms name it.
-        noise: laws of its directions.
-        directions: of the group in one step, N: the step multiplies the mean of N slopes.
-        newton: share of the greediest stable step that is taken, 0 … 1.
-        eps: a radius the user insists on; otherwise the trials choose.
-    """
-
-    name: str
-    noise: Sequence[str]
-    directions: int
-    newton: float
-    eps: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a calibration says of one group: radius, step and bound, and what they were concluded from."""
-
-    eps: float
-    lr: float
-    clip: float
-    notes: Mapping[str, float]
-
+__all__ = ["Found", "Wanted", "calibrate", "trials"]
 
 Finish = Callable[[Mapping[str, Found], int], Method]
 """From what was found by group, and the number of the first training step, to the method."""
@@ -99,7 +74,11 @@ def calibrate(
     found: dict[str, Found] = {}
     number = 0
     for group in groups:
-        found[group.name], number = yield from _measure(group, seed, number, forwards // len(groups), steps)
+        share = forwards // len(groups)
+        if group.cells:
+            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share))
+        else:
+            found[group.name], number = yield from _measure(group, seed, number, share, steps)
     return finish(found, number)
 
 

@@ -1,0 +1,37 @@
+"""What a calibration is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One group of leaves whose numbers are to be found.
+
+    Attributes:
+        name: of the group, as terms name it.
+        noise: laws of its directions.
+        directions: of the group in one step, N: the step multiplies the mean of N slopes.
+        newton: share of the greediest stable step that is taken, 0 … 1.
+        eps: a radius the user insists on; otherwise the trials choose.
+        cells: whole numbers that move by the sign of a comparison: one number, how far in cells, is to be found.
+    """
+
+    name: str
+    noise: Sequence[str]
+    directions: int
+    newton: float
+    eps: float | None = None
+    cells: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a calibration says of one group: radius, step and bound, and what they were concluded from."""
+
+    eps: float
+    lr: float
+    clip: float
+    notes: Mapping[str, float]
