@@ -1,6 +1,6 @@
-"""Result (a) and (b): TinyStories-656K at 4 bits, group 64, tuned on tinyshakespeare, at equal forwards.
+"""TinyStories-656K at 4 bits, group 64, tuned on tinyshakespeare, at equal forwards.
 
-    python experiments/shakespeare.py run --data $FORQ_DATA --what main --work FOLDER     # or ddc: results/*.jsonl
+    python experiments/shakespeare.py run --data $FORQ_DATA --what main --work FOLDER     # or ddc, grid, lora
     python experiments/shakespeare.py table                                               # as Markdown
 
 Every row is one `forq tune` (or `experiments/backprop.py`) in a process of its own, its command beside its numbers.
@@ -33,7 +33,8 @@ LIMITS = ("--set", "task.validation_rows=64")
 POPULATION, PAIRS = int(0.95 * FORWARDS) // 9, FORWARDS // 2
 MEZO_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 PAPER_LRS = ("1e-6", "1e-5", "1e-4", "3e-4", "1e-3")
-SHARES = ("0.0001", "0.003", "0.01")
+VOTES = int(0.95 * FORWARDS) // 2
+SHARES = ("0.0001", "0.001", "0.01")
 CLIPS = ("off", "0.3", "1", "3")
 
 
@@ -87,10 +88,26 @@ def ddc_jobs(ckpt: Path) -> list[dict[str, Any]]:
 
 
 def grid_jobs(ckpt: Path) -> list[dict[str, Any]]:
-    """The integer codes in place of the scales; the share of coordinates a step moves, on seed 0 first."""
-    jobs = [tune("zoqo (untouched)", ckpt, "zoqo", PAIRS, seed) for seed in range(3)]
+    """The integer codes in place of the scales; shares of coordinates set by hand on seed 0."""
+    jobs = [tune("zoqo (untouched)", ckpt, "zoqo", VOTES, seed) for seed in range(3)]
     shares = [tune(f"zoqo, sparse {p}", ckpt, "zoqo", PAIRS, 0, f"estimator.noise=sparse:{p}") for p in SHARES]
     return [*jobs, tune("zoqo-paper (untouched)", ckpt, "zoqo-paper", PAIRS, 0), *shares]
+
+
+def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
+    """Adapters of rank 8 beside every linear layer: on grids of 8 and 4 bits, in floats, and by back-propagation."""
+    lora = ("move=lora",)
+    jobs = []
+    for seed in range(3):
+        for name, base in (("TinyStories", ckpt), ("demo", Path("src/forq/demo/checkpoint"))):
+            jobs += [
+                tune(f"{name}: zoqo, 8 bits", base, "zoqo", VOTES, seed, *lora, "lora.bits=8"),
+                tune(f"{name}: zoqo, 4 bits", base, "zoqo", VOTES, seed, *lora, "lora.bits=4"),
+                tune(f"{name}: qzo, float adapters", base, "qzo", POPULATION, seed, *lora),
+                tune(f"{name}: qzo-lora, adapters then scales", base, "qzo-lora", POPULATION, seed),
+                backprop(f"{name}: back-propagation, 100 steps", base, "lora", 3e-3, 100, seed),
+            ]
+    return jobs
 
 
 def command(words: Sequence[str], folders: dict[str, Path]) -> str:
@@ -160,10 +177,10 @@ def main() -> None:
     parser.add_argument("action", choices=("run", "table"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--what", choices=("main", "ddc", "grid"), default="main")
+    parser.add_argument("--what", choices=("main", "ddc", "grid", "lora"), default="main")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    names = {"main": "shakespeare", "ddc": "ddc", "grid": "grid"}
+    names = {"main": "shakespeare", "ddc": "ddc", "grid": "grid", "lora": "lora"}
     if args.action == "table":
         for name in names.values():
             found = ROOT / "results" / f"{name}.jsonl"
@@ -180,7 +197,7 @@ def main() -> None:
     target.parent.mkdir(exist_ok=True)
     rows = [json.loads(row) for row in target.read_text().splitlines()] if target.exists() else []
     done = {(row["method"], row["seed"]) for row in rows}  # a stopped experiment goes on where it was
-    batches = [lambda: ddc_jobs(ckpt) if args.what == "ddc" else grid_jobs(ckpt)]
+    batches = [lambda: {"ddc": ddc_jobs, "grid": grid_jobs, "lora": lora_jobs}[args.what](ckpt)]
     if args.what == "main":
         batches = [lambda: main_jobs(ckpt, floating), lambda: tuned_jobs(ckpt, floating, rows)]
     with target.open("a", encoding="utf-8") as file, ThreadPoolExecutor(args.jobs) as pool:
