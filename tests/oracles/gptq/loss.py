@@ -1,6 +1,6 @@
 """Run in .venv-gptq: the library loads folders; prints its loss and logits on given tokens.
 
-loss.py FOLDER … < '[[token, …], …]'   →   a line of JSON for each, after the word RESULT
+loss.py FOLDER … FOLDER::ADAPTER … < '[[token, …], …]'   →   a line of JSON for each, after the word RESULT
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def measure(folder: str, ids: torch.Tensor) -> dict[str, object]:
     """Mean token loss, and the logits at every row's last position."""
     # The plain kernel: the others repack, and some compute in less than float32.
     how = GPTQConfig(bits=4, backend="gptq_torch")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=how, dtype=torch.float32, device_map="cpu"
-    ).eval()
+    base, _, adapter = folder.partition("::")
+    model = AutoModelForCausalLM.from_pretrained(base, quantization_config=how, dtype=torch.float32, device_map="cpu")
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    model.eval()
     with torch.no_grad():
         logits = model(ids).logits.float()
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())

@@ -26,5 +26,5 @@ PY
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c "$constraint" setuptools wheel numpy safetensors
 # shellcheck disable=SC2086
-"${pip[@]}" ${PIP_ARGS:-} -c "$constraint" gptqmodel==7.6.0 transformers==5.23.0 accelerate optimum
+"${pip[@]}" ${PIP_ARGS:-} -c "$constraint" gptqmodel==7.6.0 transformers==5.23.0 accelerate optimum peft==0.21.2
 "$target/bin/python" -c "import torch; print('ready: torch', torch.__version__)"
