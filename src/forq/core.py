@@ -98,12 +98,14 @@ class Link:
     """What happens to the sum of the terms, elementwise, before it is added.
 
     ``identity``: s. ``sign``: size · sgn(s), the step of ZO-SignSGD. ``stochastic``: s rounded to a whole
-    number of cells, up with probability equal to the fraction, drawn from ``seed`` (QuZO).
+    number of cells, up with probability equal to the fraction, drawn from ``seed`` (QuZO). ``feedback``: s plus size
+    times what rounding left of the moves before, ``past``, to nearest (QES); of a lattice only.
     """
 
-    kind: Literal["identity", "sign", "stochastic"] = "identity"
+    kind: Literal["identity", "sign", "stochastic", "feedback"] = "identity"
     size: float = 1.0
     seed: int = 0
+    past: tuple[tuple[Term, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,9 @@ class Move:
     link: Link = field(default_factory=Link)
 
     def scaled(self, factor: float) -> Move:
-        """The same directions with every weight multiplied by ``factor``."""
+        """The same directions, ``factor`` times as far."""
+        if self.link.kind == "sign":  # which no weight makes longer
+            return replace(self, link=replace(self.link, size=self.link.size * factor))
         return replace(self, terms=tuple(replace(term, weight=term.weight * factor) for term in self.terms))
 
 
@@ -126,14 +130,23 @@ HERE = Move()
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a move did: coordinates that changed, coordinates a bound held back, coordinates in all."""
+    """What a move did.
+
+    Attributes:
+        changed, total: coordinates that changed, and coordinates in all.
+        cut: those a bound held back.
+        lost: those of a lattice that should have moved by part of a cell, and were rounded to stay.
+    """
 
     changed: int = 0
     cut: int = 0
     total: int = 0
+    lost: int = 0
 
     def __add__(self, other: Moved) -> Moved:
-        return Moved(self.changed + other.changed, self.cut + other.cut, self.total + other.total)
+        return Moved(
+            self.changed + other.changed, self.cut + other.cut, self.total + other.total, self.lost + other.lost
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +158,14 @@ class Estimate:
         slopes: the directional derivative of every direction measured, d_k = z_k·∇L; loss per leaf unit.
         loss: the loss at the point itself, measured or averaged over the probes.
         bad: losses that were not finite; their directions are dropped.
+        gains: what the better side of every direction gains over staying, where it was measured.
     """
 
     move: Move
     slopes: tuple[float, ...]
     loss: float
     bad: int = 0
+    gains: tuple[float, ...] = ()
 
 
 SHAPES: Mapping[str, Callable[[float], float]] = {
@@ -228,6 +243,7 @@ class Directions:
         noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
         course: the run; the radius of a law ``cells:ρ`` shrinks with it, as no step of a lattice can.
         phases: the groups come one after the other in equal parts of the course, not in turn.
+        step_noise: laws a step draws its directions by, in the order of ``noise``; by default the probes' own (QuZO).
 
     Raises:
         ConfigError: a value is out of range.
@@ -239,6 +255,7 @@ class Directions:
     noise: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("rademacher",)
     course: Course | None = None
     phases: bool = False
+    step_noise: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -262,6 +279,9 @@ class Directions:
         groups = {k: self._turn(step, k)[0] for k in slopes}
         share = Counter(groups.values())
         terms = tuple(self._term(step, k, d / share[groups[k]]) for k, d in slopes.items())
+        if self.step_noise:
+            laws = self.step_noise
+            terms = tuple(replace(term, noise=laws[k % len(laws)]) for k, term in zip(slopes, terms, strict=True))
         return Estimate(Move(terms), tuple(slopes.values()), loss, bad)
 
     def _turn(self, step: int, k: int) -> tuple[str, str]:
@@ -317,11 +337,16 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An estimator, the rules that follow it, and what a calibration found on the way (for the journal)."""
+    """An estimator, the rules that follow it, and what a calibration found on the way (for the journal).
+
+    Attributes:
+        patience: so many steps in a row that the rules decide not to take end the run in good order.
+    """
 
     estimator: Estimator
     rules: tuple[Rule, ...]
     found: Mapping[str, float] | None = None
+    patience: int | None = None
 
     def init(self) -> tuple[State, ...]:
         """The rules' states before the first step."""

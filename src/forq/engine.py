@@ -20,6 +20,9 @@ from forq.spaces import Space
 Calibration = Generator[tuple[Move, ...], Sequence[float], Method]
 """Yields the probes of a step, is sent their losses, returns the method."""
 
+CERTIFICATE = "certificate"
+"""Note of the line with which a run ended because so many steps in a row were found not worth taking."""
+
 Plan = Method | Callable[[], Calibration]
 
 
@@ -99,17 +102,27 @@ def run(
         max_bad: this many steps in a row without one finite loss end the run.
         max_still: this many moves in a row that change no coordinate end the run.
 
+    A run whose method has ``patience`` ends early, in good order, once so many steps in a row were not taken.
+
     Raises:
         RunError: the losses are not numbers, or the moves change nothing.
     """
     method, first = yield from calibrate(oracle, plan)
-    states, bad, still, last = method.init(), 0, 0, first + steps - 1
+    states, bad, still, stayed, last = method.init(), 0, 0, 0, first + steps - 1
+    patience = math.inf if method.patience is None else method.patience
     for number in range(first, first + steps):
         line, states = step(number, space, oracle, method, states, apply=number >= held)
-        sealed = number >= held - 1 and (number % digest_every == digest_every - 1 or number == last)
-        yield replace(line, digest=space.digest()) if sealed else line
         bad = bad + 1 if math.isnan(line.notes["slope"]) else 0
-        still = still + 1 if number >= held and not line.moved.changed and not bad else 0
+        stays = method.patience is not None and line.notes["stride"] == 0.0 and not bad
+        stayed = stayed + 1 if stays else 0
+        ends = number == last or stayed >= patience
+        if stayed >= patience:
+            line = replace(line, notes={**line.notes, CERTIFICATE: float(stayed)})
+        sealed = number >= held - 1 and (number % digest_every == digest_every - 1 or ends)
+        yield replace(line, digest=space.digest()) if sealed else line
+        if ends:
+            return
+        still = still + 1 if number >= held and not line.moved.changed and not bad and not stays else 0
         if bad == max_bad:
             raise RunError(
                 f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the "
@@ -127,7 +140,9 @@ def _notes(measured: Estimate, done: Estimate) -> dict[str, float]:
     return {
         "loss": measured.loss,
         "slope": _rms(measured.slopes),
-        "stride": _rms([term.weight for term in done.move.terms]) if measured.slopes else math.nan,
+        "stride": (_rms([term.weight for term in done.move.terms]) if done.move.terms else 0.0)
+        if measured.slopes
+        else math.nan,
         "bad": float(measured.bad),
     }
 

@@ -25,6 +25,8 @@ class Domain:
         keep_sign: a coordinate stays on the side of zero where it started (half of the block scales of
             GGUF's Q4_0 are negative); an exact zero stays zero.
         bounds_probes: probes too are held inside the bounds; true on a grid, where nothing exists outside.
+        skip_edge: a coordinate that a move or its opposite would carry out of bounds stays, so that the two sides of a
+            probe are opposite everywhere. It never leaves the end of its range again.
         lattice: coordinates are whole numbers: a move of p cells is rounded to ⌊p⌋ or ⌈p⌉ at random, on average p.
     """
 
@@ -35,6 +37,7 @@ class Domain:
     keep_sign: bool = False
     bounds_probes: bool = False
     lattice: bool = False
+    skip_edge: bool = False
 
 
 GROUPS = ("scales", "codes", "zeros", "norms", "biases", "embeddings", "dense", "lora")

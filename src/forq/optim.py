@@ -71,7 +71,9 @@ class QZO:
         """
         oracle = Local(self.space, lambda number: None, lambda batch: closure())
         if self._method is None:
-            calibration = engine.calibrate(oracle, plan(self.settings, seed=self._seed, steps=_LIKE_STEPS))
+            calibration = engine.calibrate(
+                oracle, plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, room=self.space.room)
+            )
             try:
                 while True:
                     next(calibration)

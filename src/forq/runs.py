@@ -73,6 +73,7 @@ class Run:
 
     Attributes:
         first, best: the score before the first step, and the best so far.
+        certificate: audits in a row that found no step worth taking, where that ended the run.
         rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
     """
 
@@ -87,10 +88,11 @@ class Run:
             domain = self.profile.over(domain)
         self.space = Space(leaves, domain)
         # Built now, so that a setting that cannot be is refused before anything is written.
-        self._plan = plan(config.method, seed=config.seed, steps=config.steps)
+        self._plan = plan(config.method, seed=config.seed, steps=config.steps, room=self.space.room)
         self.first: Scored | None = None
         self.best: Scored | None = None
         self.rounding: float | None = None
+        self.certificate: float | None = None
         self._kept: dict[str, Tensor] = {}
 
     @property
@@ -208,7 +210,8 @@ class Run:
                     metrics.sync()
                     self._snapshot("last", line.step + 1)
                 yield line
-                if trained and (trained % every == 0 or trained == steps):
+                self.certificate = line.notes.get(engine.CERTIFICATE)
+                if trained and (trained % every == 0 or trained == steps or self.certificate is not None):
                     yield self._score(metrics, trained, forwards)
         finally:
             writer.close()

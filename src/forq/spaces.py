@@ -3,7 +3,7 @@
 Law of arithmetic, version 1. For every coordinate, in float32 and in this order, each operation rounded once:
 
     s  = fl(fl(w₁)·z₁);  s = fl(s + fl(fl(w_k)·z_k))  for k = 2, 3, … in the order of the terms
-    p  = fl(unit · link(s)); on a lattice ⌊fl(p + r)⌋ with r uniform on [0, 1)
+    p  = fl(unit · link(s)); on a lattice ⌊fl(p + r)⌋ with r uniform on [0, 1), or with feedback to nearest even
     x′ = fl(x + p), then held inside the domain (updates always; probes only on a grid)
 
 Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable. What a file
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError
+from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError, Term
 from forq.leaves import Domain, Domains, LatticeLeaf, LazyLeaf, Leaf, PackedLeaf, relative
 from forq.noise import Bits, law, leaf_id
 
@@ -102,6 +102,7 @@ class Space:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
         self._away = False
+        self._lost = 0
         width = max(min(one.chunk, one.size) for one in self._held)
         self._noise = np.empty(width, dtype=np.float32)
 
@@ -119,6 +120,16 @@ class Space:
     def groups(self) -> tuple[str, ...]:
         """Names of the groups that occur, sorted."""
         return tuple(sorted({one.leaf.group for one in self._held}))
+
+    @property
+    def room(self) -> dict[str, float]:
+        """Half of the cells a lattice has, by group; groups that are no lattice have none."""
+        found: dict[str, float] = {}
+        for one in self._held:
+            if one.domain.lattice and one.domain.low is not None and one.domain.high is not None:
+                half = (one.domain.high - one.domain.low + 1.0) / 2.0
+                found[one.leaf.group] = min(half, found.get(one.leaf.group, half))
+        return found
 
     def table(self) -> list[list[str | int]]:
         """What rebuilding the leaves from files takes: name, group, output axis, dtype of the master."""
@@ -154,14 +165,14 @@ class Space:
         """Move the masters, show them to the model, and say how many coordinates changed and were cut."""
         if self._away:
             raise RunError("the space is displaced: leave the probe before applying a move")
-        changed, cut = 0, 0
+        changed, cut, self._lost = 0, 0, 0
         for one in self._held:
             if not _touches(move, one):
                 continue
             for start, stop in one.chunks():
                 here = one.take(start, stop)
                 old = here.float() if one.packed is None else here
-                free = old + self._step(one, move, start, stop)
+                free = old + _kept(self._step(one, move, start, stop), old, one.domain)
                 new = _hold(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
                 kept = new.to(here.dtype)
@@ -169,7 +180,7 @@ class Space:
                 one.put(start, kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
-        return Moved(changed, cut, self.size)
+        return Moved(changed, cut, self.size, self._lost)
 
     def exported(self) -> dict[str, Tensor]:
         """Every leaf as the checkpoint's file will hold it: the masters, rounded to the file's dtype."""
@@ -230,7 +241,7 @@ class Space:
         for start, stop in one.chunks():
             old = one.take(start, stop)
             old = old.float() if one.packed is None else old
-            new = old + self._step(one, move, start, stop)
+            new = old + _kept(self._step(one, move, start, stop), old, one.domain)
             target[start:stop] = _hold(new, old, one.domain) if one.domain.bounds_probes else new
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
@@ -247,28 +258,61 @@ class Space:
         """p = unit · link(Σ w·z) for coordinates ``start … stop − 1``: fresh, float32, or int32 where all is whole."""
         if one.packed is not None and _is_whole(move, one):
             return self._cells(one, move, start, stop)
+        total = self._sum(one, move.terms, start, stop)
+        if total is None:
+            raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
+        if move.link.kind == "feedback":
+            return self._fed_back(one, move, total, start, stop)
+        total = _link(total, move.link, one.key, start)
+        unit = one.domain.unit
+        total = total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
+        if not one.domain.lattice:
+            return total
+        wanted = int(torch.count_nonzero(total))
+        whole = _whole(total, move.terms[0].seed, one.key, start)
+        self._lost += max(wanted - int(torch.count_nonzero(whole)), 0)
+        return whole
+
+    def _sum(self, one: _Held, terms: Iterable[Term], start: int, stop: int) -> Tensor | None:
+        """Σ w·z of the terms that touch a leaf, fresh, or None."""
         total: Tensor | None = None
-        for term in move.terms:
+        for term in terms:
             if term.group not in ("all", one.leaf.group):
                 continue
             noise = self._noise[: stop - start]
             law(term.noise).draw(Bits(term.seed, one.key, rows=one.rows), start, noise)
             drawn = torch.from_numpy(noise).to(one.master.device) * term.weight
             total = drawn if total is None else total.add_(drawn)
-        if total is None:
-            raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
-        total = _link(total, move.link, one.key, start)
-        unit = one.domain.unit
-        total = total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
-        return _whole(total, move.terms[0].seed, one.key, start) if one.domain.lattice else total
+        return total
+
+    def _fed_back(self, one: _Held, move: Move, total: Tensor, start: int, stop: int) -> Tensor:
+        """round(s + γ·e), with e re-derived from zero over the moves before: no residual is stored."""
+        if not one.domain.lattice:
+            raise ConfigError(
+                f"{one.leaf.name}: rule.feedback carries what rounding to whole cells leaves; take integers"
+            )
+        left = torch.zeros_like(total)
+        for terms in move.link.past:
+            wanted = self._sum(one, terms, start, stop)
+            left = left.mul_(move.link.size)
+            left = left if wanted is None else left.add_(wanted)
+            left = left.sub_(left.round())
+        total = total.add_(left.mul_(move.link.size))
+        whole = total.round()
+        self._lost += int(torch.count_nonzero(total)) - int(torch.count_nonzero(whole))
+        return whole
 
 
 def _is_whole(move: Move, one: _Held) -> bool:
     """Whether a move of packed integers takes no floating point at all: then the same numbers, without one."""
     mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
     size = move.link.size if move.link.kind == "sign" else 1.0
-    whole = all(term.weight.is_integer() and law(term.noise).whole for term in mine) and float(size).is_integer()
-    return whole and move.link.kind != "stochastic" and isinstance(one.domain.unit, float) and one.domain.unit == 1.0
+    whole = (
+        move.link.kind in ("identity", "sign")
+        and all(term.weight.is_integer() and law(term.noise).whole for term in mine)
+        and float(size).is_integer()
+    )
+    return whole and isinstance(one.domain.unit, float) and one.domain.unit == 1.0
 
 
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
@@ -329,6 +373,14 @@ def _whole(total: Tensor, seed: int, key: int, start: int) -> Tensor:
     # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
     carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
     return total.add_(carry).floor_()
+
+
+def _kept(step: Tensor, old: Tensor, domain: Domain) -> Tensor:
+    """A step without the coordinates whose probe would be cut on one side."""
+    if not domain.skip_edge or domain.low is None or domain.high is None:
+        return step
+    room = torch.minimum(old - domain.low, domain.high - old)
+    return step.masked_fill_(step.abs() > room, 0)
 
 
 def _hold(new: Tensor, old: Tensor, domain: Domain) -> Tensor:

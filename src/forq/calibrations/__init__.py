@@ -76,7 +76,7 @@ def calibrate(
     for group in groups:
         share = forwards // len(groups)
         if group.cells:
-            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share))
+            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), steps)
         else:
             found[group.name], number = yield from _measure(group, seed, number, share, steps)
     return finish(found, number)

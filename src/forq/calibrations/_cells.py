@@ -9,6 +9,9 @@ such a direction the loss changes by ±ρ·σ with the sign that was voted and b
 with σ the root mean square of the slopes, τ the trace of the Hessian, both in cells, and ``share`` what of a batch's
 slopes other batches confirm. ``newton`` · ρ* is dared. A probe of another size than the step would tell of another
 place, so the trials go where their own answer sends them.
+
+Nearly all of a step is noise, and noise walks: over the run by ρ·√steps cells. It is held to ``WALK`` of half the range,
+beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
 """
 
 from __future__ import annotations
@@ -27,11 +30,12 @@ TRIALS = 6
 PAIRS = 8
 DIRECTIONS = 32
 UNKNOWN = 0.5
+WALK = 0.3
 SIGN = math.sqrt(2.0 / math.pi)
 
 
 def measure_cells(
-    group: Wanted, seed: int, number: int, budget: int
+    group: Wanted, seed: int, number: int, budget: int, steps: int
 ) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
     """Find ρ of one group from step ``number`` on, with about ``budget`` forwards; and the number of the next step.
 
@@ -82,7 +86,8 @@ def measure_cells(
     if last.slope == 0.0:
         raise RunError("no displacement by whole cells changes the loss: what moves has no part in it")
     best = group.newton * SIGN * share * last.slope / last.bend if last.bend > 0.0 else math.inf
-    radius = min(max(best, LEAST), NEAR * radius, MOST)
+    walk = WALK * group.room / math.sqrt(group.directions * steps)
+    radius = max(min(best, NEAR * radius, walk, MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
     return Found(1.0, 1.0, 0.0, notes), number
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ class Wanted:
         newton: share of the greediest stable step that is taken, 0 … 1.
         eps: a radius the user insists on; otherwise the trials choose.
         cells: whole numbers that move by the sign of a comparison: one number, how far in cells, is to be found.
+        room: half of the cells there are.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Wanted:
     newton: float
     eps: float | None = None
     cells: bool = False
+    room: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

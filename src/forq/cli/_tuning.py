@@ -51,7 +51,7 @@ def tune(
         raise
     with _screen.err.status("saving, and scoring what was saved"):
         run.finish()
-        saved, adapter = run.checkpoint, run.adapter
+        saved, adapter, certificate = run.checkpoint, run.adapter, run.certificate
         seconds = time.perf_counter() - began
         best, first, rounding = run.best, run.first, run.rounding
         del run, model
@@ -65,6 +65,7 @@ def tune(
         "step": best.trained,
         "forwards": journal.read(out / "journal.jsonl").forwards,
         "rounding": rounding,
+        "certificate": certificate,
         "seconds": round(seconds, 1),
         "peak_mb": peak_bytes() // 1_000_000,
         "checkpoint": None if saved is None else str(saved),
@@ -81,6 +82,13 @@ def tune(
             [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
         )
         _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
+        if certificate is not None:
+            _screen.out.print(
+                f"ended after {certificate:.0f} audits in a row that found no better neighbour: this grid resolves no more "
+                "with probes of this size; take a finer one (--bits), fewer coordinates a step (estimator.noise), or let "
+                "the scales move",
+                highlight=False,
+            )
         for name in ("checkpoint", "adapter", "journal"):
             if result[name] is not None:
                 _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)

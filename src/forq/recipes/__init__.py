@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -15,16 +16,22 @@ from forq.core import ConfigError, Course, Method, Rule
 from forq.engine import Plan
 from forq.leaves import DOMAINS, INTEGERS, Domain, Leaf, Unit, usual_unit
 from forq.noise import law
+from forq.rules.audit import Audit
 from forq.rules.clip import Clip
 from forq.rules.decay import Decay
+from forq.rules.feedback import Feedback
 from forq.rules.sgd import SGD
+from forq.rules.shape import Shape
 from forq.rules.sign_step import SignStep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+AUTO = ":auto"
+"""End of a law of whole numbers whose size is left to the calibration."""
+
 CELLS = ("cells:auto",)
-"""Noise of integers that move by votes, its radius left to the calibration."""
+"""Noise of integers, its radius left to the calibration."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,6 +52,7 @@ class EstimatorSettings(Frozen):
 
     Attributes:
         noise: laws of z; ``cells:auto`` is calibrated, for steps by vote.
+        step_noise: laws of a step's directions, by default those of its probes.
         phases: several kinds move one after the other, each for its part of the run, not in turn.
     """
 
@@ -53,6 +61,7 @@ class EstimatorSettings(Frozen):
     directions: Annotated[int, Field(ge=1, le=1 << 20)] = 1
     noise: tuple[str, ...] = ("rademacher",)
     phases: bool = False
+    step_noise: tuple[str, ...] = ()
 
     _one_or_more = field_validator("noise", mode="before")(one_or_more)
 
@@ -65,7 +74,12 @@ class RuleSettings(Frozen):
         clip: bound of each directional derivative.
         decay: how the step shrinks over the run, see :mod:`forq.rules.decay`.
         step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with every slope's sign in place
-            of it; η counts cells there.
+            of it; η counts cells there, and ``auto`` goes as far as the probe.
+        shape: slopes of a population in standard units (:mod:`forq.rules.shape`); ``auto`` takes their sum.
+        audit: take the best side only if it is better than staying, and end the run after so many in a row that were
+            not, :mod:`forq.rules.audit`; 0: every step is taken.
+        feedback, feedback_decay: steps whose rounding is carried along, and how it fades, :mod:`forq.rules.feedback`.
+        edge: integers at the end of their range: ``cut`` a probe there, or ``skip`` them.
         newton: share of the greediest stable step that ``auto`` dares.
     """
 
@@ -73,6 +87,11 @@ class RuleSettings(Frozen):
     clip: Positive | Literal["auto", "off"] = "off"
     decay: Literal["none", "linear", "late"] = "none"
     step: Literal["slope", "sign", "vote"] = "slope"
+    shape: Literal["off", "zscore", "rank"] = "off"
+    audit: Annotated[int, Field(ge=0)] = 0
+    feedback: Annotated[int, Field(ge=0, le=1024)] = 0
+    feedback_decay: Annotated[float, Field(ge=0, le=1)] = 0.9
+    edge: Literal["cut", "skip"] = "cut"
     newton: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
@@ -153,11 +172,12 @@ class Settings(Frozen):
     @property
     def portable(self) -> bool:
         """Whether every machine draws the same noise."""
-        return all(law(noise).portable for part in self.parts for noise in part.noise if noise not in CELLS)
+        return all(law(noise).portable for part in self.parts for noise in part.noise if not noise.endswith(AUTO))
 
     def domain(self, leaf: Leaf, x: Tensor) -> Domain:
         """Where the coordinates of a leaf may go; see :class:`forq.spaces.Space`."""
-        return DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
+        found = DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
+        return replace(found, skip_edge=True) if self.rule.edge == "skip" and found.lattice else found
 
     def _part(self, kind: str, name: str) -> Part:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
@@ -174,6 +194,8 @@ class Settings(Frozen):
             sparse if own.noise is None else own.noise,
             usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
             rule.step == "vote",
+            rule.shape != "off",
+            float(probe.directions),
         )
 
 
@@ -189,11 +211,18 @@ class Part:
     noise: tuple[str, ...]
     unit: Unit
     voted: bool
+    shaped: bool
+    directions: float
+
+    @property
+    def sized(self) -> bool:
+        """Whether how far integers move is left to the calibration."""
+        return any(law.endswith(AUTO) for law in self.noise)
 
     @property
     def open(self) -> bool:
         """Whether something is left to a calibration."""
-        return self.noise == CELLS or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
+        return self.sized or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
 
     def settled(self, found: Found | None) -> Numbers:
         """With what was found where something was left open."""
@@ -201,11 +230,24 @@ class Part:
         def number(name: str, value: float | str) -> float:
             return float(getattr(found, name)) if isinstance(value, str) else value
 
-        if self.voted:
-            noise = self.noise if found is None else (f"cells:{found.notes['radius']:.4g}",)
-            return Numbers(1.0 if self.eps == "auto" else self.eps, None if self.lr == "auto" else self.lr, None, noise)
+        if self.voted or self.sized:
+            return self._cells(found)
         bound = None if self.clip == "off" else number("clip", self.clip)
         return Numbers(number("eps", self.eps), number("lr", self.lr), bound, self.noise)
+
+    def _cells(self, found: Found | None) -> Numbers:
+        eps = 1.0 if self.eps == "auto" else self.eps
+        if found is None:
+            return Numbers(eps, None if self.lr == "auto" else self.lr, None, self.noise)
+        radius = found.notes["radius"]
+        if self.lr != "auto":
+            rate: float | None = self.lr
+        elif self.voted:
+            rate = None
+        else:
+            # In standard units each direction of a population goes as far as one alone would; else on average one cell.
+            rate = self.directions if self.shaped else 1.0 / (found.notes["slope"] * radius)
+        return Numbers(eps, rate, None, tuple(sized(law, radius) for law in self.noise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +304,12 @@ def recipe(name: str) -> Recipe:
     return found
 
 
-def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
-    """The method the settings mean, or the calibration that finds what they leave ``auto``."""
+def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] | None = None) -> Plan:
+    """The method the settings mean, or the calibration that finds what they leave ``auto``.
+
+    Args:
+        room: half of the cells integers have, by group, as :attr:`forq.spaces.Space.room` says.
+    """
     probe, rule, parts = chosen.estimator, chosen.rule, chosen.parts
     make = partial(registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions)
 
@@ -272,15 +318,22 @@ def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
         course = Course(first, steps, rule.decay)
         clips = {name: one.clip for name, one in settled.items() if one.clip is not None}
         rules: list[Rule] = [Clip(clips)] if clips else []
-        if rule.decay != "none":
-            rules.append(Decay(course))
+        rules += [Audit()] if rule.audit else []
+        rules += [] if rule.shape == "off" else [Shape(rule.shape)]
         rates = {name: one.lr for name, one in settled.items() if one.lr is not None}
         if rule.step == "slope":
             rules.append(SGD(rates))
         else:
             rules.append(SignStep(rates.get(parts[0].name), rule.step == "vote"))
+        # Of whole cells what shrinks is how many coordinates they move, see Directions.
+        whole = all(law.startswith("cells:") for one in settled.values() for law in one.noise)
+        rules += [Decay(course)] if rule.decay != "none" and rule.step != "vote" and not whole else []
+        rules += [Feedback(rule.feedback, rule.feedback_decay)] if rule.feedback else []
         eps, noise = ({name: getattr(one, what) for name, one in settled.items()} for what in ("eps", "noise"))
-        return Method(make(eps=eps, noise=noise, course=course, phases=probe.phases), tuple(rules), _notes(found))
+        radius = next((one.notes["radius"] for one in found.values() if "radius" in one.notes), 1.0)
+        steps_by = tuple(sized(law, radius) for law in probe.step_noise)
+        estimator = make(eps=eps, noise=noise, course=course, phases=probe.phases, step_noise=steps_by)
+        return Method(estimator, tuple(rules), _notes(found), rule.audit or None)
 
     wanted = []
     for part in parts:
@@ -289,11 +342,24 @@ def plan(chosen: Settings, *, seed: int, steps: int) -> Plan:
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
-            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.voted))
+            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, _room(part, room or {})))
     if not wanted:
         return finish({}, 0)
     forwards = steps * make(eps=1.0).forwards
     return lambda: calibrate(seed=seed, groups=wanted, forwards=forwards, steps=steps, finish=finish)
+
+
+def _room(part: Part, room: Mapping[str, float]) -> float:
+    return min(room.values(), default=math.inf) if part.name == "all" else room.get(part.name, math.inf)
+
+
+def sized(law: str, radius: float) -> str:
+    """A law of whole numbers of this root mean square, where its size was left open."""
+    if not law.endswith(AUTO):
+        return law
+    # Most of what a Gaussian much smaller than a cell is rounded to is 0: its square is then E|σz| = σ·√(2/π).
+    size = radius if law.startswith("cells") or radius > 0.75 else radius**2 * math.sqrt(math.pi / 2.0)
+    return f"{law.removesuffix(AUTO)}:{size:.4g}"
 
 
 def _notes(found: Mapping[str, Found]) -> Mapping[str, float] | None:
