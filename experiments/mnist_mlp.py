@@ -1,12 +1,14 @@
-"""Whole cells on a network that is no transformer: an MLP 784-256-128-10 on MNIST, its codes and scales tuned forward-only.
+"""Whole cells on a network that is no transformer: an MLP 784-256-128-10 on MNIST, tuned forward-only.
 
     python experiments/mnist_mlp.py run --data $FORQ_DATA      # results/mnist_mlp.jsonl, resumable; about 20 minutes
     python experiments/mnist_mlp.py table                      # as Markdown
 
 The network is trained here by back-propagation (one seed), rounded to nearest at 8, 4 and 2 bits with one scale a row,
-and tuned with forq's own engine through `Space`, `plan` and `engine.run`, as any model of one's own can be. `clean` tunes
-on the digits it was trained on, as the published numbers do; `turned` on digits turned by 30 degrees. Every run spends the
-same forwards on batches of 128 rows; recipes are untouched, nothing is chosen; scored on the 10,000 test digits.
+and tuned with forq's own engine through `Space`, `plan` and `engine.run`, as any model of one's own can be. `clean`
+tunes on the digits it was trained on, as the published numbers do; `turned` on digits turned by 30 degrees. Every run
+spends the same forwards, 2,000, on batches of 128 rows; recipes are untouched but for what a row's name says; the last
+point is scored, not the best, on the 10,000 test digits. One bound of the calibration (how far integers may walk) was
+set after looking at seed 0 of `turned`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ from forq.spaces import Space
 
 TARGET = Path(__file__).parents[1] / "results" / "mnist_mlp.jsonl"
 SIZES = (784, 256, 128, 10)
-FORWARDS, ROWS, SEEDS, DEGREES = 4000, 128, range(3), 30.0
+FORWARDS, ROWS, SEEDS, DEGREES = 2000, 128, range(3), 30.0
 
 # Method: recipe, what moves, settings by hand. `float` tunes the network before it was quantized.
 METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -56,7 +59,9 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "zo-signsgd, scales": ("zo-signsgd", "scales", {}),
     "qzo, scales": ("qzo", "scales", {}),
     "qzo, float weights": ("qzo", "float", {}),
+    "qzo, float weights, newton 0.1": ("qzo", "float", {"rule.newton": 0.1}),
 }
+COARSE = ("zoqo-paper", "zoqo")
 CLEAN = ("zoqo-paper", "zoqo-paper, audited", "zoqo", "zoqo, audited", "qes", "qzo, float weights")
 
 
@@ -97,7 +102,7 @@ def turned(x: Tensor) -> Tensor:
 def trained(x: Tensor, y: Tensor) -> MLP:
     """Back-propagation, one epoch of AdamW."""
     torch.manual_seed(0)
-    model = MLP([nn.Linear(a, b) for a, b in zip(SIZES, SIZES[1:], strict=False)])
+    model = MLP([nn.Linear(a, b) for a, b in pairwise(SIZES)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for some in torch.randperm(len(x)).split(64):
         optimizer.zero_grad()
@@ -149,7 +154,7 @@ def run(job: dict[str, Any], model: MLP, train: tuple[Tensor, Tensor], test: tup
     if job["bits"] < 32:
         model = quantized(model, job["bits"])
     else:
-        model = MLP([nn.Linear(a, b) for a, b in zip(SIZES, SIZES[1:], strict=False)]).eval().requires_grad_(False)
+        model = MLP([nn.Linear(a, b) for a, b in pairwise(SIZES)]).eval().requires_grad_(False)
         model.load_state_dict(float_state)
     chosen = settings(job["method"])
     space = Space(leaves(model, METHODS[job["method"]][1]), chosen.domain)
@@ -191,9 +196,9 @@ def jobs() -> Iterator[dict[str, Any]]:
     for seed in SEEDS:
         for data in ("turned", "clean"):
             for name in METHODS if data == "turned" else CLEAN:
-                for bits in (32,) if METHODS[name][1] == "float" else (4, 8, 2):
-                    if bits != 2 or (data == "turned" and METHODS[name][1] == "codes"):
-                        yield {"data": data, "method": name, "bits": bits, "seed": seed}
+                widths = (4, 8, *((2,) if name in COARSE else ())) if data == "turned" else (4,)
+                for bits in (32,) if METHODS[name][1] == "float" else widths:
+                    yield {"data": data, "method": name, "bits": bits, "seed": seed}
 
 
 def read() -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ with σ the root mean square of the slopes, τ the trace of the Hessian, both in
 slopes other batches confirm. ``newton`` · ρ* is dared. A probe of another size than the step would tell of another
 place, so the trials go where their own answer sends them.
 
-Nearly all of a step is noise, and noise walks: over the run by ρ·√steps cells. It is held to ``WALK`` of half the range,
-beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
+Nearly all of a step is noise, and noise walks: over the run by ρ·√steps cells. That is held to ``WALK`` of half the
+range, beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
 """
 
 from __future__ import annotations

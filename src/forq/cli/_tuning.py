@@ -84,9 +84,9 @@ def tune(
         _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
         if certificate is not None:
             _screen.out.print(
-                f"ended after {certificate:.0f} audits in a row that found no better neighbour: this grid resolves no more "
-                "with probes of this size; take a finer one (--bits), fewer coordinates a step (estimator.noise), or let "
-                "the scales move",
+                f"ended after {certificate:.0f} audits in a row that found no better neighbour: with probes of this "
+                "size the grid resolves no more; take a finer one (--bits), fewer coordinates a step "
+                "(estimator.noise), or let the scales move",
                 highlight=False,
             )
         for name in ("checkpoint", "adapter", "journal"):
