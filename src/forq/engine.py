@@ -115,12 +115,12 @@ def run(
         bad = bad + 1 if math.isnan(line.notes["slope"]) else 0
         stays = method.patience is not None and line.notes["stride"] == 0.0 and not bad
         stayed = stayed + 1 if stays else 0
-        ends = number == last or stayed >= patience
-        if stayed >= patience:
+        proven = stayed >= patience
+        if proven:
             line = replace(line, notes={**line.notes, CERTIFICATE: float(stayed)})
-        sealed = number >= held - 1 and (number % digest_every == digest_every - 1 or ends)
+        sealed = number >= held - 1 and (number % digest_every == digest_every - 1 or number == last or proven)
         yield replace(line, digest=space.digest()) if sealed else line
-        if ends:
+        if proven:
             return
         still = still + 1 if number >= held and not line.moved.changed and not bad and not stays else 0
         if bad == max_bad:
