@@ -13,7 +13,7 @@ from pydantic import Field
 from forq import registry
 from forq.core import ConfigError
 from forq.leaves import GROUPS
-from forq.quant.linear import Choice
+from forq.quant.linear import Activations, Choice
 from forq.recipes import Frozen, GroupSettings, Settings, checked, recipe
 
 Option = int | float | str | bool
@@ -53,6 +53,7 @@ class RunConfig(Frozen):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     kernel: Choice = "auto"
+    activations: Activations = "float"
     eval_every: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
     profile: str | None = None

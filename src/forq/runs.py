@@ -81,6 +81,10 @@ class Run:
         self.folder, self.config, self.model, self.task = folder, config, model, task
         adapters = _adapters(model, config)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
+        if config.activations == "int8" and "int8" not in kernels(model):
+            raise ConfigError(
+                "--activations int8: layers whose integers move are computed by the reference, and no other is left"
+            )
         domain: Domains = config.method.domain
         self.profile = self._profile()
         if self.profile is not None:

@@ -17,7 +17,7 @@ from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
 from forq.models.families import family_of
-from forq.models.load import load
+from forq.models.load import kernels, load
 from forq.runs import Run
 from forq.tasks import Task, Tokenizer
 from forq.tasks._rewarded import rewarded
@@ -156,6 +156,7 @@ def tune(
         ),
         seed=seed,
         device=loaded.device.type,
+        activations="int8" if "int8" in kernels(loaded) else "float",
         profile=None if profile is None else str(Path(profile).resolve()),
     )
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task

@@ -85,7 +85,7 @@ def test_a_run_killed_at_birth_can_begin_again_and_a_bad_setting_leaves_nothing(
     assert journal.read(folder / "journal.jsonl").lines == ()
     with pytest.raises(ConfigError, match="in the way"):
         Run.begin(folder, finished.config, model, finished.task)
-    estimator = finished.config.method.estimator.model_copy(update={"name": "three_point"})
+    estimator = finished.config.method.estimator.model_copy(update={"name": "two_points"})
     config = finished.config.model_copy(
         update={"method": finished.config.method.model_copy(update={"estimator": estimator})}
     )

@@ -77,7 +77,7 @@ def test_zero_points_of_more_than_four_bits_are_left_to_the_reference(wide, ever
 def quant_linear(bias=None):
     weight, scales = layer(24, 64, 32, sym=False)
     one = QuantLinear(weight, scales, bias, "layer.scales", torch.float16, Scratch())
-    one.use_ort(lambda: weight)
+    one.use(ort.Kernel, lambda: weight)
     return one, lambda x: reference.matmul(x, weight, one.scales, bias, Scratch())
 
 

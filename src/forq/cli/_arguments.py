@@ -55,6 +55,9 @@ Adapter = Annotated[
     typer.Option(help="A LoRA adapter to show beside the layers, as PEFT keeps it.", parser=path, metavar="PATH"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Activations = Annotated[
+    str, typer.Option(help="float, or int8: rounded to 8 bits in front of 8-bit layers with one scale a row.")
+]
 Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]
 
 

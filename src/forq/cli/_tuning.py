@@ -34,9 +34,10 @@ def tune(
     if tensorboard:
         board.require()
     torch.set_num_threads(config.threads)
+    how: Any = {"kernel": config.kernel, "activations": config.activations}
     began = time.perf_counter()
     with _screen.err.status("loading"):
-        model = load(config.checkpoint, config.device, kernel=config.kernel)
+        model = load(config.checkpoint, config.device, **how)
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     try:
@@ -55,8 +56,8 @@ def tune(
         seconds = time.perf_counter() - began
         best, first, rounding = run.best, run.first, run.rounding
         del run, model
-        before = task.evaluate(load(config.checkpoint, config.device, kernel=config.kernel), "test")
-        tuned = load(saved or config.checkpoint, config.device, kernel=config.kernel, adapter=adapter)
+        before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
+        tuned = load(saved or config.checkpoint, config.device, adapter=adapter, **how)
         after = task.evaluate(tuned, "test")
     assert best is not None and first is not None
     result = {

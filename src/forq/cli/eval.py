@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ def evaluate(
     adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
+    activations: given.Activations = "float",
     as_json: given.Json = False,
 ) -> None:
     """Score a checkpoint on a task's test rows."""
@@ -35,7 +36,8 @@ def evaluate(
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    model = load(checkpoint, device, kernel=kernel, adapter=adapter)  # type: ignore[arg-type]
+    how: Any = {"kernel": kernel, "activations": activations}
+    model = load(checkpoint, device, adapter=adapter, **how)
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     if as_json:

@@ -61,6 +61,10 @@ def tune(
     kernel: Annotated[
         str | None, typer.Option(help="Of quantized layers: auto, reference or ort. Default: auto.")
     ] = None,
+    activations: Annotated[
+        str | None,
+        typer.Option(help="int8: rounded to 8 bits in front of 8-bit layers with one scale a row. Default: float."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files, into the run's folder tensorboard/.")
@@ -86,6 +90,7 @@ def tune(
             "--eval-every": eval_every,
             "--device": device,
             "--kernel": kernel,
+            "--activations": activations,
             "--move": move,
             **{f"--{name}": value for name, value in adapters.items()},
             "--profile": profile,
@@ -122,6 +127,7 @@ def tune(
             seed=0 if seed is None else seed,
             device=device or "auto",
             kernel=kernel or "auto",
+            activations=activations or "float",
             profile=None if profile is None else str(profile.resolve()),
         )
         if lora and "lora" not in config.method.kinds:

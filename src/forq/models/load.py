@@ -22,9 +22,9 @@ from forq.models.floats import fill_floats
 from forq.models.names import FileNames
 from forq.models.skeleton import compute_buffers, put, sizes, skeleton
 from forq.quant import heap
-from forq.quant.kernels import ort
+from forq.quant.kernels import int8, ort
 from forq.quant.layer import LayerSpec, Parts
-from forq.quant.linear import Choice, QuantLinear
+from forq.quant.linear import Activations, Choice, QuantLinear
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
 
@@ -69,6 +69,7 @@ def load(
     dtype: torch.dtype | None = None,
     kernel: Choice = "auto",
     adapter: str | Path | None = None,
+    activations: Activations = "float",
 ) -> nn.Module:
     """Build the transformers model of a checkpoint, in eval mode and without gradients.
 
@@ -82,6 +83,7 @@ def load(
         dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
         kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``reference`` (plain torch), or ``auto``: ``ort``
             where it fits.
+        activations: ``int8``: rounded to 8 bits in front of layers of 8 bits with one scale a row; it is faster.
         adapter: a folder with a LoRA adapter as PEFT keeps it, shown beside the layers.
 
     Raises:
@@ -91,6 +93,8 @@ def load(
     """
     if kernel not in get_args(Choice):
         raise ConfigError(f"--kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
+    if activations not in get_args(Activations):
+        raise ConfigError(f"--activations: expected one of {', '.join(get_args(Activations))}, found {activations!r}")
     place = _device(device)
     ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     kind = dtype or _default_dtype(ckpt, place)
@@ -107,13 +111,23 @@ def load(
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
             layer.filed_codes = found.form.filed_codes(spec)
+            if activations == "int8" and int8.unfit(layer.weight, place, kind) is None:
+                del parts
+                layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))
+                heap.trim()
+                continue
             why = "" if kernel == "reference" else ort.unfit(layer.weight, place, kind)
             if kernel == "ort" and why:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:
                 del parts  # the runtime has packed them anew
-                layer.use_ort(partial(_codes, found.form, ckpt, spec))
+                layer.use(ort.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
+    if activations == "int8" and "int8" not in kernels(model):
+        raise ConfigError(
+            "--activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
+            "found none (forq quantize --bits 8 --group-size -1 makes them)"
+        )
     fill_floats(model, ckpt, names.file_of, place, kind, scratch)
 
     model.eval().requires_grad_(False)

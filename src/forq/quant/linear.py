@@ -8,12 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from forq.quant.kernels import ort, reference
+from forq.quant.kernels import int8, ort, reference
 from forq.quant.layer import FiledCodes, ZeroPoints
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
 
 Choice = Literal["auto", "reference", "ort"]
+Activations = Literal["float", "int8"]
 
 
 class QuantLinear(nn.Module):
@@ -25,7 +26,7 @@ class QuantLinear(nn.Module):
         bias: (out,) parameter, or None.
         leaf_name: the checkpoint's name of ``scales``.
         file_dtype: what the checkpoint stores the scales in.
-        kernel: which kernel computes the layer, ``reference`` or ``ort``.
+        kernel: which kernel computes the layer: ``reference``, ``ort`` or ``int8``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
         code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
     """
@@ -45,7 +46,7 @@ class QuantLinear(nn.Module):
         super().__init__()
         self._weight: QuantWeight | None = weight
         self._read: Callable[[], QuantWeight] | None = None
-        self._ort: ort.Kernel | None = None
+        self._packed: ort.Kernel | int8.Kernel | None = None
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
@@ -67,41 +68,42 @@ class QuantLinear(nn.Module):
 
     @property
     def kernel(self) -> str:
-        return "reference" if self._ort is None else "ort"
+        return "reference" if self._packed is None else self._packed.name
 
-    def use_ort(self, read: Callable[[], QuantWeight]) -> None:
-        """Let ONNX Runtime compute the layer and let go of the integers.
+    def use(self, kernel: Callable[[QuantWeight], ort.Kernel | int8.Kernel], read: Callable[[], QuantWeight]) -> None:
+        """Let a kernel with a packing of its own compute the layer, and let go of the integers.
 
         Args:
+            kernel: makes it.
             read: gives the integers again, for whoever asks for them later.
 
         Raises:
-            ConfigError: see :func:`forq.quant.kernels.ort.unfit`.
+            ConfigError: see the kernel's ``unfit``.
         """
-        self._ort = ort.Kernel(self.weight)
+        self._packed = kernel(self.weight)
         self._read, self._weight = read, None
 
     def use_moving_zeros(self) -> None:
         """Let the reference kernel compute the layer, from zero points that may change at any time."""
-        self._weight, self._ort = self.weight.with_own_zeros(), None
+        self._weight, self._packed = self.weight.with_own_zeros(), None
 
     def use_moving_codes(self) -> None:
         """Let the reference kernel compute the layer, from codes that may change at any time."""
-        self._weight, self._ort = self.weight, None
+        self._weight, self._packed = self.weight, None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
         if self.code_overlay is not None:
             return reference.matmul_shown(x, self.code_overlay, self.weight, self.scales, self.bias, self.scratch)
-        if self._ort is None or not self._plain(x):
+        if self._packed is None or not self._plain(x):
             return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
-        y = self._ort.matmul(x, self.scales)
+        y = self._packed.matmul(x, self.scales)
         return y if self.bias is None else y.add_(self.bias)
 
     def _plain(self, x: Tensor) -> bool:
-        """Whether ONNX Runtime may be given this: it reads float32 of the CPU at a bare address, without gradients.
+        """Whether another kernel may be given this: they read float32 of the CPU, and without gradients.
 
-        It would drop a gradient without a word; the reference refuses.
+        They would drop a gradient without a word; the reference refuses.
         """
         live = torch.is_grad_enabled() and (x.requires_grad or self.scales.requires_grad)
         return not live and all(one.dtype == torch.float32 and one.device.type == "cpu" for one in (x, self.scales))

@@ -71,6 +71,8 @@ class Kernel:
         ConfigError: the layer is none this kernel can compute.
     """
 
+    name = "ort"
+
     __slots__ = ("_binding", "_columns", "_most", "_order", "_rows", "_session")
 
     def __init__(self, weight: QuantWeight, level: int = 0) -> None:
