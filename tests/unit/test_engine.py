@@ -1,6 +1,7 @@
 """Training, replay and resume are one loop; a tape gives the same bits; what goes wrong is data, then an error."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -128,3 +129,15 @@ def test_a_calibration_is_journalled_moves_nothing_and_replays():
     _, again = problem()
     assert list(engine.run(again, Tape(written), plan, steps=3)) == written
     assert again.digest() == space.digest()
+
+
+def test_a_step_that_shrank_below_what_a_lattice_resolves_is_no_error():
+    class Shrinking(SGD):
+        def update(self, step, estimate, state):
+            done, state = super().update(step, estimate, state)
+            return replace(done, move=done.move.scaled(1.0 if step < 30 else 1e-30)), state
+
+    method = Method(TwoPoint(5, 0.1), (Shrinking(0.1),))
+    _, _, lines = train(60, method=method, max_still=7)
+    changed = [line.moved.changed for line in list(lines)]
+    assert len(changed) == 60 and not any(changed[30:]) and all(changed[:30])
