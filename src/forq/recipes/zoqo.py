@@ -1,4 +1,4 @@
-"""ZOQO on few coordinates at a time: of two losses only which is smaller, and whole cells only.
+"""ZOQO on as many coordinates as pays: of two losses only which is smaller, and whole cells only.
 
 A step of one cell cannot be made shorter, and of a million coordinates that all take it next to none was told where to
 go: the published law is a random walk (`docs/grids.md`). Fewer coordinates a step make the step shorter.
@@ -7,8 +7,8 @@ go: the published law is a random walk (`docs/grids.md`). Fewer coordinates a st
 from forq.recipes import CELLS, EstimatorSettings, LoraSettings, Recipe, RuleSettings, Settings
 
 recipe = Recipe(
-    summary="ZOQO with one coordinate in a thousand a step: ± a cell, by the sign of a loss difference alone",
-    source="arXiv 2501.06736, section 3; the sparse direction is ours",
+    summary="ZOQO, sized: a cell at as many coordinates as the calibration says, by the sign of a loss difference",
+    source="arXiv 2501.06736, section 3; the calibrated size is ours",
     settings=Settings(
         move="codes",
         unit="cells",
