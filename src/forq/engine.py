@@ -100,7 +100,7 @@ def run(
             again from their losses, which restores the rules' states, but not applied.
         digest_every: a digest of the masters stands in every such line, and in the last.
         max_bad: this many steps in a row without one finite loss end the run.
-        max_still: this many moves in a row that change no coordinate end the run, in its first half.
+        max_still: this many moves in a row that change no coordinate end the run; in its second half only where none ever did.
 
     A run whose method has ``patience`` ends early, in good order, once so many steps in a row were not taken.
 
@@ -109,6 +109,7 @@ def run(
     """
     method, first = yield from calibrate(oracle, plan)
     states, bad, still, stayed, last = method.init(), 0, 0, 0, first + steps - 1
+    moved = held > 0
     patience = math.inf if method.patience is None else method.patience
     for number in range(first, first + steps):
         line, states = step(number, space, oracle, method, states, apply=number >= held)
@@ -128,8 +129,9 @@ def run(
                 f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the "
                 "data is broken; lower rule.lr or rule.clip, or look at the batch"
             )
-        # Later a step may have shrunk, as it should, below what a lattice resolves.
-        if still == max_still and 2 * (number - first) < steps:
+        moved = moved or line.moved.changed > 0
+        # Late in a run that did move, a step may have shrunk, as it should, below what a lattice resolves.
+        if still == max_still and (not moved or 2 * (number - first) < steps):
             raise RunError(
                 f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the "
                 "step is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if all losses agree"
