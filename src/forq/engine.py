@@ -100,7 +100,7 @@ def run(
             again from their losses, which restores the rules' states, but not applied.
         digest_every: a digest of the masters stands in every such line, and in the last.
         max_bad: this many steps in a row without one finite loss end the run.
-        max_still: this many moves in a row that change no coordinate end the run; in its second half only where none ever did.
+        max_still: this many moves in a row that change no coordinate end the run; late only where none ever did.
 
     A run whose method has ``patience`` ends early, in good order, once so many steps in a row were not taken.
 
