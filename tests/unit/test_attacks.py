@@ -208,6 +208,20 @@ def test_a_victim_that_breaks_loses_nothing(breaks, says, tmp_path):
     assert whole.queries + whole.checks == sum(calls)
 
 
+def test_one_attack_at_a_time_writes_a_folder(tmp_path):
+    good, (x, y), said = Halves(), images(4, gap=2), []
+
+    def victim(batch):
+        if not said:
+            with pytest.raises(ForqError, match="another forq is writing") as caught:
+                attack(Halves(), x, y, recipe="square", budget=40, out=tmp_path / "run")
+            said.append(caught.value)
+        return good(batch)
+
+    go = [attack(one, x, y, recipe="square", budget=40, out=tmp_path / "run") for one in (victim, Halves())]
+    assert said and (go[0].images == go[1].images).all()
+
+
 def test_a_victim_that_gets_nothing_right_is_no_result():
     x, y = images(4)
     with pytest.raises(AttackStopped, match="none of 4 images right"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +34,15 @@ class Folder:
     def __init__(self, path: Path, settings: Mapping[str, Any], images: NDArray[np.uint8]) -> None:
         """
         Raises:
-            ConfigError: the folder holds something else, or an attack with other settings.
+            ConfigError: the folder holds something else, or an attack with other settings, or another process
+                writes it.
         """
         self.path = path
         body = json.loads(json.dumps(settings))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             self._same(body)
         (path / "adversarial").mkdir(parents=True, exist_ok=True)
+        self._release = weakref.finalize(self, os.close, _alone(path))
         put_json(path / _SETTINGS, body)
         self._rows = path / "results.jsonl"
         self.done = [self._outcome(body, images) for _, body in rows_of(self._rows)]
@@ -67,6 +72,7 @@ class Folder:
         self._file.close()
         self._rewrite(outcomes)
         put_json(self.path / "summary.json", summary)
+        self._release()
 
     def _rewrite(self, outcomes: Sequence[Outcome]) -> None:
         new = self._rows.with_suffix(".new")
@@ -88,6 +94,17 @@ class Folder:
         distance = Distance(body.pop("linf"), body.pop("l2"), body.pop("l0"))
         image = read_png(self._png(body["index"])) if body["success"] else images[body["index"]]
         return Outcome(**body, distance=distance, image=image)
+
+
+def _alone(path: Path) -> int:
+    """Hold a folder for this process: the open folder that holds it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(f"{path}: another forq is writing this attack; wait for it, or name another --out") from error
+    return handle
 
 
 def _read(path: Path) -> dict[str, Any] | None:
