@@ -135,7 +135,8 @@ class Moved:
     Attributes:
         changed, total: coordinates that changed, and coordinates in all.
         cut: those a bound held back.
-        lost: those of a lattice that should have moved by part of a cell, and were rounded to stay.
+        lost: those that should have moved by part of a cell of a lattice, or of the last place of a master that is not
+            float32, and were rounded to stay.
     """
 
     changed: int = 0
@@ -243,7 +244,7 @@ class Directions:
         noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
         course: the run; the radius of a law ``cells:ρ`` shrinks with it, as no step of a lattice can.
         phases: the groups come one after the other in equal parts of the course, not in turn.
-        step_noise: laws a step draws its directions by, in the order of ``noise``; by default the probes' own (QuZO).
+        step_noise: from the law of a probe to that of its step, where it is another, of the same seed (QuZO).
 
     Raises:
         ConfigError: a value is out of range.
@@ -255,7 +256,7 @@ class Directions:
     noise: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("rademacher",)
     course: Course | None = None
     phases: bool = False
-    step_noise: tuple[str, ...] = ()
+    step_noise: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -279,9 +280,7 @@ class Directions:
         groups = {k: self._turn(step, k)[0] for k in slopes}
         share = Counter(groups.values())
         terms = tuple(self._term(step, k, d / share[groups[k]]) for k, d in slopes.items())
-        if self.step_noise:
-            laws = self.step_noise
-            terms = tuple(replace(term, noise=laws[k % len(laws)]) for k, term in zip(slopes, terms, strict=True))
+        terms = tuple(replace(term, noise=self.step_noise.get(term.noise, term.noise)) for term in terms)
         return Estimate(Move(terms), tuple(slopes.values()), loss, bad)
 
     def _turn(self, step: int, k: int) -> tuple[str, str]:

@@ -43,6 +43,7 @@ from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.recipes import plan
+from forq.rules.audit import at_floor
 from forq.runfiles import Masters, Metrics, Scored, changes, difference, put_json, rounding_error, vacant
 from forq.spaces import Space
 from forq.tasks import Task, Writes
@@ -74,6 +75,7 @@ class Run:
     Attributes:
         first, best: the score before the first step, and the best so far.
         certificate: audits in a row that found no step worth taking, where that ended the run.
+        floor: mean gain of the last audits, where steps of this size no longer pay (:mod:`forq.rules.audit`).
         rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
     """
 
@@ -97,6 +99,7 @@ class Run:
         self.best: Scored | None = None
         self.rounding: float | None = None
         self.certificate: float | None = None
+        self.floor: float | None = None
         self._kept: dict[str, Tensor] = {}
 
     @property
@@ -199,6 +202,7 @@ class Run:
         steps, every = self.config.steps, self.config.eval_every
         lines = engine.run(self.space, tape, self._plan, steps=steps, held=held, digest_every=DIGEST_EVERY)
         trained, forwards, began = 0, 0, time.perf_counter()
+        gains: list[float] = []
         try:
             yield self._score(metrics, 0, 0)
             for line in lines:
@@ -215,6 +219,8 @@ class Run:
                     self._snapshot("last", line.step + 1)
                 yield line
                 self.certificate = line.notes.get(engine.CERTIFICATE)
+                gains += [line.notes["gain"]] if "gain" in line.notes else []
+                self.floor = at_floor(gains)
                 if trained and (trained % every == 0 or trained == steps or self.certificate is not None):
                     yield self._score(metrics, trained, forwards)
         finally:

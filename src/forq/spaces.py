@@ -177,6 +177,8 @@ class Space:
                 cut += int(torch.count_nonzero(new != free))
                 kept = new.to(here.dtype)
                 changed += int(torch.count_nonzero(kept != here))
+                if one.packed is None and here.dtype != torch.float32:
+                    self._lost += int(torch.count_nonzero((free != old) & (new == free) & (kept == here)))
                 one.put(start, kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
@@ -286,18 +288,20 @@ class Space:
         return total
 
     def _fed_back(self, one: _Held, move: Move, total: Tensor, start: int, stop: int) -> Tensor:
-        """round(s + γ·e), with e re-derived from zero over the moves before: no residual is stored."""
+        """round(unit·s + γ·e), with e re-derived from zero over the moves before: no residual is stored."""
         if not one.domain.lattice:
             raise ConfigError(
                 f"{one.leaf.name}: rule.feedback carries what rounding to whole cells leaves; take integers"
             )
+        unit = one.domain.unit
+        cells = unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit
         left = torch.zeros_like(total)
         for terms in move.link.past:
             wanted = self._sum(one, terms, start, stop)
             left = left.mul_(move.link.size)
-            left = left if wanted is None else left.add_(wanted)
+            left = left if wanted is None else left.add_(wanted.mul_(cells))
             left = left.sub_(left.round())
-        total = total.add_(left.mul_(move.link.size))
+        total = total.mul_(cells).add_(left.mul_(move.link.size))
         whole = total.round()
         self._lost += int(torch.count_nonzero(total)) - int(torch.count_nonzero(whole))
         return whole

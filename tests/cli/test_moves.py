@@ -161,3 +161,27 @@ def test_zoqo_moves_the_codes_themselves_and_replays(base, text, tmp_path, forq)
     assert last.returncode == 0, last.stderr
     moved = changed(tmp_path / "last", base)
     assert moved and all(name.endswith(".qweight") for name in moved)
+
+
+def test_a_run_that_audits_can_end_itself_resumes_and_replays(base, text, tmp_path, forq):
+    out, words = tmp_path / "run", ("--task", "text", "--data", text, "--seed", 0, *OPTIONS)
+    sets = ("estimator.name=three_point", "estimator.noise=uniform_grid:7", "rule.audit=2")
+    done = forq("tune", base, *words, "--out", out, "--recipe", "zoqo", *(w for s in sets for w in ("--set", s)))
+    assert done.returncode == 0 and "2 audits in a row" in done.stdout, done.stderr
+    past = journal.read(out / "journal.jsonl")
+    *lines, saved = past.lines
+    assert saved.kind == "saved" and len(lines) < past.header["method"]["steps"] and lines[-1].digest is not None
+    assert all(line.losses[0] <= min(line.losses) for line in lines[-2:])
+    scores = [json.loads(row) for row in (out / "metrics.jsonl").read_text().splitlines()]
+    assert scores[-1]["trained"] == len(lines), "the last point is scored"
+    assert json.loads((out / "result.json").read_text())["certificate"] == 2.0
+    assert forq("verify", out, "--base", base).returncode == 0
+    assert forq("replay", out, "--base", base, "--out", tmp_path / "again").returncode == 0
+    again = forq("tune", base, "--data", text, "--out", out, "--resume")
+    assert again.returncode == 0 and "2 audits in a row" in again.stdout, again.stderr
+    assert journal.read(out / "journal.jsonl").lines == past.lines
+    # Killed within its last step: what is left goes on to the same end.
+    rows = (out / "journal.jsonl").read_text().splitlines(keepends=True)
+    (out / "journal.jsonl").write_text("".join(rows[:-2]))
+    assert forq("tune", base, "--data", text, "--out", out, "--resume").returncode == 0
+    assert journal.read(out / "journal.jsonl").lines == past.lines

@@ -1,20 +1,22 @@
 """The published cures of ZOQO's failures: audits, skipped edges, two roundings, error feedback."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from forq import engine
-from forq.core import ConfigError, Estimate, Link, Method, Move, RunError, Term
+from forq.core import ConfigError, Estimate, Link, Method, Move, Moved, RunError, Term
 from forq.estimators.three_point import ThreePoint
 from forq.estimators.two_point import TwoPoint
 from forq.leaves import Domain, cells
 from forq.noise import Bits, law, leaf_id
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
-from forq.rules.audit import Audit
+from forq.recipes import plan, recipe, settings
+from forq.rules.audit import Audit, at_floor
 from forq.rules.feedback import Feedback
 from forq.rules.sgd import SGD
 from forq.rules.shape import Shape
@@ -32,6 +34,13 @@ class Grid(Toy):
 
     def packed(self, x):
         return x.to(torch.uint8)
+
+
+class Half(Toy):
+    """A master that is not float32."""
+
+    def read(self):
+        return self.x.clone()
 
 
 def grid(start=7.0):
@@ -56,10 +65,36 @@ def test_quzos_two_roundings_agree_on_average_and_are_independent_given_the_dire
 
 
 def test_a_step_may_draw_its_direction_by_another_law():
-    made = TwoPoint(0, 1.0, noise=("rounded:1:0.3",), step_noise=("rounded:2:0.3",))
+    made = TwoPoint(0, 1.0, noise=("rounded:1:0.3",), step_noise={"rounded:1:0.3": "rounded:2:0.3"})
     assert {probe.terms[0].noise for probe in made.ask(0)} == {"rounded:1:0.3"}
     (term,) = made.tell(0, (1.0, 2.0)).move.terms
     assert term.noise == "rounded:2:0.3" and term.seed == made.ask(0)[0].terms[0].seed
+
+
+def test_a_group_with_a_law_of_its_own_steps_as_it_probes():
+    tree = recipe("quzo").settings.model_dump() | {"move": "codes,scales"}
+    tree["estimator"] |= {"noise": ["rounded:1"], "step_noise": ["rounded:2"]}
+    tree["groups"] = {
+        "scales": {"unit": "relative", "noise": ["rademacher"], "eps": 0.1, "lr": 0.1},
+        "codes": {"lr": 1.0},
+    }
+    method = plan(settings(tree), seed=0, steps=4)
+    steps = [method.estimator.tell(step, (1.5, 1.0)).move.terms[0] for step in range(2)]
+    assert [(term.group, term.noise) for term in steps] == [("codes", "rounded:2"), ("scales", "rademacher")]
+
+
+def test_two_roundings_on_few_coordinates_move_the_same_ones():
+    """Spread over all of them, what the probe moves and what the step moves would hardly meet."""
+    z, one, two = (
+        drawn("gaussian", 5, 200_000),
+        drawn("rounded:1:1:0.02", 5, 200_000),
+        drawn("rounded:2:1:0.02", 5, 200_000),
+    )
+    chosen = (one != 0) | (two != 0)
+    assert chosen.mean() < 0.02 and np.abs(one - z)[chosen].max() < 1
+    assert (one * two).mean() == pytest.approx(0.02, rel=0.05), "E[Q₁Q₂] is E[z²] on the share"
+    one, two = drawn("rounded:1:0.02", 5, 200_000), drawn("rounded:2:0.02", 5, 200_000)
+    assert (one * two).mean() < 0.001
 
 
 def test_feedback_carries_what_rounding_leaves():
@@ -112,6 +147,11 @@ def test_fitness_in_standard_units_and_by_ranks():
         assert [t.weight for t in Shape(kind).update(0, alike, {})[0].move.terms] == [0.0, 0.0]
     with pytest.raises(ConfigError, match="zscore or rank"):
         Shape("best")
+    two = tuple(
+        Term(k, d, group=group) for k, (d, group) in enumerate(zip((1.0, 3.0, 100.0, 300.0), "aabb", strict=True))
+    )
+    apart = Shape("zscore").update(0, Estimate(Move(two), (), 1.0), {})[0].move.terms
+    assert [t.weight for t in apart] == [-0.5, 0.5, -0.5, 0.5], "scales and norms are populations of their own"
 
 
 def audited(target, patience=5, law="sparse:0.02"):
@@ -144,6 +184,56 @@ def test_without_patience_moves_that_change_nothing_are_an_error():
     _, space, oracle, method = audited(7.0)
     with pytest.raises(RunError, match="changed not one"):
         list(engine.run(space, oracle, Method(method.estimator, method.rules), steps=100))
+
+
+def test_a_mask_holds_under_feedback_too():
+    leaf = Grid("a", torch.full((SIZE,), 7.0), group="codes")
+    mask = (torch.arange(SIZE) % 2).float()
+    space = Space([leaf], lambda leaf, x: replace(cells(leaf, x), unit=2.0 * mask))
+    past = ((Term(1, 0.2, "rademacher"),),)
+    space.apply(Move((Term(2, 0.2, "rademacher"),), Link("feedback", 1.0, past=past)))
+    wanted = 0.4 * mask.numpy() * (noise_of(Term(1, 1.0)) + noise_of(Term(2, 1.0)))
+    np.testing.assert_array_equal(leaf.x.numpy() - 7.0, np.round(wanted))
+    assert (leaf.x[::2] == 7.0).all() and (leaf.x[1::2] != 7.0).any()
+
+
+def test_steps_below_the_last_place_of_a_bfloat16_master_are_counted():
+    leaf = Half("a", torch.ones(SIZE, dtype=torch.bfloat16))
+    space = Space([leaf], lambda leaf, x: Domain())
+    assert space.apply(Move((Term(7, 1e-4),))) == Moved(0, 0, SIZE, SIZE)
+    assert space.apply(Move((Term(7, 1e-1),))).lost == 0
+
+
+def test_what_is_gaussian_is_not_said_to_be_portable():
+    assert not recipe("quzo").settings.portable and recipe("qes").settings.portable
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"rule.audit": 9}, "three_point"),
+        ({"rule.audit": 9, "estimator.name": "three_point", "rule.step": "slope"}, "vote"),
+        ({"rule.feedback": 9}, "slope"),
+        ({"rule.shape": "rank"}, "directions"),
+        ({"estimator.step_noise": ["rounded:1", "rounded:2"]}, "one law for each"),
+    ],
+)
+def test_pieces_that_do_not_fit_are_refused(changed, says):
+    tree = recipe("zoqo").settings.model_dump()
+    for name, value in changed.items():
+        part, key = name.split(".")
+        tree[part][key] = value
+    with pytest.raises(ConfigError, match=says):
+        settings(tree)
+
+
+def test_the_floor_is_where_the_last_audits_lose_on_average():
+    assert at_floor([1.0] * 300) is None and at_floor([-1.0] * 19) is None
+    assert at_floor([1.0] * 270 + [-0.5] * 30) == -0.5
+    assert at_floor([-1.0] * 100 + [2.0] * 30) is None
+    _, space, oracle, method = audited(7.4, patience=30)
+    gains = [line.notes["gain"] for line in engine.run(space, oracle, method, steps=100)]
+    assert at_floor(gains) == pytest.approx(sum(gains[-20:]) / 20) and len(gains) == 30
 
 
 def test_an_estimate_without_gains_passes_an_audit():

@@ -52,7 +52,7 @@ def tune(
         raise
     with _screen.err.status("saving, and scoring what was saved"):
         run.finish()
-        saved, adapter, certificate = run.checkpoint, run.adapter, run.certificate
+        saved, adapter, certificate, floor = run.checkpoint, run.adapter, run.certificate, run.floor
         seconds = time.perf_counter() - began
         best, first, rounding = run.best, run.first, run.rounding
         del run, model
@@ -67,6 +67,7 @@ def tune(
         "forwards": journal.read(out / "journal.jsonl").forwards,
         "rounding": rounding,
         "certificate": certificate,
+        "floor": floor,
         "seconds": round(seconds, 1),
         "peak_mb": peak_bytes() // 1_000_000,
         "checkpoint": None if saved is None else str(saved),
@@ -85,10 +86,15 @@ def tune(
         _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
         if certificate is not None:
             _screen.out.print(
-                f"ended after {certificate:.0f} audits in a row that found no better neighbour: with probes of this "
-                "size the grid resolves no more; take a finer one (--bits), fewer coordinates a step "
-                "(estimator.noise), or let the scales move",
+                f"ended after {certificate:.0f} audits in a row that found no better neighbour", highlight=False
+            )
+        if floor is not None:
+            _screen.out.print(
+                "at the floor of its grid: of the last audits the better side was worse than staying, by "
+                f"{-floor:.2g} on average; with probes of this size the grid resolves no more; take a finer one "
+                "(--bits), fewer coordinates a step (estimator.noise), or let the scales move",
                 highlight=False,
+                soft_wrap=True,
             )
         for name in ("checkpoint", "adapter", "journal"):
             if result[name] is not None:

@@ -12,25 +12,36 @@ from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
 from forq.noise import law as resolve
 
+# The roundings' own streams are 1 … 255.
+_FEW = 256
+
 
 def law(argument: str | None) -> Law:
-    """⌊σz + r⌋ with z ~ N(0, 1) of stream 0 and r uniform of stream k, as ``rounded:k:σ``; σ is 1 by default."""
-    first, _, spread = (argument or "").partition(":")
+    """⌊σz + r⌋ with z ~ N(0, 1) of stream 0 and r uniform of stream k, as ``rounded:k:σ``; σ is 1 by default.
+
+    ``rounded:k:σ:p`` is that at a share p of the coordinates, 2⁻²⁰ ≤ p ≤ 1, the same ones for every k, and 0 at the
+    others. A small σ moves few coordinates too, but every k others: of what one rounding probed another moves next
+    to nothing.
+    """
+    first, spread, few = [*(argument or "").split(":"), "", ""][:3]
     stream = int(first) if first.isdecimal() else 0
     try:
-        sigma = float(spread or 1.0)
+        sigma, share = float(spread or 1.0), float(few or 1.0)
     except ValueError:
-        sigma = 0.0
-    if not (1 <= stream <= 255 and 2.0**-20 <= sigma <= 2.0**10):
+        sigma = share = 0.0
+    if not (1 <= stream <= 255 and 2.0**-20 <= sigma <= 2.0**10 and 2.0**-20 <= share <= 1.0):
         raise ConfigError(
-            f"noise 'rounded' takes a stream 1 … 255 and a spread, as 'rounded:1:0.1', found {argument!r}"
+            "noise 'rounded' takes a stream 1 … 255, a spread and a share of the coordinates, as 'rounded:1:1:0.01', "
+            f"found {argument!r}"
         )
-    base = resolve("gaussian")
+    base, bound = resolve("gaussian"), round(share * 2**32)
 
     def draw(bits: Bits, start: int, out: Float32) -> None:
         base.draw(bits, start, out)
         np.multiply(out, np.float32(sigma), out=out)
         carry = bits.on(stream).uniform32(start, len(out)) * 2.0**-32
         np.floor(out + carry, out=out, casting="same_kind")
+        if bound < 1 << 32:
+            out[bits.on(_FEW).uniform32(start, len(out)) >= bound] = 0.0
 
     return Law(draw, base.portable)

@@ -52,7 +52,8 @@ class EstimatorSettings(Frozen):
 
     Attributes:
         noise: laws of z; ``cells:auto`` is calibrated, for steps by vote.
-        step_noise: laws of a step's directions, by default those of its probes.
+        step_noise: laws of a step's directions, one for each of ``noise``, by default those of its probes. A kind with
+            a noise of its own steps as it probes.
         phases: several kinds move one after the other, each for its part of the run, not in turn.
     """
 
@@ -63,7 +64,21 @@ class EstimatorSettings(Frozen):
     phases: bool = False
     step_noise: tuple[str, ...] = ()
 
-    _one_or_more = field_validator("noise", mode="before")(one_or_more)
+    _one_or_more = field_validator("noise", "step_noise", mode="before")(one_or_more)
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> EstimatorSettings:
+        if self.step_noise and len(self.step_noise) != len(self.noise):
+            raise ConfigError(
+                f"estimator.step_noise: expected one law for each of the {len(self.noise)} of estimator.noise, found "
+                f"{len(self.step_noise)}; set both"
+            )
+        return self
+
+    @property
+    def steps_by(self) -> dict[str, str]:
+        """From the law of a probe to that of its step."""
+        return dict(zip(self.noise, self.step_noise, strict=False))
 
 
 class RuleSettings(Frozen):
@@ -159,6 +174,26 @@ class Settings(Frozen):
                 raise ConfigError(f"{name}: expected settings of a kind that moves ({self.move}); add it to --move")
         return self
 
+    @model_validator(mode="after")
+    def _rules_fit(self) -> Settings:
+        probe, rule = self.estimator, self.rule
+        if rule.audit and (probe.name != "three_point" or rule.step != "vote"):
+            raise ConfigError(
+                "rule.audit takes the side that was measured to be better than staying: expected estimator.name="
+                f"three_point and rule.step=vote, found {probe.name} and {rule.step}; set them too"
+            )
+        if rule.feedback and rule.step != "slope":
+            raise ConfigError(
+                f"rule.feedback carries what rounding leaves of a step by slopes: expected rule.step=slope, found "
+                f"{rule.step}"
+            )
+        if rule.shape != "off" and probe.directions < 2:
+            raise ConfigError(
+                f"rule.shape compares the directions of a step: expected estimator.directions of 2 or more, found "
+                f"{probe.directions}"
+            )
+        return self
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that move."""
@@ -172,7 +207,9 @@ class Settings(Frozen):
     @property
     def portable(self) -> bool:
         """Whether every machine draws the same noise."""
-        return all(law(noise).portable for part in self.parts for noise in part.noise if not noise.endswith(AUTO))
+        probes = {noise for part in self.parts for noise in part.noise}
+        steps = {step for probe, step in self.estimator.steps_by.items() if probe in probes}
+        return all(law(sized(noise, 0.5)).portable for noise in probes | steps)
 
     def domain(self, leaf: Leaf, x: Tensor) -> Domain:
         """Where the coordinates of a leaf may go; see :class:`forq.spaces.Space`."""
@@ -330,8 +367,8 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
         rules += [Decay(course)] if rule.decay != "none" and rule.step != "vote" and not whole else []
         rules += [Feedback(rule.feedback, rule.feedback_decay)] if rule.feedback else []
         eps, noise = ({name: getattr(one, what) for name, one in settled.items()} for what in ("eps", "noise"))
-        radius = next((one.notes["radius"] for one in found.values() if "radius" in one.notes), 1.0)
-        steps_by = tuple(sized(law, radius) for law in probe.step_noise)
+        radii = [one.notes["radius"] for one in found.values() if "radius" in one.notes]
+        steps_by = {sized(law, r): sized(step, r) for law, step in probe.steps_by.items() for r in radii or [1.0]}
         estimator = make(eps=eps, noise=noise, course=course, phases=probe.phases, step_noise=steps_by)
         return Method(estimator, tuple(rules), _notes(found), rule.audit or None)
 
@@ -357,9 +394,9 @@ def sized(law: str, radius: float) -> str:
     """A law of whole numbers of this root mean square, where its size was left open."""
     if not law.endswith(AUTO):
         return law
-    # Most of what a Gaussian much smaller than a cell is rounded to is 0: its square is then E|σz| = σ·√(2/π).
-    size = radius if law.startswith("cells") or radius > 0.75 else radius**2 * math.sqrt(math.pi / 2.0)
-    return f"{law.removesuffix(AUTO)}:{size:.4g}"
+    head = law.removesuffix(AUTO)
+    # A Gaussian much smaller than a cell would be rounded to other coordinates by the probe than by the step.
+    return f"{head}:{radius:.4g}" if law.startswith("cells") or radius > 1.0 else f"{head}:1:{radius**2:.4g}"
 
 
 def _notes(found: Mapping[str, Found]) -> Mapping[str, float] | None:

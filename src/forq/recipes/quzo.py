@@ -1,4 +1,8 @@
-"""QuZO: one Gaussian direction rounded twice at random, once to probe and once to step, both on the grid."""
+"""QuZO: one Gaussian direction rounded twice at random, once to probe and once to step, both on the grid.
+
+The direction lives on few coordinates, the same ones for both. Spread over all of them and smaller than a cell, the two
+roundings would hardly meet, and what a step moved would not be what its probe told of.
+"""
 
 from forq.recipes import EstimatorSettings, LoraSettings, Recipe, RuleSettings, Settings
 

@@ -99,7 +99,7 @@ def note(name: str) -> Callable[[Step], float]:
 
 
 def share(name: str) -> Callable[[Step], float]:
-    """``changed`` or ``cut`` as a share of all coordinates."""
+    """``changed``, ``cut`` or ``lost`` as a share of all coordinates."""
     return lambda step: getattr(step.line.moved, name) / step.line.moved.total if step.line.moved.total else math.nan
 
 

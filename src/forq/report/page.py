@@ -180,6 +180,10 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "peak memory": f"{result.peak_mb:,} MB" if result and result.peak_mb else None,
         "coordinates": f"{record.journal.lines[-1].moved.total or _total(record):,}",
         "rounding to the file": f"{result.rounding:.1e} of what moves" if result and result.rounding else None,
+        "ended early": result
+        and result.certificate
+        and f"{result.certificate:.0f} audits in a row found no better step",
+        "floor of its grid": result and result.floor and f"reached: a step loses {-result.floor:.2g} on its own batch",
         "journal": f"{size / 1000:,.1f} kB, {len(record.journal.lines):,} lines, seals whole",
         "checkpoint": header["names"]["checkpoint"],
         "data": f"{header['task'].get('task')}: {header['names']['data']}",
@@ -265,6 +269,15 @@ def _stepping(found: Sequence[Group]) -> list[Chart]:
                 "Coordinates cut",
                 [curves.steps(group, share("cut")) for group in found],
                 caption=f"share of all coordinates that a bound held back{smooth}",
+                share=True,
+            )
+        )
+    if any(line.moved.lost for line in lines):
+        made.append(
+            chart(
+                "Coordinates rounded away",
+                [curves.steps(group, share("lost")) for group in found],
+                caption=f"share of all coordinates whose step was rounded to nothing{smooth}",
                 share=True,
             )
         )

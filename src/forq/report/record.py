@@ -50,6 +50,8 @@ class Result:
     test: Sides
     peak_mb: int | None = None
     rounding: float | None = None
+    certificate: float | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,6 @@ def written(events: Iterable[Line | Scored], folder: Path) -> Iterator[Line | Sc
 def _numbers(line: Line, forwards: int) -> dict[str, float]:
     numbers = {f"train/{name}": number for name, number in line.notes.items()}
     if line.moved.total:
-        numbers["train/changed"] = line.moved.changed / line.moved.total
-        numbers["train/cut"] = line.moved.cut / line.moved.total
+        for name in ("changed", "cut", "lost"):
+            numbers[f"train/{name}"] = getattr(line.moved, name) / line.moved.total
     return {**numbers, "forwards": float(forwards)}

@@ -30,12 +30,13 @@ class Shape:
         return {}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
-        slopes = [term.weight for term in estimate.move.terms]
-        shaped = _zscores(slopes) if self.kind == "zscore" else _ranks(slopes)
-        terms = tuple(
-            replace(term, weight=x / len(shaped)) for term, x in zip(estimate.move.terms, shaped, strict=True)
-        )
-        return replace(estimate, move=replace(estimate.move, terms=terms)), state
+        terms = list(estimate.move.terms)
+        for group in {term.group for term in terms}:
+            mine = [k for k, term in enumerate(terms) if term.group == group]
+            slopes = [terms[k].weight for k in mine]
+            for k, x in zip(mine, _zscores(slopes) if self.kind == "zscore" else _ranks(slopes), strict=True):
+                terms[k] = replace(terms[k], weight=x / len(mine))
+        return replace(estimate, move=replace(estimate.move, terms=tuple(terms))), state
 
 
 def _zscores(slopes: list[float]) -> list[float]:
