@@ -34,8 +34,8 @@ from forq import engine
 from forq.leaves import Leaf
 from forq.noise import Bits
 from forq.oracles.local import Local
-from forq.quant.layer import FiledCodes
-from forq.quant.leaf import CodeLeaf, ScaleLeaf, TensorLeaf
+from forq.quant.layer import FiledCodes, Live, Parts
+from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf
 from forq.quant.linear import QuantLinear
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.scratch import Scratch
@@ -116,7 +116,8 @@ def quantized(model: MLP, bits: int) -> MLP:
     scratch, layers = Scratch(), []
     for k, layer in enumerate(model.layers):
         weight, scales = round_to_nearest(layer.weight, layer.in_features, bits=bits)
-        made = QuantLinear(weight, scales, layer.bias.clone(), f"{k}.scales", torch.float16, scratch)
+        told = (Live(f"{k}.scales", torch.float16, out_axis=1),)
+        made = QuantLinear(Parts(weight, (scales,), layer.bias.clone()), told, scratch)
         made.filed_codes = FiledCodes(f"{k}.codes", torch.uint8, lambda x: x.clone())
         layers.append(made)
     return MLP(layers).eval()
@@ -128,7 +129,7 @@ def leaves(model: MLP, what: str) -> list[Leaf]:
             TensorLeaf(f"{k}.weight", "dense", torch.float32, layer.weight.data) for k, layer in enumerate(model.layers)
         ]
     if what == "scales":
-        return [ScaleLeaf(layer) for layer in model.layers]
+        return [LiveLeaf(layer, layer.specs[0]) for layer in model.layers]
     found = [CodeLeaf(layer, layer.filed_codes) for layer in model.layers]
     for leaf in found:
         leaf.open()

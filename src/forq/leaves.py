@@ -40,9 +40,11 @@ class Domain:
     skip_edge: bool = False
 
 
-GROUPS = ("scales", "codes", "zeros", "norms", "biases", "embeddings", "dense", "lora")
+GROUPS = ("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora")
 """The kinds of leaves there are, each with a radius and a step of its own where several move."""
 
+QUANTIZED = ("scales", "codes", "zeros", "offsets", "codebooks")
+"""Those that belong to quantized layers, and are read from a file by its format."""
 
 INTEGERS = ("codes", "zeros")
 """Those whose coordinates are always whole numbers, and move by whole cells; adapters (``lora``) may be such."""

@@ -72,9 +72,12 @@ def summary(ckpt: Checkpoint) -> Summary:
         group = _group(found.model, place)
         # A head tied to the embedding is the embedding's tensor, whichever comes first.
         floats[stored] = group if group == "embeddings" else floats.get(stored, group)
-    moves = Counter({"scales": sum(sizes[spec.scales] for spec in specs.values())})
-    moves["codes"] = sum(spec.in_features * spec.out_features for spec in specs.values())
-    moves["zeros"] = sum(sizes[spec.scales] for spec in specs.values() if spec.zeros is not None)
+    moves: Counter[str] = Counter()
+    for spec in specs.values():
+        for live in spec.live:
+            moves[live.group] += sizes[live.name]
+        moves["codes"] += spec.in_features * spec.out_features if hasattr(form, "filed_codes") else 0
+        moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
     for stored, group in floats.items():
         moves[group] += sizes[stored]
     quantized = sum(spec.in_features * spec.out_features for spec in specs.values())

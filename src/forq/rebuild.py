@@ -14,7 +14,7 @@ from forq import engine, journal, spaces
 from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
-from forq.leaves import INTEGERS, Domains, Leaf
+from forq.leaves import QUANTIZED, Domains, Leaf
 from forq.models import peft
 from forq.models.adapters import begun
 from forq.models.load import layout, recognised
@@ -23,7 +23,7 @@ from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.quant.codes import put_codes, take_codes
-from forq.quant.layer import LayerSpec
+from forq.quant.layer import LayerSpec, Live
 from forq.quant.lora import Adapter
 from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
@@ -50,6 +50,25 @@ class Filed:
 
     def write(self, x: Tensor) -> None:
         """Does nothing."""
+
+
+class FiledLive(Filed):
+    """A continuous tensor of a quantized layer, as its format reads it."""
+
+    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
+        super().__init__(name, group, out_axis, base)
+        object.__setattr__(self, "of", (form, spec, next(live for live in spec.live if live.name == name)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        live: Live = self.of[2]  # type: ignore[attr-defined]
+        return live.dtype
+
+    def read(self) -> Tensor:
+        form, spec, live = self.of  # type: ignore[attr-defined]
+        read = getattr(form, "read_live", None)
+        tensor: Tensor = self.base.read(self.name) if read is None else read(self.base, spec, live)
+        return tensor.float()
 
 
 class FiledZeros(Filed):
@@ -82,7 +101,7 @@ class FiledCodes(Filed):
             "shape": (spec.out_features, spec.in_features),
             "range": (0, (1 << spec.bits) - 1),
             "bits": spec.bits,
-            "packed": form.filed_codes(spec).packed,
+            "packed": form.filed_codes(base, spec).packed,
         }.items():
             object.__setattr__(self, field, value)
 
@@ -256,20 +275,25 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
         )
     leaves: list[Leaf] = []
     factors = {factor.name: factor for adapter in _adapters(header, ckpt) for factor in adapter}
-    form = recognised(ckpt) if any(group in INTEGERS for _, group, _, _ in header.leaves) else None
-    specs: dict[str | None, LayerSpec] = {}
+    ours = any(group in QUANTIZED for _, group, _, _ in header.leaves)
+    form = recognised(ckpt) if ours else None
+    filed: dict[str, tuple[type[Filed], LayerSpec]] = {}
     for spec in () if form is None else form.layers(ckpt).values():
-        specs |= {spec.zeros: spec, form.filed_codes(spec).name: spec}  # type: ignore[union-attr]
+        filed |= {live.name: (FiledLive, spec) for live in spec.live}
+        if spec.zeros is not None:
+            filed[spec.zeros] = FiledZeros, spec
+        if hasattr(form, "filed_codes"):
+            filed[form.filed_codes(ckpt, spec).name] = FiledCodes, spec  # type: ignore[union-attr]
     for name, group, axis, dtype in header.leaves:
         if name in factors:
             leaves.append(factors[name])
             continue
+        if group in QUANTIZED and name in filed:
+            kind, spec = filed[name]
+            leaves.append(kind(name, group, axis, ckpt, form, spec))  # type: ignore[call-arg]
+            continue
         if name not in ckpt.info:
             raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
-        if group in INTEGERS and name in specs:
-            filed = FiledZeros if group == "zeros" else FiledCodes
-            leaves.append(filed(name, group, axis, ckpt, form, specs[name]))
-            continue
         # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
         lazy = group in ("dense", "embeddings") and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
         leaves.append(FiledLazy(name, group, axis, ckpt, dtype) if lazy else Filed(name, group, axis, ckpt))

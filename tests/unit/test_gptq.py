@@ -78,7 +78,7 @@ def test_scales_of_every_float_dtype_are_read(folder: Path, dtype: torch.dtype) 
     stored = Checkpoint.open(folder).read(name).to(dtype)
     ckpt = rewritten(folder, {name: stored})
     spec = gptq.layers(ckpt)[Q]
-    assert spec.scales_dtype == dtype and torch.equal(gptq.read(ckpt, spec).scales, stored)
+    assert spec.live[0].dtype == dtype and torch.equal(gptq.read(ckpt, spec).live[0], stored)
 
 
 def test_older_files_keep_their_settings_in_a_file_of_their_own(folder: Path) -> None:

@@ -11,6 +11,7 @@ import forq
 from forq.core import ConfigError
 from forq.models.load import kernels, load
 from forq.quant.kernels import ort, reference
+from forq.quant.layer import Live, Parts
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
@@ -76,7 +77,7 @@ def test_zero_points_of_more_than_four_bits_are_left_to_the_reference(wide, ever
 
 def quant_linear(bias=None):
     weight, scales = layer(24, 64, 32, sym=False)
-    one = QuantLinear(weight, scales, bias, "layer.scales", torch.float16, Scratch())
+    one = QuantLinear(Parts(weight, (scales,), bias), (Live("layer.scales", torch.float16),), Scratch())
     one.use(ort.Kernel, lambda: weight)
     return one, lambda x: reference.matmul(x, weight, one.scales, bias, Scratch())
 

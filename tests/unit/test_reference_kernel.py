@@ -8,6 +8,7 @@ import torch
 
 from forq.core import FormatError
 from forq.quant.kernels.reference import dequantise, matmul
+from forq.quant.layer import Live, Parts
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
@@ -90,7 +91,7 @@ def test_all_layers_share_one_buffer_and_the_answer_repeats() -> None:
 
 def test_scales_are_read_anew_at_every_call() -> None:
     weight, scales, _ = draw(32)
-    layer = QuantLinear(weight, scales, None, "x.scales", torch.float16, Scratch())
+    layer = QuantLinear(Parts(weight, (scales,), None), (Live("x.scales", torch.float16),), Scratch())
     x = torch.randn(1, COLUMNS, generator=torch.Generator().manual_seed(4))
     here = layer(x)
     layer.scales.mul_(2)

@@ -27,7 +27,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.quant.codes import BITS
 from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.layer import FiledCodes, LayerSpec, Parts, ZeroPoints
+from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
@@ -106,7 +106,7 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     group_of = _group_of(ckpt, spec)
     weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, group_of)
     bias = None if spec.bias is None else ckpt.read(spec.bias)
-    return Parts(weight, ckpt.read(spec.scales), bias)
+    return Parts(weight, (ckpt.read(spec.live[0].name),), bias)
 
 
 def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
@@ -119,7 +119,7 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
     return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
 
 
-def filed_codes(spec: LayerSpec) -> FiledCodes:
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     """How a layer's codes are packed."""
     return FiledCodes(f"{spec.name}.qweight", torch.int32, partial(pack_codes, bits=spec.bits))
 
@@ -195,9 +195,8 @@ def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
         expect("bias", (rows,), _SCALE_DTYPES)
         kinds.append("bias")
     tensors = tuple(f"{module}.{kind}" for kind in kinds)
-    return LayerSpec(
-        module, columns, rows, how.bits, group_size, f"{module}.scales", dtype, bias, tensors, f"{module}.qzeros"
-    )
+    scales = Live(f"{module}.scales", dtype, out_axis=1)
+    return LayerSpec(module, columns, rows, how.bits, group_size, (scales,), bias, tensors, f"{module}.qzeros")
 
 
 def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:

@@ -11,7 +11,7 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS, Leaf
 from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.leaf import CodeLeaf, ScaleLeaf, TensorLeaf, ZeroLeaf
+from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
 from forq.quant.linear import QuantLinear
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
@@ -23,6 +23,7 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
     Args:
         move: kinds with commas between. ``scales``: of the quantized layers. ``codes``: their integers themselves, by
             whole cells. ``zeros``: their zero points, where they are integers of their own; by whole cells too.
+            ``offsets``: their zero points, where those are continuous. ``codebooks``: their tables of vectors.
             ``norms``: weights and biases of the norms. ``biases``: of all other layers. ``embeddings``: their
             matrices, with a head that is tied to one. ``dense``: matrices of float linear layers. ``lora``: the
             adapters :func:`forq.add_lora` began. ``all-float``: all float tensors of the file but the scales,
@@ -41,7 +42,8 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
     if "all-float" in kinds and len(kinds) > 1:
         raise ConfigError("--move: all-float moves as one; name its kinds instead: " + ", ".join(_ALL_FLOAT))
     leaves: dict[str, Leaf] = {}
-    left = {model.get_submodule(name).leaf_name for name in leave if isinstance(model.get_submodule(name), QuantLinear)}
+    layers = [module for name in leave if isinstance(module := model.get_submodule(name), QuantLinear)]
+    left = {spec.name for layer in layers for spec in layer.specs if spec.group == "scales"}
     for leaf in _leaves(model):
         if leaf.name in left:
             continue
@@ -54,6 +56,8 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
     for kind in kinds:
         if not any(leaf.group == kind or kind == "all-float" for leaf in found.values()):
             more = {"scales": "; quantize it first", "lora": "; begin adapters with forq.add_lora"}.get(kind, "")
+            if kind == "zeros" and "offsets" in held:
+                more = "; its zero points are continuous: --move offsets"
             raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     for leaf in found.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
@@ -68,7 +72,8 @@ def _leaves(model: nn.Module) -> Iterator[Leaf]:
     file_of: Mapping[str, str] = model.file_names  # type: ignore[assignment]
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear):
-            yield ScaleLeaf(module)
+            for spec in module.specs:
+                yield LiveLeaf(module, spec)
             if module.filed_codes is not None:
                 yield CodeLeaf(module, module.filed_codes)
             if module.zero_points is not None:

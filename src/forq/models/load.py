@@ -26,7 +26,7 @@ from forq.quant.kernels import int8, ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Activations, Choice, QuantLinear
 from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import Weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,13 +110,14 @@ def load(
             put(model, where, layer)
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
-            layer.filed_codes = found.form.filed_codes(spec)
-            if activations == "int8" and int8.unfit(layer.weight, place, kind) is None:
+            if hasattr(found.form, "filed_codes") and layer.has_codes:
+                layer.filed_codes = found.form.filed_codes(ckpt, spec)
+            if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
                 del parts
                 layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
                 continue
-            why = "" if kernel == "reference" else ort.unfit(layer.weight, place, kind)
+            why = "" if kernel == "reference" else ort.unfit(layer.still, place, kind)
             if kernel == "ort" and why:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:
@@ -170,7 +171,7 @@ def recognised(ckpt: Checkpoint) -> ModuleType | None:
     return None
 
 
-def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> QuantWeight:
+def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
     parts: Parts = form.read(ckpt, spec)
     return parts.weight
 
@@ -190,10 +191,10 @@ def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.d
         if bool(bias.any()):
             raise FormatError(f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values")
         bias = None
-    scales = parts.scales.to(device=device, dtype=torch.float32)
+    live = tuple(tensor.to(device=device, dtype=torch.float32) for tensor in parts.live)
     # The bias stays in float32 on every device: it is small, and it may be trained.
     moved = None if bias is None else bias.to(device=device, dtype=torch.float32)
-    return QuantLinear(parts.weight.to(device), scales, moved, spec.scales, spec.scales_dtype, scratch)
+    return QuantLinear(Parts(parts.weight.to(device), live, moved, parts.arrange), spec.live, scratch)
 
 
 def _device(wanted: str | torch.device) -> torch.device:

@@ -8,7 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One continuous tensor of a quantized layer, as its file keeps it: what a probe moves.
+
+    Attributes:
+        name: of the tensor in the checkpoint; it keys the noise.
+        dtype: what a saved file stores.
+        group: ``scales``, ``offsets`` (continuous zero points) or ``codebooks``.
+        out_axis: which axis counts the outputs of the layer.
+    """
+
+    name: str
+    dtype: torch.dtype
+    group: str = "scales"
+    out_axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +35,9 @@ class LayerSpec:
     Attributes:
         name: of the module, ``model.layers.0.self_attn.q_proj``.
         group_size: inputs that share a scale, resolved (never −1).
-        scales: the checkpoint's name of the scales.
+        live: its continuous tensors, the scales first.
         bias: the checkpoint's name of the bias, or None.
-        zeros: the checkpoint's name of the zero points, where they are stored as integers.
+        zeros: the checkpoint's name of the zero points, where they are integers that move by whole cells.
         tensors: every tensor of the checkpoint that belongs to the layer.
     """
 
@@ -29,20 +46,35 @@ class LayerSpec:
     out_features: int
     bits: int
     group_size: int
-    scales: str
-    scales_dtype: torch.dtype
+    live: tuple[Live, ...]
     bias: str | None
     tensors: tuple[str, ...]
     zeros: str | None = None
 
 
+def as_stored(tensor: Tensor) -> Tensor:
+    """The scales of files that keep them as the kernels read them, (groups, out)."""
+    return tensor
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """One layer read: the integers, the scales as the file stores them, the bias."""
+    """One layer read.
 
-    weight: QuantWeight
-    scales: Tensor
+    Attributes:
+        weight: what stands still: integers, indices, blocks.
+        live: the tensors of ``LayerSpec.live``, in the file's shapes; float32, or a dtype that float32 holds.
+        bias: as the file stores it.
+        arrange: from the scales in the file's shape to (groups, out), as the kernels of a
+            :class:`~forq.quant.weight.QuantWeight` read them. Where zero points are continuous they are the second
+            live tensor, arranged alike, and this is a view. A weight of another kind is handed its live tensors as
+            they are.
+    """
+
+    weight: Weight
+    live: tuple[Tensor, ...]
     bias: Tensor | None
+    arrange: Callable[[Tensor], Tensor] = as_stored
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from forq.quant.codes import put_codes, take_codes
-from forq.quant.layer import FiledCodes, ZeroPoints
+from forq.quant.layer import FiledCodes, Live, ZeroPoints
 from forq.quant.linear import QuantLinear
 
 
@@ -144,11 +144,11 @@ class CodeLeaf:
         return self.file.packed(x)
 
 
-class ScaleLeaf(TensorLeaf):
-    """The scales of one quantized layer, in the layout of the checkpoint's tensor."""
+class LiveLeaf(TensorLeaf):
+    """A continuous tensor of one quantized layer, in the layout of the checkpoint's: scales, offsets, codebooks."""
 
     __slots__ = ("layer",)
 
-    def __init__(self, layer: QuantLinear) -> None:
-        super().__init__(layer.leaf_name, "scales", layer.file_dtype, layer.scales, out_axis=1)
+    def __init__(self, layer: QuantLinear, spec: Live) -> None:
+        super().__init__(spec.name, spec.group, spec.dtype, layer.live[spec], out_axis=spec.out_axis)
         object.__setattr__(self, "layer", layer)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from forq.quant.kernels import int8, ort, reference
-from forq.quant.layer import FiledCodes, ZeroPoints
+from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import QuantWeight, RowWeight, Weight
 
 Choice = Literal["auto", "reference", "ort"]
 Activations = Literal["float", "int8"]
@@ -24,53 +25,84 @@ class QuantLinear(nn.Module):
         scales: float32 buffer in the *file's* layout, so that coordinate i of the leaf is element i of the
             checkpoint's tensor; (groups, out) for GPTQ.
         bias: (out,) parameter, or None.
-        leaf_name: the checkpoint's name of ``scales``.
-        file_dtype: what the checkpoint stores the scales in.
+        specs: what the live tensors are called and stored in; see :attr:`live`.
         kernel: which kernel computes the layer: ``reference``, ``ort`` or ``int8``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
         code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
+
+    Args:
+        parts: what a format read; on the layer's device already.
+        specs: of the live tensors, in their order.
+        scratch: buffers shared with every other layer of the model.
     """
 
     scales: Tensor
+    live1: Tensor
     bias: nn.Parameter | None
 
-    def __init__(
-        self,
-        weight: QuantWeight,
-        scales: Tensor,
-        bias: Tensor | None,
-        leaf_name: str,
-        file_dtype: torch.dtype,
-        scratch: Scratch,
-    ) -> None:
+    def __init__(self, parts: Parts, specs: tuple[Live, ...], scratch: Scratch) -> None:
         super().__init__()
-        self._weight: QuantWeight | None = weight
-        self._read: Callable[[], QuantWeight] | None = None
+        weight = parts.weight
+        self._weight: Weight | None = weight
+        self._read: Callable[[], Weight] | None = None
         self._packed: ort.Kernel | int8.Kernel | None = None
+        self._arrange = parts.arrange
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
-        self.register_buffer("scales", scales.to(torch.float32).contiguous())
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.leaf_name = leaf_name
-        self.file_dtype = file_dtype
+        self.specs = specs
+        for place, tensor in zip(self._buffers_of(specs), parts.live, strict=True):
+            self.register_buffer(place, tensor.to(torch.float32).contiguous())
+        if isinstance(weight, QuantWeight) and weight.zeros.is_floating_point():
+            # Continuous zero points move: the weight reads the live tensor itself, the second one.
+            self._weight = replace(weight, zeros=parts.arrange(self.live1))
+        self.bias = None if parts.bias is None else nn.Parameter(parts.bias, requires_grad=False)
         self.scratch = scratch
+
+    @staticmethod
+    def _buffers_of(specs: tuple[Live, ...]) -> tuple[str, ...]:
+        return ("scales", *(f"live{place}" for place in range(1, len(specs))))
+
+    @property
+    def live(self) -> Mapping[Live, Tensor]:
+        """The continuous tensors, float32 in the file's layout, written in place; the scales first."""
+        return {
+            spec: getattr(self, place) for spec, place in zip(self.specs, self._buffers_of(self.specs), strict=True)
+        }
+
+    @property
+    def leaf_name(self) -> str:
+        """The checkpoint's name of the scales."""
+        return self.specs[0].name
 
     @property
     def weight(self) -> QuantWeight:
-        """The integers; read from the file again where the kernel holds them in a packing of its own."""
+        """The integers; read from the file again where the kernel holds them in a packing of its own.
+
+        Of a layer that has integers: see :attr:`has_codes`.
+        """
+        return cast(QuantWeight, self.still)
+
+    @property
+    def still(self) -> Weight:
+        """What stands still of the layer, of whatever kind."""
         if self._weight is None:
             assert self._read is not None
             self._weight = self._read()
         return self._weight
 
     @property
+    def has_codes(self) -> bool:
+        """Whether the layer is computed from integers every kernel can read."""
+        return self._packed is not None or isinstance(self._weight, QuantWeight)
+
+    @property
     def kernel(self) -> str:
         return "reference" if self._packed is None else self._packed.name
 
-    def use(self, kernel: Callable[[QuantWeight], ort.Kernel | int8.Kernel], read: Callable[[], QuantWeight]) -> None:
+    def use(self, kernel: Callable[[QuantWeight], ort.Kernel | int8.Kernel], read: Callable[[], Weight]) -> None:
         """Let a kernel with a packing of its own compute the layer, and let go of the integers.
 
         Args:
@@ -91,14 +123,26 @@ class QuantLinear(nn.Module):
         """Let the reference kernel compute the layer, from codes that may change at any time."""
         self._weight, self._packed = self.weight, None
 
+    def dequantise(self) -> Tensor:
+        """The whole matrix as the layer shows it now, a fresh float32 (out, in): for tests and export."""
+        weight = self.still
+        if isinstance(weight, QuantWeight):
+            return reference.dequantise(weight, self._arrange(self.scales))
+        return reference.dequantise_rows(cast(RowWeight, weight), tuple(self.live.values()))
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if self._packed is not None and self.code_overlay is None and self._plain(x):
+            y = self._packed.matmul(x, self._arrange(self.scales))
+            return y if self.bias is None else y.add_(self.bias)
+        weight = self.still
+        if not isinstance(weight, QuantWeight):
+            live = tuple(self.live.values())
+            return reference.matmul_rows(x, cast(RowWeight, weight), live, self.bias, self.scratch)
+        scales = self._arrange(self.scales)
         if self.code_overlay is not None:
-            return reference.matmul_shown(x, self.code_overlay, self.weight, self.scales, self.bias, self.scratch)
-        if self._packed is None or not self._plain(x):
-            return reference.matmul(x, self.weight, self.scales, self.bias, self.scratch)
-        y = self._packed.matmul(x, self.scales)
-        return y if self.bias is None else y.add_(self.bias)
+            return reference.matmul_shown(x, self.code_overlay, weight, scales, self.bias, self.scratch)
+        return reference.matmul(x, weight, scales, self.bias, self.scratch)
 
     def _plain(self, x: Tensor) -> bool:
         """Whether another kernel may be given this: they read float32 of the CPU, and without gradients.

@@ -1,14 +1,56 @@
-"""QuantWeight: the integers of one quantized matrix, in the one layout every kernel reads."""
+"""What stands still of one quantized matrix: QuantWeight, in the one layout every kernel reads, or a weight of its own.
+
+A format whose matrices are ``(code − zero) · scale`` or ``level[code] · scale`` gives a :class:`QuantWeight`; one of
+another make (blocks with scales inside, codebooks of vectors) any :class:`Weight`, which the reference kernel asks for
+rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from forq.core import FormatError
 from forq.quant.codes import BITS, parts
+from forq.quant.scratch import Scratch
+
+
+class Weight(Protocol):
+    """The part of a quantized matrix that stands still."""
+
+    @property
+    def out_features(self) -> int: ...
+
+    @property
+    def in_features(self) -> int: ...
+
+    @property
+    def bits(self) -> int:
+        """Bits of one code, rounded up where they are no whole number."""
+
+    @property
+    def group_size(self) -> int:
+        """Inputs that share a scale."""
+
+    def to(self, device: torch.device) -> Weight:
+        """The same weight on another device."""
+
+
+class RowWeight(Weight, Protocol):
+    """A weight of its own make: it dequantises its rows itself."""
+
+    def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
+        """Write rows ``start … stop − 1`` of the matrix.
+
+        Args:
+            live: the layer's continuous tensors, float32, in the file's shapes and the order of ``LayerSpec.live``.
+            out: float32 (stop − start, in), contiguous; to be filled.
+            scratch: buffers shared by all layers, for roles other than ``dense``.
+        """
 
 
 def zeros_dtype(bits: int) -> torch.dtype:
@@ -20,13 +62,17 @@ def zeros_dtype(bits: int) -> torch.dtype:
 class QuantWeight:
     """The matrix ``w[o, i] = (code[o, i] − zero[g, o]) · scale[g, o]`` without its scales; g is i's group.
 
+    With levels it is ``w[o, i] = level[code[o, i]] · scale[g, o]``.
+
     Attributes:
         codes: uint8 (out, in · bits / 8), packed along ``in`` as :mod:`forq.quant.codes` says.
-        zeros: int8 (groups, out); int16 where codes have 8 bits.
+        zeros: int8 (groups, out), int16 where codes have 8 bits; or float32, a view of a live tensor that may move.
+            All 0 where there are levels.
         bits: of one code; 2, 3, 4 or 8.
         group_size: consecutive inputs that share a scale; the last group may be shorter.
         group_of: int32 (in,), the group of every input where they are not consecutive (act-order), or None.
-        zero: the zero point where one number serves the whole matrix (symmetric checkpoints), else None.
+        levels: float32 (2^bits,), rising: what each code is worth in units of its scale (NF4, FP4); None: codes count.
+        zero: the zero point where one whole number serves the whole matrix (symmetric checkpoints), else None.
     """
 
     codes: Tensor
@@ -34,13 +80,14 @@ class QuantWeight:
     bits: int
     group_size: int
     group_of: Tensor | None = None
+    levels: Tensor | None = None
     zero: int | None = field(init=False)
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
             raise FormatError(f"expected codes of {', '.join(map(str, BITS))} bits, found {self.bits}")
         wanted = zeros_dtype(self.bits)
-        if self.codes.dtype != torch.uint8 or self.zeros.dtype != wanted or self.codes.dim() != 2:
+        if self.codes.dtype != torch.uint8 or self.zeros.dtype not in (wanted, torch.float32) or self.codes.dim() != 2:
             raise FormatError(
                 f"expected uint8 codes (out, in · {self.bits} / 8) and {wanted} zeros, found {self.codes.dtype} of "
                 f"shape {tuple(self.codes.shape)} and {self.zeros.dtype}"
@@ -50,8 +97,11 @@ class QuantWeight:
         groups = -(-self.in_features // self.group_size)
         if tuple(self.zeros.shape) != (groups, self.out_features):
             raise FormatError(f"expected zeros of shape {(groups, self.out_features)}, found {tuple(self.zeros.shape)}")
-        first = int(self.zeros[0, 0])
-        object.__setattr__(self, "zero", first if bool((self.zeros == first).all()) else None)
+        if self.levels is not None and (self.levels.dtype != torch.float32 or len(self.levels) != 1 << self.bits):
+            raise FormatError(f"expected float32 levels for {1 << self.bits} codes, found {len(self.levels)}")
+        moves = self.zeros.is_floating_point()
+        first = 0 if moves else int(self.zeros[0, 0])
+        object.__setattr__(self, "zero", first if not moves and bool((self.zeros == first).all()) else None)
 
     @property
     def out_features(self) -> int:
@@ -74,4 +124,6 @@ class QuantWeight:
     def to(self, device: torch.device) -> QuantWeight:
         """The same weight on another device."""
         group_of = None if self.group_of is None else self.group_of.to(device)
-        return QuantWeight(self.codes.to(device), self.zeros.to(device), self.bits, self.group_size, group_of)
+        levels = None if self.levels is None else self.levels.to(device)
+        codes, zeros = self.codes.to(device), self.zeros.to(device)
+        return QuantWeight(codes, zeros, self.bits, self.group_size, group_of, levels)

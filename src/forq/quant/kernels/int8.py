@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import QuantWeight, Weight
 
 _MIDDLE = 128
 # One bit of the activations is left unused: processors without VNNI add pairs of products in 16 bits, and saturate.
 _REDUCE_RANGE = True
 
 
-def unfit(weight: QuantWeight, device: torch.device, dtype: torch.dtype) -> str | None:
+def unfit(weight: Weight, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this kernel cannot compute a layer, or None where it can."""
+    if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
+        return "codes that count, with whole zero points, are needed"
     if weight.bits != 8 or weight.groups != 1 or weight.group_of is not None:
         return f"8 bits and one scale a row are needed, found {weight.bits} bits, {weight.groups} groups"
     if weight.zero != _MIDDLE:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from forq.core import ConfigError
 from forq.quant import heap
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import QuantWeight, Weight
 
 _GROUPS = (16, 32, 64, 128, 256)
 """Those the runtime has loops for."""
@@ -44,8 +44,10 @@ def _missing() -> str | None:
     return None
 
 
-def unfit(weight: QuantWeight, device: torch.device, dtype: torch.dtype) -> str | None:
+def unfit(weight: Weight, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this kernel cannot compute a layer, or None where it can."""
+    if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
+        return "codes that count, with whole zero points, are needed"
     if weight.bits != 4:
         return f"codes of 4 bits are needed, found {weight.bits}"
     if device.type != "cpu" or dtype != torch.float32:

@@ -1,8 +1,8 @@
 """The reference kernel, plain torch: dequantise into a shared buffer, multiply. It defines the truth.
 
-    w = fl32(fl32(code − zero) · scale),   y = x · wᵀ + b
+    w = fl32(fl32(code − zero) · scale), or fl32(level[code] · scale),   y = x · wᵀ + b
 
-The difference is exact, so a weight is rounded once in float32 (and once more where x is narrower).
+The difference of whole numbers is exact, so a weight is rounded once in float32 (and once more where x is narrower).
 
 The buffer holds the inputs of a row in the order in which packed codes come apart (:mod:`forq.quant.codes`; at
 4 bits the even ones, then the odd ones); x is permuted to match, which costs nothing beside the weight. Measured
@@ -12,14 +12,14 @@ against 5.2 for 1 token, 1.9 against 2.6 for 16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from forq.quant.codes import parts, take_apart
 from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
+from forq.quant.weight import QuantWeight, RowWeight, Weight
 
 # A block of rows that stays in the cache between its passes: 256 KiB blocks lose to the calls they take and
 # whole matrices lose 1.4× at one token. On a GPU launches cost more than passes over memory.
@@ -49,7 +49,7 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
     y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     # A copy, so that the scales of a row are neighbours: 0.25 against 0.32 ms at 512 × 512 and one token.
     by_row = scales.t().contiguous()
-    step = _rows_per_block(weight)
+    step = _rows_per_block(weight, x.device)
     if tokens >= _WHOLE_FROM_TOKENS:
         dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
         for start in range(0, rows, step):
@@ -80,6 +80,8 @@ def matmul_shown(
     rows, columns = weight.out_features, weight.in_features
     dense = scratch.take("dense", (rows, columns), torch.float32, x.device)
     show(dense)
+    if weight.levels is not None:
+        dense.copy_(weight.levels[dense.to(torch.uint8).int()])
     by_row, zeros = scales.t().contiguous(), weight.zeros.t()
     if weight.group_of is None and columns % weight.group_size == 0:
         grouped = dense.view(rows, weight.groups, weight.group_size)
@@ -87,12 +89,41 @@ def matmul_shown(
     else:
         order = weight.group_of
         order = torch.arange(columns, device=x.device) // weight.group_size if order is None else order.long()
-        step = _rows_per_block(weight)
+        step = _rows_per_block(weight, x.device)
         for start in range(0, rows, step):
             block = slice(start, start + step)
             dense[block].sub_(zeros[block].index_select(1, order)).mul_(by_row[block].index_select(1, order))
     y = x @ dense.to(x.dtype).t()
     return y if bias is None else y.add_(bias.to(y.dtype))
+
+
+def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tensor | None, scratch: Scratch) -> Tensor:
+    """:func:`matmul` for a weight that dequantises its own rows."""
+    rows, columns = weight.out_features, weight.in_features
+    flat = x.reshape(-1, columns)
+    y = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
+    step = _rows_per_block(weight, x.device)
+    # Where x is float32 one product at the end, as in `matmul`; a narrower x takes each block's rounded copy.
+    whole = len(flat) >= _WHOLE_FROM_TOKENS and x.dtype == torch.float32
+    dense = scratch.take("dense", (rows if whole else min(step, rows), columns), torch.float32, x.device)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        block = dense[start:stop] if whole else dense[: stop - start]
+        weight.fill(live, start, stop, block, scratch)
+        if not whole:
+            torch.mm(flat, block.to(x.dtype).t(), out=y[:, start:stop])
+    if whole:
+        torch.mm(flat, dense.t(), out=y)
+    if bias is not None:
+        y.add_(bias.to(y.dtype))
+    return y.view(*x.shape[:-1], rows)
+
+
+def dequantise_rows(weight: RowWeight, live: Sequence[Tensor]) -> Tensor:
+    """The whole matrix of such a weight, a fresh float32 (out, in): for export and tests."""
+    dense = torch.empty(weight.out_features, weight.in_features, device=live[0].device)
+    weight.fill(live, 0, weight.out_features, dense, Scratch())
+    return dense
 
 
 def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
@@ -103,8 +134,8 @@ def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
     return split.view(rows, parts(weight.bits), -1).transpose(1, 2).reshape(rows, columns)
 
 
-def _rows_per_block(weight: QuantWeight) -> int:
-    limit = _BLOCK_BYTES.get(weight.codes.device.type, _BLOCK_BYTES_ELSEWHERE)
+def _rows_per_block(weight: Weight, device: torch.device) -> int:
+    limit = _BLOCK_BYTES.get(device.type, _BLOCK_BYTES_ELSEWHERE)
     return max(8, limit // (4 * weight.in_features))
 
 
@@ -116,7 +147,10 @@ def _fill(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tenso
     take_apart(weight.codes[start:stop], weight.bits, apart)
     exact = out.dtype == torch.float32
     block = out if exact else scratch.take("block", (rows, count * part), torch.float32, device)
-    if weight.zero is not None and weight.bits < 8:
+    if weight.levels is not None:
+        # Through int32 indices of one block: a table look-up by torch wants them wide.
+        torch.index_select(weight.levels, 0, apart.view(-1).int(), out=block.view(-1))
+    elif weight.zero is not None and weight.bits < 8:
         block.view(rows, count, part).copy_(apart.view(torch.int8).sub_(weight.zero))
     else:
         block.view(rows, count, part).copy_(apart)
