@@ -16,6 +16,7 @@ from forq import config as configs
 from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
+from forq.formats.checkpoint import Checkpoint
 from forq.models.families import family_of
 from forq.models.load import kernels, load
 from forq.runs import Run
@@ -49,7 +50,7 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
         )
     # Resolved first: a reward that cannot be imported should not wait for the data.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), _tokenizer(lm.checkpoint.path), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), _tokenizer(lm.checkpoint), seed=seed, **config.options, **told)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
@@ -72,9 +73,13 @@ def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
             raise ConfigError(f"task.{option}: expected {words}, found {value!r}") from error
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(ckpt: Checkpoint) -> Tokenizer:
     from transformers import AutoTokenizer
 
+    folder = ckpt.folder
+    if ckpt.contents.tokenizer is not None:
+        own: Tokenizer = ckpt.contents.tokenizer()
+        return own
     # Without these transformers makes an empty tokenizer, or fails in words about something else.
     if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from forq import registry
+from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.leaves import trainable
 from forq.models.load import load
@@ -33,6 +35,21 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return form, form.example(tmp_path_factory.mktemp(name) / "example", **changes)
 
 
+CONTINUOUS = ("scales", "offsets", "codebooks")
+
+
+def live_leaves(model: Any) -> list[Any]:
+    """All continuous tensors of the quantized layers."""
+    held = {spec.group for module in model.modules() if isinstance(module, QuantLinear) for spec in module.specs}
+    return trainable(model, ",".join(kind for kind in CONTINUOUS if kind in held))
+
+
+def in_file(form: Any, ckpt: Checkpoint, name: str) -> torch.Tensor:
+    """A live tensor as the format reads it."""
+    spec, live = next((s, one) for s in form.layers(ckpt).values() for one in s.live if one.name == name)
+    return form.read_live(ckpt, spec, live) if hasattr(form, "read_live") else ckpt.read(name)
+
+
 def test_there_are_formats() -> None:
     assert "gptq" in NAMES and "checkpoint" not in NAMES
 
@@ -45,24 +62,22 @@ def test_only_its_own_format_recognises_an_example(case: tuple[Any, Path]) -> No
 
 def test_retraction_changes_no_stored_byte(case: tuple[Any, Path]) -> None:
     model = load(case[1], device="cpu")
-    for leaf in trainable(model):
-        layer = _layer(model, leaf.name)
-        before, place = layer.scales.clone(), layer.scales.data_ptr()
+    for leaf in live_leaves(model):
+        before, place = leaf.tensor.clone(), leaf.tensor.data_ptr()
         leaf.write(leaf.read())
-        assert torch.equal(layer.scales.view(torch.int32), before.view(torch.int32))
-        assert layer.scales.data_ptr() == place
+        assert torch.equal(leaf.tensor.view(torch.int32), before.view(torch.int32))
+        assert leaf.tensor.data_ptr() == place
 
 
 def test_a_leaf_has_the_shape_dtype_and_values_of_the_file(case: tuple[Any, Path]) -> None:
     model = load(case[1], device="cpu")
     ckpt = Checkpoint.open(case[1])
-    leaves = trainable(model)
-    assert {leaf.name for leaf in leaves} == {
-        live.name for spec in case[0].layers(ckpt).values() for live in spec.live if live.group == "scales"
-    }
+    leaves = live_leaves(model)
+    want = {live.name: live for spec in case[0].layers(ckpt).values() for live in spec.live}
+    assert {leaf.name for leaf in leaves} == set(want)
     for leaf in leaves:
-        stored = ckpt.read(leaf.name)
-        assert leaf.dtype == stored.dtype and leaf.group == "scales"
+        stored = in_file(case[0], ckpt, leaf.name)
+        assert (leaf.dtype, leaf.group) == (want[leaf.name].dtype, want[leaf.name].group)
         fresh = leaf.read()
         assert fresh.dtype == torch.float32 and torch.equal(fresh, stored.float())
         fresh.zero_()
@@ -71,16 +86,23 @@ def test_a_leaf_has_the_shape_dtype_and_values_of_the_file(case: tuple[Any, Path
 
 def test_writing_one_leaf_changes_no_other_storage(case: tuple[Any, Path]) -> None:
     model = load(case[1], device="cpu")
-    for leaf in trainable(model):
+    for leaf in live_leaves(model):
         before = _storages(model)
         leaf.write(leaf.read() * 1.5)
         after = _storages(model)
         assert [name for name in before if not torch.equal(before[name], after[name])] == [leaf.name]
 
 
+def test_it_says_what_it_is(case: tuple[Any, Path]) -> None:
+    model, about = load(case[1], device="cpu"), case[0].ABOUT
+    assert {leaf.group for leaf in live_leaves(model)} <= set(about.moves)
+    assert ("codes" in about.moves) == hasattr(case[0], "filed_codes")
+    assert about.title and about.exported and about.library and about.layout
+
+
 def test_a_displaced_leaf_changes_its_layer_and_the_return_restores_it(case: tuple[Any, Path]) -> None:
     model = load(case[1], device="cpu")
-    for leaf in trainable(model):
+    for leaf in live_leaves(model):
         layer = _layer(model, leaf.name)
         x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
         here, master = layer(x), leaf.read()
@@ -105,7 +127,7 @@ def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tu
 
 def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
-    leaves = trainable(model)[::2]
+    leaves = live_leaves(model)[::2]
     report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() * 1.25 for leaf in leaves})
     assert report.tensors == tuple(leaf.name for leaf in leaves)
     old, new = Checkpoint.open(case[1]), Checkpoint.open(tmp_path / "out")
@@ -114,29 +136,55 @@ def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path)
     assert moved == set(report.tensors)
     for leaf in leaves:
         assert torch.equal(new.read(leaf.name), (leaf.read() * 1.25).to(leaf.dtype))
-    assert {path.name for path in case[1].iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in old.folder.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
-    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() for leaf in trainable(model)})
+    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() for leaf in live_leaves(model)})
     assert report.max_rounding == 0.0
-    for path in case[1].iterdir():
+    for path in Checkpoint.open(case[1]).folder.iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_saved_model_is_the_model_shown(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     moved = {}
-    for leaf in trainable(model):
+    for leaf in live_leaves(model):
         moved[leaf.name] = (leaf.read() * 1.1).to(leaf.dtype)
         leaf.write(moved[leaf.name].float())
     model.checkpoint.save_patched(tmp_path / "out", moved)
     assert torch.equal(load(tmp_path / "out", device="cpu")(IDS).logits, model(IDS).logits)
 
 
+@pytest.mark.parametrize("kind", ["codes", "zeros"])
+def test_integers_are_packed_as_the_file_packs_them(case: tuple[Any, Path], kind: str, tmp_path: Path) -> None:
+    if kind not in case[0].ABOUT.moves:
+        pytest.skip(f"{case[0].ABOUT.title} has no {kind} to move")
+    model, ckpt = load(case[1], device="cpu"), Checkpoint.open(case[1])
+    try:
+        leaves = trainable(model, kind)
+    except ConfigError:
+        pytest.skip(f"this variant has no {kind}")
+    moved = {}
+    for leaf in leaves:
+        here = leaf.read()
+        packed = leaf.packed(leaf.storage if kind == "codes" else here)
+        assert packed.dtype == leaf.dtype and torch.equal(packed, ckpt.read(leaf.name))
+        low, high = leaf.range
+        assert low <= here.min() and here.max() <= high
+        there = torch.where(here < high, here + 1, here - 1)
+        leaf.write(there)
+        assert torch.equal(leaf.read(), there)
+        moved[leaf.name] = leaf.packed(leaf.storage if kind == "codes" else there)
+    model.checkpoint.save_patched(tmp_path / "out", moved)
+    again = load(tmp_path / "out", device="cpu", kernel="reference")
+    assert torch.equal(again(IDS).logits, model(IDS).logits)
+
+
 def _layer(model: Any, leaf_name: str) -> QuantLinear:
-    (found,) = (m for m in model.modules() if isinstance(m, QuantLinear) and m.leaf_name == leaf_name)
+    layers = [m for m in model.modules() if isinstance(m, QuantLinear)]
+    (found,) = (m for m in layers if any(spec.name == leaf_name for spec in m.specs))
     return found
 
 
@@ -144,9 +192,12 @@ def _storages(model: Any) -> dict[str, torch.Tensor]:
     held = {name: value.clone() for name, value in model.named_parameters()}
     for module in model.modules():
         if isinstance(module, QuantLinear):
-            held[module.leaf_name] = module.scales.clone()
-            held[module.leaf_name + "#codes"] = module.weight.codes.clone()
-            held[module.leaf_name + "#zeros"] = module.weight.zeros.clone()
+            held |= {spec.name: tensor.clone() for spec, tensor in module.live.items()}
+            for field in fields(module.still):
+                value = getattr(module.still, field.name)
+                # Continuous zero points are a view of a live tensor.
+                if isinstance(value, torch.Tensor) and not (field.name == "zeros" and value.is_floating_point()):
+                    held[f"{module.leaf_name}#{field.name}"] = value.clone()
     return held
 
 

@@ -7,11 +7,11 @@ A format module offers
     read(ckpt, spec) -> Parts                what stands still of one of them, its live tensors, its bias
     example(folder) -> Path                  a tiny valid checkpoint, for the contract tests
     VARIANTS                                 other shapes of the format, as changes of the example's settings
+    ABOUT                                    the format in words, :class:`forq.formats._about.About`
 
 and, where the format has them,
 
     filed_codes(ckpt, spec) -> FiledCodes    how integer codes are packed again, so that they can move
     zero_points(ckpt, spec) -> ZeroPoints    the same of integer zero points (``spec.zeros`` names them)
     read_live(ckpt, spec, live) -> Tensor    one live tensor alone, where it is not simply a tensor of the file
-    LOST                                     what an export loses or changes beside what moved, in a sentence
 """

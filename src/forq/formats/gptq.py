@@ -22,6 +22,7 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats import _tiny
+from forq.formats._about import About
 from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
@@ -29,6 +30,20 @@ from forq.quant.codes import BITS
 from forq.quant.codes import pack as codes_in_bytes
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.quant.weight import QuantWeight, zeros_dtype
+
+ABOUT = About(
+    title="GPTQ",
+    bits="2, 3, 4, 8",
+    moves=("scales", "codes", "zeros"),
+    exported="the same file; scales are rounded to its dtype (float16: about a fifth of a step of 1e-3)",
+    library="gptqmodel 7.6.0",
+    layout=(
+        "qweight  int32 (in·bits/32, out), packed along in",
+        "qzeros   int32 (groups, out·bits/32); v1 stores zero − 1",
+        "scales   float16, bfloat16 or float32 (groups, out)",
+        "g_idx    int32 (in,), act-order",
+    ),
+)
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
 _SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -155,7 +170,7 @@ def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:
     found = ckpt.config.get("quantization_config")
     if isinstance(found, dict):
         return found
-    older = ckpt.path / "quantize_config.json"
+    older = ckpt.folder / "quantize_config.json"
     return read_json(older) if older.is_file() else {}
 
 

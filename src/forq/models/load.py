@@ -226,7 +226,7 @@ def _default_dtype(ckpt: Checkpoint, device: torch.device) -> torch.dtype:
 
 
 def _generation_settings(model: nn.Module, ckpt: Checkpoint) -> None:
-    path = ckpt.path / "generation_config.json"
+    path = ckpt.folder / "generation_config.json"
     if path.is_file():
         from transformers import GenerationConfig
 

@@ -1,4 +1,4 @@
-"""Checkpoint: a folder of safetensors, read tensor by tensor and saved by patching a copy of the original."""
+"""Checkpoint: a folder of safetensors, or one file, read tensor by tensor and saved by patching a copy."""
 
 from forq.formats.checkpoint.folder import Checkpoint
 from forq.formats.checkpoint.header import TensorInfo

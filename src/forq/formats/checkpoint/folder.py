@@ -1,4 +1,4 @@
-"""A checkpoint folder: what it holds, its tensors one at a time, and the digest that names it."""
+"""A checkpoint: what its folder or file holds, its tensors one at a time, and the digest that names it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.formats.checkpoint import contents as containers
+from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
 from forq.formats.checkpoint.hub import fetch
 from forq.formats.checkpoint.patch import Saved, save_patched
@@ -22,21 +24,31 @@ _CHUNK_BYTES = 1 << 22
 
 
 class Checkpoint:
-    """Tensors and settings of one folder; opened with :meth:`open`, never written to.
+    """Tensors and settings of one folder, or of one file that holds all; opened with :meth:`open`, never written to.
 
     Attributes:
-        path: the folder.
-        config: its config.json.
-        info: every tensor by name, in name order.
+        path: what was opened: the folder, or the file.
+        folder: where its files lie.
+        contents: what they hold.
     """
 
-    __slots__ = ("_digest", "config", "info", "path")
+    __slots__ = ("_digest", "contents", "folder", "path")
 
-    def __init__(self, path: Path, config: dict[str, Any], info: dict[str, TensorInfo]) -> None:
+    def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
-        self.config = config
-        self.info = info
+        self.folder = path if path.is_dir() else path.parent
+        self.contents = contents
         self._digest: str | None = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its config.json, or what the file itself says in place of one."""
+        return self.contents.config
+
+    @property
+    def info(self) -> dict[str, TensorInfo]:
+        """Every tensor by name, in name order."""
+        return self.contents.info
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
@@ -48,6 +60,8 @@ class Checkpoint:
             FormatError: not a folder, no config.json, no safetensors, or a file that contradicts another.
         """
         path = Path(source)
+        if (file := containers.container(path)) is not None:
+            return cls(file, containers.read(file))
         if path.is_file():
             raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
         if not path.is_dir():
@@ -55,9 +69,11 @@ class Checkpoint:
             if path.is_absolute() or hub_id.startswith((".", "~")) or hub_id.count("/") > 1:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
             path = fetch(hub_id, revision or said or None)
+            if (file := containers.container(path)) is not None:
+                return cls(file, containers.read(file))
         if not (path / _CONFIG).is_file():
             raise FormatError(f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint")
-        return cls(path, read_json(path / _CONFIG), _tensors(path))
+        return cls(path, Contents(read_json(path / _CONFIG), _tensors(path)))
 
     def read(self, name: str) -> Tensor:
         """One tensor, read from its file into memory of its own.
@@ -66,20 +82,20 @@ class Checkpoint:
             FormatError: there is no such tensor, or the file shrank since it was opened.
         """
         info = self._find(name)
-        raw = torch.empty(info.nbytes, dtype=torch.uint8)
-        with (self.path / info.file).open("rb") as stream:
-            stream.seek(info.start)
-            got = stream.readinto(byte_view(raw)) if info.nbytes else 0
-        if got != info.nbytes:
-            raise FormatError(f"{name}: expected {info.nbytes} bytes in {info.file}, found {got}; it was truncated")
-        return raw.view(info.dtype).reshape(info.shape)
+        try:
+            with (self.folder / info.file).open("rb") as stream:
+                return info.read(stream)
+        except FormatError as error:
+            raise FormatError(f"{name}: {error}") from None
 
     def same(self, one: str, other: str) -> bool:
         """Whether two tensors have the same dtype, shape and bytes; read a chunk at a time."""
         a, b = self._find(one), self._find(other)
         if (a.dtype, a.shape) != (b.dtype, b.shape):
             return False
-        with (self.path / a.file).open("rb") as left, (self.path / b.file).open("rb") as right:
+        if a.pitch or b.pitch:
+            return torch.equal(self.read(one), self.read(other))
+        with (self.folder / a.file).open("rb") as left, (self.folder / b.file).open("rb") as right:
             left.seek(a.start)
             right.seek(b.start)
             return all(
@@ -97,7 +113,10 @@ class Checkpoint:
             for name, info in self.info.items():
                 head = json.dumps([name, _CODES[info.dtype], list(info.shape)]).encode()
                 state.update(len(head).to_bytes(8, "little") + head)
-                with (self.path / info.file).open("rb") as stream:
+                if info.pitch:
+                    state.update(byte_view(self.read(name)))
+                    continue
+                with (self.folder / info.file).open("rb") as stream:
                     stream.seek(info.start)
                     left = info.nbytes
                     while left:
@@ -131,7 +150,7 @@ class Checkpoint:
         """
         for name in tensors:
             self._find(name)
-        return save_patched(self.path, self.info, Path(dst), tensors, extra_files or {}, overwrite)
+        return save_patched(self.folder, self.contents, Path(dst), tensors, extra_files or {}, overwrite)
 
     def _find(self, name: str) -> TensorInfo:
         try:

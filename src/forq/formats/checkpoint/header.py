@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class TensorInfo:
         file: name of the file inside the checkpoint folder.
         start: offset of its first byte in that file.
         nbytes: its length in bytes.
+        piece, pitch: where the bytes do not lie end to end (a field of the blocks of a GGUF tensor) they lie in pieces
+            of so many bytes, each beginning so many after the one before; 0: end to end.
     """
 
     dtype: torch.dtype
@@ -56,6 +58,45 @@ class TensorInfo:
     file: str
     start: int
     nbytes: int
+    piece: int = 0
+    pitch: int = 0
+
+    @property
+    def span(self) -> int:
+        """Bytes of the file from the first of the tensor to the last."""
+        return self.nbytes if not self.pitch else max(0, (self.nbytes // self.piece - 1) * self.pitch + self.piece)
+
+    def read(self, stream: BinaryIO) -> Tensor:
+        """The tensor, in memory of its own.
+
+        Raises:
+            FormatError: the file ends before it.
+        """
+        raw = self._span(stream)
+        if self.pitch:
+            raw = self._pieces(raw).contiguous().view(-1)
+        return raw.view(self.dtype).reshape(self.shape)
+
+    def write(self, stream: BinaryIO, tensor: Tensor) -> None:
+        """Replace the tensor's bytes in a file open for both ways, and no others."""
+        if self.pitch:
+            raw = self._span(stream)
+            self._pieces(raw).copy_(tensor.contiguous().reshape(-1).view(torch.uint8).view(-1, self.piece))
+            tensor = raw
+        stream.seek(self.start)
+        stream.write(byte_view(tensor))
+
+    def _span(self, stream: BinaryIO) -> Tensor:
+        raw = torch.empty(self.span, dtype=torch.uint8)
+        stream.seek(self.start)
+        got = stream.readinto(byte_view(raw)) if self.span else 0  # type: ignore[attr-defined]
+        if got != self.span:
+            raise FormatError(f"expected {self.span} bytes in {self.file}, found {got}; it was truncated")
+        return raw
+
+    def _pieces(self, raw: Tensor) -> Tensor:
+        """The bytes that are the tensor's, (pieces, piece): a view."""
+        return raw.as_strided((self.nbytes // self.piece, self.piece), (self.pitch, 1))
 
 
 def byte_view(tensor: Tensor) -> memoryview:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint.header import TensorInfo, byte_view
+from forq.formats.checkpoint.contents import Contents
+from forq.formats.checkpoint.header import TensorInfo
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 
 _SKIPPED_FOLDERS = frozenset({".git", ".cache", ".locks", "__pycache__"})
@@ -38,15 +39,17 @@ class Saved:
 
 def save_patched(
     src: Path,
-    info: Mapping[str, TensorInfo],
+    contents: Contents,
     dst: Path,
     tensors: Mapping[str, Tensor],
     extra_files: Mapping[str, bytes | Path],
     overwrite: bool,
 ) -> Saved:
     """See :meth:`forq.formats.checkpoint.Checkpoint.save_patched`."""
-    files = _files(src)
-    check_destination(src, dst, overwrite)
+    info = contents.info
+    files = _files(src) if contents.files is None else list(contents.files)
+    # Of one file that holds all only the file itself is the original: a run may lie beside it.
+    check_destination(src if contents.files is None else src / files[0], dst, overwrite)
     _check_extra(files, extra_files)
     # Everything is converted and checked before a byte is written.
     fitted = {name: _fit(name, tensors[name], info[name]) for name in sorted(tensors)}
@@ -57,8 +60,9 @@ def save_patched(
             shutil.copyfile(src / name, folder / name)
         for name, (tensor, _) in fitted.items():
             with (folder / info[name].file).open("r+b") as stream:
-                stream.seek(info[name].start)
-                stream.write(byte_view(tensor))
+                info[name].write(stream, tensor)
+        if contents.mend is not None and fitted:
+            contents.mend(folder)
         for name, content in extra_files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, Path):

@@ -1,0 +1,28 @@
+"""What a format says of itself: the page on formats, ``forq ls formats`` and ``forq inspect`` are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """One format in words.
+
+    Attributes:
+        title: its name as people write it.
+        bits: of its codes, in words: ``2, 3, 4, 8``.
+        moves: kinds of leaves that can move (:data:`forq.leaves.GROUPS`).
+        exported: what a saved checkpoint looks like, and what is lost on the way; one sentence.
+        exceptions: bytes of a save that change although nothing moved there, a phrase each; none is the rule.
+        library: the library the format belongs to, and its version that was seen to load what forq saved; or why none.
+        layout: the tensors of a layer and their shapes, a line each.
+    """
+
+    title: str
+    bits: str
+    moves: tuple[str, ...]
+    exported: str
+    library: str
+    layout: tuple[str, ...]
+    exceptions: tuple[str, ...] = ()

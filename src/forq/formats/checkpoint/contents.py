@@ -1,0 +1,58 @@
+"""What a file or folder of weights holds, whatever it is made of: the common face of safetensors, GGUF, ONNX, …"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from forq.formats.checkpoint.header import TensorInfo
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """What a container was found to hold, from its headers alone.
+
+    Attributes:
+        config: what a config.json would say: the architecture, and how weights are quantized.
+        info: every tensor by name, in name order; together they cover all bytes that may ever move.
+        files: those of the folder that are the checkpoint, and that a save copies; None: every file.
+        mend: called with the folder of a copy once its bytes were replaced, for checksums that cover them.
+        tokenizer: makes a tokenizer from what the container itself holds; None: files beside it say.
+    """
+
+    config: dict[str, Any]
+    info: dict[str, TensorInfo]
+    files: tuple[str, ...] | None = None
+    mend: Callable[[Path], None] | None = None
+    tokenizer: Callable[[], Any] | None = None
+
+
+# One file that holds everything, by the end of its name, and the module beside this one that reads it.
+_CONTAINERS = {".gguf": "gguf", ".onnx": "onnx"}
+
+
+def container(path: Path) -> Path | None:
+    """The single file a path stands for: the path itself, or the only one of its kind in a folder without config.json.
+
+    A folder counts so that what a run saved, and what the hub gives, can be named by its folder.
+    """
+    if path.is_file():
+        return path if path.suffix in _CONTAINERS else None
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    found = [file for file in sorted(path.iterdir()) if file.suffix in _CONTAINERS and file.is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def read(file: Path) -> Contents:
+    """What a single-file container holds.
+
+    Raises:
+        FormatError: the file is damaged.
+    """
+    module = import_module(f"forq.formats.checkpoint.{_CONTAINERS[file.suffix]}")
+    found: Contents = module.contents(file)
+    return found
