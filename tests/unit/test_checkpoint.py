@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,8 @@ import torch
 from safetensors import safe_open
 
 from forq.core import ConfigError, FormatError
-from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint import patch as patch_module
-from forq.models.load import load
 from forq.models.quantize import quantize
 from tests import tiny_checkpoints
 
@@ -347,37 +343,6 @@ def test_tensors_neither_overlap_nor_leave_holes(
     (tmp_path / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(size))
     with pytest.raises(FormatError, match="to start at byte"):
         Checkpoint.open(tmp_path)
-
-
-def test_200_mutations_are_refused_or_load(tmp_path: Path) -> None:
-    good = contents(gptq.example(tmp_path / "good"))
-    header = 8 + int.from_bytes(good["model.safetensors"][:8], "little")
-    draw = random.Random(0)
-    bad = tmp_path / "bad"
-    bad.mkdir()
-    refused = 0
-    tracemalloc.start()
-    for turn in range(200):
-        name = draw.choice(["model.safetensors", "model.safetensors", "config.json"])
-        data = bytearray(good[name])
-        reach = header if turn % 3 and name != "config.json" else len(data)
-        for _ in range(draw.choice([1, 1, 3])):
-            data[draw.randrange(reach)] ^= 1 << draw.randrange(8)
-        if turn % 7 == 0:
-            del data[draw.randrange(len(data)) :]
-        for file, content in (good | {name: bytes(data)}).items():
-            (bad / file).write_bytes(content)
-        try:
-            model = load(bad, device="cpu")
-        except FormatError:
-            refused += 1
-            continue
-        # A config can be sound for transformers and still make no model that runs; the tensors cannot.
-        if name != "config.json":
-            model(torch.tensor([[1, 2, 3]]))
-    assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    tracemalloc.stop()
-    assert 80 < refused < 200
 
 
 def test_a_quantized_checkpoint_in_shards_keeps_every_other_byte(tmp_path: Path) -> None:
