@@ -43,6 +43,7 @@ class Summary:
         file_bytes: bytes of all tensors.
         scales: continuous scales, the coordinates of QZO.
         moves: what can move: coordinates by kind, as :func:`forq.models.leaves.trainable` finds them.
+        exported: what a saved checkpoint looks like and what is lost on the way; "" where nothing is quantized.
     """
 
     format: str
@@ -55,6 +56,7 @@ class Summary:
     file_bytes: int
     scales: int
     moves: dict[str, int]
+    exported: str
     estimates: tuple[Estimate, ...]
 
 
@@ -101,6 +103,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         file_bytes=file_bytes,
         scales=moves["scales"],
         moves={kind: moves[kind] for kind in GROUPS if moves[kind]},
+        exported=form.ABOUT.exported if form else "",
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
             Estimate("SGD", 4 * parameters, "16-bit weights and gradients"),

@@ -8,15 +8,17 @@ from forq.cli import _arguments as given
 
 
 def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
-    """Show format, bits and groups, what can move, and the memory of five ways to tune it; loads no tensor."""
+    """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor."""
     from forq.cli import _screen
     from forq.formats.checkpoint import Checkpoint
     from forq.memory import summary
+    from forq.pace import TOKENS, seconds_a_forward
 
     ckpt = Checkpoint.open(checkpoint)
     found = summary(ckpt)
+    forward = seconds_a_forward(ckpt)
     if as_json:
-        _screen.data({"path": str(ckpt.path), **asdict(found)})
+        _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
         return
     how = f"{found.format}, {found.bits} bits, group {found.group_size}" if found.bits else "float"
     _screen.out.print(
@@ -31,3 +33,10 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         ["method", "at least", "made up of"],
         [[one.method, _screen.size(one.memory_bytes), one.made_of] for one in found.estimates],
     )
+    _screen.out.print(
+        f"a forward of {TOKENS:,} tokens: about {forward:.2g} s on this CPU, a step of qzo (nine) {9 * forward:.2g} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if found.exported:
+        _screen.out.print(f"a save is {found.exported}", highlight=False, soft_wrap=True)
