@@ -73,7 +73,7 @@ class Leaf(Protocol):
 
     @property
     def out_axis(self) -> int:
-        """Which axis of the tensor counts the outputs of its layer: 1 for GPTQ's scales (groups, out)."""
+        """Which axis of the tensor counts the outputs of its layer: 1 for GPTQ's scales (groups, out); −1: none."""
 
     def read(self) -> Tensor:
         """The coordinates, as a fresh float32 tensor of the leaf's shape."""

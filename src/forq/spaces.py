@@ -55,6 +55,9 @@ class _Held:
 
     @property
     def rows(self) -> tuple[int, int]:
+        """(stride, count), see :class:`forq.noise.Bits`; where all outputs share a leaf each coordinate is a row."""
+        if self.leaf.out_axis < 0:
+            return 1, self.size
         shape, axis = self.shape, self.leaf.out_axis
         return math.prod(shape[axis + 1 :]), shape[axis]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-DTYPES = {"I32": "<i4", "F16": "<f2", "F32": "<f4"}
+DTYPES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "F16": "<f2", "F32": "<f4"}
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:

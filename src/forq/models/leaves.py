@@ -58,6 +58,8 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
             more = {"scales": "; quantize it first", "lora": "; begin adapters with forq.add_lora"}.get(kind, "")
             if kind == "zeros" and "offsets" in held:
                 more = "; its zero points are continuous: --move offsets"
+            if kind == "codes" and "codebooks" in held:
+                more = "; its codes name vectors, which have no order to step in: --move codebooks"
             raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     for leaf in found.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):

@@ -21,6 +21,9 @@ def law(argument: str | None) -> Law:
 
     def draw(bits: Bits, start: int, out: Float32) -> None:
         stride, count = bits.rows
+        if stride == 1 and start + len(out) <= count:  # a row for every coordinate
+            inner.draw(bits, start, out)
+            return
         by_row = np.empty(count, dtype=np.float32)
         inner.draw(bits, 0, by_row)
         np.take(by_row, np.arange(start, start + len(out)) // stride % count, out=out, mode="clip")

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from forq.quant.weight import Weight
 
+SHARED = -1
+"""The output axis of a tensor that all outputs of its layer share."""
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
@@ -19,7 +22,7 @@ class Live:
         name: of the tensor in the checkpoint; it keys the noise.
         dtype: what a saved file stores.
         group: ``scales``, ``offsets`` (continuous zero points) or ``codebooks``.
-        out_axis: which axis counts the outputs of the layer.
+        out_axis: which axis counts the outputs of the layer; :data:`SHARED` where none does.
     """
 
     name: str
