@@ -1,0 +1,179 @@
+"""TinyStories-656K in every format, tuned on tinyshakespeare, kind by kind: 1,000 forwards, recipe qzo untouched.
+
+    python experiments/formats.py make  --data $FORQ_DATA --work FOLDER --format aqlm   # FOLDER/aqlm, a checkpoint
+    python experiments/formats.py run   --data $FORQ_DATA --work FOLDER --format aqlm   # results/formats.jsonl
+    python experiments/formats.py table                                                 # as Markdown
+
+Every row is one `forq tune` in a process of its own, its command beside its numbers; a row that is there is not run
+again. A checkpoint a format's own library writes is made in `.venv-formats` (tests/oracles/formats/setup.sh).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from shakespeare import run, spread, tune
+from torch import Tensor
+
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.write import write_file
+from forq.models.load import layout
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "results" / "formats.jsonl"
+SEEDS = (0, 1, 2)
+STEPS = int(0.95 * 1000) // 9
+"""Nine forwards a step, and a twentieth of 1,000 to calibrate."""
+
+
+def make_aqlm(floating: Path, folder: Path) -> None:
+    """2x8 by residual k-means on the float weights. No data is seen: AQLM's format, not its calibration."""
+    _additive(floating, folder, codebooks=2, bits=8)
+
+
+def make_aqlm_2x5(floating: Path, folder: Path) -> None:
+    """2x5, which is as coarse for layers as small as these as 2x8 is for a large model's."""
+    _additive(floating, folder, codebooks=2, bits=5)
+
+
+MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
+    "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks")),
+    "aqlm-2x5": (make_aqlm_2x5, ("scales", "codebooks", "scales,codebooks")),
+}
+"""By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed."""
+
+
+def _additive(floating: Path, folder: Path, codebooks: int, bits: int, width: int = 8) -> None:
+    ckpt = Checkpoint.open(floating)
+    inside = {name for name, info in ckpt.info.items() if ".layers." in name and len(info.shape) == 2}
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for name in ckpt.info:
+            if name not in inside:
+                yield name, ckpt.read(name)
+                continue
+            module = name.removesuffix(".weight")
+            weight = ckpt.read(name).float()
+            scales = weight.square().mean(1).sqrt().clamp_min(1e-8).to(torch.float16)
+            vectors = (weight / scales.float()[:, None]).view(-1, width)
+            codes, books = residual_kmeans(vectors, codebooks, 1 << bits)
+            signed = torch.where(codes >= 1 << bits - 1, codes - (1 << bits), codes)
+            yield f"{module}.codes", signed.view(len(weight), -1, codebooks).to(torch.int8)
+            yield f"{module}.codebooks", books.view(codebooks, 1 << bits, 1, width).to(torch.float16)
+            yield f"{module}.scales", scales.view(-1, 1, 1, 1)
+
+    made = dict(tensors())
+    settings: dict[str, Any] = {"quant_method": "aqlm", "in_group_size": width, "out_group_size": 1}
+    settings |= {"num_codebooks": codebooks, "nbits_per_codebook": bits}
+    settings["linear_weights_not_to_quantize"] = sorted({"lm_head.weight", *ckpt.info} - inside)
+    write(floating, folder, made, settings)
+
+
+def residual_kmeans(vectors: Tensor, codebooks: int, size: int, rounds: int = 20) -> tuple[Tensor, Tensor]:
+    """Codes (n, C) and vectors (C, size, width) whose sums lie near the given ones: Lloyd's rounds, a codebook at a
+    time, each on what the others leave."""
+    draw = torch.Generator().manual_seed(0)
+    books = torch.zeros(codebooks, size, vectors.shape[1])
+    codes = torch.zeros(len(vectors), codebooks, dtype=torch.long)
+    left = vectors.clone()
+    for turn in range(rounds):
+        for number in range(codebooks):
+            book, own = books[number], codes[:, number]
+            target = left if turn == 0 else left + book[own]
+            if turn == 0:
+                first = torch.randperm(len(target), generator=draw)[:size]
+                book[: len(first)] = target[first]
+            own.copy_(torch.cdist(target, book).argmin(1))
+            count = torch.bincount(own, minlength=size)
+            mean = torch.zeros_like(book).index_add_(0, own, target) / count.clamp_min(1)[:, None]
+            book.copy_(torch.where(count[:, None] > 0, mean, book))
+            left = target - book[own]
+    return codes, books
+
+
+def write(floating: Path, folder: Path, made: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    """A folder of these tensors, the settings in its config.json, and the float checkpoint's other files."""
+    folder.mkdir(parents=True)
+    plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in made.items()}
+    write_file(folder / "model.safetensors", plan, made.items())
+    for path in floating.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    config = json.loads((floating / "config.json").read_text()) | {"quantization_config": settings}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def bits_a_weight(path: Path) -> float:
+    """All bytes of the quantized layers but their biases, in bits, by their weights: tables and scales included."""
+    ckpt = Checkpoint.open(path)
+    specs = layout(ckpt).specs.values()
+    held = {name for spec in specs for name in spec.tensors if name != spec.bias}
+    weights = sum(spec.in_features * spec.out_features for spec in specs)
+    return 8 * sum(ckpt.info[name].nbytes for name in held) / weights
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """One line for each format and kind that moved."""
+    out = [
+        "| format | moves | bits a weight | seeds | forwards | test before | test after | seconds | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        good = [row for row in mine if "error" not in row]
+        name, _, kinds = method.partition(": ")
+        if not good:
+            out.append(f"| {name} | {kinds} | | 0 of {len(mine)} | | {mine[0]['error'][:80]} | | | |")
+            continue
+        seeds = str(len(good)) if len(good) == len(mine) else f"{len(good)} of {len(mine)}"
+        out.append(
+            f"| {name} | {kinds} | {good[0]['bits']:.2f} | {seeds} | {good[0]['forwards']:,} | "
+            f"{good[0]['test']['before']:.3f} | {spread([row['test']['after'] for row in good])} | "
+            f"{statistics.median(row['seconds'] for row in good):.0f} | {max(row['peak_mb'] for row in good)} |"
+        )
+    return "\n".join(out) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("make", "run", "table"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--format", choices=MAKERS, action="append")
+    args = parser.parse_args()
+    rows = [json.loads(row) for row in TARGET.read_text().splitlines()] if TARGET.exists() else []
+    if args.action == "table":
+        print(table(rows))
+        return
+    data, work = args.data.resolve(), args.work.resolve()
+    done = {(row["method"], row["seed"]) for row in rows}
+    for name in args.format or MAKERS:
+        maker, moves = MAKERS[name]
+        path = work / name
+        if not path.exists():
+            partial = work / f".{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            work.mkdir(parents=True, exist_ok=True)
+            maker(data / "tinystories-656k", partial)
+            partial.rename(path)
+        print(f"{path}: {bits_a_weight(path):.2f} bits a weight")
+        for kinds in moves if args.action == "run" else ():
+            for seed in SEEDS:
+                job = tune(f"{name}: {kinds}", path, "qzo", STEPS, seed)
+                job["words"] += ["--move", kinds]
+                if (job["method"], seed) in done:
+                    continue
+                row = run(job, data, work) | {"bits": bits_a_weight(path), "label": "small real"}
+                with TARGET.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
