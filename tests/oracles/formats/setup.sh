@@ -21,5 +21,5 @@ pip=("$target/bin/python" -m pip install --quiet --disable-pip-version-check)
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) --no-deps hqq==0.2.8.post1 aqlm==1.1.7
 # shellcheck disable=SC2086
-"${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) numba termcolor einops
+"${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) numba scipy termcolor einops
 "$target/bin/python" -c "import torch; print('ready: torch', torch.__version__)"
