@@ -18,7 +18,7 @@ from forq.leaves import QUANTIZED, Domains, Leaf
 from forq.models import peft
 from forq.models.adapters import begun
 from forq.models.load import layout, recognised
-from forq.models.saved import save
+from forq.models.saved import planned, save
 from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
@@ -332,7 +332,10 @@ def _holds(folder: Path, base: Checkpoint, moved: Mapping[str, Tensor]) -> bool 
     """Whether a checkpoint is the base with exactly these tensors moved; ``None`` if there is no folder."""
     if not folder.is_dir():
         return None
-    found = Checkpoint.open(folder)
-    if set(found.info) != set(base.info):
+    found, plan = Checkpoint.open(folder), planned(base, moved)
+    if set(found.info) != set(base.info) - plan.gone:
         return False
-    return all(torch.equal(found.read(name), moved[name] if name in moved else base.read(name)) for name in base.info)
+    wanted = plan.tensors
+    return all(
+        torch.equal(found.read(name), wanted[name] if name in wanted else base.read(name)) for name in found.info
+    )

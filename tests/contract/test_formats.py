@@ -16,6 +16,7 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.leaves import trainable
 from forq.models.load import load
+from forq.models.saved import planned, write
 from forq.quant.linear import QuantLinear
 
 NAMES = registry.names("formats")
@@ -128,20 +129,27 @@ def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tu
 def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     leaves = live_leaves(model)[::2]
-    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() * 1.25 for leaf in leaves})
-    assert report.tensors == tuple(leaf.name for leaf in leaves)
+    given = {leaf.name: leaf.read() * 1.25 for leaf in leaves}
+    plan = planned(model.checkpoint, given)
+    report = write(model.checkpoint, given, tmp_path / "out")
+    assert report.tensors == tuple(sorted(plan.tensors))
     old, new = Checkpoint.open(case[1]), Checkpoint.open(tmp_path / "out")
-    assert old.info == new.info
-    moved = {name for name in old.info if not torch.equal(_bytes(old, name), _bytes(new, name))}
-    assert moved == set(report.tensors)
+    assert set(old.info) - set(new.info) == plan.gone and not set(new.info) - set(old.info)
+    moved = {name for name in new.info if not torch.equal(_bytes(old, name), _bytes(new, name))}
+    assert moved == set(report.tensors) >= set(given)
     for leaf in leaves:
-        assert torch.equal(new.read(leaf.name), (leaf.read() * 1.25).to(leaf.dtype))
+        assert torch.equal(new.read(leaf.name), given[leaf.name].to(leaf.dtype))
     assert {path.name for path in old.folder.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
+    if plan.patches:
+        assert old.info == new.info and moved == set(given) and old.config == new.config
+    else:  # a declared exception, of the quantized layers alone
+        assert case[0].ABOUT.exceptions
+        assert moved | plan.gone <= {name for spec in case[0].layers(old).values() for name in spec.tensors}
 
 
 def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Any, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
-    report = model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.read() for leaf in live_leaves(model)})
+    report = write(model.checkpoint, {leaf.name: leaf.read() for leaf in live_leaves(model)}, tmp_path / "out")
     assert report.max_rounding == 0.0
     for path in Checkpoint.open(case[1]).folder.iterdir():
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
@@ -153,7 +161,7 @@ def test_a_saved_model_is_the_model_shown(case: tuple[Any, Path], tmp_path: Path
     for leaf in live_leaves(model):
         moved[leaf.name] = (leaf.read() * 1.1).to(leaf.dtype)
         leaf.write(moved[leaf.name].float())
-    model.checkpoint.save_patched(tmp_path / "out", moved)
+    write(model.checkpoint, moved, tmp_path / "out")
     assert torch.equal(load(tmp_path / "out", device="cpu")(IDS).logits, model(IDS).logits)
 
 
@@ -177,7 +185,7 @@ def test_integers_are_packed_as_the_file_packs_them(case: tuple[Any, Path], kind
         leaf.write(there)
         assert torch.equal(leaf.read(), there)
         moved[leaf.name] = leaf.packed(leaf.storage if kind == "codes" else there)
-    model.checkpoint.save_patched(tmp_path / "out", moved)
+    write(model.checkpoint, moved, tmp_path / "out")
     again = load(tmp_path / "out", device="cpu", kernel="reference")
     assert torch.equal(again(IDS).logits, model(IDS).logits)
 

@@ -14,4 +14,5 @@ and, where the format has them,
     filed_codes(ckpt, spec) -> FiledCodes    how integer codes are packed again, so that they can move
     zero_points(ckpt, spec) -> ZeroPoints    the same of integer zero points (``spec.zeros`` names them)
     read_live(ckpt, spec, live) -> Tensor    one live tensor alone, where it is not simply a tensor of the file
+    relaid(ckpt, moved) -> Relaid            what a save writes, where replacing the bytes of what moved does not do
 """

@@ -3,5 +3,6 @@
 from forq.formats.checkpoint.folder import Checkpoint
 from forq.formats.checkpoint.header import TensorInfo
 from forq.formats.checkpoint.patch import Saved
+from forq.formats.checkpoint.relaid import Relaid
 
-__all__ = ["Checkpoint", "Saved", "TensorInfo"]
+__all__ = ["Checkpoint", "Relaid", "Saved", "TensorInfo"]

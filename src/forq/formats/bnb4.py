@@ -1,0 +1,246 @@
+"""bitsandbytes at 4 bits: NF4 and FP4, a largest magnitude for every block of the flattened matrix.
+
+    X.weight                                   uint8 (out·in / 2, 1), the first of two codes in the high bits
+    X.weight.absmax                            float32 (blocks,); uint8 with double quantization
+    X.weight.quant_map                         float32 (16,), the levels; the same in every file
+    X.weight.quant_state.bitsandbytes__nf4     uint8: a JSON text with blocksize, dtype and shape (or …__fp4)
+    X.weight.nested_absmax, .nested_quant_map  float32, with double quantization
+
+Blocks run over the rows laid end to end, so that one may hold several rows, or end within one. Layout as written by
+bitsandbytes through transformers; see :mod:`forq.formats._bnb_state` for what is nested.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats import _tiny
+from forq.formats._about import About
+from forq.formats._bnb_state import check_levels, magnitudes, state, state_name, unnested
+from forq.formats.checkpoint import Checkpoint, Relaid
+from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.quant.normal_float import Kind, packed, quantise, table
+from forq.quant.weight import QuantWeight
+
+ABOUT = About(
+    title="bitsandbytes NF4, FP4",
+    bits="4",
+    moves=("scales", "codes"),
+    exported="the same file; with double quantization the magnitudes are written as float32 and no longer nested "
+    "(about 0.37 bits a weight more), as nesting them again would lose small steps",
+    library="bitsandbytes 0.50.2",
+    layout=(
+        "weight            uint8 (out·in / 2, 1), the first of two codes in the high bits",
+        "weight.absmax     float32 (blocks,), blocks of the flattened matrix; uint8 with double quantization",
+        "weight.quant_map  float32 (16,)",
+        "weight.quant_state.bitsandbytes__nf4, …__fp4   uint8: JSON with blocksize, dtype, shape",
+        "weight.nested_absmax, weight.nested_quant_map  float32, with double quantization",
+    ),
+    exceptions=(
+        "with double quantization, once a magnitude moved: absmax is float32 in every layer, nested_absmax and "
+        "nested_quant_map are gone, quant_state and config.json say so",
+    ),
+)
+
+_BIASES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def recognise(ckpt: Checkpoint) -> bool:
+    """Does a matrix of the checkpoint have a description as bitsandbytes writes it?"""
+    return any(_weight_of(name) is not None for name in ckpt.info)
+
+
+def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The quantized layers by module name, checked from the headers and the descriptions.
+
+    Raises:
+        FormatError: tensors are missing, or contradict each other or their description.
+    """
+    weights = sorted(weight for name in ckpt.info if (weight := _weight_of(name)) is not None)
+    return {spec.name: spec for spec in (_spec(ckpt, weight) for weight in weights)}
+
+
+def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+    """Ranks, magnitudes and bias of one layer; no float copy of the weights is made.
+
+    Raises:
+        FormatError: the file's levels are not those of its kind.
+    """
+    weight = f"{spec.name}.weight"
+    how = state(ckpt, weight)
+    check_levels(ckpt, weight, how.kind)
+    rows, groups = spec.out_features, spec.in_features // spec.group_size
+    raw = ckpt.read(weight).view(-1)
+    codes = _bytes(how.kind, ours=True)[raw.int()].view(rows, -1)
+    none = torch.zeros(1, dtype=torch.int8).expand(groups, rows)
+    still = QuantWeight(codes, none, 4, spec.group_size, levels=table(how.kind).levels)
+    arrange = partial(_arranged, rows=rows, groups=groups, repeats=how.blocksize // spec.group_size)
+    bias = None if spec.bias is None else ckpt.read(spec.bias)
+    return Parts(still, (magnitudes(ckpt, weight, how),), bias, arrange)
+
+
+def read_live(ckpt: Checkpoint, spec: LayerSpec, live: Live) -> Tensor:
+    """The magnitudes of one layer, float32, not nested."""
+    weight = f"{spec.name}.weight"
+    return magnitudes(ckpt, weight, state(ckpt, weight))
+
+
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+    """How a layer's ranks are packed."""
+    weight = f"{spec.name}.weight"
+    kind, shape = state(ckpt, weight).kind, ckpt.info[weight].shape
+
+    def filed(codes: Tensor) -> Tensor:
+        return _bytes(kind, ours=False)[codes.reshape(-1).int()].view(shape)
+
+    return FiledCodes(weight, torch.uint8, filed)
+
+
+def relaid(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
+    """What a save writes: where nested magnitudes moved, those of all layers as they are, and no nesting."""
+    found = {name: state(ckpt, name) for name in map(_weight_of, ckpt.info) if name is not None}
+    nested = {f"{weight}.absmax": (weight, how) for weight, how in found.items() if how.nested is not None}
+    stay = {
+        name
+        for name, (weight, how) in nested.items()
+        if name in moved and torch.equal(moved[name].cpu().float(), magnitudes(ckpt, weight, how))
+    }
+    tensors = {name: tensor for name, tensor in moved.items() if name not in stay}
+    if not nested.keys() & tensors.keys():
+        return Relaid(tensors)
+    gone = set()
+    for name, (weight, how) in nested.items():
+        tensors[name] = moved[name].float() if name in moved else magnitudes(ckpt, weight, how)
+        tensors[how.name] = unnested(how)
+        gone |= {f"{weight}.nested_absmax", f"{weight}.nested_quant_map"}
+    settings = {**ckpt.config.get("quantization_config", {}), "bnb_4bit_use_double_quant": False}
+    return Relaid(tensors, frozenset(gone), {**ckpt.config, "quantization_config": settings})
+
+
+def _weight_of(name: str) -> str | None:
+    """The matrix a description belongs to, by the description's name."""
+    weight, dot, kind = name.rpartition(".quant_state.bitsandbytes__")
+    return weight if dot and kind in ("nf4", "fp4") and weight.endswith(".weight") else None
+
+
+def _spec(ckpt: Checkpoint, weight: str) -> LayerSpec:
+    how, module = state(ckpt, weight), weight.removesuffix(".weight")
+    rows, columns = how.shape
+    kinds = [weight, f"{weight}.absmax", f"{weight}.quant_map", how.name]
+
+    def expect(name: str, shape: tuple[int, ...], *dtypes: torch.dtype) -> None:
+        info = ckpt.info.get(name)
+        if info is None:
+            raise FormatError(f"{name}: expected it beside {how.name}, found none; the file is damaged")
+        if info.shape != shape or info.dtype not in dtypes:
+            raise FormatError(
+                f"{name}: expected {' or '.join(map(str, dtypes))} of shape {shape} by {how.name}, found {info.dtype} "
+                f"of shape {info.shape}; the file is damaged, or of a storage forq does not read"
+            )
+
+    expect(weight, (rows * columns // 2, 1), torch.uint8)
+    expect(f"{weight}.quant_map", (16,), torch.float32)
+    expect(f"{weight}.absmax", (how.blocks,), torch.float32 if how.nested is None else torch.uint8)
+    if how.nested is not None:
+        expect(f"{weight}.nested_absmax", (-(-how.blocks // how.nested),), torch.float32)
+        expect(f"{weight}.nested_quant_map", (256,), torch.float32)
+        kinds += [f"{weight}.nested_absmax", f"{weight}.nested_quant_map"]
+    bias = f"{module}.bias" if f"{module}.bias" in ckpt.info else None
+    if bias is not None:
+        expect(bias, (rows,), *_BIASES)
+        kinds.append(bias)
+    # The inputs of one row that share a magnitude, wherever in the row.
+    size = math.gcd(columns, how.blocksize)
+    live = (Live(f"{weight}.absmax", torch.float32),)
+    return LayerSpec(module, columns, rows, 4, size, live, bias, tuple(kinds))
+
+
+def _arranged(absmax: Tensor, rows: int, groups: int, repeats: int) -> Tensor:
+    """(blocks,) → (groups, out); where blocks and rows do not end together every group has a copy of its block's."""
+    if repeats > 1:
+        absmax = absmax.repeat_interleave(repeats)
+    return absmax[: rows * groups].view(rows, groups).t()
+
+
+def _bytes(kind: Kind, *, ours: bool) -> Tensor:
+    """uint8 (256,): from a byte of the file to one of ours, or back: nibbles trade places, codes and ranks too."""
+    turn = table(kind).rank_of if ours else table(kind).code_of
+    return ((turn[None, :] << 4) | turn[:, None]).reshape(-1)
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "fp4": {"bnb_4bit_quant_type": "fp4"},
+    "nested": {"bnb_4bit_use_double_quant": True},
+    "rows": {"blocksize": 16},
+    "long": {"blocksize": 128, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True},
+}
+"""Other shapes of the format, as changes of the example's settings; ``blocksize`` is said by every layer."""
+
+
+def example(folder: Path, blocksize: int = 64, **changes: Any) -> Path:
+    """A tiny valid checkpoint: a Llama of one block, random matrices rounded to nearest.
+
+    Args:
+        changes: of the settings, see :data:`VARIANTS`.
+
+    Returns:
+        ``folder``, which is made.
+    """
+    how: dict[str, Any] = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}
+    how |= {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": False, "bnb_4bit_compute_dtype": "float16"}
+    how |= {"bnb_4bit_quant_storage": "uint8", **changes}
+    kind, nested = how["bnb_4bit_quant_type"], how["bnb_4bit_use_double_quant"]
+
+    def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
+        drawn = torch.randn(rows, columns, generator=_tiny.generator(module)) * 0.1
+        made = filed(drawn, kind, blocksize, torch.float16)
+        if nested:
+            made |= _nested(made, kind)
+        return {f"{module}.weight{end}": tensor for end, tensor in made.items()}
+
+    return _tiny.write(folder, quantized, {"quantization_config": how})
+
+
+def filed(weight: Tensor, kind: Kind, blocksize: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors bitsandbytes stores for a matrix rounded to nearest, by the end of their names.
+
+    Args:
+        dtype: what the library is to dequantise to.
+    """
+    ranks, absmax = quantise(weight, kind, blocksize)
+    said = {"quant_type": kind, "blocksize": blocksize, "dtype": str(dtype).removeprefix("torch.")}
+    return {
+        "": packed(table(kind).code_of[ranks.int()]),
+        ".absmax": absmax,
+        ".quant_map": table(kind).filed.clone(),
+        state_name("", kind): _as_bytes({**said, "shape": list(weight.shape)}),
+    }
+
+
+def _nested(made: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
+    """A double quantization, with levels that are evenly spaced: a file says its own."""
+    absmax, name, size = made[".absmax"], state_name("", kind), 256
+    offset = float(absmax.mean())
+    rest = torch.nn.functional.pad(absmax - offset, (0, -len(absmax) % size)).view(-1, size)
+    high = rest.abs().amax(1)
+    index = ((rest / high[:, None]).reshape(-1)[: len(absmax)] * 127.5 + 127.5).round().to(torch.uint8)
+    more = {"nested_blocksize": size, "nested_dtype": "float32", "nested_offset": offset}
+    return {
+        ".absmax": index,
+        ".nested_absmax": high,
+        ".nested_quant_map": torch.linspace(-1, 1, 256),
+        name: _as_bytes({**json.loads(made[name].numpy().tobytes()), **more}),
+    }
+
+
+def _as_bytes(said: Mapping[str, Any]) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)
