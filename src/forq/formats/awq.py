@@ -159,14 +159,16 @@ def pack_scales(scales: Tensor) -> dict[str, Tensor]:
     return {"scales": scales}
 
 
-def quantization_config(group_size: int, left: Sequence[str] = ()) -> dict[str, Any]:
+def quantization_config(bits: int, group_size: int, sym: bool = False, left: Sequence[str] = ()) -> dict[str, Any]:
     """What config.json says of a checkpoint whose layers :func:`pack` made.
 
     Args:
+        bits: 4.
         group_size: inputs that share a scale; −1 is a whole row.
-        left: names, or parts of names, of linear layers that stay in float.
+        sym: whether all zero points are 8; AWQ stores them all the same.
+        left: names, or ends of names, of linear layers that stay in float.
     """
-    how = {"quant_method": "awq", "bits": _BITS, "group_size": group_size, "zero_point": True, "version": "gemm"}
+    how = {"quant_method": "awq", "bits": bits, "group_size": group_size, "zero_point": True, "version": "gemm"}
     return how | {"modules_to_not_convert": list(left) or None}
 
 
@@ -257,7 +259,7 @@ def example(folder: Path, **changes: Any) -> Path:
     Returns:
         ``folder``, which is made.
     """
-    how = quantization_config(_tiny.GROUP_SIZE) | changes
+    how = quantization_config(_BITS, _tiny.GROUP_SIZE) | changes
 
     def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
         draw = _tiny.generator(module)

@@ -16,14 +16,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import torch
-from transformers import AutoModelForCausalLM, GPTQConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AwqConfig, GPTQConfig
 
 
 def measure(folder: str, ids: torch.Tensor) -> dict[str, object]:
     """Mean token loss, and the logits at every row's last position."""
-    # The plain kernel: the others repack, and some compute in less than float32.
-    how = GPTQConfig(bits=4, backend="gptq_torch")
     base, _, adapter = folder.partition("::")
+    # The plain kernels: the others repack, and some compute in less than float32.
+    kinds = {"gptq": GPTQConfig(bits=4, backend="gptq_torch"), "awq": AwqConfig(bits=4, backend="torch_awq")}
+    how = kinds[AutoConfig.from_pretrained(base).quantization_config["quant_method"]]
     model = AutoModelForCausalLM.from_pretrained(base, quantization_config=how, dtype=torch.float32, device_map="cpu")
     if adapter:
         from peft import PeftModel

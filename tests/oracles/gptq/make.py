@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import torch
-from gptqmodel import GPTQModel, QuantizeConfig
+from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -24,8 +24,11 @@ SIZES = {"vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2, "num_atte
 SIZES |= {"max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
 KINDS = {
     "llama": SIZES | {"intermediate_size": 128, "num_key_value_heads": 2},
+    # The library's AWQ wants outputs in multiples of 64.
+    "llama-even": SIZES | {"intermediate_size": 128, "num_key_value_heads": 4},
     "opt": SIZES | {"ffn_dim": 128, "word_embed_proj_dim": 64},
 }
+AWQ = {"quant_method": "awq", "format": "gemm", "sym": False}
 
 CASES = {
     "llama-sym": ("llama", {"group_size": 32, "sym": True, "desc_act": False, "format": "gptq"}),
@@ -39,13 +42,15 @@ CASES = {
         "opt",
         {"group_size": -1, "sym": True, "desc_act": False, "format": "gptq", "act_group_aware": False},
     ),
+    "llama-awq": ("llama-even", AWQ | {"group_size": 32}),
+    "opt-awq": ("opt", AWQ | {"group_size": 64}),
 }
 
 
 def float_model(folder: Path, kind: str) -> None:
     """A random model of a kind, every tensor of it away from its default."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **KINDS[kind]))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind.partition("-")[0], **KINDS[kind]))
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim == 1:
@@ -72,7 +77,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             float_model(Path(scratch), kind)
             model = GPTQModel.load(scratch, QuantizeConfig(**{"bits": 4} | settings))
-            model.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows], batch_size=4)
+            calibration = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows]
+            backend = BACKEND.AWQ_TORCH if case.endswith("-awq") else BACKEND.AUTO
+            model.quantize(calibration, batch_size=4, backend=backend)
             model.save(str(args.out / case))
 
 
