@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,17 @@ def generator(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
-def write(folder: Path, quantized: Quantized, settings: Mapping[str, Any]) -> Path:
-    """Write the model with its linear layers as ``quantized`` makes them, and the settings in config.json."""
+def write(
+    folder: Path,
+    quantized: Quantized,
+    settings: Mapping[str, Any],
+    metadata: Callable[[Iterable[str]], Mapping[str, str]] = lambda names: {},
+) -> Path:
+    """Write the model with its linear layers as ``quantized`` makes them, and the settings in config.json.
+
+    Args:
+        metadata: from the names of all tensors to text that stands in the file's header.
+    """
     tensors: dict[str, Tensor] = {}
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         drawn = torch.randn(_VOCABULARY, _WIDTH, generator=generator(name))
@@ -65,6 +74,6 @@ def write(folder: Path, quantized: Quantized, settings: Mapping[str, Any]) -> Pa
 
     folder.mkdir(parents=True, exist_ok=True)
     plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
-    write_file(folder / "model.safetensors", plan, tensors.items())
+    write_file(folder / "model.safetensors", plan, tensors.items(), metadata(tensors))
     (folder / "config.json").write_text(json.dumps({**CONFIG, **settings}, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -113,6 +113,37 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             not fill the file exactly.
     """
     size = path.stat().st_size
+    header, base = _header(path)
+    infos = {name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"}
+    end = base
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != end:
+            raise FormatError(
+                f"{path}: expected {name} to start at byte {end}, found {info.start}; the header is corrupt"
+            )
+        end += info.nbytes
+    if end != size:
+        raise FormatError(
+            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
+        )
+    return infos
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors: text by name.
+
+    Raises:
+        FormatError: see :func:`read_header`; or it is not text by name.
+    """
+    found = _header(path)[0].get("__metadata__", {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise FormatError(f"{path}: expected __metadata__ of text by name, found {found!r:.80}")
+    return found
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header as it stands, and where the tensors begin."""
+    size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):
@@ -127,21 +158,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise FormatError(f"{path}: expected a JSON header, found {error}; download the file again") from error
     if not isinstance(header, dict):
         raise FormatError(f"{path}: expected a JSON object as header, found {type(header).__name__}")
-
-    base = _LENGTH_BYTES + length
-    infos = {name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"}
-    end = base
-    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
-        if info.start != end:
-            raise FormatError(
-                f"{path}: expected {name} to start at byte {end}, found {info.start}; the header is corrupt"
-            )
-        end += info.nbytes
-    if end != size:
-        raise FormatError(
-            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
-        )
-    return infos
+    return header, _LENGTH_BYTES + length
 
 
 def _describe(path: Path, name: str, entry: Any, base: int) -> TensorInfo:

@@ -20,8 +20,9 @@ def write_file(
     path: Path,
     plan: Mapping[str, tuple[torch.dtype, tuple[int, ...]]],
     tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the tensors of ``plan``, dtypes and shapes by name, as ``tensors`` gives them.
+    """Write the tensors of ``plan``, dtypes and shapes by name, as ``tensors`` gives them; and text, by name.
 
     Returns:
         Bytes of all tensors together.
@@ -31,7 +32,7 @@ def write_file(
     """
     # Wide dtypes first, so that every tensor is aligned: readers view bytes in place.
     names = sorted(plan, key=lambda name: (-plan[name][0].itemsize, name))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     place, end = {}, 0
     for name in names:
         dtype, shape = plan[name]

@@ -1,0 +1,232 @@
+"""torchao: signed codes a byte each, one scale and zero point a block of a row, as transformers saves them.
+
+    _weight_qdata       int8 (out, in)
+    _weight_scale       float (out / rows, in / columns of a block)
+    _weight_zero_point  int8, likewise; w = (q − zero) · scale
+
+What a weight is stands as JSON in the safetensors header, under the weight's name: ``Int8Tensor`` (Int8WeightOnly,
+Int8DynamicActivationInt8Weight) or ``IntxUnpackedToInt8Tensor`` (IntxWeightOnly, Int8DynamicActivationIntxWeight) with
+a ``target_dtype``. Layout as torchao's ``flatten_tensor_state_dict`` writes it. Where a file asks for activations of 8
+bits they stay in float here: what is tuned are the weights. ``Int8Tensor`` computes without its zero points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats import _tiny
+from forq.formats._about import About
+from forq.formats._torchao_header import TYPES, Said, description, said
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.header import read_metadata
+from forq.quant.codes import pack, parts, unpack
+from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.quant.weight import QuantWeight, zeros_dtype
+
+ABOUT = About(
+    title="torchao",
+    bits="2, 3, 4, 8",
+    moves=("scales", "codes", "zeros"),
+    exported="the same file, the text in its header included; activations of 8 bits that it asks for are the library's",
+    library="torchao 0.18.0",
+    layout=(
+        "_weight_qdata       int8 (out, in), signed codes of the target's bits",
+        "_weight_scale       float (out, groups), or (1, 1) for a whole matrix",
+        "_weight_zero_point  int8, likewise; zeros of Int8Tensor, which computes without them",
+        "__metadata__        JSON by weight: Int8Tensor or IntxUnpackedToInt8Tensor, block_size, target_dtype",
+    ),
+)
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+_QDATA, _SCALE, _ZERO = "_weight_qdata", "_weight_scale", "_weight_zero_point"
+
+
+def recognise(ckpt: Checkpoint) -> bool:
+    """Does the checkpoint hold int8 codes of a flattened weight beside their scale?"""
+    return any(
+        name.endswith(f".{_QDATA}") and info.dtype == torch.int8 and name[: -len(_QDATA)] + _SCALE in ckpt.info
+        for name, info in ckpt.info.items()
+    )
+
+
+def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The quantized layers by module name, checked from the headers alone.
+
+    Raises:
+        FormatError: tensors are missing, or contradict each other or the header; a kind of weight that is not read.
+    """
+    end = f".{_QDATA}"
+    modules = sorted(name.removesuffix(end) for name in ckpt.info if name.endswith(end))
+    text: dict[str, str] = {}
+    for file in sorted({info.file for info in ckpt.info.values()}):
+        text |= read_metadata(ckpt.folder / file)
+    return {module: _spec(ckpt, module, said(text, module)) for module in modules}
+
+
+def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+    """Integers, scales and bias of one layer.
+
+    Raises:
+        FormatError: a code or zero point is outside of its range.
+    """
+    half = 1 << spec.bits - 1
+    whole = _unsigned(ckpt.read(f"{spec.name}.{_QDATA}"), half, f"{spec.name}.{_QDATA}").to(torch.uint8)
+    zeros = torch.full((spec.in_features // spec.group_size, spec.out_features), half, dtype=zeros_dtype(spec.bits))
+    name = f"{spec.name}.{_ZERO}"
+    if name in spec.tensors:
+        stored = _unsigned(ckpt.read(name), half, name).to(zeros.dtype)
+        if spec.zeros is None and not bool((stored == half).all()):
+            raise FormatError(f"{name}: expected zeros, since Int8Tensor computes without them; found other values")
+        zeros.copy_(stored.t())
+    weight = QuantWeight(pack(whole, spec.bits), zeros, spec.bits, spec.group_size)
+    bias = None if spec.bias is None else ckpt.read(spec.bias)
+    rows = spec.out_features
+
+    def by_group(scales: Tensor) -> Tensor:
+        return scales.t().expand(-1, rows)
+
+    return Parts(weight, (ckpt.read(spec.live[0].name),), bias, by_group)
+
+
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+    """How a layer's codes are kept: signed, a byte each."""
+    half = 1 << spec.bits - 1
+
+    def packed(codes: Tensor) -> Tensor:
+        return (unpack(codes, spec.bits).to(torch.int16) - half).to(torch.int8)
+
+    return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, packed)
+
+
+def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
+    """How a layer's zero points are kept: signed, a byte each."""
+    half = 1 << spec.bits - 1
+
+    def packed(x: Tensor) -> Tensor:
+        return (x.t() - half).to(torch.int8).contiguous()
+
+    return ZeroPoints(f"{spec.name}.{_ZERO}", (0, 2 * half - 1), torch.int8, packed)
+
+
+def _unsigned(stored: Tensor, half: int, name: str) -> Tensor:
+    """int16: signed numbers from 0 on."""
+    if int(stored.min()) < -half or int(stored.max()) >= half:
+        raise FormatError(
+            f"{name}: expected numbers {-half} … {half - 1}, found {int(stored.min())} … {int(stored.max())}; the "
+            "file is damaged"
+        )
+    return stored.to(torch.int16) + half
+
+
+def _spec(ckpt: Checkpoint, module: str, how: Said) -> LayerSpec:
+    shape = ckpt.info[f"{module}.{_QDATA}"].shape
+    if len(shape) != 2 or 0 in shape:
+        raise FormatError(f"{module}.{_QDATA}: expected a matrix, found shape {shape}")
+    rows, columns = shape
+    tall, wide = how.block
+    if tall not in (1, rows) or columns % wide:
+        raise FormatError(
+            f"{module}.weight: expected a block_size of 1 or {rows} outputs and a divisor of {columns} inputs, found "
+            f"{list(how.block)}"
+        )
+    if columns % parts(how.bits):
+        raise FormatError(f"{module}: expected a multiple of {parts(how.bits)} inputs, found {columns}")
+
+    def expect(kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = _FLOATS) -> torch.dtype:
+        info = ckpt.info.get(f"{module}.{kind}")
+        if info is None:
+            raise FormatError(f"{module}: expected a tensor {kind!r} beside {_QDATA}, found none; the file is damaged")
+        if info.shape != shape or info.dtype not in dtypes:
+            raise FormatError(
+                f"{module}.{kind}: expected {' or '.join(map(str, dtypes))} of shape {shape}, found {info.dtype} of "
+                f"shape {info.shape}; the header contradicts the tensors: save the model again"
+            )
+        return info.dtype
+
+    if f"{module}._weight_act_pre_scale" in ckpt.info:
+        raise FormatError(f"{module}: expected no scales of its inputs, found _weight_act_pre_scale: not supported")
+    expect(_QDATA, shape, (torch.int8,))
+    blocks = (rows // tall, columns // wide)
+    scales = Live(f"{module}.{_SCALE}", expect(_SCALE, blocks), out_axis=0 if tall == 1 else SHARED)
+    kinds = [_QDATA, _SCALE]
+    if how.points or f"{module}.{_ZERO}" in ckpt.info:
+        expect(_ZERO, blocks, (torch.int8,))
+        kinds.append(_ZERO)
+    bias = f"{module}.bias" if f"{module}.bias" in ckpt.info else None
+    if bias is not None:
+        expect("bias", (rows,))
+        kinds.append("bias")
+    # Scales of activations whose rounding was settled beforehand: the library's business.
+    kinds += [
+        kind for kind in ("_weight_act_quant_scale", "_weight_act_quant_zero_point") if f"{module}.{kind}" in ckpt.info
+    ]
+    tensors = tuple(f"{module}.{kind}" for kind in kinds)
+    # Zero points of a whole matrix would not be one a row, as they move.
+    zeros = f"{module}.{_ZERO}" if how.points and tall == 1 else None
+    return LayerSpec(module, columns, rows, how.bits, wide, (scales,), bias, tensors, zeros)
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "int8-rows": {"_type": "Int8Tensor", "bits": 8, "group_size": -1, "dtype": torch.float32},
+    "int8-dynamic-matrix": {"_type": "Int8Tensor", "bits": 8, "group_size": 0, "dtype": torch.float32, "dynamic": True},
+    "int8-groups": {"bits": 8, "dtype": torch.float16},
+    "int2": {"bits": 2},
+    "int3-rows": {"bits": 3, "group_size": -1},
+}
+"""Other shapes of the format, as changes of the example's settings; group_size 0 is a scale for the whole matrix."""
+
+
+def example(folder: Path, **changes: Any) -> Path:
+    """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
+
+    Args:
+        changes: of the settings, see :data:`VARIANTS`.
+
+    Returns:
+        ``folder``, which is made.
+    """
+    how: dict[str, Any] = {"_type": "IntxUnpackedToInt8Tensor", "bits": 4, "group_size": _tiny.GROUP_SIZE}
+    how |= {"dtype": torch.bfloat16, "dynamic": False, **changes}
+    half, size, points = 1 << how["bits"] - 1, how["group_size"], TYPES[how["_type"]]
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
+        draw = _tiny.generator(module)
+        tall, wide = rows if size == 0 else 1, size if size > 0 else columns
+        blocks = (rows // tall, columns // wide)
+        shapes[f"{module}.weight"] = tall, wide
+        zeros = torch.randint(-half, half, blocks, dtype=torch.int8, generator=draw)
+        scales = (torch.rand(blocks, generator=draw) * 0.05 + 0.01) * 8 / half
+        return {
+            f"{module}.{_QDATA}": torch.randint(-half, half, (rows, columns), dtype=torch.int8, generator=draw),
+            f"{module}.{_SCALE}": scales.to(how["dtype"]),
+            f"{module}.{_ZERO}": zeros if points else torch.zeros_like(zeros),
+        }
+
+    def metadata(names: Iterable[str]) -> dict[str, str]:
+        plain = [name for name in names if "._weight_" not in name]
+        text = {name: json.dumps({"_type": "Tensor"}) for name in plain}
+        for name, block in shapes.items():
+            text[name] = json.dumps(description(how, list(block)))
+        return {**text, "tensor_names": json.dumps([*plain, *shapes])}
+
+    return _tiny.write(folder, quantized, {"quantization_config": _configuration(how)}, metadata)
+
+
+def _configuration(how: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers writes in config.json for such weights; only it reads them."""
+    if how["_type"] == "Int8Tensor":
+        data: dict[str, Any] = {"granularity": {"_type": "PerRow", "_data": {"dim": -1}, "_version": 1}}
+        kind = {"_type": "Int8WeightOnlyConfig", "_data": data, "_version": 2}
+    else:
+        group = {"_type": "PerGroup", "_data": {"group_size": max(how["group_size"], 1)}, "_version": 1}
+        data = {"weight_dtype": {"_type": "torch.dtype", "_data": f"int{how['bits']}"}, "granularity": group}
+        kind = {"_type": "IntxWeightOnlyConfig", "_data": data, "_version": 2}
+    return {"quant_method": "torchao", "quant_type": {"default": kind}}
