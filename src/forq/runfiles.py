@@ -194,6 +194,10 @@ def put_json(path: Path, body: Any) -> None:
     new.replace(path)
 
 
+BASE = "base"
+"""Inside a run's folder: the quantized checkpoint it began from, where it was made of a float one."""
+
+
 def vacant(folder: Path) -> bool:
     """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
     if not folder.is_dir():
@@ -201,7 +205,7 @@ def vacant(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir()}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    return not names or (names <= {"state", "config.toml", "journal.jsonl", FILE} and (torn or not path.exists()))
+    return not names or (names <= {"state", "config.toml", "journal.jsonl", BASE, FILE} and (torn or not path.exists()))
 
 
 def difference(written: object, now: object) -> tuple[str, str]:

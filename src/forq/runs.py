@@ -1,5 +1,6 @@
 """A run: a folder that holds a fine-tune, and the loop that fills it.
 
+    RUN/base/                   the quantized base, where the run was begun from a float checkpoint
     RUN/config.toml             the resolved settings
     RUN/journal.jsonl           what was decided; rebuilds the model from its base
     RUN/metrics.jsonl           for people and plots: losses, slopes, scores, seconds
@@ -130,8 +131,8 @@ class Run:
         if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         header = run.header()
-        if (folder / "journal.jsonl").exists():
-            shutil.rmtree(folder)
+        for left in [folder / "journal.jsonl", *folder.glob("state/*")]:
+            left.unlink(missing_ok=True)
         (folder / "state").mkdir(parents=True, exist_ok=True)
         configs.write(run.config, folder / "config.toml")
         if run.config.profile is not None:

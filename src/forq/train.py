@@ -19,6 +19,8 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.families import family_of
 from forq.models.load import kernels, load
+from forq.models.onload import quantized
+from forq.runfiles import BASE, vacant
 from forq.runs import Run
 from forq.tasks import Task, Tokenizer
 from forq.tasks._rewarded import rewarded
@@ -118,6 +120,7 @@ def tune(
     profile: str | Path | None = None,
     tokens_per_probe: int | None = None,
     micro_batch_tokens: int | None = None,
+    quantize_on_load: str | None = None,
     sets: Iterable[str] = (),
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
@@ -136,6 +139,8 @@ def tune(
         profile: file of factors for single coordinates, see :mod:`forq.profiles`.
         tokens_per_probe: batches of so many tokens, in place of so many rows.
         micro_batch_tokens: of one forward at most: bounds memory, and changes losses in their last bits only.
+        quantize_on_load: ``gptq4``, …: a float checkpoint is quantized into ``out/base`` first, and that is tuned; see
+            :mod:`forq.models.onload`.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
 
     Returns:
@@ -144,6 +149,13 @@ def tune(
     Example:
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
     """
+    folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)
+    if quantize_on_load is not None:
+        if isinstance(model, nn.Module):
+            raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
+        if folder.exists() and not vacant(folder):
+            raise ConfigError(f"{folder} is in the way: choose another out")
+        model = quantized(model, quantize_on_load, folder / BASE)
     loaded: Any = model if isinstance(model, nn.Module) else load(model)
     named = task if isinstance(task, str) else str(task.describe()["task"])
     config = settings(
@@ -165,7 +177,6 @@ def tune(
         profile=None if profile is None else str(Path(profile).resolve()),
     )
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
-    folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)
     run = Run.begin(folder, config, loaded, opened)
     for _ in run.events():
         pass

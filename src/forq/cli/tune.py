@@ -65,6 +65,12 @@ def tune(
         str | None,
         typer.Option(help="int8: rounded to 8 bits in front of 8-bit layers with one scale a row. Default: float."),
     ] = None,
+    quantize_on_load: Annotated[
+        str | None,
+        typer.Option(
+            help="Quantize a float checkpoint into OUT/base first, and tune that: gptq4, gptq8, gptq3, gptq2."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files, into the run's folder tensorboard/.")
@@ -77,6 +83,13 @@ def tune(
     from forq.core import ConfigError
     from forq.train import settings
 
+    if quantize_on_load is not None:
+        from forq.models.onload import quantized
+        from forq.runfiles import BASE, vacant
+
+        if not resume and out.exists() and not vacant(out):
+            raise ConfigError(f"{out} is in the way: go on with it by --resume, or choose another --out")
+        checkpoint = str(quantized(checkpoint, quantize_on_load, out / BASE))
     adapters = {"rank": rank, "alpha": alpha, "targets": targets, "bits": bits}
     if resume:
         wanted: dict[str, object] = {

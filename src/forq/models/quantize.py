@@ -79,7 +79,7 @@ def quantize(
     ckpt = Checkpoint.open(src)
     if "quantization_config" in ckpt.config:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
-    chosen = _chosen(ckpt, gptq.multiple(bits))
+    chosen = linear_layers(ckpt, bits)
     for name, (columns, _) in chosen.items():
         if group_size != -1 and columns % group_size:
             raise ConfigError(
@@ -170,9 +170,15 @@ class _Job:
         self.energy += float(exact.square().sum())
 
 
-def _chosen(ckpt: Checkpoint, step: int) -> dict[str, tuple[int, bool]]:
+def linear_layers(ckpt: Checkpoint, bits: int) -> dict[str, tuple[int, bool]]:
     """The weights to quantize, their number of inputs, and whether they are stored (in, out): all linear layers of
-    the blocks."""
+    the blocks.
+
+    Raises:
+        ConfigError: a layer does not fill the words of so many bits.
+        FormatError: there is none.
+    """
+    step = gptq.multiple(bits)
     model = skeleton(ckpt.config, torch.float32)
     inside = {name: model.get_submodule(name) for name in blocks(model)}
     linear = {name: turned(module) for name, module in inside.items() if sizes(module) is not None}

@@ -1,0 +1,59 @@
+"""A float checkpoint is quantized into the run's folder, and tuned from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import forq as library
+from forq.core import ConfigError
+from forq.formats.checkpoint import Checkpoint
+from forq.tasks import text
+from tests import tiny_lm
+
+OPTIONS = {"max_length": 16, "batch_rows": 2, "validation_rows": 2, "test_rows": 2}
+SMALL = ["--task", "text", "--steps", "2", "--eval-every", "2"]
+SMALL += [word for name, value in OPTIONS.items() for word in ("--set", f"task.{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("float")
+    tiny_lm.model("llama", vocab_size=300).save_pretrained(folder)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(folder)
+    return folder
+
+
+def test_the_run_holds_its_base_and_replays_from_it(source: Path, forq, tmp_path: Path) -> None:
+    data, out = text.example(tmp_path), tmp_path / "run"
+    command = ["tune", source, "--data", data, "--out", out, "--quantize-on-load", "gptq8", *SMALL]
+    done = forq(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    base = Checkpoint.open(out / "base").config["quantization_config"]
+    assert (base["bits"], base["group_size"]) == (8, 16)  # of 32 and 48 inputs
+    assert forq("replay", out, "--base", out / "base", "--out", tmp_path / "again").returncode == 0
+    saved = Path(json.loads(done.stdout)["checkpoint"]) / "model.safetensors"
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == saved.read_bytes()
+    second = forq(*command)
+    assert second.returncode == 1 and "is in the way" in second.stderr
+
+
+def test_a_base_that_a_killed_run_left_is_taken_and_one_of_other_bits_is_not(source: Path, tmp_path: Path) -> None:
+    data, sets = text.example(tmp_path), [f"task.{name}={value}" for name, value in OPTIONS.items()]
+    run = library.tune(source, "text", data, steps=1, out=tmp_path / "a", quantize_on_load="gptq4", sets=sets)
+    assert run.best is not None
+    shutil.copytree(tmp_path / "a" / "base", tmp_path / "b" / "base")
+    with pytest.raises(ConfigError, match="base of 8 bits, found one of 4"):
+        library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq8", sets=sets)
+    library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq4", sets=sets)
+
+
+@pytest.mark.parametrize(("how", "says"), [("gptq5", "expected one of gptq2"), ("gptq4", "quantized already")])
+def test_what_cannot_be_is_refused(base: Path, forq, tmp_path: Path, how: str, says: str) -> None:
+    data = text.example(tmp_path)
+    done = forq("tune", base, "--data", data, "--out", tmp_path / "run", "--quantize-on-load", how, *SMALL)
+    assert done.returncode == 1 and says in done.stderr
+    assert not (tmp_path / "run").exists()
