@@ -73,6 +73,8 @@ class QuantWeight:
         group_of: int32 (in,), the group of every input where they are not consecutive (act-order), or None.
         levels: float32 (2^bits,), rising: what each code is worth in units of its scale (NF4, FP4); None: codes count.
         zero: the zero point where one whole number serves the whole matrix (symmetric checkpoints), else None.
+        level_bytes: (256,), for every byte of codes the levels of all codes in it, float32 side by side in one wider
+            element; None without levels, and at 3 bits, where a code may straddle bytes.
     """
 
     codes: Tensor
@@ -82,6 +84,7 @@ class QuantWeight:
     group_of: Tensor | None = None
     levels: Tensor | None = None
     zero: int | None = field(init=False)
+    level_bytes: Tensor | None = field(init=False)
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -102,6 +105,7 @@ class QuantWeight:
         moves = self.zeros.is_floating_point()
         first = 0 if moves else int(self.zeros[0, 0])
         object.__setattr__(self, "zero", first if not moves and bool((self.zeros == first).all()) else None)
+        object.__setattr__(self, "level_bytes", None if self.levels is None else _by_byte(self.levels, self.bits))
 
     @property
     def out_features(self) -> int:
@@ -115,6 +119,11 @@ class QuantWeight:
     def groups(self) -> int:
         return int(self.zeros.shape[0])
 
+    @property
+    def parts(self) -> int:
+        """Into how many parts a row comes apart when it is dequantised, see :mod:`forq.quant.codes`."""
+        return parts(self.bits) if self.level_bytes is None else 1
+
     def with_own_zeros(self) -> QuantWeight:
         """The same weight, whose zero points are read one by one even where they are all alike: they may change."""
         own = replace(self, zeros=self.zeros.clone())
@@ -127,3 +136,15 @@ class QuantWeight:
         levels = None if self.levels is None else self.levels.to(device)
         codes, zeros = self.codes.to(device), self.zeros.to(device)
         return QuantWeight(codes, zeros, self.bits, self.group_size, group_of, levels)
+
+
+# Elements that hold as many float32 as a byte holds codes.
+_WIDE = {8: torch.float32, 4: torch.float64, 2: torch.complex128}
+
+
+def _by_byte(levels: Tensor, bits: int) -> Tensor | None:
+    if bits not in _WIDE:
+        return None
+    byte = torch.arange(256, device=levels.device)[:, None]
+    code = byte >> torch.arange(0, 8, bits, device=levels.device) & (1 << bits) - 1
+    return levels[code].view(_WIDE[bits]).view(-1)
