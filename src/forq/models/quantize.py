@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,12 @@ from forq.core import ConfigError, FormatError
 from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.replace import check_destination, replace_folder
-from forq.formats.checkpoint.write import write_file
+from forq.models.rewrite import Piece, rewrite, write_json
 from forq.models.skeleton import base, blocks, sizes, skeleton, turned
 from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.weight import QuantWeight
-
-# The float weights in whatever form; the new folder must not hold a second, older model.
-_WEIGHTS = (
-    ".safetensors",
-    ".safetensors.index.json",
-    ".bin",
-    ".bin.index.json",
-    ".pt",
-    ".pth",
-    ".h5",
-    ".msgpack",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +101,12 @@ class _Job:
         self.error = self.energy = 0.0
 
     def write(self, folder: Path, settings: dict[str, Any]) -> None:
-        sources: dict[str, list[str]] = {}
-        for name, info in self.ckpt.info.items():
-            sources.setdefault(info.file, []).append(name)
-        where: dict[str, str] = {}
-        total = 0
-        for file, names in sorted(sources.items()):
-            plan = {key: value for name in names for key, value in self._planned(name).items()}
-            total += write_file(folder / file, plan, self._tensors(names))
-            where |= dict.fromkeys(plan, file)
-        if len(sources) > 1:
-            index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-            _write_json(folder / "model.safetensors.index.json", index)
-        _copy_others(self.ckpt.path, folder)
-        _write_json(folder / "config.json", self.ckpt.config | {"quantization_config": settings})
-        _write_json(folder / "quantize_config.json", settings)
+        pieces = [Piece((name,), self._planned(name), partial(self._made, name)) for name in self.chosen]
+        rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
+        write_json(folder / "quantize_config.json", settings)
 
     def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         info = self.ckpt.info[name]
-        if name not in self.chosen:
-            return {name: (info.dtype, info.shape)}
         columns, other_way = self.chosen[name]
         rows = info.shape[1 if other_way else 0]
         groups = columns // self._size(columns)
@@ -146,20 +118,14 @@ class _Job:
             f"{module}.g_idx": (torch.int32, (columns,)),
         }
 
-    def _tensors(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        for name in names:
-            tensor = self.ckpt.read(name)
-            if name not in self.chosen:
-                yield name, tensor
-                continue
-            module = name.removesuffix(".weight")
-            if self.chosen[name][1]:
-                tensor = tensor.t().contiguous()
-            weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
-            self._measure(tensor, weight, scales)
-            yield f"{module}.scales", scales
-            for kind, packed in gptq.pack(weight, self.form).items():
-                yield f"{module}.{kind}", packed
+    def _made(self, name: str) -> dict[str, Tensor]:
+        tensor, module = self.ckpt.read(name), name.removesuffix(".weight")
+        if self.chosen[name][1]:
+            tensor = tensor.t().contiguous()
+        weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
+        self._measure(tensor, weight, scales)
+        packed = gptq.pack(weight, self.form) | {"scales": scales}
+        return {f"{module}.{kind}": tensor for kind, tensor in packed.items()}
 
     def _size(self, columns: int) -> int:
         return columns if self.group_size == -1 else self.group_size
@@ -193,13 +159,3 @@ def linear_layers(ckpt: Checkpoint, bits: int) -> dict[str, tuple[int, bool]]:
     if not chosen:
         raise FormatError(f"{ckpt.path}: expected linear layers in the blocks, found none")
     return chosen
-
-
-def _copy_others(src: Path, folder: Path) -> None:
-    for path in sorted(src.iterdir()):
-        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
