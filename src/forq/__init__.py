@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forq.attacks._attack import attack
     from forq.core import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
     from forq.models.adapters import add_lora
+    from forq.models.export import export
     from forq.models.load import load
     from forq.models.quantize import quantize
     from forq.models.space import space
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "add_lora": "forq.models.adapters",
     "attack": "forq.attacks._attack",
+    "export": "forq.models.export",
     "load": "forq.models.load",
     "quantize": "forq.models.quantize",
     "space": "forq.models.space",
@@ -47,6 +49,7 @@ __all__ = [
     "RunError",
     "add_lora",
     "attack",
+    "export",
     "load",
     "quantize",
     "replay",

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "demo", "ls", "eval")
+COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
 
 
 def test_help_names_every_command(forq):

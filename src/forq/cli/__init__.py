@@ -16,6 +16,7 @@ import typer
 from forq.cli.attack import attack
 from forq.cli.demo import demo
 from forq.cli.eval import evaluate
+from forq.cli.export import export
 from forq.cli.inspect import inspect
 from forq.cli.ls import ls
 from forq.cli.quantize import quantize
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, report, replay, verify, inspect, quantize, attack, demo, ls):
+for command in (tune, report, replay, verify, inspect, quantize, export, attack, demo, ls):
     app.command()(command)
 app.command("eval")(evaluate)
 

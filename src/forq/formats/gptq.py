@@ -11,7 +11,7 @@ as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_forma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -159,6 +159,25 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
         "qzeros": pack_zeros(weight.zeros, _ZERO_OFFSETS[checkpoint_format], weight.bits),
         "g_idx": plain if weight.group_of is None else weight.group_of,
     }
+
+
+def pack_scales(scales: Tensor) -> dict[str, Tensor]:
+    """The scales (groups, out) as the file holds them."""
+    return {"scales": scales}
+
+
+def quantization_config(
+    bits: int, group_size: int, sym: bool = True, left: Sequence[str] = (), checkpoint_format: str = "gptq"
+) -> dict[str, Any]:
+    """What config.json says of a checkpoint whose layers :func:`pack` made.
+
+    Args:
+        group_size: inputs that share a scale; −1 is a whole row.
+        sym: whether all zero points are the middle.
+        left: names of linear layers that stay in float; GPTQ's loaders see them by their tensors.
+    """
+    how = {"quant_method": "gptq", "bits": bits, "group_size": group_size, "sym": sym, "desc_act": False}
+    return how | {"checkpoint_format": checkpoint_format}
 
 
 def multiple(bits: int) -> int:

@@ -72,14 +72,7 @@ def quantize(
                 f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
                 "choose a divisor, or -1 for one scale a row"
             )
-    settings = {
-        "quant_method": "gptq",
-        "bits": bits,
-        "group_size": group_size,
-        "sym": sym,
-        "desc_act": False,
-        "checkpoint_format": checkpoint_format,
-    }
+    settings = gptq.quantization_config(bits, group_size, sym, checkpoint_format=checkpoint_format)
     job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format)
     check_destination(ckpt.path, Path(out), overwrite)
     replace_folder(Path(out), lambda folder: job.write(folder, settings))

@@ -1,0 +1,174 @@
+"""From one format to another: the same integers and scales in other places, or floats; and exactly what that loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forq import registry
+from forq.core import ConfigError, FormatError
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.models.load import Layout, layout
+from forq.models.rewrite import Piece, planned, rewrite
+from forq.quant.kernels.reference import dequantise, dequantise_rows
+from forq.quant.layer import LayerSpec, Parts
+from forq.quant.weight import QuantWeight
+
+FLOATS: Mapping[str, torch.dtype] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did, as measured on the folder it made.
+
+    Attributes:
+        layers: quantized layers that were written anew.
+        weights: their weights.
+        changed: those of them that are not the same float32 numbers any more; 0: nothing was lost.
+        max_change: the largest |after − before| / |before|.
+    """
+
+    path: Path
+    layers: int
+    weights: int
+    changed: int
+    max_change: float
+
+
+def targets() -> tuple[str, ...]:
+    """What an export can be written as: formats that can be packed from integers and scales, and floats."""
+    able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
+    return (*able, *FLOATS)
+
+
+def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
+    """Write a quantized checkpoint as another format, and compare what was written with what was there.
+
+    Into a format of integers a layer goes whole or not at all: codes, zero points and scales are the same numbers in
+    other places, and what the target cannot say is refused, never approximated. Into floats every weight is rounded
+    once.
+
+    Args:
+        source: a folder, a file or a hub id.
+        out: folder to make.
+        to: one of :func:`targets`.
+
+    Raises:
+        ConfigError: no such target, or ``out`` is taken.
+        FormatError: the source holds no quantized layer, or the target cannot hold one (named).
+    """
+    known = targets()
+    to = to.replace("-", "_")
+    if to not in known:
+        raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
+    ckpt = Checkpoint.open(source)
+    found = layout(ckpt)
+    if found.form is None or not found.specs:
+        raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
+    check_destination(ckpt.path, Path(out), overwrite)
+    config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
+    if to in FLOATS:
+        turn = _as_floats(FLOATS[to])
+        config["dtype" if "dtype" in config else "torch_dtype"] = to
+    else:
+        turn = _as_codes(registry.get("formats", to))
+        config["quantization_config"] = _settings(ckpt, found, to)
+    pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
+    replace_folder(Path(out), lambda folder: rewrite(ckpt, folder, pieces, config))
+    return _compared(ckpt, found, Path(out))
+
+
+Turn = Callable[[Parts], Mapping[str, Tensor]]
+"""From a layer to the tensors that say it, by the end of their names."""
+
+
+def _piece(ckpt: Checkpoint, form: ModuleType, spec: LayerSpec, turn: Turn) -> Piece:
+    def made() -> dict[str, Tensor]:
+        parts = form.read(ckpt, spec)
+        try:
+            tensors = dict(turn(parts))
+        except FormatError as error:
+            raise FormatError(f"{spec.name}: {error}") from None
+        if parts.bias is not None:
+            tensors["bias"] = parts.bias
+        return {f"{spec.name}.{kind}": tensor.contiguous() for kind, tensor in tensors.items()}
+
+    # Made twice: places in a file come before its bytes, and no layer is kept.
+    return Piece(spec.tensors, planned(made()), made)
+
+
+def _as_floats(dtype: torch.dtype) -> Turn:
+    def turn(parts: Parts) -> Mapping[str, Tensor]:
+        weight = _matrix(parts).to(dtype)
+        if not bool(torch.isfinite(weight).all()):
+            raise FormatError(f"expected weights that fit {dtype}, found larger ones; export to float32")
+        return {"weight": weight}
+
+    return turn
+
+
+def _as_codes(target: ModuleType) -> Turn:
+    def turn(parts: Parts) -> Mapping[str, Tensor]:
+        weight = parts.weight
+        if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
+            raise FormatError(
+                "expected codes with a scale and a whole zero point a group, found others, which "
+                f"{target.ABOUT.title} cannot hold; export to float16"
+            )
+        return {**target.pack(weight), **target.pack_scales(parts.arrange(parts.live[0]))}
+
+    return turn
+
+
+def _matrix(parts: Parts) -> Tensor:
+    live = tuple(tensor.float() for tensor in parts.live)
+    if isinstance(parts.weight, QuantWeight):
+        return dequantise(parts.weight, parts.arrange(live[0]))
+    return dequantise_rows(parts.weight, live)  # type: ignore[arg-type]
+
+
+def _settings(ckpt: Checkpoint, found: Layout, to: str) -> dict[str, Any]:
+    """The target's configuration; its loaders expect that all layers share their bits and group."""
+    specs = list(found.specs.values())
+    kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
+    # A whole row may be a group by chance: the number that other layers have says it too.
+    groups = {group for _, group in kinds if group != -1} or {-1}
+    if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
+        raise FormatError(f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}")
+    bits, quantized = specs[0].bits, {found.names.module_of(spec) for spec in specs}
+    middle = all(getattr(found.form.read(ckpt, spec).weight, "zero", None) == 1 << bits - 1 for spec in specs)  # type: ignore[union-attr]
+    linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
+    left = sorted(set(linear) - quantized)
+    told: dict[str, Any] = registry.get("formats", to).quantization_config(bits, groups.pop(), middle, left)
+    return told
+
+
+def _compared(ckpt: Checkpoint, found: Layout, out: Path) -> Exported:
+    """Every layer's matrix as the new folder has it, beside what it was."""
+    written = Checkpoint.open(out)
+    there = layout(written)
+    weights = changed = 0
+    worst = 0.0
+    for spec in found.specs.values():
+        before = _matrix(found.form.read(ckpt, spec))  # type: ignore[union-attr]
+        if there.form is None:
+            after = written.read(f"{spec.name}.weight").float()
+        else:
+            after = _matrix(there.form.read(written, there.specs[spec.name]))
+        weights += before.numel()
+        off = after != before
+        if bool(off.any()):
+            changed += int(torch.count_nonzero(off))
+            worst = max(worst, float(((after[off] - before[off]).abs() / before[off].abs().clamp(min=1e-30)).max()))
+    return Exported(out, len(found.specs), weights, changed, worst)
