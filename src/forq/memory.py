@@ -18,7 +18,7 @@ from torch import nn
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS
 from forq.models.leaves import group_of
-from forq.models.load import layout
+from forq.models.load import layout, unlike
 
 LORA_RANK = 16
 
@@ -44,6 +44,7 @@ class Summary:
         scales: continuous scales, the coordinates of QZO.
         moves: what can move: coordinates by kind, as :func:`forq.models.leaves.trainable` finds them.
         exported: what a saved checkpoint looks like and what is lost on the way; "" where nothing is quantized.
+        unlike: what the format's owner computes and forq does not.
     """
 
     format: str
@@ -57,6 +58,7 @@ class Summary:
     scales: int
     moves: dict[str, int]
     exported: str
+    unlike: tuple[str, ...]
     estimates: tuple[Estimate, ...]
 
 
@@ -104,6 +106,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         scales=moves["scales"],
         moves={kind: moves[kind] for kind in GROUPS if moves[kind]},
         exported=form.ABOUT.exported if form else "",
+        unlike=unlike(form, ckpt),
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
             Estimate("SGD", 4 * parameters, "16-bit weights and gradients"),

@@ -191,7 +191,7 @@ def test_a_float_tensor_missing_extra_or_wrong_is_refused(
         ({"num_hidden_layers": 1}, r"unexpected: model\.layers\.1"),
         ({"hidden_size": 128}, "by config.json|expected floats of shape"),
         ({"hidden_size": "wide"}, "transformers can build"),
-        ({"quantization_config": {"quant_method": "awq"}}, "found quant_method 'awq'"),
+        ({"quantization_config": {"quant_method": "exl3"}}, "found quant_method 'exl3'"),
     ],
 )
 def test_a_config_that_contradicts_the_tensors_is_refused(tmp_path: Path, config: dict[str, Any], says: str) -> None:

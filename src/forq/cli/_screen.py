@@ -13,7 +13,7 @@ from rich.table import Table
 
 from forq.tasks import shown as number
 
-__all__ = ["data", "err", "number", "out", "size", "table"]
+__all__ = ["data", "err", "number", "out", "size", "table", "told"]
 
 out = Console()
 err = Console(stderr=True)
@@ -36,6 +36,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         made.add_row(*row)
     out.print(made)
+
+
+def told(model: Any) -> None:
+    """What the owner of a model's format computes and forq does not, on stderr."""
+    for sentence in model.unlike:
+        err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
 def size(count: float) -> str:

@@ -40,6 +40,7 @@ def tune(
         model = load(config.checkpoint, config.device, **how)
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
+    _screen.told(model)
     try:
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:

@@ -38,6 +38,7 @@ def evaluate(
     )
     how: Any = {"kernel": kernel, "activations": activations}
     model = load(checkpoint, device, adapter=adapter, **how)
+    _screen.told(model)
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     if as_json:

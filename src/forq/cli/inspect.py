@@ -38,5 +38,7 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for sentence in found.unlike:
+        _screen.out.print(sentence, highlight=False, soft_wrap=True)
     if found.exported:
         _screen.out.print(f"a save is {found.exported}", highlight=False, soft_wrap=True)

@@ -125,17 +125,18 @@ def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
     """What the owner of the file computes and forq does not: a sentence each."""
     how = sorted({scheme.inputs for scheme in schemes(ckpt) if scheme.inputs is not None})
     return tuple(
-        f"its inputs are to be rounded to {inputs}: here they stay in float, so that losses are those of the weights "
-        "alone, and vLLM's differ by what that rounding costs"
+        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float: losses are those "
+        "of the weights alone, and vLLM's differ by what that rounding costs"
         for inputs in how
     )
 
 
-def pack(weight: QuantWeight, sym: bool = False, layout: str = PACKED) -> dict[str, Tensor]:
+def pack(weight: QuantWeight, sym: bool | None = None, layout: str = PACKED) -> dict[str, Tensor]:
     """The tensors compressed-tensors stores for a layer beside its scales and bias.
 
     Args:
-        sym: leave the zero points out; all must be 2^(bits − 1).
+        sym: leave the zero points out, which must be 2^(bits − 1); None: where they are. Layers of one config group are
+            alike in this.
         layout: ``pack-quantized`` or ``int-quantized``.
 
     Raises:
@@ -146,6 +147,7 @@ def pack(weight: QuantWeight, sym: bool = False, layout: str = PACKED) -> dict[s
         raise FormatError(f"expected whole codes of 2, 4 or 8 bits (8 for {WHOLE}) for {layout}, found {bits} bits")
     if weight.group_of is not None:
         raise FormatError("expected consecutive groups, found act-order, which compressed-tensors no longer knows")
+    sym = weight.zero == middle if sym is None else sym
     low, high = (int(value) for value in weight.zeros.aminmax())
     if weight.zeros.is_floating_point() or low < 0 or high > top or (sym and (low, high) != (middle, middle)):
         wanted = str(middle) if sym else f"0 to {top}"

@@ -75,7 +75,8 @@ def load(
 
     Quantized layers become :class:`~forq.quant.linear.QuantLinear`, other linear layers and embeddings
     :class:`~forq.quant.dense.DenseLinear` and :class:`~forq.quant.dense.DenseEmbedding`. The model carries
-    ``checkpoint`` (where it came from) and ``file_names`` (from parameter names to the checkpoint's).
+    ``checkpoint`` (where it came from), ``file_names`` (from parameter names to the checkpoint's) and ``unlike`` (what
+    the format's owner computes and forq does not, a sentence each).
 
     Args:
         source: a folder, a hub id, or a checkpoint already open.
@@ -135,10 +136,17 @@ def load(
     # Plain attributes: the model must not take them for sub-modules or parameters of its own.
     object.__setattr__(model, "checkpoint", ckpt)
     object.__setattr__(model, "file_names", names.file_of)
+    object.__setattr__(model, "unlike", unlike(found.form, ckpt))
     _generation_settings(model, ckpt)
     if adapter is not None:
         peft.read(model, Path(adapter))
     return model
+
+
+def unlike(form: ModuleType | None, ckpt: Checkpoint) -> tuple[str, ...]:
+    """What the owner of a format computes with a checkpoint and forq does not, a sentence each."""
+    told: tuple[str, ...] = form.unlike(ckpt) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    return told
 
 
 def kernels(model: nn.Module) -> dict[str, list[str]]:
