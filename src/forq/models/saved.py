@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from forq.formats.checkpoint import Checkpoint, Relaid, Saved
+from forq.formats.checkpoint.patch import fit
+from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.models import peft
 from forq.models.load import recognised
+from forq.models.rewrite import Piece, rewrite
+from forq.models.rewrite import planned as plan_of
 from forq.models.twins import with_twins
 from forq.quant.lora import Adapter
 
@@ -42,7 +48,18 @@ def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, over
         FormatError: one that the checkpoint does not hold, or that does not fit its place.
         ConfigError: the folder exists, overlaps the original, or cannot be written.
     """
-    return base.save_relaid(folder, planned(base, tensors), overwrite=overwrite)
+    plan = planned(base, tensors)
+    if plan.patches:
+        return base.save_patched(folder, plan.tensors, overwrite=overwrite)
+    # Written anew: other tensors keep their bytes, other files are copied.
+    fitted = {name: _fitted(base, name, tensor) for name, tensor in sorted(plan.tensors.items())}
+    made = {name: tensor for name, (tensor, _) in fitted.items()}
+    pieces = [Piece((name,), plan_of({name: tensor}), partial(dict, {name: tensor})) for name, tensor in made.items()]
+    pieces += [Piece((name,), {}, dict) for name in sorted(plan.gone)]
+    check_destination(base.path, folder, overwrite)
+    replace_folder(folder, lambda fresh: rewrite(base, fresh, pieces, plan.config or base.config))
+    rounding = max((off for _, off in fitted.values()), default=0.0)
+    return Saved(folder, tuple(made), sum(tensor.nbytes for tensor in made.values()), rounding)
 
 
 def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
@@ -50,3 +67,12 @@ def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
     relaid = getattr(recognised(base), "relaid", None)
     plan: Relaid = Relaid(tensors) if relaid is None else relaid(base, tensors)
     return plan
+
+
+def _fitted(base: Checkpoint, name: str, tensor: Tensor) -> tuple[Tensor, float]:
+    """A tensor in the file's dtype where it fits that, else as it is; and what rounding it took."""
+    info = base.info[name]
+    if tuple(tensor.shape) == info.shape and (info.dtype.is_floating_point or tensor.dtype == info.dtype):
+        return fit(name, tensor, info)
+    given = tensor.detach().cpu().contiguous()
+    return fit(name, given, replace(info, dtype=given.dtype, shape=tuple(given.shape)))

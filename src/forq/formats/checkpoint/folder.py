@@ -17,7 +17,6 @@ from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
 from forq.formats.checkpoint.hub import fetch
 from forq.formats.checkpoint.patch import Saved, save_patched
-from forq.formats.checkpoint.relaid import Relaid, save_relaid
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -152,18 +151,6 @@ class Checkpoint:
         for name in tensors:
             self._find(name)
         return save_patched(self.folder, self.contents, Path(dst), tensors, extra_files or {}, overwrite)
-
-    def save_relaid(self, dst: str | Path, plan: Relaid, *, overwrite: bool = False) -> Saved:
-        """Save what a format plans: by patching where that does it, else with the files it touches written anew.
-
-        Raises:
-            FormatError, ConfigError: see :meth:`save_patched`.
-        """
-        if plan.patches:
-            return self.save_patched(dst, plan.tensors, overwrite=overwrite)
-        for name in (*plan.tensors, *plan.gone):
-            self._find(name)
-        return save_relaid(self.folder, self.contents, Path(dst), plan, overwrite)
 
     def _find(self, name: str) -> TensorInfo:
         try:
