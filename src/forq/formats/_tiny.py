@@ -50,6 +50,21 @@ def generator(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
+def model(quantized: Quantized) -> dict[str, Tensor]:
+    """The model's tensors, those of its linear layers as ``quantized`` makes them."""
+    tensors: dict[str, Tensor] = {}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        drawn = torch.randn(_VOCABULARY, _WIDTH, generator=generator(name))
+        tensors[name] = drawn.to(torch.float16)
+    norms = (f"{_BLOCK}.input_layernorm", f"{_BLOCK}.post_attention_layernorm", "model.norm")
+    for norm in norms:
+        drawn = 1 + 0.1 * torch.randn(_WIDTH, generator=generator(norm))
+        tensors[f"{norm}.weight"] = drawn.to(torch.float16)
+    for name, (rows, columns) in _LINEAR.items():
+        tensors |= quantized(f"{_BLOCK}.{name}", rows, columns)
+    return tensors
+
+
 def write(
     folder: Path,
     quantized: Quantized,
@@ -61,17 +76,7 @@ def write(
     Args:
         metadata: from the names of all tensors to text that stands in the file's header.
     """
-    tensors: dict[str, Tensor] = {}
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        drawn = torch.randn(_VOCABULARY, _WIDTH, generator=generator(name))
-        tensors[name] = drawn.to(torch.float16)
-    norms = (f"{_BLOCK}.input_layernorm", f"{_BLOCK}.post_attention_layernorm", "model.norm")
-    for norm in norms:
-        drawn = 1 + 0.1 * torch.randn(_WIDTH, generator=generator(norm))
-        tensors[f"{norm}.weight"] = drawn.to(torch.float16)
-    for name, (rows, columns) in _LINEAR.items():
-        tensors |= quantized(f"{_BLOCK}.{name}", rows, columns)
-
+    tensors = model(quantized)
     folder.mkdir(parents=True, exist_ok=True)
     plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     write_file(folder / "model.safetensors", plan, tensors.items(), metadata(tensors))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class Contents:
         files: those of the folder that are the checkpoint, and that a save copies; None: every file.
         mend: called with the folder of a copy once its bytes were replaced, for checksums that cover them.
         tokenizer: makes a tokenizer from what the container itself holds; None: files beside it say.
+        values: what it holds that is no tensor, by name.
     """
 
     config: dict[str, Any]
@@ -28,6 +29,7 @@ class Contents:
     files: tuple[str, ...] | None = None
     mend: Callable[[Path], None] | None = None
     tokenizer: Callable[[], Any] | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 # One file that holds everything, by the end of its name, and the module beside this one that reads it.

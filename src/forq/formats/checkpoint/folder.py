@@ -13,12 +13,15 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats.checkpoint import contents as containers
+from forq.formats.checkpoint import torchzip
 from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
 from forq.formats.checkpoint.hub import fetch
 from forq.formats.checkpoint.patch import Saved, save_patched
 
 _SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+_PICKLE = "qmodel.pt"
+"""The one kind of torch.save's files that is read, HQQ's: by a reader that runs nothing of it."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _CHUNK_BYTES = 1 << 22
 
@@ -73,7 +76,7 @@ class Checkpoint:
                 return cls(file, containers.read(file))
         if not (path / _CONFIG).is_file():
             raise FormatError(f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint")
-        return cls(path, Contents(read_json(path / _CONFIG), _tensors(path)))
+        return cls(path, _contents(path))
 
     def read(self, name: str) -> Tensor:
         """One tensor, read from its file into memory of its own.
@@ -172,6 +175,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value
+
+
+def _contents(path: Path) -> Contents:
+    config = read_json(path / _CONFIG)
+    if (path / _PICKLE).is_file() and not any(path.glob("*.safetensors")):
+        return torchzip.contents(path / _PICKLE, config)
+    return Contents(config, _tensors(path))
 
 
 def _tensors(path: Path) -> dict[str, TensorInfo]:
