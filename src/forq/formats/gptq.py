@@ -88,7 +88,7 @@ def settings(ckpt: Checkpoint) -> Settings:
     if group_size < 1 and group_size != -1:
         raise FormatError(f"{where}: expected a positive group_size or -1, found {group_size}")
     form = raw.get("checkpoint_format") or "gptq"
-    if form not in _ZERO_OFFSETS:
+    if not isinstance(form, str) or form not in _ZERO_OFFSETS:
         raise FormatError(
             f"{where}: expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {form!r}; "
             "the checkpoint is repacked for another kernel: load the original one"
