@@ -22,11 +22,13 @@ class Said:
         bits: of a code.
         block: outputs and inputs that share a scale.
         points: zero points count.
+        inputs: what a layer is to round its inputs to, in words; None: they stay in float.
     """
 
     bits: int
     block: tuple[int, int]
     points: bool
+    inputs: str | None
 
 
 def said(text: Mapping[str, str], module: str) -> Said:
@@ -62,7 +64,8 @@ def said(text: Mapping[str, str], module: str) -> Said:
     block = data.get("block_size")
     if not isinstance(block, list) or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
         raise FormatError(f"{name}: expected a block_size of two whole numbers, found {block!r:.80}")
-    return Said(bits, (block[0], block[1]), TYPES[kind])
+    rounded = data.get("activation_quantization" if TYPES[kind] else "act_quant_kwargs") is not None
+    return Said(bits, (block[0], block[1]), TYPES[kind], "8 bits" if rounded else None)
 
 
 def description(how: Mapping[str, Any], block: list[int]) -> dict[str, Any]:

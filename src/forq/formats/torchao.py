@@ -64,10 +64,19 @@ def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     """
     end = f".{_QDATA}"
     modules = sorted(name.removesuffix(end) for name in ckpt.info if name.endswith(end))
-    text: dict[str, str] = {}
-    for file in sorted({info.file for info in ckpt.info.values()}):
-        text |= read_metadata(ckpt.folder / file)
+    text = _text(ckpt)
     return {module: _spec(ckpt, module, said(text, module)) for module in modules}
+
+
+def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+    """What torchao computes and forq does not: layers that round their inputs."""
+    text, end = _text(ckpt), f".{_QDATA}"
+    rounded = {said(text, name.removesuffix(end)).inputs for name in ckpt.info if name.endswith(end)} - {None}
+    return tuple(
+        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float: losses are those "
+        "of the weights alone, and torchao's differ by what that rounding costs"
+        for inputs in sorted(filter(None, rounded))
+    )
 
 
 def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
@@ -113,6 +122,14 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
         return (x.t() - half).to(torch.int8).contiguous()
 
     return ZeroPoints(f"{spec.name}.{_ZERO}", (0, 2 * half - 1), torch.int8, packed)
+
+
+def _text(ckpt: Checkpoint) -> dict[str, str]:
+    """What the headers of all files say; each describes the weights it holds, or all."""
+    text: dict[str, str] = {}
+    for file in sorted({info.file for info in ckpt.info.values()}):
+        text |= read_metadata(ckpt.folder / file)
+    return text
 
 
 def _unsigned(stored: Tensor, half: int, name: str) -> Tensor:
