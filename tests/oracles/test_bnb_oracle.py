@@ -18,17 +18,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
-from forq.formats.bnb4 import filed
 from forq.models.leaves import trainable
 from forq.models.load import load
+from forq.models.quantize import quantize
 from forq.models.saved import write
-from forq.quant.normal_float import table
+from forq.quant.normal_float import packed, quantise, table
 from tests import tiny_checkpoints
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"
 CASES = ("nf4-llama-f16", "nf4-llama-f32", "nf4-odd-bf16", "nf4-tied", "nf4-qwen2", "nf4-opt", "nf4-nested")
 CASES = (*CASES, "nf4-nested-qwen2", "fp4-llama", "fp4-nested-opt", "int8-llama", "int8-qwen2", "int8-opt")
+OWN = {
+    "own-nf4": ("llama-tied", "nf4"),
+    "own-fp4-biased": ("llama-biased", "fp4"),
+    "own-nf4-opt-350m": ("opt-350m", "nf4"),
+}
 MOVES = ("", "-scales", "-codes")
 SAME, NATIVE = 3e-6, 0.03
 IDS = tiny_checkpoints.ids(rows=3, length=40)
@@ -53,8 +58,10 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     """Every case as made and as saved by us after a move of scales or of codes: the library's answer on it."""
     root = tmp_path_factory.mktemp("bnb")
     call("make.py", root, *CASES)
+    for name, (kind, to) in OWN.items():
+        quantize(tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16), root / name, to=to)
     folders = []
-    for name in CASES:
+    for name in (*CASES, *OWN):
         folders.append(root / name)
         for kind in ("scales", "codes"):
             model = load(root / name, device="cpu")
@@ -75,7 +82,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 
 @pytest.mark.parametrize("moved", MOVES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OWN])
 def test_the_library_sees_the_model_we_see(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
     answer = theirs[case + moved]
     folder = Path(answer["folder"])
@@ -94,7 +101,7 @@ def test_the_library_sees_the_model_we_see(case: str, moved: str, theirs: dict[s
 
 
 @pytest.mark.parametrize("moved", MOVES[1:])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OWN])
 def test_the_move_is_seen_by_the_library(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
     here, there = (torch.tensor(theirs[name]["plain"]["logits"]) for name in (case, case + moved))
     assert (here - there).abs().max() > 0.01
@@ -118,7 +125,7 @@ def test_rounding_to_nearest_is_the_librarys_to_the_last_byte(tmp_path: Path) ->
     for name, matrix in matrices.items():
         for kind in ("nf4", "fp4"):
             for blocksize in (64, 256):
-                made = filed(matrix, kind, blocksize, matrix.dtype)
-                assert torch.equal(made[".absmax"], theirs[f"{name}.{kind}.{blocksize}.absmax"].float())
-                want = theirs[f"{name}.{kind}.{blocksize}.codes"]
-                assert torch.equal(made[""], want), (name, kind, blocksize, (made[""] != want).sum())
+                ranks, absmax = quantise(matrix, kind, blocksize)
+                assert torch.equal(absmax, theirs[f"{name}.{kind}.{blocksize}.absmax"].float())
+                codes = packed(table(kind).code_of[ranks.int()])
+                assert torch.equal(codes, theirs[f"{name}.{kind}.{blocksize}.codes"]), (name, kind, blocksize)

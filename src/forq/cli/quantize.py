@@ -1,4 +1,4 @@
-"""forq quantize: a GPTQ-format checkpoint from a float one."""
+"""forq quantize: a quantized checkpoint from a float one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def quantize(
         typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.", parser=given.source),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", parser=given.path)],
+    to: Annotated[str, typer.Option(help="gptq; nf4 or fp4, as bitsandbytes rounds and stores them.")] = "gptq",
     bits: Annotated[int, typer.Option(help="Bits of a code: 2, 3, 4 or 8.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
     asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
@@ -23,15 +24,16 @@ def quantize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
-    """Round a float model to nearest and write it as a GPTQ checkpoint, for those who have none."""
+    """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint, for those who have none."""
     from forq.cli import _screen
     from forq.models.quantize import quantize as make
 
     if not overwrite:
         given.free(out, "choose another OUT, or replace it with --overwrite")
-    made = make(source, out, bits, group_size, not asym, checkpoint_format, overwrite=overwrite)
+    made = make(source, out, bits, group_size, not asym, checkpoint_format, to=to, overwrite=overwrite)
     if as_json:
         _screen.data({"path": str(made.path), "layers": made.layers, "relative_error": made.relative_error})
     else:
         error = f"relative squared error {made.relative_error:.2e}"
-        _screen.out.print(f"{made.layers} layers at {bits} bits, group {group_size}, {error} → {made.path}")
+        how = f"{bits} bits" if to == "gptq" else to.upper()
+        _screen.out.print(f"{made.layers} layers at {how}, group {group_size}, {error} → {made.path}")

@@ -12,7 +12,6 @@ bitsandbytes through transformers; see :mod:`forq.formats._bnb_state` for what i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -25,10 +24,11 @@ from torch import Tensor
 from forq.core import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats._bnb_state import check_levels, magnitudes, state, state_name, unnested
+from forq.formats._bnb_state import check_levels, magnitudes, state, unnested
+from forq.formats._bnb_write import config, filed, nested_again
 from forq.formats.checkpoint import Checkpoint, Relaid
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
-from forq.quant.normal_float import Kind, packed, quantise, table
+from forq.quant.normal_float import Kind, quantise, table
 from forq.quant.weight import QuantWeight
 
 ABOUT = About(
@@ -195,52 +195,14 @@ def example(folder: Path, blocksize: int = 64, **changes: Any) -> Path:
     Returns:
         ``folder``, which is made.
     """
-    how: dict[str, Any] = {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False}
-    how |= {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": False, "bnb_4bit_compute_dtype": "float16"}
-    how |= {"bnb_4bit_quant_storage": "uint8", **changes}
+    how = config("nf4", torch.float16) | changes
     kind, nested = how["bnb_4bit_quant_type"], how["bnb_4bit_use_double_quant"]
 
     def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
         drawn = torch.randn(rows, columns, generator=_tiny.generator(module)) * 0.1
-        made = filed(drawn, kind, blocksize, torch.float16)
+        made = filed(*quantise(drawn, kind, blocksize), (rows, columns), kind, blocksize, torch.float16)
         if nested:
-            made |= _nested(made, kind)
+            made |= nested_again(made, kind)
         return {f"{module}.weight{end}": tensor for end, tensor in made.items()}
 
     return _tiny.write(folder, quantized, {"quantization_config": how})
-
-
-def filed(weight: Tensor, kind: Kind, blocksize: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The tensors bitsandbytes stores for a matrix rounded to nearest, by the end of their names.
-
-    Args:
-        dtype: what the library is to dequantise to.
-    """
-    ranks, absmax = quantise(weight, kind, blocksize)
-    said = {"quant_type": kind, "blocksize": blocksize, "dtype": str(dtype).removeprefix("torch.")}
-    return {
-        "": packed(table(kind).code_of[ranks.int()]),
-        ".absmax": absmax,
-        ".quant_map": table(kind).filed.clone(),
-        state_name("", kind): _as_bytes({**said, "shape": list(weight.shape)}),
-    }
-
-
-def _nested(made: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
-    """A double quantization, with levels that are evenly spaced: a file says its own."""
-    absmax, name, size = made[".absmax"], state_name("", kind), 256
-    offset = float(absmax.mean())
-    rest = torch.nn.functional.pad(absmax - offset, (0, -len(absmax) % size)).view(-1, size)
-    high = rest.abs().amax(1)
-    index = ((rest / high[:, None]).reshape(-1)[: len(absmax)] * 127.5 + 127.5).round().to(torch.uint8)
-    more = {"nested_blocksize": size, "nested_dtype": "float32", "nested_offset": offset}
-    return {
-        ".absmax": index,
-        ".nested_absmax": high,
-        ".nested_quant_map": torch.linspace(-1, 1, 256),
-        name: _as_bytes({**json.loads(made[name].numpy().tobytes()), **more}),
-    }
-
-
-def _as_bytes(said: Mapping[str, Any]) -> Tensor:
-    return torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)

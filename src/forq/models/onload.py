@@ -13,7 +13,7 @@ from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.quantize import linear_layers, quantize
 
-KNOWN = ("gptq2", "gptq3", "gptq4", "gptq8")
+KNOWN = ("gptq2", "gptq3", "gptq4", "gptq8", "nf4", "fp4")
 _GROUPS = (64, 32, 16)
 
 
@@ -23,30 +23,29 @@ def quantized(source: str | Path, how: str, out: Path) -> Path:
     Args:
         source: a float checkpoint: a folder or a hub id.
         how: format and bits, one of :data:`KNOWN`. Groups are of 64 inputs, or of the largest of 32 and 16 that divides
-            the inputs of every layer, else a whole row.
+            the inputs of every layer, else a whole row; blocks of nf4 and fp4 are of 64 values always.
         out: the folder; one that is there already was made by an earlier call, as folders appear whole or not at all.
 
     Raises:
         ConfigError: no such format; a layer does not fit it.
         FormatError: the source is damaged, or quantized already.
     """
-    found = re.fullmatch(r"gptq([2348])", how)
+    found = re.fullmatch(r"gptq([2348])|nf4|fp4", how)
     if found is None:
         raise ConfigError(
             f"--quantize-on-load: expected one of {', '.join(KNOWN)}, found {how!r}{registry.nearest(how, KNOWN)}"
         )
-    bits = int(found[1])
+    to, bits = ("gptq", int(found[1])) if found[1] else (how, 4)
     if out.is_dir():
         made = Checkpoint.open(out).config.get("quantization_config", {})
-        if made.get("bits") != bits:
-            raise ConfigError(
-                f"{out}: expected a base of {bits} bits, found one of {made.get('bits')}; remove it first"
-            )
+        there = f"gptq{made['bits']}" if "bits" in made else made.get("bnb_4bit_quant_type")
+        if there != how:
+            raise ConfigError(f"{out}: expected a base made as {how}, found {there}; remove it first")
     else:
         ckpt = Checkpoint.open(source)
         if "quantization_config" in ckpt.config:
             raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already: tune it")
         widths = {columns for columns, _ in linear_layers(ckpt, bits).values()}
         size = next((size for size in _GROUPS if not any(columns % size for columns in widths)), -1)
-        quantize(source, out, bits=bits, group_size=size)
+        quantize(source, out, bits=bits, group_size=size if to == "gptq" else _GROUPS[0], to=to)
     return out

@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.models.quantize_levels import LevelsJob
 from forq.models.rewrite import Piece, rewrite, write_json
 from forq.models.skeleton import base, blocks, sizes, skeleton, turned
 from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.weight import QuantWeight
+
+TARGETS = ("gptq", "nf4", "fp4")
+"""Formats a float checkpoint can be rounded to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ def quantize(
     sym: bool = True,
     checkpoint_format: str = "gptq",
     *,
+    to: str = "gptq",
     overwrite: bool = False,
 ) -> Quantized:
     """Round the linear layers of the blocks to nearest; embeddings, head and norms stay as they are.
@@ -52,12 +57,18 @@ def quantize(
         bits: of a code: 2, 3, 4 or 8.
         group_size: inputs that share a scale; −1 is a whole row.
         checkpoint_format: ``gptq`` (zeros stored less one) or ``gptq_v2``.
+        to: ``gptq``; or ``nf4``, ``fp4``: as bitsandbytes stores them, to the byte what it makes itself; 4 bits, blocks
+            of ``group_size`` values, nothing else to choose.
         overwrite: swap an existing folder for the new one.
 
     Raises:
         ConfigError: a setting is impossible for a layer (named), or ``out`` exists.
         FormatError: the source is damaged or already quantized.
     """
+    if to not in TARGETS:
+        raise ConfigError(f"--to: expected one of {', '.join(TARGETS)}, found {to!r}{registry.nearest(to, TARGETS)}")
+    if to != "gptq" and (bits, sym, checkpoint_format) != (4, True, "gptq"):
+        raise ConfigError(f"--to {to}: expected 4 bits and no other setting but the group size, found others")
     if bits not in BITS:
         raise ConfigError(f"--bits: expected {', '.join(map(str, BITS))}, found {bits}")
     if group_size < 1 and group_size != -1:
@@ -66,16 +77,21 @@ def quantize(
     if "quantization_config" in ckpt.config:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
     chosen = linear_layers(ckpt, bits)
-    for name, (columns, _) in chosen.items():
-        if group_size != -1 and columns % group_size:
-            raise ConfigError(
-                f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
-                "choose a divisor, or -1 for one scale a row"
-            )
-    settings = gptq.quantization_config(bits, group_size, sym, checkpoint_format=checkpoint_format)
-    job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format)
+    job: _Job | LevelsJob
+    if to != "gptq":
+        if group_size < 2 or group_size % 2:
+            raise ConfigError(f"--group-size: expected an even block size for {to}, found {group_size}")
+        job = LevelsJob(ckpt, chosen, "nf4" if to == "nf4" else "fp4", group_size)
+    else:
+        for name, (columns, _) in chosen.items():
+            if group_size != -1 and columns % group_size:
+                raise ConfigError(
+                    f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
+                    "choose a divisor, or -1 for one scale a row"
+                )
+        job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format)
     check_destination(ckpt.path, Path(out), overwrite)
-    replace_folder(Path(out), lambda folder: job.write(folder, settings))
+    replace_folder(Path(out), job.write)
     return Quantized(Path(out), len(chosen), job.error / max(job.energy, 1e-300))
 
 
@@ -93,7 +109,8 @@ class _Job:
         self.form = form
         self.error = self.energy = 0.0
 
-    def write(self, folder: Path, settings: dict[str, Any]) -> None:
+    def write(self, folder: Path) -> None:
+        settings = gptq.quantization_config(self.bits, self.group_size, self.sym, checkpoint_format=self.form)
         pieces = [Piece((name,), self._planned(name), partial(self._made, name)) for name in self.chosen]
         rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
         write_json(folder / "quantize_config.json", settings)
