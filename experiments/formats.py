@@ -14,6 +14,7 @@ import argparse
 import json
 import shutil
 import statistics
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,27 @@ def make_aqlm_2x5(floating: Path, folder: Path) -> None:
     _additive(floating, folder, codebooks=2, bits=5)
 
 
+def by_its_library(name: str) -> Callable[[Path, Path], None]:
+    """A maker that has the format's library quantize, as experiments/formats_theirs.py says."""
+
+    def make(floating: Path, folder: Path) -> None:
+        python = ROOT / ".venv-formats" / "bin" / "python"
+        script = ROOT / "experiments" / "formats_theirs.py"
+        subprocess.run([str(python), str(script), name, str(floating), str(folder)], check=True)
+        # What the library does not write: the tokenizer.
+        for path in floating.iterdir():
+            if path.suffix != ".safetensors" and not (folder / path.name).exists():
+                (folder / path.name).write_bytes(path.read_bytes())
+
+    return make
+
+
 MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks")),
     "aqlm-2x5": (make_aqlm_2x5, ("scales", "codebooks", "scales,codebooks")),
+    "torchao": (by_its_library("torchao"), ("scales",)),
+    "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
+    "hqq": (by_its_library("hqq"), ("scales", "offsets")),
 }
 """By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed."""
 
