@@ -7,7 +7,8 @@
 
 Every row is one attack at the largest budget; smaller budgets are read from its queries. Seeds come in the outer loop,
 so that a run cut short has all cells of the first seed. Methods were tuned on rows 700–999 of the CIFAR-10 test
-images at ε = 4 (see LOG.md), the attacked rows are 0–569; nothing was tuned on MNIST.
+images at ε = 4 (see LOG.md), the attacked rows are 0–569. On MNIST ZO-SignSGD with those settings finds next to
+nothing: "tuned" is the best of sixteen pairs of radius and step on rows 5000–5039 at ε = 76 and 1,000 queries.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "square": ("square", {}),
     "zo-signsgd": ("zo-signsgd", {}),
     "zo-signsgd, rounded at the end": ("zo-signsgd", {"rounding": "end"}),
+    "zo-signsgd, tuned": ("zo-signsgd", {"radius": 8.0, "step": 8.0}),
 }
 
 
@@ -197,13 +199,23 @@ def export(data: Path, work: Path) -> None:
 
 
 def jobs() -> Iterator[dict[str, Any]]:
-    for seed in SEEDS:
-        for victim, (_, radii) in VICTIMS.items():
-            for eps in radii:
-                for name in METHODS:
-                    # Only a float victim can be asked between whole levels in earnest.
-                    if "end" not in name or not victim.endswith("int8"):
-                        yield {"victim": victim, "method": name, "eps": eps, "seed": seed}
+    """All cells, the cheap methods of every victim first."""
+    wanted = [
+        {"victim": victim, "method": name, "eps": eps, "seed": seed}
+        for name in ("zoqo", "square", "zo-signsgd, tuned", "zo-signsgd", "zo-signsgd, rounded at the end")
+        for seed in SEEDS
+        for victim, (_, radii) in VICTIMS.items()
+        for eps in radii
+    ]
+    for job in wanted:
+        # Only a float victim can be asked between whole levels in earnest; the settings of CIFAR fail on MNIST.
+        if "end" in job["method"] and job["victim"].endswith("int8"):
+            continue
+        if job["method"].startswith("zo-signsgd") and job["method"].endswith("tuned") != job["victim"].startswith(
+            "mnist"
+        ):
+            continue
+        yield job
 
 
 def run(job: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:

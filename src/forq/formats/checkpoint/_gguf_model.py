@@ -1,0 +1,128 @@
+"""What a GGUF file's values and names mean in transformers' terms: the configuration, and which tensor is which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from forq.core import FormatError
+
+_PARTS = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+
+ROPE = "rope_freqs.weight"
+"""Factors of the rotary frequencies (Llama 3): divisors, by frequency."""
+
+KNOWN = ("llama", "qwen2", "qwen3")
+"""Values of general.architecture that are read; files of Mistral models say llama."""
+
+
+def place(name: str) -> str:
+    """transformers' name of a tensor; one that is not known keeps its own, and no parameter will take it."""
+    inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    if inside is not None and inside[2] in _PARTS:
+        return f"model.layers.{inside[1]}.{_PARTS[inside[2]]}.{inside[3]}"
+    head, _, own = name.rpartition(".")
+    return f"{_OUTSIDE[head]}.{own}" if head in _OUTSIDE else name
+
+
+def heads(name: str, config: Mapping[str, Any]) -> int:
+    """In how many heads the rows of a tensor are interleaved; 0: they are in order.
+
+    llama.cpp rotates neighbours where transformers rotates halves. Its files of Llamas hold the rows of queries and
+    keys in that order; Qwen's do not.
+    """
+    if config["model_type"] != "llama":
+        return 0
+    if re.search(r"\.self_attn\.q_proj\.\w+$", name):
+        return int(config["num_attention_heads"])
+    return int(config["num_key_value_heads"]) if re.search(r"\.self_attn\.k_proj\.\w+$", name) else 0
+
+
+def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What a config.json would say.
+
+    Args:
+        values: of the header.
+        shapes: of the tensors, by the file's names.
+
+    Raises:
+        FormatError: an architecture that is not read, or a value that is missing or cannot be.
+    """
+    kind = values.get("general.architecture")
+    if kind not in KNOWN:
+        raise FormatError(f"{path}: expected general.architecture among {', '.join(KNOWN)}, found {kind!r:.80}")
+    if values.get(f"{kind}.expert_count"):
+        raise FormatError(f"{path}: expected a model without experts, found expert_count; mixtures are not built")
+
+    def whole(name: str, usual: int | None = None) -> int:
+        found = values.get(f"{kind}.{name}", usual)
+        if type(found) is not int or not 0 < found < 1 << 24:
+            raise FormatError(f"{path}: expected a whole number for {kind}.{name}, found {found!r:.80}")
+        return found
+
+    def real(name: str, usual: float) -> float:
+        found = values.get(f"{kind}.{name}", usual)
+        if not isinstance(found, int | float) or not 0.0 < found < 1e12:
+            raise FormatError(f"{path}: expected a positive number for {kind}.{name}, found {found!r:.80}")
+        return float(found)
+
+    embedding = shapes.get("token_embd.weight", ())
+    if len(embedding) != 2:
+        raise FormatError(f"{path}: expected a matrix token_embd.weight, found shape {embedding}")
+    width, count = whole("embedding_length"), whole("attention.head_count")
+    made: dict[str, Any] = {
+        "model_type": kind,
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "vocab_size": embedding[0],
+        "hidden_size": width,
+        "intermediate_size": whole("feed_forward_length"),
+        "num_hidden_layers": whole("block_count"),
+        "num_attention_heads": count,
+        "num_key_value_heads": whole("attention.head_count_kv", count),
+        "max_position_embeddings": whole("context_length", 2048),
+        "rms_norm_eps": real("attention.layer_norm_rms_epsilon", 1e-5),
+        "rope_theta": real("rope.freq_base", 10000.0),
+        "tie_word_embeddings": "output.weight" not in shapes,
+        "dtype": "float16",
+    }
+    if kind != "qwen2":
+        made["head_dim"] = whole("attention.key_length", max(width // count, 1))
+    if kind == "llama":
+        made |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
+    if made["num_hidden_layers"] > len(shapes):
+        raise FormatError(f"{path}: expected a tensor or more for each of {made['num_hidden_layers']} layers")
+    for ours, theirs in (("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")):
+        token = values.get(f"tokenizer.ggml.{theirs}_token_id")
+        made[ours] = token if type(token) is int and 0 <= token < embedding[0] else None
+    return made | _scaling(path, kind, values, made, real, shapes)
+
+
+def _scaling(
+    path: Path, kind: str, values: Mapping[str, Any], made: Mapping[str, Any], real: Any, shapes: Collection[str]
+) -> dict[str, Any]:
+    """How positions are stretched, where the file says so."""
+    said = values.get(f"{kind}.rope.scaling.type", "none")
+    if said == "none" or (said == "linear" and f"{kind}.rope.scaling.factor" not in values):
+        return {}
+    if said not in ("linear", "yarn") or ROPE in shapes:
+        raise FormatError(f"{path}: expected rope.scaling.type none, linear or yarn, found {said!r:.80}")
+    told = {"rope_type": said, "factor": real("rope.scaling.factor", 1.0)}
+    if said == "yarn":
+        usual = float(made["max_position_embeddings"])
+        told["original_max_position_embeddings"] = int(real("rope.scaling.original_context_length", usual))
+    return {"rope_scaling": told}

@@ -1,0 +1,139 @@
+"""GGUF: blocks of 32 or 256 codes with a float16 scale d among them, and with a minimum m or its scale dmin.
+
+    Q4_0, Q8_0              d, codes:                     w = d·(q − 8), d·q
+    Q4_1, Q5_0, Q5_1        d, (m,) codes:                w = d·q + m, d·(q − 16), d·q + m
+    Q2_K … Q6_K             d, (dmin,) factors of a few bits for 16 or 32 codes each, codes
+
+One file holds everything: configuration and tokenizer are made of its values (:mod:`forq.formats.checkpoint.gguf`).
+What moves are d, m and dmin, and the codes of Q4_0 and Q8_0; a save is a copy of the file with those bytes replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats._about import About
+from forq.formats._gguf_blocks import Blocks
+from forq.formats._gguf_tiny import VARIANTS as _SHAPES
+from forq.formats._gguf_tiny import write as _write_tiny
+from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint._gguf_kinds import BY_NAME, Kind
+from forq.quant.codes import pack, unpack
+from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.quant.weight import QuantWeight, zeros_dtype
+
+ABOUT = About(
+    title="GGUF",
+    bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
+    moves=("scales", "codes"),
+    exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
+    library="gguf 0.19.0 and transformers 5.23.0; llama.cpp itself was not at hand",
+    layout=(
+        "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
+        "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
+        "X.weight.qs, …         the other fields of the block types",
+        "codes move in Q4_0 and Q8_0 tensors; a quantized embedding moves like a layer",
+    ),
+)
+
+_PLAIN = ("Q4_0", "Q8_0")
+"""Types that are codes with one scale a block, which every kernel reads."""
+
+
+def recognise(ckpt: Checkpoint) -> bool:
+    """Is it a GGUF file?"""
+    said = ckpt.config.get("quantization_config")
+    return isinstance(said, dict) and said.get("quant_method") == "gguf" and isinstance(said.get("types"), dict)
+
+
+def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The tensors in blocks, embeddings among them, by module name."""
+    return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
+
+
+def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+    """Codes or blocks of one matrix, its scales, its bias; no float copy of the weights is made."""
+    name = f"{spec.name}.weight"
+    kind = _types(ckpt)[name]
+    live = tuple(ckpt.read(one.name) for one in spec.live)
+    bias = None if spec.bias is None else ckpt.read(spec.bias)
+    if kind.name not in _PLAIN:
+        still = {field.name: ckpt.read(f"{name}.{field.name}") for field in kind.fields if field not in kind.live}
+        return Parts(Blocks(kind.name, still, kind.bits, kind.size), live, bias)
+    codes = _codes(ckpt.read(f"{name}.qs"), kind)
+    groups = spec.in_features // kind.size
+    zeros = torch.full((groups, spec.out_features), 1 << kind.bits - 1, dtype=zeros_dtype(kind.bits))
+    return Parts(QuantWeight(codes, zeros, kind.bits, kind.size), live, bias, _turned)
+
+
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
+    """How a layer's codes are packed; None where its type has more than one number for a group."""
+    name = f"{spec.name}.weight"
+    kind = _types(ckpt)[name]
+    if kind.name not in _PLAIN:
+        return None
+    info = ckpt.info[f"{name}.qs"]
+    return FiledCodes(f"{name}.qs", info.dtype, partial(_filed, kind=kind))
+
+
+def _types(ckpt: Checkpoint) -> dict[str, Kind]:
+    types: Mapping[str, str] = ckpt.config["quantization_config"]["types"]
+    return {name: BY_NAME[kind] for name, kind in types.items()}
+
+
+def _spec(ckpt: Checkpoint, name: str, kind: Kind) -> LayerSpec:
+    module = name.removesuffix(".weight")
+    rows, blocks = ckpt.info[f"{name}.d"].shape
+    live = tuple(Live(f"{name}.{field.name}", torch.float16) for field in kind.live)
+    tensors = [f"{name}.{field.name}" for field in kind.fields]
+    bias = f"{module}.bias" if f"{module}.bias" in ckpt.info else None
+    if bias is not None:
+        info = ckpt.info[bias]
+        if info.shape != (rows,) or not info.dtype.is_floating_point:
+            raise FormatError(f"{bias}: expected floats of shape {(rows,)}, found {info.dtype} of shape {info.shape}")
+        tensors.append(bias)
+    return LayerSpec(module, blocks * kind.size, rows, kind.bits, kind.size, live, bias, tuple(tensors))
+
+
+def _turned(scales: Tensor) -> Tensor:
+    """(out, groups) → (groups, out)."""
+    return scales.t()
+
+
+def _codes(qs: Tensor, kind: Kind) -> Tensor:
+    """The field qs (out, blocks, bytes) → codes as :class:`QuantWeight` keeps them: offset binary, in order."""
+    if kind.bits == 8:
+        return (qs.to(torch.int16) + 128).to(torch.uint8).flatten(1)
+    return pack(torch.stack((qs & 15, qs >> 4), dim=2).flatten(1), 4)
+
+
+def _filed(codes: Tensor, kind: Kind) -> Tensor:
+    """The inverse."""
+    whole = unpack(codes, kind.bits)
+    if kind.bits == 8:
+        return (whole.to(torch.int16) - 128).to(torch.int8).unflatten(1, (-1, kind.size))
+    low, high = whole.unflatten(1, (-1, 2, kind.size // 2)).unbind(2)
+    return low | high << 4
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = _SHAPES
+"""Other shapes of the format, as changes of the example's settings."""
+
+
+def example(folder: Path, **changes: Any) -> Path:
+    """A tiny valid file: a Llama of one block with random codes, and scales of both signs.
+
+    Args:
+        changes: of the settings, see :data:`VARIANTS`.
+
+    Returns:
+        The file, in ``folder``, which is made.
+    """
+    return _write_tiny(folder, **changes)
