@@ -1,4 +1,4 @@
-"""TinyStories-656K in every format, tuned on tinyshakespeare, kind by kind: 1,000 forwards, recipe qzo untouched.
+"""TinyStories-656K in every format, tuned on tinyshakespeare, kind by kind: 1,000 forwards, recipe qzo untouched (codes: zoqo).
 
     python experiments/formats.py make  --data $FORQ_DATA --work FOLDER --format aqlm   # FOLDER/aqlm, a checkpoint
     python experiments/formats.py run   --data $FORQ_DATA --work FOLDER --format aqlm   # results/formats.jsonl
@@ -32,6 +32,8 @@ TARGET = ROOT / "results" / "formats.jsonl"
 SEEDS = (0, 1, 2)
 STEPS = int(0.95 * 1000) // 9
 """Nine forwards a step, and a twentieth of 1,000 to calibrate."""
+VOTES = int(0.95 * 1000) // 2
+"""Two a step, where codes move."""
 
 
 def make_aqlm(floating: Path, folder: Path) -> None:
@@ -65,6 +67,10 @@ MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
     "hqq": (by_its_library("hqq"), ("scales", "offsets")),
+    "nf4": (by_its_library("nf4"), ("scales", "codes")),
+    "nf4-nested": (by_its_library("nf4-nested"), ("scales",)),
+    "fp4": (by_its_library("fp4"), ("scales", "codes")),
+    "int8": (by_its_library("int8"), ("scales", "codes")),
 }
 """By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed."""
 
@@ -185,7 +191,8 @@ def main() -> None:
         print(f"{path}: {bits_a_weight(path):.2f} bits a weight")
         for kinds in moves if args.action == "run" else ():
             for seed in SEEDS:
-                job = tune(f"{name}: {kinds}", path, "qzo", STEPS, seed)
+                recipe, steps = ("zoqo", VOTES) if kinds == "codes" else ("qzo", STEPS)
+                job = tune(f"{name}: {kinds}", path, recipe, steps, seed)
                 job["words"] += ["--move", kinds]
                 if (job["method"], seed) in done:
                     continue

@@ -1,12 +1,13 @@
 """Run in .venv-formats: a format's own library quantizes a float checkpoint, as experiments/formats.py asks it to.
 
-python experiments/formats_theirs.py hqq|torchao|torchao-int8 FLOAT OUT
+python experiments/formats_theirs.py hqq|torchao|torchao-int8|nf4|nf4-nested|fp4|int8 FLOAT OUT
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -50,5 +51,20 @@ def _torchao(floating: str, out: str, settings: object) -> None:
     model.save_pretrained(out)
 
 
+def bitsandbytes(kind: str, floating: str, out: str) -> None:
+    """Blocks of 64, ``nested`` with double quantization; int8 by row."""
+    from transformers import BitsAndBytesConfig
+
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": kind[:3], "bnb_4bit_use_double_quant": "nested" in kind}
+    how = BitsAndBytesConfig(**({"load_in_8bit": True} if kind == "int8" else four))
+    model = AutoModelForCausalLM.from_pretrained(
+        floating, quantization_config=how, dtype=torch.float32, device_map="cpu"
+    )
+    model.save_pretrained(out)
+
+
+MAKERS = {"hqq": hqq, "torchao": torchao, "torchao-int8": torchao_int8}
+MAKERS |= {kind: partial(bitsandbytes, kind) for kind in ("nf4", "nf4-nested", "fp4", "int8")}
+
 if __name__ == "__main__":
-    {"hqq": hqq, "torchao": torchao, "torchao-int8": torchao_int8}[sys.argv[1]](sys.argv[2], sys.argv[3])
+    MAKERS[sys.argv[1]](sys.argv[2], sys.argv[3])
