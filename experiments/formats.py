@@ -1,4 +1,4 @@
-"""TinyStories-656K in every format, tuned on tinyshakespeare, kind by kind: 1,000 forwards, qzo (codes: zoqo) untouched.
+"""TinyStories-656K in every format, tuned on tinyshakespeare kind by kind: 1,000 forwards, qzo (codes: zoqo) untouched.
 
     python experiments/formats.py make  --data $FORQ_DATA --work FOLDER --format aqlm   # FOLDER/aqlm, a checkpoint
     python experiments/formats.py run   --data $FORQ_DATA --work FOLDER --format aqlm   # results/formats.jsonl
