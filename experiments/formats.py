@@ -61,9 +61,24 @@ def by_its_library(name: str) -> Callable[[Path, Path], None]:
     return make
 
 
+def make_awq(floating: Path, folder: Path) -> None:
+    """AWQ by gptqmodel, which searches scales and clips on TinyStories; float16 (minutes)."""
+    text = floating.parent / "tinystories-text" / "tinystories.txt"
+    _by_library(".venv-gptq", "experiments/awq.py", floating, text, folder)
+
+
+def make_compressed_tensors(floating: Path, folder: Path) -> None:
+    """pack-quantized by the library, W4A16 symmetric, group 64, bfloat16; the embedding's tie is kept."""
+    _by_library(".venv-formats", "tests/oracles/compressed/make.py", folder, "w4-64", "--model", floating)
+    for path in floating.glob("*token*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+
+
 MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks")),
     "aqlm-2x5": (make_aqlm_2x5, ("scales", "codebooks", "scales,codebooks")),
+    "awq": (make_awq, ("scales",)),
+    "compressed-tensors": (make_compressed_tensors, ("scales",)),
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
     "hqq": (by_its_library("hqq"), ("scales", "offsets")),
@@ -73,6 +88,12 @@ MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "int8": (by_its_library("int8"), ("scales", "codes")),
 }
 """By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed."""
+
+
+def _by_library(environment: str, script: str, *words: object) -> None:
+    """Let a format's own library write, in its environment."""
+    command = [str(ROOT / environment / "bin" / "python"), str(ROOT / script), *map(str, words)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def _additive(floating: Path, folder: Path, codebooks: int, bits: int, width: int = 8) -> None:

@@ -1,6 +1,7 @@
-"""Run in .venv-formats: the library itself compresses tiny random checkpoints.
+"""Run in .venv-formats: the library itself compresses tiny random checkpoints, or one that is there.
 
-make.py OUT CASE …   →   OUT/CASE/ for every case named
+make.py OUT CASE …                →   OUT/CASE/ for every case named
+make.py OUT CASE --model FOLDER   →   OUT, the checkpoint of FOLDER in the way of that case
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ DYNAMIC = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token",
 HEADLESS = ("lm_head",)
 CASES = {
     "w4": ("llama", torch.bfloat16, [group(4, True, 32)], HEADLESS),
+    "w4-64": ("llama", torch.bfloat16, [group(4, True, 64)], HEADLESS),
     "w4-asym": ("llama", torch.float16, [group(4, False, 16)], HEADLESS),
     "w4-row": ("opt", torch.float16, [group(4, True, -1)], HEADLESS),
     "w4-row-asym": ("llama", torch.float32, [group(4, False, -1)], HEADLESS),
@@ -55,13 +57,20 @@ CASES = {
 }
 
 
-def compressed(folder: Path, kind: str, dtype: torch.dtype, groups: list[dict[str, object]], ignore: tuple[str, ...]):
+def random_model(kind: str) -> torch.nn.Module:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **KINDS[kind]))
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.add_(torch.randn_like(value) * 0.1) if value.ndim == 1 else None
             value.mul_(4) if value.ndim > 1 and "embed" not in name else None
+    return model
+
+
+def compress(
+    model: torch.nn.Module, folder: Path, dtype: torch.dtype, groups: list[dict[str, object]], ignore: tuple[str, ...]
+) -> None:
+    """Round to nearest between the least and the largest weight of each group, and save."""
     model.to(dtype)
     named = {f"group_{place}": one for place, one in enumerate(groups)}
     config = QuantizationConfig(config_groups=named, ignore=list(ignore), quantization_status="initialized")
@@ -93,9 +102,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("cases", nargs="+", choices=sorted(CASES))
+    parser.add_argument("--model", type=Path)
     args = parser.parse_args()
     for case in args.cases:
-        compressed(args.out / case, *CASES[case])
+        kind, *how = CASES[case]
+        if args.model is None:
+            compress(random_model(kind), args.out / case, *how)
+        else:
+            compress(AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32), args.out, *how)
 
 
 if __name__ == "__main__":
