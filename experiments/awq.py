@@ -1,4 +1,4 @@
-"""Run in .venv-gptq (tests/oracles/gptq/setup.sh): the library searches the scales and clips of AWQ and writes the file.
+"""Run in .venv-gptq (tests/oracles/gptq/setup.sh): the library searches AWQ's scales and clips and writes the file.
 
     .venv-gptq/bin/python experiments/awq.py FLOAT_CHECKPOINT CALIBRATION_TEXT OUT
 
