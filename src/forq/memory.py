@@ -80,7 +80,8 @@ def summary(ckpt: Checkpoint) -> Summary:
     for spec in specs.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
-        moves["codes"] += spec.in_features * spec.out_features if hasattr(form, "filed_codes") else 0
+        able = hasattr(form, "filed_codes") and form.filed_codes(ckpt, spec) is not None  # type: ignore[union-attr]
+        moves["codes"] += spec.in_features * spec.out_features if able else 0
         moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
     for stored, group in floats.items():
         moves[group] += sizes[stored]

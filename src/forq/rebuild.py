@@ -282,8 +282,8 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
         filed |= {live.name: (FiledLive, spec) for live in spec.live}
         if spec.zeros is not None:
             filed[spec.zeros] = FiledZeros, spec
-        if hasattr(form, "filed_codes"):
-            filed[form.filed_codes(ckpt, spec).name] = FiledCodes, spec  # type: ignore[union-attr]
+        if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]
+            filed[codes.name] = FiledCodes, spec
     for name, group, axis, dtype in header.leaves:
         if name in factors:
             leaves.append(factors[name])

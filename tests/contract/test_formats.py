@@ -123,6 +123,7 @@ def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tu
         layer = model.get_submodule(module)
         x = torch.randn(tokens, layer.in_features, generator=torch.Generator().manual_seed(2))
         want = x.double().numpy() @ reference.dequantise(case[1], module).T
+        want = want if layer.bias is None else want + layer.bias.double().numpy()
         assert np.abs(layer(x).numpy() - want).max() < 1e-5 * np.abs(want).max()
 
 

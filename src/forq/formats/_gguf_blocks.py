@@ -58,14 +58,14 @@ Fill = Callable[[Mapping[str, Tensor], Tensor, list[Tensor], Tensor], None]
 
 def _halves(qs: Tensor, width: int) -> Tensor:
     """uint8 (n, b, k) → (n, b, k/width, 2, width): the low four bits of every ``width`` bytes, then the high."""
-    parts = qs.unflatten(2, (-1, width))
+    parts = qs.reshape(*qs.shape[:2], -1, width)
     return torch.stack((parts & 15, parts >> 4), dim=3)
 
 
 def _spread(byte: Tensor, width: int, bits: int) -> Tensor:
     """uint8 (n, b, k) → (n, b, k/width, 8/bits, width): the lowest ``bits`` of every ``width`` bytes, then the next."""
     shift = torch.arange(0, 8, bits, dtype=torch.uint8, device=byte.device).view(-1, 1)
-    return byte.unflatten(2, (-1, 1, width)) >> shift & (1 << bits) - 1
+    return byte.reshape(*byte.shape[:2], -1, 1, width) >> shift & (1 << bits) - 1
 
 
 def _high_bits(qh: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _q5_1(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Ten
 
 def _six_bits(scales: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 (n, b, 12) → two of (n, b, 8): the factors of d and of dmin, six bits each, as Q4_K and Q5_K pack them."""
-    low, mid, both = scales.unflatten(2, (3, 4)).unbind(2)
+    low, mid, both = scales.reshape(*scales.shape[:2], 3, 4).unbind(2)
     factor = torch.cat((low & 63, both & 15 | low >> 2 & 48), dim=2)
     return factor, torch.cat((mid & 63, both >> 4 | mid >> 2 & 48), dim=2)
 
@@ -114,7 +114,7 @@ def _q5_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Ten
 
 
 def _q2_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    q = _spread(still["qs"], 32, 2).flatten(2).unflatten(2, (16, 16))
+    q = _spread(still["qs"], 32, 2).reshape(*out.shape[:2], 16, 16)
     _scaled(q, d, second[0], still["scales"] & 15, still["scales"] >> 4, out)
 
 
@@ -123,17 +123,17 @@ def _q3_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Ten
     low = torch.cat((scales[..., :8] & 15, scales[..., :8] >> 4), dim=2)
     factor = (low | _spread(scales[..., 8:], 4, 2).flatten(2) << 4).float() - 32
     # A bit that is not set takes four away.
-    high = _spread(still["hmask"], 32, 1).flatten(2).unflatten(2, (16, 16))
+    high = _spread(still["hmask"], 32, 1).reshape(*out.shape[:2], 16, 16)
     view = out.view(high.shape)
-    view.copy_(_spread(still["qs"], 32, 2).flatten(2).unflatten(2, (16, 16)) | high << 2).sub_(4)
+    view.copy_(_spread(still["qs"], 32, 2).reshape(*out.shape[:2], 16, 16) | high << 2).sub_(4)
     view.mul_((d * factor)[..., None])
 
 
 def _q6_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    low = _halves(still["ql"], 64).flatten(2).unflatten(2, (8, 32))
+    low = _halves(still["ql"], 64).reshape(*out.shape[:2], 8, 32)
     high = _spread(still["qh"], 32, 2).flatten(2, 3)
     view = out.view(*out.shape[:2], 16, 16)
-    view.copy_((low | high << 4).flatten(2).unflatten(2, (16, 16))).sub_(32)
+    view.copy_((low | high << 4).reshape(*out.shape[:2], 16, 16)).sub_(32)
     view.mul_((d * still["scales"].float())[..., None])
 
 

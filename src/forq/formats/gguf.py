@@ -118,8 +118,8 @@ def _filed(codes: Tensor, kind: Kind) -> Tensor:
     """The inverse."""
     whole = unpack(codes, kind.bits)
     if kind.bits == 8:
-        return (whole.to(torch.int16) - 128).to(torch.int8).unflatten(1, (-1, kind.size))
-    low, high = whole.unflatten(1, (-1, 2, kind.size // 2)).unbind(2)
+        return (whole.to(torch.int16) - 128).to(torch.int8).view(len(whole), -1, kind.size)
+    low, high = whole.view(len(whole), -1, 2, kind.size // 2).unbind(2)
     return low | high << 4
 
 

@@ -36,7 +36,7 @@ class Family:
 
 
 # Rotary frequencies and causal masks were saved once, by older versions of transformers.
-_DECODER = Family(ignored=("rotary_emb.inv_freq",))
+_DECODER = Family(ignored=("rotary_emb.inv_freq", "rope_freqs.weight"))
 _MASK_BESIDE = Family(ignored=(".attn.bias", ".attn.masked_bias"))
 # Sentence vectors are means over tokens, so the pooler is not built.
 _ENCODER = Family(

@@ -19,9 +19,10 @@ from forq.formats.checkpoint.folder import read_json
 from forq.models import peft
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
-from forq.models.names import FileNames
-from forq.models.skeleton import compute_buffers, put, sizes, skeleton
+from forq.models.names import FileNames, ties
+from forq.models.skeleton import compute_buffers, put, sizes, skeleton, stretch
 from forq.quant import heap
+from forq.quant.embedding import QuantEmbedding
 from forq.quant.kernels import int8, ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Activations, Choice, QuantLinear
@@ -102,13 +103,17 @@ def load(
     found = layout(ckpt, kind)
     model, names = found.model, found.names
     compute_buffers(model, place)
+    if (factors := ckpt.contents.values.get("rope")) is not None:
+        stretch(model, ckpt.read(factors))
     scratch = Scratch()
     if found.form is not None:
         for spec in found.specs.values():
             where = names.module_of(spec)
             parts = found.form.read(ckpt, spec)
-            layer = _quant_linear(model.get_submodule(where), spec, parts, place, scratch)
-            put(model, where, layer)
+            old = model.get_submodule(where)
+            layer = _quant_linear(old, spec, parts, place, scratch)
+            embeds = isinstance(old, nn.Embedding)
+            put(model, where, QuantEmbedding(layer, kind) if embeds else layer)
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
             if hasattr(found.form, "filed_codes") and layer.has_codes:
@@ -118,13 +123,17 @@ def load(
                 layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
                 continue
-            why = "" if kernel == "reference" else ort.unfit(layer.still, place, kind)
-            if kernel == "ort" and why:
+            why = "" if kernel == "reference" or embeds else ort.unfit(layer.still, place, kind)
+            if kernel == "ort" and why and not embeds:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:
                 del parts  # the runtime has packed them anew
                 layer.use(ort.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
+        for head, embedding in ties(model).items():
+            table = model.get_submodule(embedding.removesuffix(".weight"))
+            if isinstance(table, QuantEmbedding):
+                put(model, head.removesuffix(".weight"), table.table)
     if activations == "int8" and "int8" not in kernels(model):
         raise ConfigError(
             "--activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
@@ -186,15 +195,16 @@ def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
     found = (spec.out_features, spec.in_features)
-    want = sizes(old)
+    want = tuple(old.weight.shape) if type(old) is nn.Embedding else sizes(old)
     if want is None:
         raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
     if want != found:
         raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file")
     bias = parts.bias
-    if bias is None and old.bias is not None:
+    has = getattr(old, "bias", None) is not None
+    if bias is None and has:
         raise FormatError(f"{spec.name}: expected a tensor 'bias', found none; the file is damaged")
-    if bias is not None and old.bias is None:
+    if bias is not None and not has:
         # Old GPTQ writers give every layer a bias of zeros, whether the architecture has one or not.
         if bool(bias.any()):
             raise FormatError(f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values")

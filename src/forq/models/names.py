@@ -44,6 +44,8 @@ class FileNames:
     def _assign(self, ckpt: Checkpoint, model: nn.Module, specs: Mapping[str, LayerSpec]) -> dict[str, str]:
         quantized = {name for spec in specs.values() for name in spec.tensors}
         filled = {f"{self.module_of(spec)}.{kind}" for spec in specs.values() for kind in ("weight", "bias")}
+        # A head that is tied to a quantized embedding is the same layer.
+        filled |= {head for head, embedding in ties(model).items() if embedding in filled}
         wanted = set(self._places) - filled
         found: dict[str, str] = {}
         extra: list[str] = []
@@ -63,7 +65,7 @@ class FileNames:
                 f"{ckpt.path}: expected a tensor for every parameter of the model and no other; "
                 f"missing: {_some(missing)}; unexpected: {_some(sorted(extra))}"
             )
-        for head, embedding in _ties(model).items():
+        for head, embedding in ties(model).items():
             one, other = found.get(embedding), found.get(head)
             # transformers, too, ties what is equal and leaves apart what is not.
             if one and other and one != other and ckpt.same(one, other):
@@ -83,7 +85,7 @@ class FileNames:
 def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
     """The head's place, filled by the embedding's tensor where the configuration ties the two and the file has one."""
     result = {}
-    for head, embedding in _ties(model).items():
+    for head, embedding in ties(model).items():
         if embedding not in found and head in found:
             result[embedding] = found[head]
         elif embedding in found and head not in found:
@@ -91,7 +93,7 @@ def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
     return result
 
 
-def _ties(model: nn.Module) -> Mapping[str, str]:
+def ties(model: nn.Module) -> Mapping[str, str]:
     """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
     ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
     return ties if getattr(model.config, "tie_word_embeddings", False) else {}

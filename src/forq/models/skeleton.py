@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from forq.core import FormatError
 from forq.models.families import family_of
@@ -70,6 +70,21 @@ def compute_buffers(model: nn.Module, device: torch.device) -> None:
             if not torch.equal(first, second):
                 raise FormatError(f"{name}.{own}: expected a buffer that transformers computes, found one it leaves")
             setattr(module, own, second.to(device))
+
+
+def stretch(model: nn.Module, factors: Tensor) -> None:
+    """Divide the rotary frequencies by factors a file brings along (Llama 3 in GGUF).
+
+    Raises:
+        FormatError: there are not as many as frequencies, or one is not positive.
+    """
+    for name, buffer in model.named_buffers():
+        if name.endswith("inv_freq"):
+            if factors.shape != buffer.shape or not bool((factors > 0).all()):
+                raise FormatError(
+                    f"{name}: expected {tuple(buffer.shape)} positive factors, found {tuple(factors.shape)}"
+                )
+            buffer.div_(factors.to(buffer.device))
 
 
 def blocks(model: nn.Module) -> list[str]:

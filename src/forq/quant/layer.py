@@ -33,7 +33,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One quantized linear layer of a checkpoint, known from headers and settings alone.
+    """One quantized layer of a checkpoint, linear or an embedding, known from headers and settings alone.
 
     Attributes:
         name: of the module, ``model.layers.0.self_attn.q_proj``.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from forq.quant.kernels import int8, ort, reference
 from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight, RowWeight, Weight
+from forq.quant.weight import QuantWeight, RowWeight, Table, Weight
 
 Choice = Literal["auto", "reference", "ort"]
 Activations = Literal["float", "int8"]
@@ -129,6 +129,26 @@ class QuantLinear(nn.Module):
         if isinstance(weight, QuantWeight):
             return reference.dequantise(weight, self._arrange(self.scales))
         return reference.dequantise_rows(cast(RowWeight, weight), tuple(self.live.values()))
+
+    def rows(self, wanted: Tensor) -> Tensor:
+        """Some rows of the matrix as the layer shows it now: int64 (n,) → float32 (n, in).
+
+        Of a layer whose live tensors have the outputs first.
+        """
+        if self.code_overlay is not None:
+            dense = self.scratch.take("dense", (self.out_features, self.in_features), torch.float32, wanted.device)
+            self.code_overlay(dense)
+            weight = self.weight
+            shown = dense.index_select(0, wanted).view(len(wanted), weight.groups, -1)
+            zeros, scales = (
+                t.index_select(1, wanted).t()[..., None] for t in (weight.zeros, self._arrange(self.scales))
+            )
+            return ((shown - zeros) * scales).flatten(1)
+        live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
+        some = cast(Table, self.still).at(wanted)
+        if isinstance(some, QuantWeight):
+            return reference.dequantise(some, self._arrange(live[0]))
+        return reference.dequantise_rows(cast(RowWeight, some), live)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""

@@ -40,6 +40,13 @@ class Weight(Protocol):
         """The same weight on another device."""
 
 
+class Table(Weight, Protocol):
+    """A weight some rows of which can be looked at alone, as an embedding does."""
+
+    def at(self, rows: Tensor) -> Weight:
+        """Some rows, int64 (n,)."""
+
+
 class RowWeight(Weight, Protocol):
     """A weight of its own make: it dequantises its rows itself."""
 
@@ -129,6 +136,11 @@ class QuantWeight:
         own = replace(self, zeros=self.zeros.clone())
         object.__setattr__(own, "zero", None)
         return own
+
+    def at(self, rows: Tensor) -> QuantWeight:
+        """Some rows, int64 (n,), of the matrix."""
+        codes, zeros = self.codes.index_select(0, rows), self.zeros.index_select(1, rows)
+        return replace(self, codes=codes, zeros=zeros)
 
     def to(self, device: torch.device) -> QuantWeight:
         """The same weight on another device."""

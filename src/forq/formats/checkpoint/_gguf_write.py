@@ -15,7 +15,9 @@ from forq.formats.checkpoint.header import byte_view
 _ALIGNMENT = 32
 
 
-def write_gguf(path: Path, values: Mapping[str, Any], tensors: Sequence[tuple[str, int, tuple[int, ...], Tensor]]) -> None:
+def write_gguf(
+    path: Path, values: Mapping[str, Any], tensors: Sequence[tuple[str, int, tuple[int, ...], Tensor]]
+) -> None:
     """Write values and tensors.
 
     Args:
