@@ -46,7 +46,7 @@ def test_a_base_that_a_killed_run_left_is_taken_and_one_of_other_bits_is_not(sou
     run = library.tune(source, "text", data, steps=1, out=tmp_path / "a", quantize_on_load="gptq4", sets=sets)
     assert run.best is not None
     shutil.copytree(tmp_path / "a" / "base", tmp_path / "b" / "base")
-    with pytest.raises(ConfigError, match="base of 8 bits, found one of 4"):
+    with pytest.raises(ConfigError, match="base made as gptq8, found gptq4"):
         library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq8", sets=sets)
     library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq4", sets=sets)
 
