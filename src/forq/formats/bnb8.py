@@ -82,8 +82,8 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
 def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
     """What bitsandbytes computes and forq does not."""
     return (
-        "bitsandbytes multiplies int8 weights with activations rounded to 8 bits; here they stay float32, so losses differ "
-        "a little (--activations int8 rounds them)",
+        "bitsandbytes multiplies int8 weights with activations rounded to 8 bits; here they stay float32, and losses "
+        "differ a little (--activations int8 rounds them)",
     )
 
 
