@@ -82,12 +82,13 @@ MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
     "hqq": (by_its_library("hqq"), ("scales", "offsets")),
-    "nf4": (by_its_library("nf4"), ("scales", "codes")),
+    "nf4": (by_its_library("nf4"), ("scales", "codes", "codes estimator.noise=rademacher")),
     "nf4-nested": (by_its_library("nf4-nested"), ("scales",)),
     "fp4": (by_its_library("fp4"), ("scales", "codes")),
     "int8": (by_its_library("int8"), ("scales", "codes")),
 }
-"""By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed."""
+"""By format: how its checkpoint is made from the float one, and what is moved, a run a kind and seed; after the kinds
+settings that are not the recipe's own."""
 
 
 def _by_library(environment: str, script: str, *words: object) -> None:
@@ -212,9 +213,10 @@ def main() -> None:
         print(f"{path}: {bits_a_weight(path):.2f} bits a weight")
         for kinds in moves if args.action == "run" else ():
             for seed in SEEDS:
-                recipe, steps = ("zoqo", VOTES) if kinds == "codes" else ("qzo", STEPS)
-                job = tune(f"{name}: {kinds}", path, recipe, steps, seed)
-                job["words"] += ["--move", kinds]
+                move, *sets = kinds.split()
+                recipe, steps = ("zoqo", VOTES) if move == "codes" else ("qzo", STEPS)
+                job = tune(f"{name}: {kinds}", path, recipe, steps, seed, *sets)
+                job["words"] += ["--move", move]
                 if (job["method"], seed) in done:
                     continue
                 row = run(job, data, work) | {"bits": bits_a_weight(path), "label": "small real"}
