@@ -144,6 +144,12 @@ def test_a_checkpoint_that_only_says_awq_is_refused(tmp_path: Path) -> None:
         load(folder, device="cpu")
 
 
+def test_activations_with_scales_of_their_own_are_refused(folder: Path) -> None:
+    ckpt = rewritten(folder, {"model.layers.0.mlp.act.scales": torch.ones(48)})
+    with pytest.raises(FormatError, match="activations without scales"):
+        awq.layers(ckpt)
+
+
 def weight(**changes: Any) -> QuantWeight:
     how = {"bits": 4, "group_size": 16, "zeros": torch.full((2, 8), 15, dtype=torch.int8)} | changes
     return QuantWeight(torch.zeros(8, 32 * how["bits"] // 8, dtype=torch.uint8), **how)

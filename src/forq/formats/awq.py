@@ -110,6 +110,11 @@ def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     modules = sorted(name.removesuffix(".qweight") for name in ckpt.info if name.endswith(".qweight"))
     if not modules:
         raise FormatError(f"{ckpt.path}: expected tensors called qweight, as quant_method 'awq' says, found none")
+    if scaled := [name for name in ckpt.info if name.endswith(".act.scales")]:
+        raise FormatError(
+            f"{scaled[0]}: expected activations without scales of their own, found some; AWQ writes them for a few "
+            "families (Falcon, MPT, GPT-NeoX, BLOOM, StarCoder2), and forq does not compute them"
+        )
     return {module: _spec(ckpt, module, how) for module in modules}
 
 
