@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"
 CASES = ("nf4-llama-f16", "nf4-llama-f32", "nf4-odd-bf16", "nf4-tied", "nf4-qwen2", "nf4-opt", "nf4-nested")
 CASES = (*CASES, "nf4-nested-qwen2", "fp4-llama", "fp4-nested-opt", "int8-llama", "int8-qwen2", "int8-opt")
+CASES = (*CASES, "nf4-gpt2", "nf4-mixed", "int8-gpt2")
 OWN = {
     "own-nf4": ("llama-tied", "nf4"),
     "own-fp4-biased": ("llama-biased", "fp4"),

@@ -28,6 +28,8 @@ KINDS = {
     "llama-wide": ("llama", LLAMA | {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}),
     "qwen2": ("qwen2", LLAMA),
     "opt": ("opt", SIZES | {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+    # Its layers are stored (in, out) in floats, and turned when they are quantized.
+    "gpt2": ("gpt2", {"vocab_size": 256, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}),
 }
 
 HALF, BRAIN, FULL = torch.float16, torch.bfloat16, torch.float32
@@ -43,6 +45,8 @@ CASES = {
     "nf4-tied": ("llama-tied", HALF, NF4),
     "nf4-qwen2": ("qwen2", BRAIN, NF4),
     "nf4-opt": ("opt", HALF, NF4),
+    "nf4-gpt2": ("gpt2", HALF, NF4),
+    "nf4-mixed": ("llama", HALF, NF4 | {"llm_int8_skip_modules": ["lm_head", "down_proj", "layers.1.self_attn"]}),
     "nf4-nested": ("llama-wide", HALF, NF4 | NESTED),
     "nf4-nested-qwen2": ("qwen2", BRAIN, NF4 | NESTED),
     "fp4-llama": ("llama", HALF, FP4),
@@ -50,6 +54,7 @@ CASES = {
     "int8-llama": ("llama", HALF, INT8),
     "int8-qwen2": ("qwen2", BRAIN, INT8),
     "int8-opt": ("opt", HALF, INT8),
+    "int8-gpt2": ("gpt2", FULL, INT8),
 }
 
 
@@ -80,7 +85,8 @@ def main() -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 scratch, quantization_config=how, dtype=dtype, device_map="cpu"
             )
-            model.save_pretrained(args.out / case)
+            # Small enough that a nested case comes in several files.
+            model.save_pretrained(args.out / case, max_shard_size="100KB" if "nested" in case else "1GB")
 
 
 if __name__ == "__main__":
