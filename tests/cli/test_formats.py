@@ -1,0 +1,45 @@
+"""A run on another format than GPTQ: it saves that format, only what moved differs, and the journal rebuilds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import forq as library
+from forq.formats.checkpoint import Checkpoint
+from forq.models.load import layout
+from forq.models.quantize import quantize
+from tests import tiny_lm
+
+OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
+OPTIONS = ("--steps", "12", "--eval-every", "6", *OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def asymmetric(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 bits with zero points of their own."""
+    source = tmp_path_factory.mktemp("float")
+    tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True).save_pretrained(source)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(source)
+    out = tmp_path_factory.mktemp("base") / "gptq"
+    return quantize(source, out, group_size=16, sym=False, checkpoint_format="gptq_v2").path
+
+
+@pytest.mark.parametrize(("move", "recipe"), [("scales,zeros", "qzo"), ("codes", "zoqo")])
+@pytest.mark.parametrize("form", ["awq", "compressed-tensors"])
+def test_a_run_saves_the_format_and_is_rebuilt(asymmetric, form, move, recipe, text, tmp_path, forq) -> None:
+    base = library.export(asymmetric, tmp_path / "base", form).path
+    how = ("--recipe", recipe, "--move", move, *OPTIONS)
+    done = forq("tune", base, "--task", "text", "--data", text, "--out", tmp_path / "run", *how)
+    assert done.returncode == 0, done.stderr
+    old, new = Checkpoint.open(base), Checkpoint.open(tmp_path / "run" / "checkpoint")
+    kinds = {"scales": "scale", "zeros": "zero", "codes": "qweight" if form == "awq" else "weight_packed"}
+    ends = {name.rpartition(".")[2] for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert ends and all(any(kinds[kind] in end for kind in move.split(",")) for end in ends)
+    assert layout(new).specs == layout(old).specs
+    assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
+    assert forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / "again").returncode == 0
+    for file in new.folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
