@@ -125,8 +125,8 @@ def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
     """What the owner of the file computes and forq does not: a sentence each."""
     how = sorted({scheme.inputs for scheme in schemes(ckpt) if scheme.inputs is not None})
     return tuple(
-        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float: losses are those "
-        "of the weights alone, and vLLM's differ by what that rounding costs"
+        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float (or are rounded by "
+        "--activations int8, not alike): losses are those of the weights, and vLLM's differ by what that rounding costs"
         for inputs in how
     )
 
