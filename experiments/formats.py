@@ -188,6 +188,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(out) + "\n"
 
 
+def recorded() -> list[dict[str, Any]]:
+    """The rows there are by now; several of these scripts may be adding to them."""
+    return [json.loads(row) for row in TARGET.read_text().splitlines()] if TARGET.exists() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("make", "run", "table"))
@@ -195,12 +200,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--format", choices=MAKERS, action="append")
     args = parser.parse_args()
-    rows = [json.loads(row) for row in TARGET.read_text().splitlines()] if TARGET.exists() else []
     if args.action == "table":
-        print(table(rows))
+        print(table(recorded()))
         return
     data, work = args.data.resolve(), args.work.resolve()
-    done = {(row["method"], row["seed"]) for row in rows}
     for name in args.format or MAKERS:
         maker, moves = MAKERS[name]
         path = work / name
@@ -217,7 +220,7 @@ def main() -> None:
                 recipe, steps = ("zoqo", VOTES) if move == "codes" else ("qzo", STEPS)
                 job = tune(f"{name}: {kinds}", path, recipe, steps, seed, *sets)
                 job["words"] += ["--move", move]
-                if (job["method"], seed) in done:
+                if any((row["method"], row["seed"]) == (job["method"], seed) for row in recorded()):
                     continue
                 row = run(job, data, work) | {"bits": bits_a_weight(path), "label": "small real"}
                 with TARGET.open("a", encoding="utf-8") as file:
