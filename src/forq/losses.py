@@ -10,6 +10,8 @@ the head's chunks are kept for the way back, so there memory is bounded by the a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,22 +91,27 @@ def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _token_nll(lm: Any, batch: Batch) -> Tensor:
-    device = lm.device
-    hidden = _hidden(lm, batch)[batch.row.to(device), batch.column.to(device)]
-    target = batch.target.to(device)
+    # A model that is a graph gives logits, and has no backbone or head to be asked for.
+    scored = lm.scored_logits if hasattr(lm, "scored_logits") else partial(_scored_logits, lm)
+    _check(lm, batch)
+    target, found, at = batch.target.to(lm.device), [], 0
+    for logits in scored(batch):
+        found.append(cross_entropy(logits, target[at : at + len(logits)], reduction="none"))
+        at += len(logits)
+    return torch.cat(found)
+
+
+def _scored_logits(lm: Any, batch: Batch) -> Iterator[Tensor]:
+    """Logits of the answers' places, fp32, a chunk of answers at a time in their order."""
+    hidden = _hidden(lm, batch)[batch.row.to(lm.device), batch.column.to(lm.device)]
     head = lm.get_output_embeddings()
     chunk = max(1, _CHUNK_BYTES // (4 * lm.config.vocab_size))
-    return torch.cat(
-        [
-            cross_entropy(bent(lm.config, head(some).float()), right, reduction="none")
-            for some, right in zip(torch.split(hidden, chunk), torch.split(target, chunk), strict=True)
-        ]
-    )
+    for some in torch.split(hidden, chunk):
+        yield bent(lm.config, head(some).float())
 
 
 def _hidden(lm: Any, batch: Batch) -> Tensor:
     """Last hidden states [rows, length, width] of the backbone."""
-    _check(lm, batch)
     inputs = {"input_ids": batch.input_ids.to(lm.device)}
     if batch.part is not None:
         part = batch.part.to(lm.device)

@@ -87,6 +87,10 @@ def summary(ckpt: Checkpoint) -> Summary:
         moves[group] += sizes[stored]
     quantized = sum(spec.in_features * spec.out_features for spec in specs.values())
     held_as_floats = sum(sizes[stored] for stored in floats)
+    if "graph" in ckpt.contents.values:  # its floats fill no place of a model, and do not move
+        inside = {name for spec in specs.values() for name in spec.tensors}
+        still = {name for name, info in ckpt.info.items() if info.dtype.is_floating_point and name not in inside}
+        held_as_floats = sum(sizes[name] for name in still)
     parameters = quantized + held_as_floats
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     matrices = [(spec.in_features, spec.out_features) for spec in specs.values()]

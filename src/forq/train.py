@@ -17,7 +17,7 @@ from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
-from forq.models.families import family_of
+from forq.models.families import kind_of
 from forq.models.load import kernels, load
 from forq.models.onload import quantized
 from forq.runfiles import BASE, vacant
@@ -42,7 +42,7 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
     lm: Any = model
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
-    kind, told = family_of(lm.checkpoint.config).kind, {}
+    kind, told = kind_of(lm.checkpoint.contents), {}
     if "kind" in inspect.signature(opener).parameters:
         told = {"kind": kind}
     elif kind != "causal":

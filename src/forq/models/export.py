@@ -73,6 +73,8 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
     if to not in known:
         raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
     ckpt = Checkpoint.open(source)
+    if "graph" in ckpt.contents.values:
+        raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
     found = layout(ckpt)
     if found.form is None or not found.specs:
         raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")

@@ -8,6 +8,7 @@ from typing import Any
 
 from forq import registry
 from forq.core import FormatError, Kind
+from forq.formats.checkpoint.contents import Contents
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,15 @@ _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 # The heads a row of encoders is built with: ForPreTraining is the masked one and another beside it, left out.
 _MASKED = ("ForMaskedLM", "ForPreTraining")
+
+
+def kind_of(contents: Contents) -> Kind:
+    """What kind of model a checkpoint is; a graph is built by nobody here, and need be of no known family.
+
+    Raises:
+        FormatError: see :func:`family_of`.
+    """
+    return "causal" if "graph" in contents.values else family_of(contents.config).kind
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

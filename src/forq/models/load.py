@@ -16,10 +16,10 @@ from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
-from forq.models import peft
+from forq.models import graph, peft
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
-from forq.models.names import FileNames, ties
+from forq.models.names import FileNames, NoNames, ties
 from forq.models.skeleton import compute_buffers, put, sizes, skeleton, stretch
 from forq.quant import heap
 from forq.quant.embedding import QuantEmbedding
@@ -44,7 +44,7 @@ class Layout:
     form: ModuleType | None
     specs: dict[str, LayerSpec]
     model: nn.Module
-    names: FileNames
+    names: FileNames | NoNames
 
 
 def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
@@ -53,6 +53,8 @@ def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
     Raises:
         FormatError: the checkpoint is of no known format or family, or holds a tensor too many or too few.
     """
+    if "graph" in ckpt.contents.values:
+        return _graph_layout(ckpt)
     family = family_of(ckpt.config)
     depth = ckpt.config.get("num_hidden_layers")
     if isinstance(depth, int) and depth > len(ckpt.info):
@@ -100,8 +102,12 @@ def load(
     place = _device(device)
     ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     kind = dtype or _default_dtype(ckpt, place)
+    if "graph" in ckpt.contents.values:
+        graph.refuse(place, dtype, kernel, activations, adapter)
+        return _graph(ckpt)
     found = layout(ckpt, kind)
     model, names = found.model, found.names
+    assert isinstance(names, FileNames)
     compute_buffers(model, place)
     if (factors := ckpt.contents.values.get("rope")) is not None:
         stretch(model, ckpt.read(factors))
@@ -149,6 +155,26 @@ def load(
     _generation_settings(model, ckpt)
     if adapter is not None:
         peft.read(model, Path(adapter))
+    return model
+
+
+def _graph_layout(ckpt: Checkpoint) -> Layout:
+    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill."""
+    form = recognised(ckpt)
+    if form is None:
+        raise FormatError(
+            f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
+            "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
+        )
+    return Layout(form, form.layers(ckpt), nn.Module(), NoNames())
+
+
+def _graph(ckpt: Checkpoint) -> nn.Module:
+    found = _graph_layout(ckpt)
+    assert found.form is not None
+    model = graph.GraphLM(ckpt, found.form, found.specs).eval().requires_grad_(False)
+    heap.trim()
+    model.checkpoint, model.file_names, model.unlike = ckpt, {}, unlike(found.form, ckpt)
     return model
 
 

@@ -82,6 +82,18 @@ class FileNames:
         return found | {place: name for place, name in kept.items() if place in self._places}
 
 
+class NoNames:
+    """The assignment of a checkpoint that is a graph: its float tensors fill no place of a model, and do not move."""
+
+    def __init__(self) -> None:
+        self.file_of: dict[str, str] = {}
+        self.twins: dict[str, str] = {}
+
+    def module_of(self, spec: LayerSpec) -> str:
+        """The layer itself."""
+        return spec.name
+
+
 def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
     """The head's place, filled by the embedding's tensor where the configuration ties the two and the file has one."""
     result = {}

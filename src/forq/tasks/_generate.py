@@ -49,28 +49,44 @@ def written(
         if len(prompts) > 1:  # how far one can go is not its neighbours' affair
             return [written(model, [prompt], count, ends=ends, pick=pick)[0] for prompt in prompts]
         count = max(0, limit - longest + 1)
-    device = lm.device
-    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    seen = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
-    places = "position_ids" in inspect.signature(lm.base_model.forward).parameters
+    read = lm.reader(prompts) if hasattr(lm, "reader") else _Cached(lm, prompts)
     texts: list[list[int]] = [[] for _ in prompts]
     writing = set(range(len(prompts)))
-    cache = None
+    tokens: list[int] | None = None
     with torch.inference_mode():
         for _ in range(count):
-            told = {"position_ids": (seen.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]} if places else {}
-            out = lm.base_model(input_ids=ids, attention_mask=seen, past_key_values=cache, use_cache=True, **told)
-            cache = out.past_key_values
-            tokens = pick(bent(lm.config, lm.get_output_embeddings()(out.last_hidden_state[:, -1]).float()))
+            tokens = pick(read(tokens))
             writing = {row for row in writing if not ends(tokens[row])}
             for row in writing:
                 texts[row].append(tokens[row])
             if not writing:
                 break
-            ids = torch.tensor(tokens, device=device)[:, None]
-            seen = torch.cat([seen, seen.new_ones(len(prompts), 1)], dim=1)
     return texts
+
+
+class _Cached:
+    """Rows of a model of transformers that grow, keys and values kept; from a token each to the next one's logits."""
+
+    def __init__(self, lm: Any, prompts: Sequence[Sequence[int]]) -> None:
+        device, longest = lm.device, max(map(len, prompts))
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self._lm, self._cache = lm, None
+        self._ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        self._seen = (torch.arange(longest, device=device) >= longest - lengths[:, None]).long()
+        self._places = "position_ids" in inspect.signature(lm.base_model.forward).parameters
+
+    def __call__(self, tokens: Sequence[int] | None) -> Tensor:
+        lm = self._lm
+        if tokens is not None:
+            self._ids = self._ids.new_tensor(tokens)[:, None]
+            self._seen = torch.cat([self._seen, self._seen.new_ones(len(tokens), 1)], dim=1)
+        places = (self._seen.cumsum(1) - 1).clamp(min=0)[:, -self._ids.shape[1] :]
+        told = {"position_ids": places} if self._places else {}
+        out = lm.base_model(
+            input_ids=self._ids, attention_mask=self._seen, past_key_values=self._cache, use_cache=True, **told
+        )
+        self._cache = out.past_key_values
+        return bent(lm.config, lm.get_output_embeddings()(out.last_hidden_state[:, -1]).float())
 
 
 def ending(tokenizer: Tokenizer, *, line: bool) -> Callable[[int], bool]:

@@ -22,6 +22,7 @@ class Contents:
         mend: called with the folder of a copy once its bytes were replaced, for checksums that cover them.
         tokenizer: makes a tokenizer from what the container itself holds; None: files beside it say.
         values: what it holds that is no tensor, by name.
+        folder: where its files lie, if not where the container itself does.
     """
 
     config: dict[str, Any]
@@ -30,6 +31,7 @@ class Contents:
     mend: Callable[[Path], None] | None = None
     tokenizer: Callable[[], Any] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 # One file that holds everything, by the end of its name, and the module beside this one that reads it.
@@ -39,12 +41,17 @@ _CONTAINERS = {".gguf": "gguf", ".onnx": "onnx"}
 def container(path: Path) -> Path | None:
     """The single file a path stands for: the path itself, or the only one of its kind in a folder without config.json.
 
-    A folder counts so that what a run saved, and what the hub gives, can be named by its folder.
+    A folder counts so that what a run saved, and what the hub gives, can be named by its folder. ONNX models have their
+    config.json beside them, or lie in a folder ``onnx`` below it.
     """
     if path.is_file():
         return path if path.suffix in _CONTAINERS else None
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir():
         return None
+    if (path / "config.json").is_file():
+        own = any(path.glob("*.safetensors")) or (path / "qmodel.pt").is_file()
+        graphs = [] if own else sorted([*path.glob("*.onnx"), *path.glob("onnx/*.onnx")])
+        return graphs[0] if len(graphs) == 1 else None
     found = [file for file in sorted(path.iterdir()) if file.suffix in _CONTAINERS and file.is_file()]
     return found[0] if len(found) == 1 else None
 

@@ -39,7 +39,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
-        self.folder = path if path.is_dir() else path.parent
+        self.folder = contents.folder or (path if path.is_dir() else path.parent)
         self.contents = contents
         self._digest: str | None = None
 

@@ -81,10 +81,11 @@ def _apart(path: Path, ends: list[tuple[int, int, str]], size: int) -> None:
 
 
 def _tokenizer(path: Path) -> Any:
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
     try:
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        # This class, not the automatic one: that reads the configuration too, which takes the gguf package.
+        return PreTrainedTokenizerFast(gguf_file=path.name, name_or_path=str(path.parent))
     except Exception as error:  # whatever a damaged vocabulary ends in, somewhere inside transformers
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise FormatError(f"{path}: no tokenizer that transformers can make of it: {said:.200}") from error

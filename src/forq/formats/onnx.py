@@ -1,0 +1,233 @@
+"""ONNX: a graph whose MatMulNBits nodes hold codes and scales; it is computed by onnxruntime, whole.
+
+    B            uint8 (out, groups, block_size·bits/8)   packed along in, lowest input in the lowest bits
+    scales       float (out·groups,) or (out, groups)
+    zero_points  uint8 (out, ⌈groups·bits/8⌉), packed like B; 2^(bits − 1) where there is none
+
+The operator is of the domain com.microsoft; onnxruntime's own quantizer writes it, and the exports on the hub called
+``model_q4.onnx`` hold it. Nodes inside other nodes (the branches of an If) are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.core import FormatError
+from forq.formats import _tiny
+from forq.formats._about import About
+from forq.formats.checkpoint import Checkpoint
+from forq.quant.layer import LayerSpec, Live, Parts
+from forq.quant.weight import QuantWeight, zeros_dtype
+
+ABOUT = About(
+    title="ONNX (MatMulNBits)",
+    bits="2, 4, 8",
+    moves=("scales",),
+    exported="the same file (its external data beside it); scales are rounded to its dtype",
+    library="onnxruntime 1.31.1",
+    layout=(
+        "B            uint8 (out, groups, block_size·bits/8), packed along in",
+        "scales       float32 or float16 (out·groups,) or (out, groups)",
+        "zero_points  uint8 (out·⌈groups·bits/8⌉,), optional",
+    ),
+)
+
+OP, DOMAIN = "MatMulNBits", "com.microsoft"
+_BITS = (2, 4, 8)
+_SCALE_DTYPES = (torch.float32, torch.float16)
+
+
+def recognise(ckpt: Checkpoint) -> bool:
+    """Is the checkpoint a graph with a MatMulNBits node?"""
+    return any(node.op == OP and node.domain == DOMAIN for node in nodes(ckpt))
+
+
+def nodes(ckpt: Checkpoint) -> list[Any]:
+    """The graph's nodes; none where the checkpoint is no graph."""
+    graph = ckpt.contents.values.get("graph")
+    return [] if graph is None else list(graph.nodes)
+
+
+def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The quantized products by the names of their nodes, checked from the headers alone.
+
+    Of nodes that share their scales the first stands for all.
+
+    Raises:
+        FormatError: tensors are missing, or contradict each other or the node's attributes.
+    """
+    found: dict[str, LayerSpec] = {}
+    ours = [node for node in nodes(ckpt) if node.op == OP and node.domain == DOMAIN]
+    often, scales = Counter(node.name for node in ours), set()
+    for node in ours:
+        name = node.name if node.name and often[node.name] == 1 else node.outputs[0] if node.outputs else ""
+        spec = _spec(ckpt, name, node)
+        if spec.live[0].name not in scales:
+            scales.add(spec.live[0].name)
+            found[name] = spec
+    return found
+
+
+def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+    """Integers and scales of one layer; no float copy of the weights is made."""
+    codes, scales, *zeros = spec.tensors
+    stored = ckpt.read(codes).view(spec.out_features, -1)
+    whole = stored[:, : spec.in_features * spec.bits // 8].contiguous()
+    groups = -(-spec.in_features // spec.group_size)
+    kind = zeros_dtype(spec.bits)
+    if zeros:
+        packed = ckpt.read(zeros[0]).view(spec.out_features, -1)
+        points = _unpacked(packed, spec.bits)[:, :groups].t().to(kind).contiguous()
+    else:
+        points = torch.full((groups, spec.out_features), 1 << spec.bits - 1, dtype=kind)
+    weight = QuantWeight(whole, points, spec.bits, spec.group_size)
+    return Parts(weight, (ckpt.read(scales),), None, partial(by_group, rows=spec.out_features))
+
+
+def by_group(scales: Tensor, rows: int) -> Tensor:
+    """Scales as the file keeps them, output by output, as (groups, out): a view."""
+    return scales.view(rows, -1).t()
+
+
+def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+    """Products the file asks the runtime to round the inputs of."""
+    levels = sorted({node.ints.get("accuracy_level", 0) for node in nodes(ckpt) if node.op == OP} - {0, 1})
+    if not levels:
+        return ()
+    return (
+        f"The file lets onnxruntime round what enters a product (accuracy_level {', '.join(map(str, levels))}); forq "
+        "tunes and scores at level 0, in float32, and the saved file asks for what it asked for.",
+    )
+
+
+def _spec(ckpt: Checkpoint, name: str, node: Any) -> LayerSpec:
+    def whole(what: str, usual: int | None = None) -> int:
+        found = node.ints.get(what, usual)
+        if type(found) is not int or not 0 < found < 1 << 32:
+            raise FormatError(f"{ckpt.path}: {name}: expected a positive whole number {what}, found {found!r}")
+        return found
+
+    columns, rows, bits, size = whole("K"), whole("N"), whole("bits", 4), whole("block_size")
+    if bits not in _BITS or size < 16 or size & size - 1 or columns * bits % 8:
+        raise FormatError(
+            f"{ckpt.path}: {name}: expected 2, 4 or 8 bits in blocks of a power of two from 16 on and inputs that fill "
+            f"bytes, found {bits} bits, blocks of {size}, {columns} inputs"
+        )
+    given = [*node.inputs, *[""] * 6][:6]
+    if given[4]:
+        raise FormatError(f"{ckpt.path}: {name}: expected groups in order, found a g_idx, which is not supported")
+    groups = -(-columns // size)
+    bytes_of_zeros = -(-groups * bits // 8)
+
+    def expect(place: int, sizes: tuple[tuple[int, ...], ...], dtypes: tuple[torch.dtype, ...]) -> torch.dtype:
+        info = ckpt.info.get(given[place])
+        what = ("", "B", "scales", "zero_points")[place]
+        if info is None:
+            raise FormatError(
+                f"{ckpt.path}: {name}: expected {what} as an initialiser with its bytes end to end, found "
+                f"{given[place]!r:.80}, which is none; export the model with constant weights"
+            )
+        if info.shape not in sizes or info.dtype not in dtypes:
+            raise FormatError(
+                f"{ckpt.path}: {given[place]}: expected {' or '.join(map(str, dtypes))} of shape "
+                f"{' or '.join(map(str, sizes))} for {bits} bits and blocks of {size}, found {info.dtype} of shape "
+                f"{info.shape}"
+            )
+        return info.dtype
+
+    expect(1, ((rows, groups, size * bits // 8), (rows, groups * size * bits // 8)), (torch.uint8,))
+    dtype = expect(2, ((rows * groups,), (rows, groups)), _SCALE_DTYPES)
+    tensors = given[1:3]
+    if given[3]:
+        expect(3, ((rows * bytes_of_zeros,), (rows, bytes_of_zeros)), (torch.uint8,))
+        tensors = given[1:4]
+    scales = Live(given[2], dtype)
+    return LayerSpec(name, columns, rows, bits, size, (scales,), None, tuple(tensors))
+
+
+def _unpacked(packed: Tensor, bits: int) -> Tensor:
+    """(rows, bytes) → (rows, bytes·8/bits), the lowest bits first."""
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
+    return (packed[..., None] >> shifts & ((1 << bits) - 1)).flatten(1)
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "zeros": {"zeros": True},
+    "8-bit": {"bits": 8},
+    "2-bit": {"bits": 2, "zeros": True},
+    "ragged": {"block_size": 32, "zeros": True},
+    "float16": {"dtype": "float16", "flat": True},
+    "level-4": {"accuracy_level": 4},
+    "external": {"external": True, "zeros": True},
+    "floats": {"floats": True, "flat": True},
+}
+"""Other shapes of the format, as changes of the example's settings."""
+
+
+def example(folder: Path, **changes: Any) -> Path:
+    """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
+
+    Args:
+        changes: see :data:`VARIANTS`; ``flat``: scales of one dimension, ``floats``: kept as float_data.
+
+    Returns:
+        ``folder``, which is made.
+    """
+    import json
+
+    import numpy as np
+    import onnx
+
+    from forq.formats._onnx_tiny import Builder, llama
+
+    how: dict[str, Any] = {
+        "bits": 4,
+        "block_size": _tiny.GROUP_SIZE,
+        "accuracy_level": 0,
+        "dtype": "float32",
+        **changes,
+    }
+    bits, size = how["bits"], how["block_size"]
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def measured(module: str, rows: int, columns: int) -> dict[str, Tensor]:
+        shapes[module] = rows, columns
+        return {}
+
+    tensors = {name: tensor.float().numpy() for name, tensor in _tiny.model(measured).items()}
+    head = tensors.pop("lm_head.weight")
+    shapes["lm_head"] = head.shape
+
+    def linear(build: Builder, module: str, x: str) -> str:
+        rows, columns = shapes[module]
+        draw, groups = _tiny.generator(module), -(-columns // size)
+        codes = torch.randint(0, 256, (rows, groups, size * bits // 8), dtype=torch.uint8, generator=draw)
+        scales = (torch.rand(rows, groups, generator=draw) * 0.05 + 0.01) * 16 / (1 << bits)
+        given = [
+            *(x, build.tensor(f"{module}.weight_quant", codes.numpy())),
+            build.floats(f"{module}.weight_scales", scales.flatten().numpy() if how.get("flat") else scales.numpy()),
+        ]
+        if how.get("zeros"):
+            zeros = torch.randint(0, 256, (rows, -(-groups * bits // 8)), dtype=torch.uint8, generator=draw)
+            given.append(build.tensor(f"{module}.weight_zeros", zeros.numpy()))
+        settings = {"K": columns, "N": rows, "bits": bits, "block_size": size, "accuracy_level": how["accuracy_level"]}
+        return build.add(OP, given, domain=DOMAIN, name=f"{module}.MatMulNBits", **settings)
+
+    model = llama(_tiny.CONFIG, tensors, linear, getattr(np, how["dtype"]))
+    if how.get("floats"):
+        for tensor in model.graph.initializer:
+            if tensor.name.endswith("_scales"):
+                tensor.float_data.extend(np.frombuffer(tensor.raw_data, np.float32).tolist())
+                tensor.ClearField("raw_data")
+    folder.mkdir(parents=True, exist_ok=True)
+    outside = {"save_as_external_data": True, "location": "model.onnx_data", "size_threshold": 200}
+    onnx.save_model(model, str(folder / "model.onnx"), **(outside if how.get("external") else {}))
+    (folder / "config.json").write_text(json.dumps(_tiny.CONFIG, indent=2) + "\n", encoding="utf-8")
+    return folder
