@@ -15,16 +15,20 @@ import json
 import shutil
 import statistics
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from shakespeare import run, spread, tune
 from torch import Tensor
 
+from forq.formats._onnx_tiny import dense, llama
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
+from forq.models.export import export
 from forq.models.load import layout
 
 ROOT = Path(__file__).parents[1]
@@ -74,11 +78,42 @@ def make_compressed_tensors(floating: Path, folder: Path) -> None:
         (folder / path.name).write_bytes(path.read_bytes())
 
 
+def make_gguf_q4_0(floating: Path, folder: Path) -> None:
+    """One file, Q4_0 by gguf-py, the embedding Q8_0."""
+    _by_library(".venv-formats", "experiments/formats_gguf.py", "q4_0", floating, folder)
+
+
+def make_gguf_q4_k(floating: Path, folder: Path) -> None:
+    """The shipped demo model in another dress: its 4-bit weights as floats, and those as Q4_K and Q6_K."""
+    with tempfile.TemporaryDirectory() as scratch:
+        export(ROOT / "src" / "forq" / "demo" / "checkpoint", Path(scratch) / "float", "float32")
+        _by_library(".venv-formats", "experiments/formats_gguf.py", "q4_k", Path(scratch) / "float", folder)
+
+
+def make_onnx(floating: Path, folder: Path) -> None:
+    """A graph of our own making, its products but the head's quantized by onnxruntime: 4 bits, symmetric, blocks of 32."""
+    folder.mkdir(parents=True)
+    ckpt = Checkpoint.open(floating)
+    tensors = {name: ckpt.read(name).float().numpy() for name in ckpt.info}
+    tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    source = folder / "float.onnx"
+    onnx.save_model(llama(ckpt.config, tensors, dense(tensors)), str(source))
+    _by_library(
+        ".venv-formats", "tests/oracles/onnx/quantize.py", source, folder / "model_q4.onnx", "--leave", "lm_head.MatMul"
+    )
+    source.unlink()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).write_bytes((floating / name).read_bytes())
+
+
 MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks")),
     "aqlm-2x5": (make_aqlm_2x5, ("scales", "codebooks", "scales,codebooks")),
     "awq": (make_awq, ("scales",)),
     "compressed-tensors": (make_compressed_tensors, ("scales",)),
+    "gguf-q4_0": (make_gguf_q4_0, ("scales",)),
+    "gguf-q4_k": (make_gguf_q4_k, ("scales",)),
+    "onnx": (make_onnx, ("scales",)),
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
     "hqq": (by_its_library("hqq"), ("scales", "offsets")),

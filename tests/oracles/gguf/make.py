@@ -29,7 +29,7 @@ CASES = {
     "llama-f16": ("llama", SIZES, [Q.F16], False),
     "llama-bf16": ("llama", SIZES, [Q.BF16], False),
     "qwen2-q5_1": ("qwen2", SIZES, [Q.Q5_1], True),
-    "qwen3-q8_0": ("qwen3", SIZES | {"head_dim": 16}, [Q.Q8_0], False),
+    "qwen3-q8_0": ("qwen3", SIZES | {"head_dim": 128}, [Q.Q8_0], False),
     "llama-k": ("llama", WIDE, [Q.Q4_K, Q.Q5_K, Q.Q6_K], False),
     "llama-small-k": ("llama", WIDE, [Q.Q2_K, Q.Q3_K], True),
 }
