@@ -91,11 +91,11 @@ def make_gguf_q4_k(floating: Path, folder: Path) -> None:
 
 
 def make_onnx(floating: Path, folder: Path) -> None:
-    """A graph of our own making, its products but the head's quantized by onnxruntime: 4 bits, symmetric, blocks of 32."""
+    """A graph of our own; onnxruntime quantizes its products but the head's: 4 bits, symmetric, blocks of 32."""
     folder.mkdir(parents=True)
     ckpt = Checkpoint.open(floating)
     tensors = {name: ckpt.read(name).float().numpy() for name in ckpt.info}
-    tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    tensors["model.embed_tokens.weight"] = tensors["lm_head.weight"]  # tied, and stored as the head
     source = folder / "float.onnx"
     onnx.save_model(llama(ckpt.config, tensors, dense(tensors)), str(source))
     _by_library(

@@ -1,0 +1,84 @@
+"""A run on an ONNX graph: the graph is computed whole, and the journal rebuilds the file byte for byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from forq.formats._onnx_tiny import Builder, llama
+from forq.formats.checkpoint import Checkpoint
+from forq.quant.round_to_nearest import round_to_nearest
+from tests import tiny_lm
+
+SMALL = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the hub's exports have it: the graph one below the tokenizer."""
+    folder = tmp_path_factory.mktemp("repo")
+    made = tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True)
+    tensors = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+
+    def linear(build: Builder, module: str, x: str) -> str:
+        weight = torch.from_numpy(tensors[f"{module}.weight"])
+        quantized, scales = round_to_nearest(weight, bits=4, group_size=16)
+        rows, columns = weight.shape
+        codes = quantized.codes.view(rows, columns // 16, 8).numpy()
+        given = [x, build.tensor(f"{module}.codes", codes), build.floats(f"{module}.scales", scales.t().numpy())]
+        settings = {"K": columns, "N": rows, "bits": 4, "block_size": 16}
+        return build.add("MatMulNBits", given, domain="com.microsoft", name=module, **settings)
+
+    config = made.config.to_dict() | {"rope_theta": 10000.0}
+    (folder / "onnx").mkdir()
+    onnx.save_model(llama(config, tensors, linear), str(folder / "onnx" / "model_q4.onnx"))
+    made.config.save_pretrained(folder)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_saves_a_graph_that_plain_onnxruntime_loads(exported, text, tmp_path, forq) -> None:
+    run, how = tmp_path / "run", ("--task", "text", "--data", text, *SMALL)
+    done = forq("tune", exported, *how, "--out", run, "--steps", "12", "--eval-every", "6")
+    assert done.returncode == 0, done.stderr
+    old, new = Checkpoint.open(exported), Checkpoint.open(run / "checkpoint")
+    moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert moved == {name for name in old.info if name.endswith(".scales")}
+    assert forq("verify", run, "--base", exported).returncode == 0
+    assert forq("replay", run, "--base", exported, "--out", tmp_path / "again").returncode == 0
+    for file in new.folder.rglob("*.*"):
+        assert (tmp_path / "again" / file.relative_to(new.folder)).read_bytes() == file.read_bytes()
+    told = forq("eval", run / "checkpoint", *how, "--json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)
+    session = onnxruntime.InferenceSession(str(new.path), providers=["CPUExecutionProvider"])
+    ids = np.arange(1, 9)[None]
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": ids - 1}
+    assert np.isfinite(session.run(None, given)[0]).all()
+
+
+def test_a_run_that_lost_its_last_lines_is_resumed_to_the_same_journal(exported, text, tmp_path, forq) -> None:
+    run, how = tmp_path / "run", ("--task", "text", "--data", text, *SMALL, "--steps", "6", "--eval-every", "3")
+    assert forq("tune", exported, *how, "--out", run).returncode == 0
+    before = (run / "journal.jsonl").read_bytes()
+    (run / "journal.jsonl").write_bytes(b"".join(before.splitlines(keepends=True)[:-4]))
+    assert forq("tune", exported, "--out", run, "--resume").returncode == 0
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [("inspect", "--json"), ("export", "--to", "gptq")])
+def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) -> None:
+    more = ("--out", tmp_path / "out") if words[0] == "export" else ()
+    done = forq(words[0], exported, *words[1:], *more)
+    if words[0] == "export":
+        assert done.returncode != 0 and "ONNX graph" in done.stderr
+        return
+    said = json.loads(done.stdout)
+    assert (said["format"], said["bits"], said["group_size"], said["layers"]) == ("onnx", 4, 16, 15)
+    assert set(said["moves"]) == {"scales"}
