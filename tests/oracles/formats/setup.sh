@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build .venv-formats: the libraries that bitsandbytes, compressed-tensors, torchao, GGUF, HQQ and AQLM files belong to.
+# Build .venv-formats: the libraries that bitsandbytes, compressed-tensors, torchao, GGUF, HQQ, AQLM, ONNX files belong to.
 #
 # torch goes in first and is pinned while the rest resolves, or the newest GPU build of it comes in as a dependency.
 #
@@ -17,6 +17,8 @@ pip=("$target/bin/python" -m pip install --quiet --disable-pip-version-check)
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) transformers==5.23.0 accelerate safetensors \
   bitsandbytes==0.50.2 compressed-tensors==0.20.0 torchao==0.18.0 gguf==0.19.0
+# shellcheck disable=SC2086
+"${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) onnxruntime==1.31.1 onnx==1.23.0 onnx_ir
 # Stale libraries, whose own pins would pull in what nothing here runs.
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) --no-deps hqq==0.2.8.post1 aqlm==1.1.7
