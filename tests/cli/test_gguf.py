@@ -1,0 +1,120 @@
+"""GGUF from the command line: one file in, a file of its name out, by every command, named by file or by folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from forq.formats._gguf_tiny import blocks
+from forq.formats.checkpoint import Checkpoint, _gguf_header
+from forq.formats.checkpoint._gguf_kinds import BY_NAME, NUMBERS
+from forq.formats.checkpoint._gguf_write import write_gguf
+from tests import tiny_lm
+
+OPTIONS = ("--task", "text", "--set", "task.max_length=32", "--set", "task.validation_rows=16")
+OPTIONS = (*OPTIONS, "--set", "task.test_rows=16", "--steps", "12", "--eval-every", "6")
+VOCABULARY = 300
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of one block, tied, in three types, with a vocabulary it can read text by; another beside it."""
+    folder = tmp_path_factory.mktemp("base")
+    told = json.loads(tiny_lm.tokenizer(vocabulary=VOCABULARY).backend_tokenizer.to_str())["model"]
+    values: dict[str, Any] = {
+        "general.architecture": "llama",
+        "llama.block_count": 1,
+        "llama.context_length": 256,
+        "llama.embedding_length": 32,
+        "llama.feed_forward_length": 64,
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": sorted(told["vocab"], key=told["vocab"].get),
+        "tokenizer.ggml.token_type": [3, 3, *[1] * (len(told["vocab"]) - 2)],
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in told["merges"]],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+    shapes = {"token_embd": (VOCABULARY, 32), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
+    shapes |= {"blk.0.attn_v": (16, 32), "blk.0.attn_output": (32, 32)}
+    shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
+    tensors: list[Any] = []
+    for turn, (name, shape) in enumerate(shapes.items()):
+        kind = BY_NAME[("Q8_0", "Q4_0", "Q5_1")[turn % 3]]
+        raw = blocks(kind, shape, torch.Generator().manual_seed(turn))
+        tensors.append((f"{name}.weight", NUMBERS[kind.name], shape, raw))
+    for norm in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        tensors.append((f"{norm}.weight", 0, (32,), torch.ones(32)))
+    write_gguf(folder / "tiny-q4.gguf", values, tensors)
+    (folder / "tiny-q8.gguf").write_bytes(b"another quantization")
+    return folder / "tiny-q4.gguf"
+
+
+def changed(one: Path, other: Path) -> set[str]:
+    """Fields of blocks in which two files differ; they differ nowhere else."""
+    a, b = torch.tensor(list(one.read_bytes())), torch.tensor(list(other.read_bytes()))
+    differs, found = a != b, set()
+    for name, info in Checkpoint.open(one).info.items():
+        size, pitch = info.piece or info.nbytes, info.pitch or info.nbytes
+        places = torch.arange(info.start, info.start + info.span, pitch)[:, None] + torch.arange(size)
+        if differs[places].any():
+            found.add(name.rpartition(".")[2])
+        differs[places] = False
+    assert not differs.any()
+    return found
+
+
+@pytest.mark.parametrize(("move", "recipe", "fields"), [("scales", "qzo", {"d", "m"}), ("codes", "zoqo", {"qs"})])
+def test_a_run_is_saved_resumed_verified_and_replayed(move, recipe, fields, file, text, tmp_path, forq) -> None:
+    how = ("--data", text, *OPTIONS, "--recipe", recipe, "--move", move)
+    done = forq("tune", file, "--out", tmp_path / "run", *how)
+    assert done.returncode == 0, done.stderr
+    saved = tmp_path / "run" / "checkpoint" / "tiny-q4.gguf"
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert changed(file, saved) == fields
+    assert _gguf_header.read(saved) == _gguf_header.read(file)
+
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "config.toml").write_bytes((tmp_path / "run" / "config.toml").read_bytes())
+    rows = (tmp_path / "run" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (cut / "journal.jsonl").write_bytes(b"".join(rows[: len(rows) // 2]))
+    (cut / "state").mkdir()
+    again = forq("tune", file, "--out", cut, "--resume", "--data", text)
+    assert again.returncode == 0, again.stderr
+    assert (cut / "checkpoint" / saved.name).read_bytes() == saved.read_bytes()
+
+    assert "yes" in forq("verify", tmp_path / "run", "--base", file).stdout
+    for base, out in ((file, "replayed"), (saved.parent, "other")):
+        replayed = forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / out)
+        assert (replayed.returncode == 0) == (base == file)
+    assert (tmp_path / "replayed" / saved.name).read_bytes() == saved.read_bytes()
+
+
+def test_a_file_and_a_folder_of_one_are_scored_alike(file, text, tmp_path, forq) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / file.name).write_bytes(file.read_bytes())
+    losses = []
+    for name in (file, tmp_path / "alone"):
+        done = forq("eval", name, "--data", text, *OPTIONS[:4], "--json")
+        assert done.returncode == 0, done.stderr
+        losses.append(json.loads(done.stdout)["loss"])
+    assert losses[0] == losses[1] and math.isfinite(losses[0])
+
+
+def test_inspect_says_what_can_move(file, forq) -> None:
+    told = json.loads(forq("inspect", file, "--json").stdout)
+    weights = {"Q8_0": 300 * 32 + 16 * 32 + 64 * 32, "Q4_0": 32 * 32 + 32 * 32 + 32 * 64, "Q5_1": 16 * 32 + 64 * 32}
+    assert told["format"] == "gguf" and told["quantized"] == sum(weights.values())
+    assert told["moves"]["codes"] == weights["Q8_0"] + weights["Q4_0"]
+    # m of Q5_1 moves beside d.
+    assert told["moves"]["scales"] == (sum(weights.values()) + weights["Q5_1"]) // 32
