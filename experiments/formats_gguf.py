@@ -110,7 +110,7 @@ def main() -> None:
     how, floating, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     config = json.loads((floating / "config.json").read_text())
     out.mkdir(parents=True)
-    writer = gguf.GGUFWriter(out / f"{out.name}.gguf", "llama")
+    writer = gguf.GGUFWriter(out / f"{how}.gguf", "llama")
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
