@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-Kind = Literal["causal", "masked", "encoder"]
-"""What a language model is asked for: the next token, the token at a mask, or hidden states alone."""
+Kind = Literal["causal", "masked", "encoder", "diffusion"]
+"""What a model is asked for: the next token, the token at a mask, hidden states alone, or which way noise lies."""
 
 
 class ForqError(Exception):

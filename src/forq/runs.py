@@ -8,6 +8,7 @@
     RUN/adapter/                the best adapters, as PEFT keeps them, where the run moved some
     RUN/moved.json              what the best differs by from its base, tensor by tensor
     RUN/samples.json            what the model writes before and after, where its task can show it
+    RUN/samples/step-N.png      what it draws at every score, where its task is one of pictures
     RUN/profile.safetensors     factors of the coordinates' units, where the run was given some
     RUN/state/*.safetensors     masters at the last digest, and at the best score; to resume without replaying all
 
@@ -47,7 +48,7 @@ from forq.recipes import plan
 from forq.rules.audit import at_floor
 from forq.runfiles import Masters, Metrics, Scored, changes, difference, put_json, rounding_error, vacant
 from forq.spaces import Space
-from forq.tasks import Task, Writes
+from forq.tasks import Draws, Task, Writes
 
 DIGEST_EVERY = 100
 SAMPLE_TOKENS = 48
@@ -292,6 +293,8 @@ class Run:
                 self._snapshot("best", trained)
                 if trained == 0:
                     self._sample("before")
+            if isinstance(self.task, Draws):
+                self._picture(trained)
             scored = Scored(trained, forwards, score, best)
             metrics.score(scored)
         self.first = self.first or scored
@@ -309,6 +312,15 @@ class Run:
         path = self.folder / "samples.json"
         kept = {} if when == "before" or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
         put_json(path, {**kept, when: self.task.sample(self.model, SAMPLE_TOKENS)})
+
+    def _picture(self, trained: int) -> None:
+        """Keep what the model draws now, of the same noise each time."""
+        assert isinstance(self.task, Draws)
+        with self.space.as_exported():
+            drawn = self.task.pictures(self.model)
+        if drawn is not None:
+            (self.folder / "samples").mkdir(exist_ok=True)
+            drawn.save(self.folder / "samples" / f"step-{trained:06}.png")
 
     def _pick_up(self, past: Journal) -> tuple[Metrics, int]:
         """Metrics cut to the journal, and how many lines the newest snapshot that can be trusted already holds.

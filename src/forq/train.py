@@ -17,12 +17,14 @@ from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
+from forq.models.encoders import Encoders
 from forq.models.families import kind_of
 from forq.models.load import kernels, load
 from forq.models.onload import quantized
 from forq.runfiles import BASE, vacant
 from forq.runs import Run
 from forq.tasks import Task, Tokenizer
+from forq.tasks._pictures import pixels
 from forq.tasks._rewarded import rewarded
 
 _TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
@@ -43,6 +45,12 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
     kind, told = kind_of(lm.checkpoint.contents), {}
+    draws = "encoded" in inspect.signature(opener).parameters
+    if draws != (kind == "diffusion"):
+        wanted = "a diffusion pipeline" if draws else "a language model"
+        raise ConfigError(f"task {config.name!r} expects {wanted}, found {type(model).__name__}")
+    if draws:
+        return _diffusion(config, model, seed, opener)
     if "kind" in inspect.signature(opener).parameters:
         told = {"kind": kind}
     elif kind != "causal":
@@ -57,11 +65,26 @@ def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
+def _diffusion(config: TaskConfig, model: nn.Module, seed: int, opener: Callable[..., Task]) -> Task:
+    """A task on pictures: beside its own options it takes ``cache``, where encoded pictures and captions are kept."""
+    if config.reward is not None:
+        raise ConfigError("--reward is of tasks that are asked in words; a diffusion model has its own objective")
+    lm: Any = model
+    options = dict(config.options)
+    cache = options.pop("cache", None)
+    encoded = Encoders(lm.checkpoint, None if cache is None else Path(str(cache)), lm.device, pixels)
+    task = opener(Path(config.data), encoded, seed=seed, **options)
+    task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)  # type: ignore[attr-defined]
+    return task
+
+
 def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
     parameters = inspect.signature(opener).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN]
     types = get_type_hints(opener)
     for option, value in config.options.items():
+        if option == "cache" and "encoded" in inspect.signature(opener).parameters:
+            continue
         if option not in known:
             raise ConfigError(
                 f"task {config.name!r} has no option {option!r}{registry.nearest(option, known)}; known: "

@@ -22,6 +22,7 @@ from forq.cli.ls import ls
 from forq.cli.quantize import quantize
 from forq.cli.replay import replay
 from forq.cli.report import report
+from forq.cli.sample import sample
 from forq.cli.tune import tune
 from forq.cli.verify import verify
 from forq.core import ForqError
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, report, replay, verify, inspect, quantize, export, attack, demo, ls):
+for command in (tune, report, sample, replay, verify, inspect, quantize, export, attack, demo, ls):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -16,6 +16,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
     seed: Annotated[int, typer.Option(help="Seed of the rows drawn, where a task draws them.")] = 0,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Of text-to-image: pixels of a side. Default: 512.")] = None,
     reward: given.Reward = None,
     micro_batch_tokens: given.MicroBatch = None,
     adapter: given.Adapter = None,
@@ -33,6 +34,8 @@ def evaluate(
 
     if split not in ("test", "validation"):
         raise ConfigError(f"--split: expected test or validation, found {split!r}")
+    if resolution is not None:
+        sets = [*(sets or []), f"task.resolution={resolution}"]
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )

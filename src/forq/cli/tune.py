@@ -53,6 +53,7 @@ def tune(
         int | None, typer.Option(help="Batches of so many tokens, in place of task.batch_rows rows.")
     ] = None,
     micro_batch_tokens: given.MicroBatch = None,
+    resolution: Annotated[int | None, typer.Option(help="Of text-to-image: pixels of a side. Default: 512.")] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
@@ -68,7 +69,7 @@ def tune(
     quantize_on_load: Annotated[
         str | None,
         typer.Option(
-            help="Quantize a float checkpoint into OUT/base first, and tune that: gptq4, gptq8, gptq3, gptq2."
+            help="Quantize a float checkpoint into OUT/base first, and tune that: gptq4, gptq8, gptq3, gptq2, nf4, fp4."
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
@@ -90,6 +91,8 @@ def tune(
         if not resume and out.exists() and not vacant(out):
             raise ConfigError(f"{out} is in the way: go on with it by --resume, or choose another --out")
         checkpoint = str(quantized(checkpoint, quantize_on_load, out / BASE))
+    if resolution is not None:
+        sets = [*(sets or []), f"task.resolution={resolution}"]
     adapters = {"rank": rank, "alpha": alpha, "targets": targets, "bits": bits}
     if resume:
         wanted: dict[str, object] = {

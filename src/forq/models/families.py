@@ -102,6 +102,9 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": _ENCODER,
 }
 
+# Denoisers of diffusers, by the class their config.json names; see :mod:`forq.models.denoiser`.
+DENOISERS: Mapping[str, Family] = {"SD3Transformer2DModel": Family(kind="diffusion")}
+
 # What forq does not build, why, the keys of a config.json that give it away, and the names where no key does.
 _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
@@ -149,6 +152,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
         FormatError: an architecture that is refused, the message says why; or no such model_type is known, the
             message names those that are; or an encoder with a head that forq does not build.
     """
+    if (denoiser := config.get("_class_name")) is not None:
+        if denoiser not in DENOISERS:
+            known = ", ".join(DENOISERS)
+            raise FormatError(f"config.json: expected a denoiser among {known}, found {denoiser!r:.80}")
+        return DENOISERS[denoiser]
     name = config.get("model_type")
     for why, keys, names in _REFUSED:
         said = next((key for key in keys if config.get(key)), None)

@@ -70,3 +70,7 @@ def fill_floats(
                 place = f"{name}.{own}" if name else own
                 if place in file_of:
                     setattr(module, own, parameter(place))
+            for own, _ in list(module.named_buffers(recurse=False)):
+                # Tables of positions stand in a file too, and do not move.
+                if (place := f"{name}.{own}" if name else own) in file_of:
+                    setattr(module, own, ckpt.read(file_of[place]).to(device=device, dtype=dtype))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.patch import files_of
 from forq.formats.checkpoint.write import write_file
 
 # Weights in whatever form; the new folder must not hold a second, older model.
@@ -58,23 +59,32 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
             sources.setdefault(info.file, []).append(name)
     where: dict[str, str] = {}
     total = 0
+    # Of a pipeline only the folder of its denoiser is written anew.
+    own = ckpt.contents.component or ""
+    old, new = ckpt.folder / own, folder / own
+    new.mkdir(exist_ok=True)
+    single = "diffusion_pytorch_model.safetensors" if own else "model.safetensors"
     for source, names in sorted(sources.items()):
         plan: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for name in names:
             info = ckpt.info[name]
             plan |= by_first[name].plan if name in by_first else {name: (info.dtype, info.shape)}
-        file = source if source.endswith(".safetensors") else "model.safetensors"
-        total += write_file(folder / file, plan, _tensors(ckpt, names, by_first))
+        file = source.rpartition("/")[2] if source.endswith(".safetensors") else single
+        total += write_file(new / file, plan, _tensors(ckpt, names, by_first))
         where |= dict.fromkeys(plan, file)
     if len(sources) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        write_json(folder / "model.safetensors.index.json", index)
-    for path in sorted(ckpt.folder.iterdir()) if ckpt.contents.files is None else ():
-        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (folder / path.name).exists():
-            shutil.copyfile(path, folder / path.name)
+        write_json(new / f"{single}.index.json", index)
+    for path in sorted(old.iterdir()) if ckpt.contents.files is None else ():
+        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (new / path.name).exists():
+            shutil.copyfile(path, new / path.name)
+    for name in files_of(ckpt.folder) if own else ():
+        if not name.startswith(f"{own}/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ckpt.folder / name, folder / name)
     if ckpt.contents.tokenizer is not None:
         ckpt.contents.tokenizer().save_pretrained(folder)
-    write_json(folder / "config.json", config)
+    write_json(new / "config.json", config)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

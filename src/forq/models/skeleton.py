@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.core import FormatError
+from forq.models import denoiser
 from forq.models.families import family_of
 
 # What says how to read the files or which remote code to run, not what the architecture is.
@@ -25,6 +26,8 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     Raises:
         FormatError: transformers refuses the configuration.
     """
+    if family_of(config).kind == "diffusion":
+        return denoiser.skeleton(config, dtype)
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
     maker = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "encoder": AutoModel}[
@@ -95,7 +98,8 @@ def blocks(model: nn.Module) -> list[str]:
 
 def base(model: nn.Module) -> str:
     """What checkpoints of the bare model leave out at the front of a name."""
-    return f"{model.base_model_prefix}."
+    prefix = getattr(model, "base_model_prefix", "")
+    return f"{prefix}." if prefix else ""
 
 
 def sizes(module: nn.Module) -> tuple[int, int] | None:

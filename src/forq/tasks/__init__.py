@@ -118,6 +118,15 @@ class Writes(Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """A task whose model can be shown by what it draws."""
+
+    def pictures(self, model: nn.Module) -> Any:
+        """A picture (of Pillow) of its samples, or None; the same weights give the same."""
+        ...
+
+
 class Tokenizer(Protocol):
     """What tasks need of a tokenizer of transformers."""
 

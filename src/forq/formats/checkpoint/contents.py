@@ -23,6 +23,7 @@ class Contents:
         tokenizer: makes a tokenizer from what the container itself holds; None: files beside it say.
         values: what it holds that is no tensor, by name.
         folder: where its files lie, if not where the container itself does.
+        component: of a pipeline, the folder below its own that is the checkpoint; the others are copied with it.
     """
 
     config: dict[str, Any]
@@ -32,6 +33,7 @@ class Contents:
     tokenizer: Callable[[], Any] | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    component: str | None = None
 
 
 # One file that holds everything, by the end of its name, and the module beside this one that reads it.

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats.checkpoint import contents as containers
-from forq.formats.checkpoint import torchzip
+from forq.formats.checkpoint import pipeline, torchzip
 from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
 from forq.formats.checkpoint.hub import fetch
 from forq.formats.checkpoint.patch import Saved, save_patched
 
-_SINGLE, _INDEX, _CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+_SINGLE, _CONFIG = "model.safetensors", "config.json"
 _PICKLE = "qmodel.pt"
 """The one kind of torch.save's files that is read, HQQ's: by a reader that runs nothing of it."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -74,8 +74,12 @@ class Checkpoint:
             path = fetch(hub_id, revision or said or None)
             if (file := containers.container(path)) is not None:
                 return cls(file, containers.read(file))
+        if pipeline.is_pipeline(path):
+            return cls(path, pipeline.contents(path, read_json, _tensors))
         if not (path / _CONFIG).is_file():
-            raise FormatError(f"{path}: expected a {_CONFIG}, found none; this is not a transformers checkpoint")
+            files = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
+            instead = f"{files}; name one of them" if files else "none; this is not a transformers checkpoint"
+            raise FormatError(f"{path}: expected a {_CONFIG}, found {instead}")
         return cls(path, _contents(path))
 
     def read(self, name: str) -> Tensor:
@@ -184,11 +188,12 @@ def _contents(path: Path) -> Contents:
     return Contents(config, _tensors(path))
 
 
-def _tensors(path: Path) -> dict[str, TensorInfo]:
-    if (path / _SINGLE).is_file():
-        found = read_header(path / _SINGLE)
-    elif (path / _INDEX).is_file():
-        found = _sharded(path)
+def _tensors(path: Path, single: str = _SINGLE) -> dict[str, TensorInfo]:
+    index = path / f"{single}.index.json"
+    if (path / single).is_file():
+        found = read_header(path / single)
+    elif index.is_file():
+        found = _sharded(path, index)
     else:
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
@@ -196,21 +201,21 @@ def _tensors(path: Path) -> dict[str, TensorInfo]:
             instead = (
                 f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
                 if pickles and not files
-                else f"{len(files)} safetensors files and no index: add {_INDEX} or keep one file"
+                else f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
             )
-            raise FormatError(f"{path}: expected {_SINGLE} or {_INDEX}, found {instead}")
+            raise FormatError(f"{path}: expected {single} or {index.name}, found {instead}")
         found = read_header(files[0])
     return dict(sorted(found.items()))
 
 
-def _sharded(path: Path) -> dict[str, TensorInfo]:
-    where = read_json(path / _INDEX).get("weight_map")
+def _sharded(path: Path, index: Path) -> dict[str, TensorInfo]:
+    where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
-        raise FormatError(f"{path / _INDEX}: expected a weight_map from tensor names to files, found {where!r:.80}")
+        raise FormatError(f"{index}: expected a weight_map from tensor names to files, found {where!r:.80}")
     shards: dict[str, dict[str, TensorInfo]] = {}
     for file in sorted(set(where.values())):
         if file in ("", ".", "..") or Path(file).name != file:
-            raise FormatError(f"{path / _INDEX}: expected names of files in the folder, found {file!r}")
+            raise FormatError(f"{index}: expected names of files in the folder, found {file!r}")
         if not (path / file).is_file():
             raise FormatError(f"{path}: expected the shard {file} its index names, found none; download it again")
         shards[file] = read_header(path / file)

@@ -47,7 +47,7 @@ def save_patched(
 ) -> Saved:
     """See :meth:`forq.formats.checkpoint.Checkpoint.save_patched`."""
     info = contents.info
-    files = _files(src) if contents.files is None else list(contents.files)
+    files = files_of(src) if contents.files is None else list(contents.files)
     # Of one file that holds all only the file itself is the original: a run may lie beside it.
     check_destination(src if contents.files is None else src / files[0], dst, overwrite)
     _check_extra(files, extra_files)
@@ -100,7 +100,7 @@ def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
     return stored, float(off.max()) if off.numel() else 0.0
 
 
-def _files(src: Path) -> list[str]:
+def files_of(src: Path) -> list[str]:
     """Every file worth keeping, relative to the folder; links are followed (hub snapshots are links)."""
     found = []
     for root, folders, names in os.walk(src, followlinks=False):

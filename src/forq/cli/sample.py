@@ -1,0 +1,67 @@
+"""forq sample: a picture of a diffusion model; of a run, before beside after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def sample(
+    pipeline: given.Checkpoint,
+    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    out: Annotated[Path, typer.Option(help="The picture to write, a PNG.", parser=given.path, metavar="PATH")],
+    seed: Annotated[int, typer.Option(help="Of the noise it begins from.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 28,
+    guidance: Annotated[float, typer.Option(help="Guidance without a classifier; 1: none.")] = 4.5,
+    resolution: Annotated[int, typer.Option(help="Pixels of a side.")] = 512,
+    text_tokens: Annotated[int, typer.Option(help="Of T5, max_sequence_length to diffusers.")] = 256,
+    adapter: given.Adapter = None,
+    device: given.Device = "auto",
+    kernel: given.Kernel = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: given.Json = False,
+) -> None:
+    """Draw a picture; of a run's folder two, of its base and of what it saved, side by side."""
+    from PIL import Image
+
+    from forq import config as configs
+    from forq.cli import _screen
+    from forq.core import ConfigError
+    from forq.models.denoiser import draw
+    from forq.models.load import load
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out: expected a name that ends in .png, found {out}")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
+    sources: list[tuple[str, str, Path | None]] = [("", pipeline, adapter)]
+    run = Path(pipeline)
+    if (run / "journal.jsonl").is_file():
+        saved, factors = run / "checkpoint", run / "adapter"
+        if not saved.is_dir() and not factors.is_dir():
+            raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
+        base = configs.read(run / "config.toml").checkpoint
+        sources = [
+            ("before", base, None),
+            ("after", str(saved) if saved.is_dir() else base, factors if factors.is_dir() else None),
+        ]
+    how: Any = {"kernel": kernel}
+    drawn = []
+    for _, source, factor in sources:
+        model = load(source, device, adapter=factor, **how)
+        drawn.append(draw(model, prompt, seed, steps, guidance, resolution, text_tokens))
+        del model
+    whole = Image.new("RGB", (sum(one.width for one in drawn), drawn[0].height))
+    for place, one in enumerate(drawn):
+        whole.paste(one, (place * drawn[0].width, 0))
+    whole.save(out)
+    names = [name for name, _, _ in sources if name]
+    if as_json:
+        _screen.data({"picture": str(out), "size": list(whole.size), "seed": seed, "prompt": prompt, "shows": names})
+    else:
+        shows = f" ({' | '.join(names)})" if names else ""
+        _screen.out.print(f"{out}{shows}", highlight=False, soft_wrap=True)

@@ -1,0 +1,58 @@
+"""A folder of diffusers: model_index.json, and a folder for each component; the checkpoint is its denoiser.
+
+    model_index.json    which class each component is of
+    transformer/        config.json, diffusion_pytorch_model.safetensors, or shards and an index
+    vae/ text_encoder/ …
+
+Names of tensors are those of the transformer's own files, whose places are below the pipeline's folder: saving gives
+the whole folder back, every other component copied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forq.core import FormatError
+from forq.formats.checkpoint.contents import Contents
+from forq.formats.checkpoint.header import TensorInfo
+
+INDEX, COMPONENT = "model_index.json", "transformer"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+KNOWN = ("StableDiffusion3Pipeline",)
+"""Pipelines whose denoiser is built."""
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a folder is a pipeline's, and not a model's."""
+    return (path / INDEX).is_file() and not (path / "config.json").is_file()
+
+
+def contents(
+    path: Path,
+    read_json: Callable[[Path], dict[str, Any]],
+    tensors: Callable[[Path, str], dict[str, TensorInfo]],
+) -> Contents:
+    """What the denoiser of a pipeline holds, from headers alone.
+
+    Args:
+        read_json: reads a JSON object.
+        tensors: describes the tensors of a folder, given what its weights are called.
+
+    Raises:
+        FormatError: a pipeline that is not known (named), or a component that is missing.
+    """
+    index = read_json(path / INDEX)
+    name, folder = index.get("_class_name"), path / COMPONENT
+    if name not in KNOWN:
+        raise FormatError(f"{path / INDEX}: expected a pipeline among {', '.join(KNOWN)}, found {name!r:.80}")
+    if not (folder / "config.json").is_file():
+        raise FormatError(f"{path}: expected the component {COMPONENT}/ with a config.json, found none")
+    found = tensors(folder, WEIGHTS)
+    info = {name: replace(one, file=f"{COMPONENT}/{one.file}") for name, one in found.items()}
+    return Contents(
+        read_json(folder / "config.json"), info, values={"pipeline": json.dumps(index)}, component=COMPONENT
+    )

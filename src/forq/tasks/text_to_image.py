@@ -1,0 +1,263 @@
+"""Text to image: flow matching on pictures with captions, for Stable Diffusion 3 and 3.5.
+
+Data is a folder, see :mod:`forq.tasks._pictures`. Splits that have no folder are drawn from the training pictures with
+the seed, a tenth each. Latents and text embeddings come from a cache on disk, so that neither the VAE nor a text
+encoder is in memory while a model is tuned.
+
+The loss is the model's own (:mod:`forq.tasks._noised`). Noise levels of a batch are stratified; every held-out picture
+is scored at four levels, one of each quarter of their law, with noise that never changes: ``loss q1`` is the mean of
+the least noised quarter, ``loss q4`` of the most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from forq.core import ConfigError, DataError, direction_seed
+from forq.noise import Bits, leaf_id
+from forq.tasks import Score, Split
+from forq.tasks._noised import Noised, flow, normal, sigmas, stratified, uniform
+from forq.tasks._order import draw, rows_of
+from forq.tasks._pictures import Picture, read_splits
+
+QUARTERS = 4
+_NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
+
+
+class Encoded(Protocol):
+    """What a pipeline's frozen components made of pictures and captions, once; see :mod:`forq.models.encoders`."""
+
+    shift: float
+    channels: int
+
+    @property
+    def digest(self) -> str: ...
+
+    def prepare(self, pictures: Sequence[Picture], resolution: int, text_tokens: int) -> None: ...
+
+    def latent(self, picture: Picture) -> Tensor: ...
+
+    def text(self, caption: str) -> tuple[Tensor, Tensor]: ...
+
+    def draw(self, model: nn.Module, captions: Sequence[str], seed: int, steps: int, size: int) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TextToImage:
+    """See the module; made by :func:`open`.
+
+    Attributes:
+        samples: captions a run draws pictures of.
+        sample_steps: steps of the scheduler for each.
+    """
+
+    rows: Mapping[Split, Sequence[Picture]]
+    encoded: Encoded
+    seed: int
+    resolution: int
+    batch_rows: int
+    caption_dropout: float
+    stratify: bool
+    samples: tuple[str, ...]
+    sample_steps: int
+    digest: str
+    most: int
+
+    def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
+        """The same task; batches are counted in pictures here, and no budget of tokens applies.
+
+        Raises:
+            ConfigError: one is given.
+        """
+        if tokens_per_probe is not None or micro_batch_tokens is not None:
+            raise ConfigError(
+                "text-to-image counts pictures, not tokens: set task.batch_rows, and task.micro_batch for one forward"
+            )
+        return self
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "task": "text-to-image",
+            "rows": {split: len(rows) for split, rows in self.rows.items()},
+            "resolution": self.resolution,
+            "batch_rows": self.batch_rows,
+            "caption_dropout": self.caption_dropout,
+            "stratify": self.stratify,
+            "objective": "flow",
+            "shift": self.encoded.shift,
+            "encoded": self.encoded.digest,
+            "digest": self.digest,
+        }
+
+    def batch(self, step: int) -> Noised:
+        rows = self.rows["train"]
+        picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
+        seed, n = direction_seed(self.seed, step), self.batch_rows
+        level, dropped = Bits(seed, _LEVEL), uniform(Bits(seed, _DROP), n) < self.caption_dropout
+        u = stratified(level, n) if self.stratify else uniform(level, n)
+        captions = ["" if drop else rows[row].caption for row, drop in zip(picked, dropped.tolist(), strict=True)]
+        latents = torch.stack([self.encoded.latent(rows[row]) for row in picked])
+        return self._noised(latents, captions, normal(Bits(seed, _NOISE), tuple(latents.shape)), u)
+
+    def batches(self, split: Split, limit: int | None = None) -> Iterator[Noised]:
+        rows = self.rows[split][:limit]
+        for start in range(0, len(rows), self.batch_rows):
+            some = rows[start : start + self.batch_rows]
+            latents = torch.stack([self.encoded.latent(row) for row in some])
+            for quarter in range(QUARTERS):
+                keys = [leaf_id(f"{split} noise {row.digest}") for row in some]
+                noise = [normal(Bits(direction_seed(0, quarter), key), tuple(latents.shape[1:])) for key in keys]
+                inside = torch.cat([uniform(Bits(direction_seed(1, quarter), key), 1) for key in keys])
+                captions = [row.caption for row in some]
+                yield self._noised(latents, captions, torch.stack(noise), (quarter + inside) / QUARTERS)
+
+    def loss(self, model: nn.Module, batch: Noised) -> float:
+        with torch.inference_mode():
+            return float(self.loss_tensor(model, batch))
+
+    def loss_tensor(self, model: nn.Module, batch: Noised) -> Tensor:
+        return self._measured(model, batch).mean()
+
+    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
+        rows = len(self.rows[split][:limit])
+        if rows == 0:
+            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
+        sums = [0.0] * QUARTERS
+        for place, batch in enumerate(self.batches(split, limit)):
+            with torch.inference_mode():
+                sums[place % QUARTERS] += float(self._measured(model, batch).double().sum())
+        metrics = {f"loss q{quarter + 1}": total / rows for quarter, total in enumerate(sums)}
+        return Score(sum(sums) / (rows * QUARTERS), rows, metrics)
+
+    def pictures(self, model: nn.Module) -> Image.Image | None:
+        """What the model draws of the sample captions, side by side; the same weights give the same picture."""
+        if not self.samples:
+            return None
+        found = self.encoded.draw(model, self.samples, self.seed, self.sample_steps, self.resolution)
+        return grid(found, columns=len(found))
+
+    def _noised(self, latents: Tensor, captions: Sequence[str], noise: Tensor, u: Tensor) -> Noised:
+        texts, pooled = zip(*(self.encoded.text(caption) for caption in captions), strict=True)
+        level = sigmas(u, self.encoded.shift)
+        return Noised(latents, noise, level, torch.stack(texts), torch.stack(pooled), self.most)
+
+    def _measured(self, model: nn.Module, batch: Noised) -> Tensor:
+        lm: Any = model
+        if model.training:
+            raise ConfigError("the model is in training mode, dropout differs between + and −: call model.eval()")
+
+        def velocity(x: Tensor, texts: Tensor, pooled: Tensor, sigma: Tensor) -> Tensor:
+            found: Tensor = lm(x, texts, pooled, 1000 * sigma, return_dict=False)[0]
+            return found
+
+        return flow(velocity, batch, lm.device, lm.dtype)
+
+
+def open(
+    data: Path,
+    encoded: Encoded,
+    *,
+    seed: int,
+    resolution: int = 512,
+    batch_rows: int = 16,
+    micro_batch: int = 16,
+    train_rows: int | None = None,
+    validation_rows: int | None = None,
+    test_rows: int | None = None,
+    caption_dropout: float = 0.1,
+    stratify: bool = True,
+    text_tokens: int = 256,
+    samples: int = 4,
+    sample_steps: int = 20,
+) -> TextToImage:
+    """Read the captions, and fill the cache.
+
+    Args:
+        data: the folder.
+        encoded: the pipeline's frozen components.
+        seed: of the draw of held-out pictures, of the order, the noise and the levels.
+        resolution: pixels of a side.
+        micro_batch: pictures of one forward; bounds memory, and changes losses in their last bits only.
+        train_rows, validation_rows, test_rows: of a split at most; None: all, a tenth where it is drawn.
+        caption_dropout: share of training captions that are left empty, for guidance without a classifier.
+        stratify: draw the noise levels of a batch one in each part of their law.
+        text_tokens: of T5, ``max_sequence_length`` to diffusers.
+        samples: pictures a run draws at every score; 0: none.
+        sample_steps: of the scheduler for each.
+
+    Raises:
+        ConfigError: a setting cannot be.
+        DataError: the data cannot be used.
+    """
+    limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    if min(batch_rows, micro_batch, text_tokens, sample_steps) < 1 or any(
+        n is not None and n < 1 for n in limits.values()
+    ):
+        raise ConfigError("batches, splits, text tokens and sampling need 1 or more")
+    if not 0 <= caption_dropout <= 1:
+        raise ConfigError(f"task.caption_dropout: expected a share 0 … 1, found {caption_dropout}")
+    splits = read_splits(Path(data))
+    missing = [split for split in ("validation", "test") if split not in splits]
+    known = splits["train"]
+    named = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
+    order = [known[row] for row in draw(len(known), len(known), seed=seed, digest=named)] if missing else known
+    for split in missing:
+        count = limits[split] or max(1, len(known) // 10)  # type: ignore[index]
+        splits[split], order = order[:count], order[count:]  # type: ignore[index]
+    splits["train"] = order
+    rows: dict[Split, list[Picture]] = {split: splits[split][:limit] for split, limit in limits.items()}
+    if not all(rows.values()):
+        raise DataError(f"{data}: expected pictures for training, validation and test, found {len(known)} in all")
+    captions = list(dict.fromkeys(row.caption for split in ("test", "validation") for row in rows[split]))  # type: ignore[index]
+    encoded.prepare([row for split in rows.values() for row in split], resolution, text_tokens)
+    settings = {
+        "task": "text-to-image",
+        "law": 1,
+        "encoded": encoded.digest,
+        "caption_dropout": caption_dropout,
+        "stratify": stratify,
+        "batch_rows": batch_rows,
+        "rows": {split: [[row.digest, row.caption] for row in found] for split, found in rows.items()},
+    }
+    return TextToImage(
+        rows=rows,
+        encoded=encoded,
+        seed=seed,
+        resolution=resolution,
+        batch_rows=batch_rows,
+        caption_dropout=caption_dropout,
+        stratify=stratify,
+        samples=tuple(captions[:samples]),
+        sample_steps=sample_steps,
+        digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        most=micro_batch,
+    )
+
+
+def grid(pictures: Tensor, columns: int) -> Image.Image:
+    """Pictures (n, 3, h, w) in 0 … 1 as one, row by row."""
+    rows = [torch.cat(list(pictures[at : at + columns]), dim=2) for at in range(0, len(pictures), columns)]
+    whole = torch.cat([nn.functional.pad(row, (0, rows[0].shape[2] - row.shape[2])) for row in rows], dim=1)
+    return Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
+
+
+def example(folder: Path) -> Path:
+    """Forty small squares, each of its own shade, captioned light or dark."""
+    lines = []
+    for n in range(40):
+        shade = n * 6
+        Image.new("L", (20 + n % 3, 20), shade).save(folder / f"{n:02}.png")
+        lines.append(
+            json.dumps({"file_name": f"{n:02}.png", "text": "a light square" if shade > 120 else "a dark one"})
+        )
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
