@@ -38,6 +38,8 @@ class Summary:
 
     Attributes:
         format: name of the format, ``float`` where nothing is quantized.
+        bits: of its widest codes.
+        widths: bits of codes, every width there is, rising.
         parameters: weights of the network, however stored.
         quantized: those of them that are stored as codes.
         file_bytes: bytes of all tensors.
@@ -50,6 +52,7 @@ class Summary:
     format: str
     model_type: str
     bits: int | None
+    widths: tuple[int, ...]
     group_size: int | None
     layers: int
     parameters: int
@@ -103,6 +106,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         format=form.__name__.rpartition(".")[2] if form else "float",
         model_type=str(ckpt.config.get("model_type", "unknown")),
         bits=max((spec.bits for spec in specs.values()), default=None),
+        widths=tuple(sorted({spec.bits for spec in specs.values()})),
         group_size=max((spec.group_size for spec in specs.values()), default=None),
         layers=len(specs),
         parameters=parameters,

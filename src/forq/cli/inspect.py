@@ -20,7 +20,8 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
     if as_json:
         _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
         return
-    how = f"{found.format}, {found.bits} bits, group {found.group_size}" if found.bits else "float"
+    widths = ", ".join(map(str, found.widths))
+    how = f"{found.format}, {widths} bits, group {found.group_size}" if found.bits else "float"
     _screen.out.print(
         f"{ckpt.path}\n{found.model_type}: {found.parameters:,} parameters, {found.quantized:,} of them in "
         f"{found.layers} quantized layers\n{how}, {_screen.size(found.file_bytes)} of tensors",
