@@ -2,7 +2,8 @@
 
     python experiments/attacks.py export --data $FORQ_DATA --work FOLDER   # the four victims, and what they score
     python experiments/attacks.py run --data $FORQ_DATA --work FOLDER      # results/attacks.jsonl, resumable
-    python experiments/attacks.py table                                    # as Markdown
+    python experiments/attacks.py modes --data $FORQ_DATA --work FOLDER    # L2, targeted: results/attacks-modes.jsonl
+    python experiments/attacks.py table                                    # as Markdown, both files
     python experiments/attacks.py plot                                     # results/attacks.png
 
 Every row is one attack at the largest budget; smaller budgets are read from its queries. Seeds come in the outer loop,
@@ -36,6 +37,7 @@ from forq.attacks._victims import open_victim
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "attacks.jsonl"
+MODES = ROOT / "results" / "attacks-modes.jsonl"
 BUDGET, SHOWN = 2000, (200, 500, 1000, 2000)
 SEEDS = range(3)
 BATCH = 64
@@ -52,6 +54,14 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "zo-signsgd": ("zo-signsgd", {}),
     "zo-signsgd, rounded at the end": ("zo-signsgd", {"rounding": "end"}),
     "zo-signsgd, tuned": ("zo-signsgd", {"radius": 8.0, "step": 8.0}),
+}
+
+
+# The other modes are measured small: the first 110 rows, 1,000 queries, ResNet-20 in floats.
+FEW, FEWER_QUERIES = 110, 1000
+MODE_SETTINGS: dict[str, dict[str, Any]] = {
+    "L2": {"norm": "l2", "eps": 128},
+    "targeted": {"targeted": True, "eps": 8},
 }
 
 
@@ -218,9 +228,20 @@ def jobs() -> Iterator[dict[str, Any]]:
         yield job
 
 
+def mode_jobs() -> Iterator[dict[str, Any]]:
+    """L2 and targeted attacks."""
+    for seed in SEEDS:
+        for mode, settings in MODE_SETTINGS.items():
+            for method in ("zoqo", "square"):
+                yield {"victim": "resnet20", "mode": mode, "method": method, "seed": seed, **settings}
+
+
 def run(job: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
     predict, digest = open_victim(str(work / f"{job['victim']}.onnx"), floats=True, threads=1)
     x, y = attacked(data, VICTIMS[job["victim"]][0])
+    budget = BUDGET
+    if "mode" in job:
+        x, y, budget = x[:FEW], y[:FEW], FEWER_QUERIES
     recipe, settings = METHODS[job["method"]]
     spent = [0.0]
 
@@ -231,12 +252,12 @@ def run(job: dict[str, Any], data: Path, work: Path) -> dict[str, Any]:
         return scores
 
     start = time.perf_counter()
-    common = {"eps": job["eps"], "seed": job["seed"], "budget": BUDGET, "batch": BATCH, "input": "float"}
-    found = attack(timed, x, y, recipe=recipe, settings=settings, **common)
+    asked = {key: job[key] for key in ("norm", "targeted", "eps", "seed") if key in job}
+    found = attack(timed, x, y, recipe=recipe, settings=settings, budget=budget, batch=BATCH, input="float", **asked)
     seconds = time.perf_counter() - start
     return (
         job
-        | {"budget": BUDGET}
+        | {"budget": budget}
         | _row(found)
         | {
             "seconds": round(seconds, 1),
@@ -253,8 +274,19 @@ def _row(found: Result) -> dict[str, Any]:
     return {key: said[key] for key in kept} | {"norms_of_success": said["norms_of_success"], "won_after": won}
 
 
-def read() -> list[dict[str, Any]]:
-    return [json.loads(row) for row in TARGET.read_text().splitlines()] if TARGET.exists() else []
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+
+
+def add(path: Path, wanted: Iterator[dict[str, Any]], data: Path, work: Path) -> None:
+    """The rows a file does not hold yet, each written as soon as it is known."""
+    kept = ("victim", "mode", "method", "eps", "seed")
+    done = [{key: row.get(key) for key in kept} for row in read(path)]
+    with path.open("a", encoding="utf-8") as file:
+        for job in wanted:
+            if {key: job.get(key) for key in kept} not in done:
+                file.write(json.dumps(run(job, data, work)) + "\n")
+                file.flush()
 
 
 def cells(rows: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, int, str], list[dict[str, Any]]]]:
@@ -289,6 +321,21 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(out) + "\n"
 
 
+def modes_table(rows: list[dict[str, Any]]) -> str:
+    out = [
+        "| mode | ε | method | seeds | images | ≤ 200 | ≤ 500 | ≤ 1000 | mean queries |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for mode, method in dict.fromkeys((row["mode"], row["method"]) for row in rows):
+        mine = [row for row in rows if (row["mode"], row["method"]) == (mode, method)]
+        shares = " | ".join(spread([share(row, q) for row in mine]) for q in SHOWN[:3])
+        out.append(
+            f"| {mode} | {mine[0]['eps']} | {method} | {len(mine)} | {mine[0]['correct']} | {shares} | "
+            f"{spread([row['queries_mean'] for row in mine], 0)} |"
+        )
+    return "\n".join(out) + "\n"
+
+
 def plot(rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
@@ -312,24 +359,20 @@ def plot(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("export", "run", "table", "plot"))
+    parser.add_argument("action", choices=("export", "run", "modes", "table", "plot"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     args = parser.parse_args()
     if args.action == "table":
-        print(table(read()), end="")
+        print(table(read(TARGET)), modes_table(read(MODES)), sep="\n", end="")
     elif args.action == "plot":
-        plot(read())
+        plot(read(TARGET))
     elif args.action == "export":
         export(args.data, args.work)
+    elif args.action == "modes":
+        add(MODES, mode_jobs(), args.data, args.work)
     else:
-        done = {(row["victim"], row["method"], row["eps"], row["seed"]) for row in read()}
-        TARGET.parent.mkdir(exist_ok=True)
-        with TARGET.open("a", encoding="utf-8") as file:
-            for job in jobs():
-                if (job["victim"], job["method"], job["eps"], job["seed"]) not in done:
-                    file.write(json.dumps(run(job, args.data, args.work)) + "\n")
-                    file.flush()
+        add(TARGET, jobs(), args.data, args.work)
 
 
 if __name__ == "__main__":
