@@ -134,6 +134,33 @@ class PackedLeaf(LazyLeaf, Protocol):
         """The file's tensor for a storage."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Few:
+    """Some coordinates of a leaf.
+
+    Attributes:
+        places: int64, rising; of the coordinates laid end to end.
+        x: int32, what stands there.
+    """
+
+    places: Tensor
+    x: Tensor
+
+
+@runtime_checkable
+class StrewnLeaf(PackedLeaf, Protocol):
+    """Packed integers of which single ones can be read, stored, and shown in place of what is stored."""
+
+    few: Few | None
+    """While it is set the forward computes with these in their places, and with the storage everywhere else."""
+
+    def at(self, places: Tensor) -> Tensor:
+        """The coordinates at some places: a fresh int32 tensor."""
+
+    def put_at(self, few: Few) -> None:
+        """Store some coordinates."""
+
+
 def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
     """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
 

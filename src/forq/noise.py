@@ -107,11 +107,14 @@ class Law:
     Attributes:
         portable: every machine draws the same floats.
         whole: z is a whole number, and ``draw`` fills arrays of integers too.
+        few: where z is 0 nearly everywhere: from (bits, start, count) to the places between start and start + count at
+            which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
     """
 
     draw: Draw
     portable: bool
     whole: bool = False
+    few: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
 
 
 @cache

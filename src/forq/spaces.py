@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError, Term
-from forq.leaves import Domain, Domains, LatticeLeaf, LazyLeaf, Leaf, PackedLeaf, relative
+from forq.leaves import Domain, Domains, Few, LatticeLeaf, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
 from forq.noise import Bits, law, leaf_id
 
 LAW = 1
@@ -108,6 +108,7 @@ class Space:
         self._lost = 0
         width = max(min(one.chunk, one.size) for one in self._held)
         self._noise = np.empty(width, dtype=np.float32)
+        self._few: dict[int, tuple[tuple[int, str], Few]] = {}
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -154,7 +155,12 @@ class Space:
         self._away = True
         try:
             for one in touched:
-                if one.lazy is not None:
+                strewn = self._strewn(one, move)
+                if strewn is not None:
+                    leaf, places, cells = strewn
+                    old = leaf.at(places)
+                    leaf.few = Few(places, _hold(old + _kept(cells, old, one.domain), old, one.domain))
+                elif one.lazy is not None:
                     one.lazy.overlay = partial(self._fill, one, move)
                 else:
                     away = torch.empty_like(one.master)
@@ -171,6 +177,15 @@ class Space:
         changed, cut, self._lost = 0, 0, 0
         for one in self._held:
             if not _touches(move, one):
+                continue
+            if (strewn := self._strewn(one, move)) is not None:
+                leaf, places, cells = strewn
+                old = leaf.at(places)
+                free = old + _kept(cells, old, one.domain)
+                new = _hold(free, old, one.domain)
+                cut += int(torch.count_nonzero(new != free))
+                changed += int(torch.count_nonzero(new != old))
+                leaf.put_at(Few(places, new))
                 continue
             for start, stop in one.chunks():
                 here = one.take(start, stop)
@@ -235,6 +250,8 @@ class Space:
 
     def _return(self, away: Iterable[_Held]) -> None:
         for one in away:
+            if isinstance(one.leaf, StrewnLeaf):
+                one.leaf.few = None
             if one.lazy is not None:
                 one.lazy.overlay = None
             else:
@@ -248,6 +265,28 @@ class Space:
             old = old.float() if one.packed is None else old
             new = old + _kept(self._step(one, move, start, stop), old, one.domain)
             target[start:stop] = _hold(new, old, one.domain) if one.domain.bounds_probes else new
+
+    def _strewn(self, one: _Held, move: Move) -> tuple[StrewnLeaf, Tensor, Tensor] | None:
+        """Where a move of single cells touches a leaf of packed integers, and how far; None where it moves many.
+
+        The two sides of a probe and the step that follows are of one direction: its places are found once.
+        """
+        mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
+        draw = law(mine[0].noise).few if len(mine) == 1 else None
+        if draw is None or not isinstance(one.leaf, StrewnLeaf) or not _is_whole(move, one):
+            return None
+        seed, noise, weight = mine[0].seed, mine[0].noise, int(mine[0].weight)
+        held = self._few.get(one.key)
+        if held is None or held[0] != (seed, noise):
+            bits, found = Bits(seed, one.key, rows=one.rows), []
+            for start, stop in one.chunks():
+                places, z = draw(bits, start, stop - start)
+                found.append((places + start, z))
+            drawn = (np.concatenate(one) for one in zip(*found, strict=True))
+            places_, z_ = (torch.from_numpy(part).to(one.master.device) for part in drawn)
+            held = self._few[one.key] = (seed, noise), Few(places_, z_.to(torch.int32))
+        cells = held[1].x * weight
+        return one.leaf, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
         """The same for whole weights of whole noise: integers throughout."""

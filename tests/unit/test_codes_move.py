@@ -91,7 +91,8 @@ def test_zoqos_step_is_that_of_the_paper_in_integers(tmp_path, shape):
     assert (moved.changed, moved.cut) == (changed, cut) and cut > 0
 
 
-def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkeypatch):
+@pytest.mark.parametrize("noise", ["uniform_grid:1", "sparse:0.015"])
+def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkeypatch, noise):
     """And no copy of the weights: what a space holds of the codes is the layer's own packed storage."""
     model = load(example(tmp_path), "cpu")
     moves = space(model, "codes", "cells")
@@ -107,11 +108,19 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
         def __init__(self, law):
             self.whole = law.whole
             self.draw = lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), law.draw(bits, start, out))
+            self.few = law.few
 
+    def watched_few(self, *args):
+        found = few(self, *args)
+        seen.extend([] if found is None else [found[2].dtype])
+        return found
+
+    few = spaces.Space._strewn
     monkeypatch.setattr(spaces.Space, "_step", watched)
+    monkeypatch.setattr(spaces.Space, "_strewn", watched_few)
     monkeypatch.setattr(spaces, "law", lambda name: Drawn(cells(name)))
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
-    method = Method(TwoPoint(0, 1.0, noise=("uniform_grid:1",)), (SignStep(1.0, vote=True),))
+    method = Method(TwoPoint(0, 1.0, noise=(noise,)), (SignStep(1.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))
     assert sum(line.moved.changed for line in lines) > 0
     assert seen and set(seen) == {torch.int32}

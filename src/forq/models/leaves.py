@@ -11,7 +11,7 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS, Leaf
 from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
+from forq.quant.leaf import CodeLeaf, LiveLeaf, StrewnCodeLeaf, TensorLeaf, ZeroLeaf
 from forq.quant.linear import QuantLinear
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
@@ -77,7 +77,7 @@ def _leaves(model: nn.Module) -> Iterator[Leaf]:
             for spec in module.specs:
                 yield LiveLeaf(module, spec)
             if module.filed_codes is not None:
-                yield CodeLeaf(module, module.filed_codes)
+                yield (CodeLeaf if module.bits == 3 else StrewnCodeLeaf)(module, module.filed_codes)
             if module.zero_points is not None:
                 yield ZeroLeaf(module, module.zero_points)
         elif isinstance(module, (DenseLinear, DenseEmbedding)):

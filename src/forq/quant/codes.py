@@ -76,6 +76,22 @@ def put_codes(codes: Tensor, bits: int, start: int, x: Tensor) -> None:
     codes[first : first + len(x) // row] = pack(x.to(torch.uint8).view(-1, row), bits)
 
 
+def codes_at(codes: Tensor, bits: int, places: Tensor) -> Tensor:
+    """Single codes of packed rows laid end to end: int64 (n,) → int32 (n,). Not at 3 bits, which lie in two planes."""
+    count = 8 // bits
+    byte = codes.view(-1)[places // count]
+    return (byte >> (places % count * bits).to(torch.uint8) & (1 << bits) - 1).to(torch.int32)
+
+
+def put_codes_at(codes: Tensor, bits: int, places: Tensor, x: Tensor) -> None:
+    """The inverse: store codes at places that are all different."""
+    count, flat = 8 // bits, codes.view(-1)
+    for part in range(count):  # of one part no two share a byte
+        mine = places % count == part
+        byte, mask = places[mine] // count, (1 << bits) - 1 << bits * part
+        flat[byte] = flat[byte] & 255 - mask | x[mine].to(torch.uint8) << bits * part
+
+
 def planes(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Views of 3-bit codes: the low two bits (rows, 2, n/8), four codes a byte, and the high ones (rows, n/8)."""
     eighth = codes.shape[1] // 3

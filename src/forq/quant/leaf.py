@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forq.quant.codes import put_codes, take_codes
+from forq.leaves import Few
+from forq.quant.codes import codes_at, put_codes, put_codes_at, take_codes
 from forq.quant.layer import FiledCodes, Live, ZeroPoints
 from forq.quant.linear import QuantLinear
 
@@ -142,6 +143,26 @@ class CodeLeaf:
 
     def packed(self, x: Tensor) -> Tensor:
         return self.file.packed(x)
+
+
+class StrewnCodeLeaf(CodeLeaf):
+    """The same, of widths that divide a byte: single codes can be reached."""
+
+    __slots__ = ()
+
+    @property
+    def few(self) -> Few | None:
+        return self.layer.few_codes
+
+    @few.setter
+    def few(self, few: Few | None) -> None:
+        self.layer.few_codes = few
+
+    def at(self, places: Tensor) -> Tensor:
+        return codes_at(self.storage, self.layer.bits, places)
+
+    def put_at(self, few: Few) -> None:
+        put_codes_at(self.storage, self.layer.bits, few.places, few.x)
 
 
 class LiveLeaf(TensorLeaf):

@@ -9,6 +9,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from forq.leaves import Few
+from forq.quant.codes import put_codes_at
 from forq.quant.kernels import int8, ort, reference
 from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
@@ -29,6 +31,7 @@ class QuantLinear(nn.Module):
         kernel: which kernel computes the layer: ``reference``, ``ort`` or ``int8``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
         code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
+        few_codes: some codes to compute with in place of the layer's own.
 
     Args:
         parts: what a format read; on the layer's device already.
@@ -50,6 +53,7 @@ class QuantLinear(nn.Module):
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
+        self.few_codes: Few | None = None
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
         self.specs = specs
@@ -131,7 +135,7 @@ class QuantLinear(nn.Module):
         return reference.dequantise_rows(cast(RowWeight, weight), tuple(self.live.values()))
 
     def rows(self, wanted: Tensor) -> Tensor:
-        """Some rows of the matrix as the layer shows it now: int64 (n,) → float32 (n, in).
+        """Some rows of the matrix as the layer shows it now: int64 (n,), rising → float32 (n, in).
 
         Of a layer whose live tensors have the outputs first.
         """
@@ -147,12 +151,14 @@ class QuantLinear(nn.Module):
         live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
         some = cast(Table, self.still).at(wanted)
         if isinstance(some, QuantWeight):
-            return reference.dequantise(some, self._arrange(live[0]))
+            few = None if self.few_codes is None else _among(self.few_codes, wanted, self.in_features)
+            return reference.dequantise(some, self._arrange(live[0]), few)
         return reference.dequantise_rows(cast(RowWeight, some), live)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        if self._packed is not None and self.code_overlay is None and self._plain(x):
+        moving = self.code_overlay is not None or self.few_codes is not None
+        if self._packed is not None and not moving and self._plain(x):
             y = self._packed.matmul(x, self._arrange(self.scales))
             return y if self.bias is None else y.add_(self.bias)
         weight = self.still
@@ -162,7 +168,7 @@ class QuantLinear(nn.Module):
         scales = self._arrange(self.scales)
         if self.code_overlay is not None:
             return reference.matmul_shown(x, self.code_overlay, weight, scales, self.bias, self.scratch)
-        return reference.matmul(x, weight, scales, self.bias, self.scratch)
+        return reference.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
 
     def _plain(self, x: Tensor) -> bool:
         """Whether another kernel may be given this: they read float32 of the CPU, and without gradients.
@@ -177,3 +183,19 @@ class QuantLinear(nn.Module):
             f"{self.in_features} → {self.out_features}, {self.bits} bits, group {self.group_size}, "
             f"bias={self.bias is not None}, kernel={self.kernel}"
         )
+
+
+def _among(few: Few, rows: Tensor, columns: int) -> Few:
+    """Those of some coordinates that lie in some rows, as coordinates of these rows alone."""
+    row = few.places // columns
+    at = torch.searchsorted(rows, row).clamp_(max=len(rows) - 1)
+    here = rows[at] == row
+    return Few(at[here] * columns + few.places[here] % columns, few.x[here])
+
+
+def _show(few: Few, some: QuantWeight, wanted: Tensor) -> None:
+    """Put those of a few codes that lie in wanted rows into a copy of these rows."""
+    row, column = few.places // some.in_features, few.places % some.in_features
+    place = torch.searchsorted(wanted, row).clamp_(max=len(wanted) - 1)
+    mine = wanted[place] == row
+    put_codes_at(some.codes, some.bits, (place * some.in_features + column)[mine], few.x[mine])

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from forq.leaves import Few
 from forq.quant.codes import take_apart
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight, RowWeight, Weight
@@ -33,7 +34,14 @@ _BLOCK_BYTES_ELSEWHERE = 64 << 20
 _WHOLE_FROM_TOKENS = 64
 
 
-def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, scratch: Scratch) -> Tensor:
+def matmul(
+    x: Tensor,
+    weight: QuantWeight,
+    scales: Tensor,
+    bias: Tensor | None,
+    scratch: Scratch,
+    few: Few | None = None,
+) -> Tensor:
     """``x · wᵀ + bias`` with the scales given.
 
     Args:
@@ -41,6 +49,7 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
         scales: float32 (groups, out).
         bias: (out,) or None.
         scratch: buffers shared with every other layer of the model.
+        few: codes to compute with in place of the weight's own.
 
     Returns:
         (..., out) in x's dtype.
@@ -58,16 +67,37 @@ def matmul(x: Tensor, weight: QuantWeight, scales: Tensor, bias: Tensor | None, 
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             _fill(weight, by_row, start, stop, dense[start:stop], scratch)
+        if few is not None:
+            _replace(weight, by_row, few, 0, dense)
         torch.mm(split, dense.t(), out=y)
     else:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             dense = scratch.take("dense", (stop - start, columns), x.dtype, x.device)
             _fill(weight, by_row, start, stop, dense, scratch)
+            if few is not None:
+                _replace(weight, by_row, few, start, dense)
             torch.mm(split, dense.t(), out=y[:, start:stop])
     if bias is not None:
         y.add_(bias.to(y.dtype))
     return y.view(*x.shape[:-1], rows)
+
+
+def _replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Tensor) -> None:
+    """Put the weights of other codes into rows ``start …`` of a filled buffer, rounded as those around them."""
+    columns = weight.in_features
+    first, last = torch.searchsorted(few.places, torch.tensor([start, start + len(out)]) * columns).tolist()
+    places, codes = few.places[first:last], few.x[first:last]
+    row, column = places // columns, places % columns
+    group = column // weight.group_size if weight.group_of is None else weight.group_of[column].long()
+    if weight.levels is not None:
+        shown = weight.levels[codes.long()]
+    else:
+        shown = codes.to(torch.float32) - weight.zeros[group, row]
+    # The buffer holds the inputs as packed codes come apart.
+    count = weight.parts
+    place = column % count * (columns // count) + column // count
+    out[row - start, place] = shown.mul_(by_row[row, group]).to(out.dtype)
 
 
 def matmul_shown(
@@ -132,11 +162,13 @@ def dequantise_rows(weight: RowWeight, live: Sequence[Tensor]) -> Tensor:
     return dense
 
 
-def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
+def dequantise(weight: QuantWeight, scales: Tensor, few: Few | None = None) -> Tensor:
     """The whole matrix, a fresh float32 (out, in) with its inputs in order: for export, not for layers."""
     rows, columns = weight.out_features, weight.in_features
     split = torch.empty(rows, columns, dtype=torch.float32, device=weight.codes.device)
     _fill(weight, scales.t(), 0, rows, split, Scratch())
+    if few is not None:
+        _replace(weight, scales.t(), few, 0, split)
     return split.view(rows, weight.parts, -1).transpose(1, 2).reshape(rows, columns)
 
 

@@ -1,0 +1,96 @@
+"""Moves of few cells are found once a step and shown one by one: the same numbers as drawn and shown for every code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from forq.core import Link, Move, Term, direction_seed
+from forq.formats import bnb4, gguf, gptq
+from forq.models.load import load
+from forq.models.space import space
+from forq.noise import Bits, law
+from forq.quant.codes import codes_at, pack, put_codes_at, unpack
+from forq.quant.linear import QuantLinear
+from forq.spaces import Space
+
+IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
+CASES: dict[str, Callable[[Path], Path]] = {
+    "gptq": gptq.example,
+    "act-order": lambda folder: gptq.example(folder, desc_act=True),
+    "2-bit": lambda folder: gptq.example(folder, bits=2),
+    "3-bit": lambda folder: gptq.example(folder, bits=3),
+    "8-bit ragged": lambda folder: gptq.example(folder, bits=8, group_size=24),
+    "nf4": bnb4.example,
+    "gguf": gguf.example,
+}
+
+
+@pytest.mark.parametrize("share", ["1", "0.5", "0.015", "1e-3"])
+def test_places_and_draws_are_the_same_noise(share: str) -> None:
+    bits, made = Bits(direction_seed(3, 4), 99), law(f"sparse:{share}")
+    drawn = np.empty(70_000, np.float32)
+    made.draw(bits, 12, drawn)
+    words = bits.uniform32(12, len(drawn))
+    hit = (words >> np.uint32(1)) < round(float(share) * 2**31)
+    assert np.array_equal(drawn, np.where(hit, (words & np.uint32(1)).astype(np.float32) * 2 - 1, 0))
+    if made.few is not None:
+        places, z = made.few(bits, 12, len(drawn))
+        assert np.array_equal(places, np.flatnonzero(drawn)) and np.array_equal(z, drawn[places])
+    assert (made.few is None) == (float(share) > 2.0**-6)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_single_codes_are_read_and_stored(bits: int) -> None:
+    draw = torch.Generator().manual_seed(bits)
+    whole = torch.randint(0, 1 << bits, (6, 24), dtype=torch.uint8, generator=draw)
+    codes, places = pack(whole, bits), torch.randperm(144, generator=draw)[:60].sort().values
+    assert torch.equal(codes_at(codes, bits, places), whole.view(-1)[places].int())
+    other = torch.randint(0, 1 << bits, (60,), dtype=torch.int32, generator=draw)
+    put_codes_at(codes, bits, places, other)
+    whole.view(-1)[places] = other.to(torch.uint8)
+    assert torch.equal(unpack(codes, bits), whole)
+
+
+def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, few: bool) -> tuple[Any, ...]:
+    """What a model answers under probes and after steps, and what the steps say they did."""
+    if not few:
+        monkeypatch.setattr(Space, "_strewn", lambda self, one, move: None)
+    model: Any = load(folder, device="cpu", kernel="reference")
+    held, answers, done = space(model, "codes", "cells"), [], []
+    for move in moves:
+        with held.displaced(move):
+            weights = [layer.weight for layer in model.modules() if isinstance(layer, QuantLinear)]
+            assert (
+                any(layer.few_codes is not None for layer in model.modules() if isinstance(layer, QuantLinear)) == few
+            )
+            answers.append(model(IDS).logits)
+        done.append(held.apply(move))
+        answers.append(model(IDS).logits)
+        assert weights
+    return (
+        answers,
+        done,
+        held.digest(),
+        [layer.dequantise() for layer in model.modules() if isinstance(layer, QuantLinear)],
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_model_is_the_same(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = CASES[case](tmp_path / "example")
+    terms = [Term(direction_seed(5, step), weight, "sparse:0.015") for step, weight in enumerate((1.0, -1.0, 3.0))]
+    moves = [Move((term,)) for term in terms] + [Move((terms[0],), Link("sign", 2.0))]
+    few = case != "3-bit"
+    one = seen(folder, moves, monkeypatch, few)
+    other = seen(folder, moves, monkeypatch, False)
+    assert one[1:3] == other[1:3] and sum(moved.changed for moved in one[1]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(one[3], other[3], strict=True))
+    # The two ways add up in other orders.
+    for a, b in zip(one[0], other[0], strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
