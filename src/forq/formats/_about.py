@@ -13,7 +13,7 @@ class About:
         title: its name as people write it.
         bits: of its codes, in words: ``2, 3, 4, 8``.
         moves: kinds of leaves that can move (:data:`forq.leaves.GROUPS`).
-        exported: what a saved checkpoint looks like, and what is lost on the way; one sentence.
+        exported: what a saved checkpoint is, and what is lost on the way; the rest of "a save is …".
         exceptions: bytes of a save that change although nothing moved there, a phrase each; none is the rule.
         library: the library the format belongs to, and its version that was seen to load what forq saved; or why none.
         layout: the tensors of a layer and their shapes, a line each.
