@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from forq.leaves import Few
-from forq.quant.codes import put_codes_at
 from forq.quant.kernels import int8, ort, reference
 from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
@@ -191,11 +190,3 @@ def _among(few: Few, rows: Tensor, columns: int) -> Few:
     at = torch.searchsorted(rows, row).clamp_(max=len(rows) - 1)
     here = rows[at] == row
     return Few(at[here] * columns + few.places[here] % columns, few.x[here])
-
-
-def _show(few: Few, some: QuantWeight, wanted: Tensor) -> None:
-    """Put those of a few codes that lie in wanted rows into a copy of these rows."""
-    row, column = few.places // some.in_features, few.places % some.in_features
-    place = torch.searchsorted(wanted, row).clamp_(max=len(wanted) - 1)
-    mine = wanted[place] == row
-    put_codes_at(some.codes, some.bits, (place * some.in_features + column)[mine], few.x[mine])
