@@ -66,6 +66,8 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
     kind = values.get("general.architecture")
     if kind not in KNOWN:
         raise FormatError(f"{path}: expected general.architecture among {', '.join(KNOWN)}, found {kind!r:.80}")
+    if (parts := values.get("split.count", 0)) not in (0, 1):
+        raise FormatError(f"{path}: expected a whole model, found one of {parts!r:.80} files; merge them first")
     if values.get(f"{kind}.expert_count"):
         raise FormatError(f"{path}: expected a model without experts, found expert_count; mixtures are not built")
 
