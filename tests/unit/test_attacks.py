@@ -244,6 +244,17 @@ def test_a_folder_is_continued_with_equal_settings_only(tmp_path):
         assert (_images.read_png(out / "adversarial" / f"{index:05d}.png") == first.images[index]).all()
 
 
+def test_a_folder_in_which_nothing_was_attacked_begins_anew(tmp_path):
+    x, y = images(4, gap=2)
+    out = tmp_path / "run"
+    for labels, says in ((y + 7, "its label is"), (1 - y, "none of 4 images right")):
+        with pytest.raises(AttackStopped, match=says):
+            attack(Halves(), x, labels, budget=300, out=out)
+    found = attack(Halves(), x, y, budget=300, out=out)
+    fresh = attack(Halves(), x, y, budget=300)
+    assert found.correct.all() and found.queries == fresh.queries and (found.images == fresh.images).all()
+
+
 def test_a_torn_row_is_done_again(tmp_path):
     x, y = images(5, gap=2)
     out = tmp_path / "run"

@@ -39,12 +39,13 @@ class Folder:
         """
         self.path = path
         body = json.loads(json.dumps(settings))
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            self._same(body)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and _read(path / _SETTINGS) is None:
+            raise ConfigError(f"{path} is in the way: name another --out")
         (path / "adversarial").mkdir(parents=True, exist_ok=True)
         self._release = weakref.finalize(self, os.close, _alone(path))
-        put_json(path / _SETTINGS, body)
         self._rows = path / "results.jsonl"
+        self._same(body)
+        put_json(path / _SETTINGS, body)
         self.done = [self._outcome(body, images) for _, body in rows_of(self._rows)]
         summary = _read(path / "summary.json") or {}
         # A process that was killed wrote no summary: then what the rows say is the least that was spent.
@@ -80,12 +81,15 @@ class Folder:
         new.replace(self._rows)
 
     def _same(self, settings: Mapping[str, Any]) -> None:
-        earlier = _read(self.path / _SETTINGS) if self.path.is_dir() else None
-        if earlier is None:
-            raise ConfigError(f"{self.path} is in the way: name another --out")
+        """Refuse results of other settings; where no image was attacked there are none, and all begins anew."""
+        earlier = _read(self.path / _SETTINGS) or settings
         other = [name for name in sorted({*earlier, *settings}) if earlier.get(name) != settings.get(name)]
-        if other:
+        if other and any(body["correct"] for _, body in rows_of(self._rows)):
+            self._release()
             raise ConfigError(f"{self.path} holds an attack with another {', '.join(other)}: name another --out")
+        if other:
+            self._rows.unlink(missing_ok=True)
+            (self.path / "summary.json").unlink(missing_ok=True)
 
     def _png(self, index: int) -> Path:
         return self.path / "adversarial" / f"{index:05d}.png"
