@@ -17,6 +17,7 @@ from forq.formats import gguf
 from forq.formats.checkpoint import Checkpoint, _gguf_header
 from forq.formats.checkpoint._gguf_kinds import BLOCKS, FLOATS
 from forq.formats.checkpoint._gguf_write import write_gguf
+from forq.leaves import Few
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.skeleton import compute_buffers, skeleton
@@ -137,6 +138,7 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
     [
         (value("general.architecture", "mamba"), "general.architecture among llama, qwen2, qwen3"),
         (value("llama.expert_count", 8), "without experts"),
+        (value("split.count", 3), "one of 3 files; merge them"),
         (value("llama.block_count", 1 << 20), "a tensor or more for each"),
         (value("llama.embedding_length", 64), "expected"),
         (value("llama.attention.head_count", 3), "rows of 3 heads"),
@@ -330,3 +332,18 @@ def test_two_files_in_one_folder_must_be_told_apart(file: Path) -> None:
     out = file.parent / "out"
     model.checkpoint.save_patched(out, {leaf.name: leaf.read() for leaf in trainable(model)})
     assert [path.name for path in out.iterdir()] == ["tiny.gguf"]
+
+
+def test_single_codes_of_a_tied_embedding_are_shown_in_both_places(tmp_path: Path) -> None:
+    model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS["q8_0"]), device="cpu")
+    (leaf,) = (leaf for leaf in trainable(model, "codes") if leaf.name == "model.embed_tokens.weight.qs")
+    before = model(IDS).logits
+    # Rows 5 and 40 are asked for, 6 is not.
+    few = Few(torch.tensor([5 * 32 + 3, 6 * 32, 40 * 32 + 31]), torch.tensor([7, 200, 255], dtype=torch.int32))
+    leaf.few = few
+    shown, head = model(IDS).logits, model.lm_head(torch.eye(32))
+    assert not torch.equal(shown, before)
+    leaf.few = None
+    assert torch.equal(model(IDS).logits, before)
+    leaf.put_at(few)
+    assert torch.equal(model(IDS).logits, shown) and torch.equal(model.lm_head(torch.eye(32)), head)
