@@ -75,8 +75,9 @@ def summary(ckpt: Checkpoint) -> Summary:
     form, specs = found.form, found.specs
     sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
     floats: dict[str, str] = {}
+    still = {name for name, _ in found.model.named_buffers()}  # tables of positions, which a file may hold
     for place, stored in found.names.file_of.items():
-        group = _group(found.model, place)
+        group = "" if place in still else _group(found.model, place)
         # A head tied to the embedding is the embedding's tensor, whichever comes first.
         floats[stored] = group if group == "embeddings" else floats.get(stored, group)
     moves: Counter[str] = Counter()
@@ -104,7 +105,7 @@ def summary(ckpt: Checkpoint) -> Summary:
     codes = sum(spec.in_features * spec.out_features * spec.bits // 8 for spec in specs.values()) + moves["scales"]
     return Summary(
         format=form.__name__.rpartition(".")[2] if form else "float",
-        model_type=str(ckpt.config.get("model_type", "unknown")),
+        model_type=str(ckpt.config.get("model_type") or ckpt.config.get("_class_name") or "unknown"),
         bits=max((spec.bits for spec in specs.values()), default=None),
         widths=tuple(sorted({spec.bits for spec in specs.values()})),
         group_size=max((spec.group_size for spec in specs.values()), default=None),

@@ -108,10 +108,12 @@ def draw(
         )
     except ValueError as error:
         raise ConfigError(f"forq sample: diffusers says: {error}") from error
-    return found.images[0]
+    drawn: Any = found.images[0]
+    return drawn
 
 
 def pictures(vae: Any, latents: Tensor) -> Tensor:
     """Latents as the denoiser sees them, to pixels in [0, 1]: (n, c, h, w) → (n, 3, H, W)."""
     plain = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    return (vae.decode(plain.to(vae.dtype), return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+    found: Tensor = vae.decode(plain.to(vae.dtype), return_dict=False)[0]
+    return (found.float() / 2 + 0.5).clamp(0, 1)
