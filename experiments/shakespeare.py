@@ -88,7 +88,7 @@ def ddc_jobs(ckpt: Path) -> list[dict[str, Any]]:
 
 
 def grid_jobs(ckpt: Path) -> list[dict[str, Any]]:
-    """The integer codes in place of the scales; shares of coordinates set by hand on seed 0."""
+    """The integer codes in place of the scales: the calibrated size, and shares of coordinates set by hand."""
     jobs = [tune("zoqo (untouched)", ckpt, "zoqo", VOTES, seed) for seed in range(3)]
     shares = [tune(f"zoqo, sparse {p}", ckpt, "zoqo", PAIRS, 0, f"estimator.noise=sparse:{p}") for p in SHARES]
     return [*jobs, tune("zoqo-paper (untouched)", ckpt, "zoqo-paper", PAIRS, 0), *shares]
@@ -98,10 +98,10 @@ def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
     """Adapters of rank 8 beside every linear layer: on grids of 8 and 4 bits, in floats, and by back-propagation."""
     lora = ("move=lora",)
     jobs = []
-    # The shipped model is slower: a quarter of the forwards.
-    bases = (("TinyStories", ckpt, 1), ("demo", Path("src/forq/demo/checkpoint"), 4))
-    for name, base, part in bases:
-        for seed in range(3):
+    # About 1,000 forwards; the shipped model is slower: 500.
+    bases = (("TinyStories", ckpt, 4), ("demo", Path("src/forq/demo/checkpoint"), 8))
+    for seed in range(3):
+        for name, base, part in bases:
             jobs += [
                 tune(f"{name}: zoqo, 8 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=8"),
                 tune(f"{name}: zoqo, 4 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=4"),
