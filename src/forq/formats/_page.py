@@ -7,24 +7,24 @@ from forq.formats._about import About
 
 _HEAD = """# Formats
 
-Made of what the formats say of themselves (`python -m forq.formats._page`); `make test-oracles` runs, for every row, a
-checkpoint that the format's own library wrote or loads through forq and back: read, compared, moved, saved, loaded there.
+Made of what the formats say of themselves (`python -m forq.formats._page`). `make test-oracles` takes, for every row, a
+checkpoint that the format's own library wrote or reads through forq and back: read, compared, moved, saved, loaded there.
 
 {table}
 
-A save is a copy of the original files in which only the bytes of what moved differ; a format's exceptions are named below.
-What is scored at the end is the saved file. Checkpoints are recognised by what they hold. Nothing in one is ever run.
+A save is a copy of the original files in which only the bytes of what moved differ; exceptions are named below. What is
+scored at the end is the saved file. Checkpoints are recognised by what they hold, and nothing in one is ever run.
 
 **Kinds.** *scales* are continuous and move by QZO. *codes* are the integers themselves and move by whole cells
-([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move` names them.
-`forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
+([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move`
+names them. `forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
 
-**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load gptq4`, or
-for good by `forq quantize`.
+**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load gptq4`
+(or `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.
 
-**From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32`.
-Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards. Into
-floats every weight is rounded once, and the command says how many changed and by how much.
+**From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32 --out FOLDER`.
+Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
+Into floats every weight is rounded once, and the command says how many changed and by how much.
 
 **Damaged files** are refused by a `FormatError` that names what was expected and found: two hundred mutations of every
 format are tried in CI, `python -m tests.fuzz --count 10000` tries more.
@@ -36,7 +36,8 @@ def page() -> str:
     able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
     parts = [_HEAD.format(table=table(), targets="|".join(name.replace("_", "-") for name in able))]
     for about in abouts():
-        parts.append(f"## {about.title}\n\nBits: {about.bits}. A save is {about.exported}. Verified: {about.library}.\n")
+        told = f"Bits: {about.bits}. A save is {about.exported}. Verified: {about.library}."
+        parts.append(f"## {about.title}\n\n{told}\n")
         if about.exceptions:
             parts.append("Exceptions: " + "; ".join(about.exceptions) + ".\n")
         parts.append("```\n" + "\n".join(about.layout) + "\n```\n")

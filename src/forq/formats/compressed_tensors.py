@@ -160,6 +160,11 @@ def pack(weight: QuantWeight, sym: bool | None = None, layout: str = PACKED) -> 
     return tensors if sym else tensors | {"weight_zero_point": pack_zeros(weight.zeros, bits)}
 
 
+def dialect(least_zero: int, middle: bool) -> dict[str, Any]:
+    """What an export tells :func:`pack`: zero points stand in every layer or in none."""
+    return {"sym": middle}
+
+
 def pack_scales(scales: Tensor) -> dict[str, Tensor]:
     """The scales (groups, out) as the file holds them."""
     return {"weight_scale": scales.t().contiguous()}

@@ -161,6 +161,11 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
     }
 
 
+def dialect(least_zero: int, middle: bool) -> dict[str, Any]:
+    """What an export tells :func:`pack`: version 1 stores zero points less one, and cannot say 0."""
+    return {"checkpoint_format": "gptq" if least_zero > 0 else "gptq_v2"}
+
+
 def pack_scales(scales: Tensor) -> dict[str, Tensor]:
     """The scales (groups, out) as the file holds them."""
     return {"scales": scales}

@@ -84,8 +84,11 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         turn = _as_floats(FLOATS[to])
         config["dtype" if "dtype" in config else "torch_dtype"] = to
     else:
-        turn = _as_codes(registry.get("formats", to))
-        config["quantization_config"] = _settings(ckpt, found, to)
+        target = registry.get("formats", to)
+        least, middle = _zeros(ckpt, found)
+        dialect = target.dialect(least, middle) if hasattr(target, "dialect") else {}
+        turn = _as_codes(target, dialect)
+        config["quantization_config"] = _settings(ckpt, found, target, {"sym": middle} | dialect)
     pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
     replace_folder(Path(out), lambda folder: rewrite(ckpt, folder, pieces, config))
     return _compared(ckpt, found, Path(out))
@@ -120,7 +123,7 @@ def _as_floats(dtype: torch.dtype) -> Turn:
     return turn
 
 
-def _as_codes(target: ModuleType) -> Turn:
+def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
     def turn(parts: Parts) -> Mapping[str, Tensor]:
         weight = parts.weight
         if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
@@ -128,7 +131,7 @@ def _as_codes(target: ModuleType) -> Turn:
                 "expected codes with a scale and a whole zero point a group, found others, which "
                 f"{target.ABOUT.title} cannot hold; export to float16"
             )
-        return {**target.pack(weight), **target.pack_scales(parts.arrange(parts.live[0]))}
+        return {**target.pack(weight, **dialect), **target.pack_scales(parts.arrange(parts.live[0]))}
 
     return turn
 
@@ -140,7 +143,19 @@ def _matrix(parts: Parts) -> Tensor:
     return dequantise_rows(parts.weight, live)  # type: ignore[arg-type]
 
 
-def _settings(ckpt: Checkpoint, found: Layout, to: str) -> dict[str, Any]:
+def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
+    """The least zero point of all layers, and whether each is the middle of its codes."""
+    least, middle = 0, True
+    for place, spec in enumerate(found.specs.values()):
+        weight = found.form.read(ckpt, spec).weight  # type: ignore[union-attr]
+        if isinstance(weight, QuantWeight):
+            here = int(weight.zeros.min())
+            least = here if place == 0 else min(least, here)
+            middle = middle and weight.zero == 1 << spec.bits - 1
+    return least, middle
+
+
+def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping[str, Any]) -> dict[str, Any]:
     """The target's configuration; its loaders expect that all layers share their bits and group."""
     specs = list(found.specs.values())
     kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
@@ -148,12 +163,11 @@ def _settings(ckpt: Checkpoint, found: Layout, to: str) -> dict[str, Any]:
     groups = {group for _, group in kinds if group != -1} or {-1}
     if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
         raise FormatError(f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}")
-    bits, quantized = specs[0].bits, {found.names.module_of(spec) for spec in specs}
-    middle = all(getattr(found.form.read(ckpt, spec).weight, "zero", None) == 1 << bits - 1 for spec in specs)  # type: ignore[union-attr]
+    quantized = {found.names.module_of(spec) for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
-    told: dict[str, Any] = registry.get("formats", to).quantization_config(bits, groups.pop(), middle, left)
-    return told
+    settings: dict[str, Any] = target.quantization_config(specs[0].bits, groups.pop(), left=left, **told)
+    return settings
 
 
 def _compared(ckpt: Checkpoint, found: Layout, out: Path) -> Exported:
