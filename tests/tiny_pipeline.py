@@ -1,4 +1,4 @@
-"""A Stable Diffusion 3 pipeline of random weights, as small as it can be, and pictures to tune it on."""
+"""A pipeline of Stable Diffusion 3's classes with a transformer of random weights, small enough for tests."""
 
 from __future__ import annotations
 
@@ -11,44 +11,45 @@ from types import ModuleType
 import torch
 from PIL import Image
 
-from forq.models.denoiser import library
-
-SIZE = 28
+_SOURCE = Path(__file__).parents[1] / "experiments" / "diffusion" / "pipeline.py"
+TEXT_TOKENS = 1
 
 
 def parts() -> ModuleType:
-    """What surrounds the transformer in the project's own experiment."""
-    library()
-    path = Path(__file__).parents[1] / "experiments" / "diffusion" / "pipeline.py"
-    spec = importlib.util.spec_from_file_location("small_pipeline", path)
+    """The experiment's own components: an exact VAE, text encoders, tokenizers."""
+    spec = importlib.util.spec_from_file_location("diffusion_pipeline", _SOURCE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec.loader.exec_module(module)
     return module
 
 
-def pipeline(folder: Path, depth: int = 2, width: int = 32, **others: object) -> Path:
-    """Write one; qk_norm gives it norms that can move."""
+def save(folder: Path, shards: str = "1GB") -> Path:
+    """Two blocks, 64 wide, 28 pixels a side, patches of 4."""
     made = parts()
     torch.manual_seed(0)
-    model = made.transformer(depth, width, 2, qk_norm="rms_norm", **others)
-    with torch.no_grad():  # diffusers begins the last layer at zero, where no scale would change anything
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+    transformer = made.transformer(depth=2, width=64, heads=2).eval()
+    with torch.no_grad():
+        # diffusers begins the last layer at zero, and with it every velocity.
+        torch.nn.init.normal_(transformer.proj_out.weight, std=0.2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made.pipeline(model, folder.parent / "tokenizers").save_pretrained(folder)
+        pipe = made.pipeline(transformer, folder.parent / f"{folder.name}-tokenizers")
+        pipe.save_pretrained(folder)
+        if shards != "1GB":
+            (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+            transformer.save_pretrained(folder / "transformer", max_shard_size=shards)
     return folder
 
 
-def digits(folder: Path, count: int = 24) -> Path:
-    """Bars of as many widths as there are captions."""
-    folder.mkdir(parents=True)
-    rows = []
+def pictures(folder: Path, count: int = 24) -> Path:
+    """Grey squares, some light and some dark, with captions in metadata.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
     for n in range(count):
-        picture = Image.new("L", (SIZE, SIZE))
-        picture.paste(255 - n, (4, 4, 6 + 2 * (n % 3), 24))
-        picture.save(folder / f"{n:02}.png")
-        rows.append(json.dumps({"file_name": f"{n:02}.png", "text": ("a one", "a two", "a three")[n % 3]}))
-    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        Image.new("L", (28, 28), n * 10).save(folder / f"{n:02}.png")
+        lines.append(json.dumps({"file_name": f"{n:02}.png", "text": "a one" if n % 2 else "a two"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -1,203 +1,280 @@
-"""Diffusion: noise levels, captions and pictures, the cache, the denoiser's shape."""
+"""Noise levels, objectives, pictures and the cache of a diffusion model."""
 
 from __future__ import annotations
 
 import json
-import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from forq.core import ConfigError, DataError, FormatError
 from forq.formats.checkpoint import Checkpoint
-from forq.models import denoiser
+from forq.models import encoders
+from forq.models.denoiser import library, skeleton
 from forq.models.encoders import Encoders
+from forq.models.load import load
 from forq.noise import Bits
-from forq.tasks import text_to_image
-from forq.tasks._noised import Noised, epsilon, flow, normal, sigmas, stratified, uniform
+from forq.tasks import _noised, text_to_image
 from forq.tasks._pictures import pixels, read, read_splits
 from tests import tiny_pipeline
 
 CPU = torch.device("cpu")
 
-
-def test_sigma_is_the_shifted_logistic_normal():
-    u = torch.tensor([0.5, 0.8413447460685429, 1e-6], dtype=torch.float64)
-    plain = sigmas(u)
-    assert plain[0] == 0.5
-    assert plain[1] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
-    assert torch.equal(sigmas(u, 3.0), (3 * plain.double() / (1 + 2 * plain.double())).float())
-    many = torch.logit(sigmas(uniform(Bits(1, 2), 20_000)).double())
-    assert abs(float(many.mean())) < 0.03 and abs(float(many.std()) - 1) < 0.03
-
-
-def test_strata_hold_one_point_each_and_their_mean_varies_less():
-    u = stratified(Bits(3, 4), 16)
-    assert (u * 16).long().tolist() == list(range(16))
-    means = torch.stack(
-        [torch.stack([draw(Bits(seed, 9), 16).mean() for seed in range(200)]) for draw in (stratified, uniform)]
-    )
-    assert abs(float(means[0].mean()) - 0.5) < 0.005
-    assert means[0].std() < means[1].std() / 8
-
-
-def test_flow_matching_is_zero_for_the_velocity_and_cut_into_forwards_alike():
-    x0, noise = normal(Bits(1, 1), (5, 1, 4, 4)), normal(Bits(1, 2), (5, 1, 4, 4))
-    level = sigmas(stratified(Bits(1, 3), 5))
-    sizes = []
-
-    def loss(most, off):
-        batch = Noised(x0, noise, level, torch.zeros(5, 2, 3), torch.zeros(5, 3), most)
-
-        def model(x, texts, pooled, sigma):
-            sizes.append(len(x))
-            s = sigma[:, None, None, None]
-            here = next(n for n in range(5) if level[n] == sigma[0])
-            some = slice(here, here + len(x))
-            assert torch.allclose(x, (1 - s) * x0[some] + s * noise[some])
-            return noise[some] - x0[some] + off
-
-        return flow(model, batch, CPU, torch.float32)
-
-    assert loss(5, 0.0).max() < 1e-12
-    assert torch.allclose(loss(2, 0.5), torch.full((5,), 0.25)) and sizes == [5, 2, 2, 1]
-
-
-def test_epsilon_prediction_scores_the_noise():
-    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 10), 0)
-    x0, noise, t = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2), torch.tensor([0, 4, 9])
-    exact = epsilon(lambda x, t: x / (1 - alpha_bar[t]).sqrt()[:, None, None, None], x0, noise, t, alpha_bar)
-    assert exact.max() < 1e-10
-    assert torch.equal(epsilon(lambda x, t: 0 * x, x0, noise, t, alpha_bar), torch.ones(3))
-
-
-def test_captions_from_three_layouts(tmp_path):
-    rows = tiny_pipeline.digits(tmp_path / "rows", 4)
-    assert [one.caption for one in read(rows)] == ["a one", "a two", "a three", "a one"]
-    beside = tmp_path / "beside"
-    beside.mkdir()
-    Image.new("RGB", (8, 8)).save(beside / "x.png")
-    with pytest.raises(DataError, match=r"x\.png: expected its caption in x\.txt"):
-        read(beside)
-    (beside / "x.txt").write_text("a thing\n")
-    assert [one.caption for one in read(beside)] == ["a thing"]
-    classes = tmp_path / "classes" / "train" / "red_square"
-    classes.mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(classes / "y.jpg")
-    assert [one.caption for one in read_splits(tmp_path / "classes")["train"]] == ["red square"]
-    (rows / "metadata.jsonl").write_text('{"file_name": "00.png"}\n')
-    with pytest.raises(DataError, match="line 1: expected file_name and one of text, caption, prompt"):
-        read(rows)
-    (rows / "metadata.jsonl").write_text(json.dumps({"file_name": "../out.png", "text": "x"}) + "\n")
-    with pytest.raises(DataError, match="expected the name of a file in"):
-        read(rows)
-
-
-def test_pictures_of_every_mode_become_rgb_squares(tmp_path):
-    half = np.zeros((10, 20, 3), np.uint8)
-    half[:, :10] = 255
-    turned = Image.fromarray(half)
-    exif = turned.getexif()
-    exif[0x0112] = 6  # to be shown a quarter turn on
-    turned.save(tmp_path / "turned.jpg", exif=exif, quality=100)
-    shown = pixels(tmp_path / "turned.jpg", 10)
-    assert shown[:, 0].mean() > 0.8 and shown[:, -1].mean() < -0.8
-    Image.new("RGBA", (7, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert pixels(tmp_path / "clear.png", 4).min() == 1
-    Image.new("L", (5, 5), 51).save(tmp_path / "grey.png")
-    assert torch.allclose(pixels(tmp_path / "grey.png", 4), torch.full((3, 4, 4), -0.6), atol=1e-6)
-    Image.fromarray(np.full((5, 5), 65535, np.uint16)).save(tmp_path / "deep.png")
-    assert pixels(tmp_path / "deep.png", 4).min() == 1
-    (tmp_path / "torn.png").write_bytes((tmp_path / "grey.png").read_bytes()[:40])
-    with pytest.raises(DataError, match=r"torn\.png: expected a picture Pillow can read"):
-        pixels(tmp_path / "torn.png", 4)
+LARGE = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 38,
+    "num_attention_heads": 38,
+    "attention_head_dim": 64,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 2432,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 192,
+    "qk_norm": "rms_norm",
+}
+"""Stable Diffusion 3.5 Large."""
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
-    return tiny_pipeline.pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
+def pipeline(tmp_path_factory) -> Path:
+    return tiny_pipeline.save(tmp_path_factory.mktemp("pipeline") / "sd3")
 
 
-def encoders(pipeline, cache, read=pixels):
-    return Encoders(Checkpoint.open(pipeline), cache, CPU, read)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tiny_pipeline.pictures(tmp_path_factory.mktemp("pictures"))
 
 
-def test_the_cache_is_filled_once_resumes_and_refuses_another_models(pipeline, tmp_path):
-    data, cache, asked = read(tiny_pipeline.digits(tmp_path / "data", 6)), tmp_path / "cache", []
+def opened(pipeline, data, cache, seed=0, **settings):
+    encoded = Encoders(Checkpoint.open(pipeline), cache, CPU, pixels)
+    told = {"resolution": 28, "batch_rows": 4, "text_tokens": tiny_pipeline.TEXT_TOKENS, "samples": 0} | settings
+    return text_to_image.open(data, encoded, seed=seed, **told)
 
-    def counted(path, size):
-        if len(asked) == 3:
-            raise DataError("stopped here")
-        asked.append(path)
-        return pixels(path, size)
 
-    with pytest.raises(DataError):
-        encoders(pipeline, cache, counted).prepare(data, 28, 1)
-    asked.clear()
-    first = encoders(pipeline, cache, counted)
-    first.prepare(data, 28, 1)
-    assert len(asked) == 3, "three were kept from the first try"
-    expected = pixels(data[0].path, 28)[:1]
-    vae = json.loads((pipeline / "vae" / "config.json").read_text())
-    shown = (expected - vae["shift_factor"]) * vae["scaling_factor"]
-    assert (first.latent(data[0]) - shown).abs().max() < 1e-3
-    text, pooled = first.text("a two")
-    assert text.shape == (6, 64) and pooled.shape == (64,)
-    assert not torch.equal(text, first.text("")[0])
-    again = encoders(pipeline, cache, None)
-    again.prepare(data, 28, 1)
+def test_noise_levels_are_the_logit_normal_law_shifted_as_the_scheduler_shifts():
+    places = torch.tensor([0.1586552539, 0.5, 0.8413447461], dtype=torch.float64)
+    assert torch.allclose(_noised.sigmas(places), torch.sigmoid(torch.tensor([-1.0, 0.0, 1.0])), atol=1e-6)
+    scheduler = library().FlowMatchEulerDiscreteScheduler(shift=3.0)
+    plain = torch.linspace(1.0, 0.001, 1000)
+    ours = _noised.sigmas(torch.special.ndtr(torch.logit(plain[1:].double())), shift=3.0)
+    assert torch.allclose(ours, scheduler.sigmas[1:], atol=2e-3)
+
+
+def test_stratified_places_lie_one_in_each_part_and_their_mean_varies_far_less():
+    found = torch.stack([_noised.stratified(Bits(seed, 1), 8) for seed in range(400)])
+    assert ((found * 8).floor() == torch.arange(8)).all()
+    free = torch.stack([_noised.uniform(Bits(seed, 2), 8) for seed in range(400)])
+    assert found.mean() == pytest.approx(0.5, abs=0.01)
+    # Independent places: variance 1/12n; one in each part: 1/12n³.
+    assert free.mean(dim=1).var() > 20 * found.mean(dim=1).var()
+
+
+def test_the_flow_loss_is_what_it_says_in_forwards_of_any_size():
+    torch.manual_seed(0)
+    x0, noise = torch.randn(5, 2, 4, 4), torch.randn(5, 2, 4, 4)
+    sigma = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
+    texts, pooled = torch.randn(5, 3, 6), torch.randn(5, 6)
+
+    def model(x, texts, pooled, level):
+        return x * level[:, None, None, None] + pooled.mean(dim=1)[:, None, None, None] + texts.sum()
+
+    def loss(most, texts=texts * 0):
+        return _noised.flow(model, _noised.Noised(x0, noise, sigma, texts, pooled, most), CPU, torch.float32)
+
+    mixed = torch.stack([(1 - s) * a + s * b for s, a, b in zip(sigma, x0, noise, strict=True)])
+    want = (model(mixed, texts * 0, pooled, sigma) - (noise - x0)).square().mean(dim=(1, 2, 3))
+    assert torch.allclose(loss(5), want) and torch.allclose(loss(2), want)
+    oracle = _noised.flow(lambda *_: noise - x0, _noised.Noised(x0, noise, sigma, texts, pooled, 5), CPU, torch.float32)
+    assert torch.equal(oracle, torch.zeros(5))
+
+
+def test_the_noise_loss_is_what_it_says():
+    torch.manual_seed(0)
+    x0, noise, t = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4), torch.tensor([0, 4, 9])
+    alpha_bar = torch.linspace(0.99, 0.1, 10)
+    seen = []
+
+    def model(x, t):
+        seen.append(x)
+        return x * 0
+
+    assert torch.allclose(_noised.epsilon(model, x0, noise, t, alpha_bar), noise.square().mean(dim=(1, 2, 3)))
+    kept = alpha_bar[t].view(3, 1, 1, 1)
+    assert torch.allclose(seen[0], kept.sqrt() * x0 + (1 - kept).sqrt() * noise)
+
+
+def test_pictures_of_any_mode_and_size_are_square_rgb(tmp_path):
+    grey = np.tile(np.linspace(0, 255, 40, dtype=np.uint8), (20, 1))
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    clear = Image.new("RGBA", (9, 7), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    turned = Image.new("RGB", (16, 32), "black")
+    turned.paste("white", (0, 16, 16, 32))
+    exif = turned.getexif()
+    exif[0x0112] = 3  # upside down
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    for name in ("grey.png", "sixteen.png", "clear.png", "turned.jpg"):
+        found = pixels(tmp_path / name, 8)
+        assert found.shape == (3, 8, 8) and found.dtype == torch.float32
+        assert found.min() >= -1 and found.max() <= 1
+    assert (pixels(tmp_path / "clear.png", 8) == 1).all()
+    assert torch.allclose(pixels(tmp_path / "grey.png", 8), pixels(tmp_path / "sixteen.png", 8), atol=0.02)
+    shown = pixels(tmp_path / "turned.jpg", 8)
+    assert shown[:, 0].mean() > 0.8 and shown[:, -1].mean() < -0.8
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    with pytest.raises(DataError, match=r"broken\.png"):
+        pixels(tmp_path / "broken.png", 8)
+
+
+def test_captions_stand_in_a_table_beside_the_pictures_or_in_the_folders_names(tmp_path):
+    for layout in ("table", "beside", "classes/a_cat", "classes/dog", "splits/train/x", "splits/test/y"):
+        (tmp_path / layout).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / layout / "one.png")
+    (tmp_path / "table" / "metadata.jsonl").write_text('{"file_name": "one.png", "caption": "said"}\n')
+    (tmp_path / "beside" / "one.txt").write_text("written\n")
+    assert [one.caption for one in read(tmp_path / "table")] == ["said"]
+    assert [one.caption for one in read(tmp_path / "beside")] == ["written"]
+    assert [one.caption for one in read(tmp_path / "classes")] == ["a cat", "dog"]
+    assert {split: [one.caption for one in rows] for split, rows in read_splits(tmp_path / "splits").items()} == {
+        "train": ["x"],
+        "test": ["y"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"file_name": "one.png"}', "line 1: expected file_name and one of"),
+        ('{"file_name": "../one.png", "text": "x"}', "line 1: expected the name of a file"),
+        ('{"file_name": "two.png", "text": "x"}', "line 1: expected the name of a file"),
+        ('{"file_name": "one.png", "text": 7}', "line 1: expected a caption"),
+        ("nothing", "line 1"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named_by_its_line(tmp_path, row, said):
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    (tmp_path / "metadata.jsonl").write_text(row + "\n")
+    with pytest.raises(DataError, match=said):
+        read(tmp_path)
+
+
+def test_a_caption_that_is_missing_is_named(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    with pytest.raises(DataError, match=r"one\.png.*one\.txt"):
+        read(tmp_path)
+
+
+def test_the_cache_is_filled_once_and_goes_on_where_it_was(pipeline, data, tmp_path, monkeypatch):
+    first = opened(pipeline, data, tmp_path)
+    latents = sorted(next(tmp_path.glob("latents-*")).iterdir())
+    assert len(latents) == 24 and len(list(next(tmp_path.glob("texts-*")).iterdir())) == 3  # with the empty caption
+    held = {path: path.read_bytes() for path in latents}
+    for path in latents[:2]:
+        path.unlink()
+    asked = []
+    written = encoders._write
+    monkeypatch.setattr(encoders, "_write", lambda path, *rest: (asked.append(path), written(path, *rest)))
+    again = opened(pipeline, data, tmp_path)
+    assert sorted(asked) == latents[:2]
+    assert {path: path.read_bytes() for path in latents} == held
     assert again.digest == first.digest
-    other = encoders(pipeline, cache, pixels)
-    other.prepare(data, 24, 1)
-    assert other.digest != first.digest
-    for file in next(cache.glob("latents-*")).glob("*.safetensors"):
-        theirs = next(folder for folder in cache.glob("latents-*") if folder != file.parent) / file.name
-        theirs.write_bytes(file.read_bytes())
-    with pytest.raises(FormatError, match="expected a cache of the model of digest"):
-        for each in (first, other):
-            each.latent(data[0])
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
 
-@pytest.mark.parametrize(("size", "words"), [(30, "multiple of 4"), (56, "at most 28")])
-def test_a_resolution_that_does_not_fit_is_refused(pipeline, tmp_path, size, words):
-    with pytest.raises(ConfigError, match=words):
-        encoders(pipeline, tmp_path / "cache").prepare([], size, 1)
+def test_a_latent_is_the_vaes_mean_shifted_and_scaled_as_diffusers_does(pipeline, data, tmp_path):
+    task = opened(pipeline, data, tmp_path)
+    row = task.rows["train"][0]
+    vae = library().AutoencoderKL.from_pretrained(pipeline / "vae")
+    with torch.no_grad():
+        mean = vae.encode(pixels(row.path, 28)[None]).latent_dist.mean[0]
+    want = (mean - vae.config.shift_factor) * vae.config.scaling_factor
+    assert torch.allclose(task.encoded.latent(row), want, atol=1e-6)
 
 
-def test_batches_are_a_function_of_seed_and_step(pipeline, tmp_path):
-    data = tiny_pipeline.digits(tmp_path / "data")
+def test_a_file_of_another_model_in_the_cache_is_refused_and_a_cut_one_too(pipeline, data, tmp_path):
+    task = opened(pipeline, data, tmp_path)
+    row = task.rows["train"][0]
+    path = next(tmp_path.glob(f"latents-*/{row.digest}.safetensors"))
+    save_file(load_file(path), path, metadata={"model": "another"})
+    with pytest.raises(FormatError, match="another"):
+        task.encoded.latent(row)
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(FormatError, match="expected a whole file"):
+        task.encoded.latent(row)
 
-    def task(**changes):
-        settings = {"seed": 3, "resolution": 28, "batch_rows": 4, "text_tokens": 1, "caption_dropout": 0.5} | changes
-        return text_to_image.open(data, encoders(pipeline, tmp_path / "cache"), **settings)
 
-    one, other = task(), task()
-    for step in (5, 0, 5):
+@pytest.mark.parametrize("resolution", [30, 2, 56])
+def test_a_resolution_that_does_not_fit_is_refused_before_anything_is_encoded(pipeline, data, tmp_path, resolution):
+    with pytest.raises(ConfigError, match="--resolution"):
+        opened(pipeline, data, tmp_path, resolution=resolution)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_is_a_function_of_seed_and_step_and_held_out_noise_never_changes(pipeline, data, tmp_path):
+    one, other = (opened(pipeline, data, tmp_path, caption_dropout=0.5) for _ in range(2))
+    for step in (3, 0):
         a, b = one.batch(step), other.batch(step)
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("latents", "noise", "level", "texts"))
+        assert torch.equal(a.noise, b.noise) and torch.equal(a.level, b.level) and torch.equal(a.texts, b.texts)
     assert not torch.equal(one.batch(0).noise, one.batch(1).noise)
-    assert one.digest == other.digest != task(caption_dropout=0.0).digest
-    assert sum(map(len, one.rows.values())) == 24 and len(one.rows["validation"]) == 2
-    held = [row.digest for split in one.rows.values() for row in split]
-    assert len(set(held)) == 24, "no picture stands in two splits"
+    seeded = opened(pipeline, data, tmp_path, seed=1)
+    assert not torch.equal(seeded.batch(0).noise, one.batch(0).noise)
+    model = load(pipeline)
+    score = one.evaluate(model, "test")
+    assert score == other.evaluate(model, "test")
+    quarters = [score.metrics[f"loss q{n}"] for n in (1, 2, 3, 4)]
+    assert score.loss == pytest.approx(sum(quarters) / 4)
+    assert one.loss(model, one.batch(2)) == pytest.approx(float(one.loss_tensor(model, one.batch(2))), abs=1e-6)
 
 
-def test_an_unknown_pipeline_is_named(pipeline, tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(FormatError, match="expected a pipeline among StableDiffusion3Pipeline, found 'FluxPipeline'"):
+def test_dropped_captions_are_the_empty_one(pipeline, data, tmp_path):
+    task = opened(pipeline, data, tmp_path, caption_dropout=1.0)
+    empty = task.encoded.text("")[0]
+    assert all(torch.equal(text, empty) for text in task.batch(0).texts)
+    assert not torch.equal(next(task.batches("test")).texts[0], empty)
+
+
+def test_a_loaded_denoiser_is_diffusers_own(pipeline):
+    ours = load(pipeline)
+    theirs = library().SD3Transformer2DModel.from_pretrained(pipeline / "transformer").eval()
+    torch.manual_seed(0)
+    given = (torch.randn(2, 1, 28, 28), torch.randn(2, 6, 64), torch.randn(2, 64), torch.tensor([10.0, 700.0]))
+    with torch.inference_mode():
+        found, want = (model(*given, return_dict=False)[0] for model in (ours, theirs))
+    assert want.abs().max() > 0.01
+    assert torch.allclose(found, want, atol=1e-5)
+
+
+def test_a_pipeline_of_another_class_is_named(pipeline, tmp_path):
+    for name in ("model_index.json",):
+        index = json.loads((pipeline / name).read_text()) | {"_class_name": "FluxPipeline"}
+        (tmp_path / name).write_text(json.dumps(index))
+    with pytest.raises(FormatError, match="FluxPipeline"):
         Checkpoint.open(tmp_path)
 
 
-def test_the_shape_of_sd35_large_is_counted_without_memory():
-    config = {
-        "_class_name": "SD3Transformer2DModel",
-        "sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 38,
-        "attention_head_dim": 64, "num_attention_heads": 38, "joint_attention_dim": 4096,
-        "caption_projection_dim": 2432, "pooled_projection_dim": 2048, "pos_embed_max_size": 192,
-        "qk_norm": "rms_norm",
-    }  # fmt: skip
-    model = denoiser.skeleton(config, torch.bfloat16)
-    assert all(tensor.is_meta for tensor in model.state_dict().values())
-    assert sum(p.numel() for p in model.parameters()) == pytest.approx(8.06e9, rel=0.001)
+def test_a_part_of_a_pipeline_that_is_missing_is_named(pipeline, data, tmp_path):
+    (tmp_path / "model_index.json").write_text((pipeline / "model_index.json").read_text())
+    with pytest.raises(FormatError, match="transformer"):
+        Checkpoint.open(tmp_path)
+    (tmp_path / "transformer").symlink_to(pipeline / "transformer")
+    with pytest.raises(FormatError, match="scheduler"):
+        opened(tmp_path, data, tmp_path / "cache")
+
+
+def test_the_real_size_is_built_without_a_byte():
+    model = skeleton(LARGE, torch.bfloat16)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == pytest.approx(8.06e9, rel=0.005)
+    assert all(parameter.is_meta for parameter in model.parameters())
