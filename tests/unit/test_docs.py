@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from forq.formats._page import page, table
 from forq.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -24,3 +25,11 @@ def test_the_page_of_models_names_the_families_there_are() -> None:
     text = (ROOT / "docs" / "models.md").read_text()
     named = set(re.findall(r"`([a-z0-9_-]+)`", text.split("**Decoders.**")[1].split("These are the names")[0]))
     assert named == set(FAMILIES)
+
+
+def test_the_page_of_formats_is_what_they_say() -> None:
+    assert (ROOT / "docs" / "formats.md").read_text() == page()
+
+
+def test_the_readme_shows_the_same_table() -> None:
+    assert table() in (ROOT / "README.md").read_text()

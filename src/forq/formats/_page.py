@@ -7,8 +7,8 @@ from forq.formats._about import About
 
 _HEAD = """# Formats
 
-Made of what the formats say of themselves (`python -m forq.formats._page`). `make test-oracles` takes, for every row, a
-checkpoint that the format's own library wrote or reads through forq and back: read, compared, moved, saved, loaded there.
+Made of what the formats say of themselves (`python -m forq.formats._page`). `make test-oracles` takes, for every row,
+checkpoints that the format's own library wrote or reads: they are read, compared, moved, saved, and loaded there again.
 
 {table}
 
@@ -19,8 +19,8 @@ scored at the end is the saved file. Checkpoints are recognised by what they hol
 ([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move`
 names them. `forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
 
-**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load gptq4`
-(or `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.
+**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load`
+(`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.
 
 **From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32 --out FOLDER`.
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
