@@ -6,8 +6,8 @@
 Training pictures (600) are digits of a sheet the model was not pretrained on, validation (32) of another, test (128) of
 MNIST's test set, each shifted alike. `qzo` is the recipe as it is, its best on validation; back-propagation trains the
 same scales with AdamW (rate of three by validation, seed 0) on as many steps with the same batches. Loss: flow matching
-on the test pictures, four fixed levels each. Distance: unbiased squared MMD (cubic kernel, as KID) of 100
-drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the last layer of the data folder's
+on the test pictures, four fixed levels each. Distance: unbiased squared MMD (cubic kernel, as KID) of
+100 drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the last layer of the data folder's
 MNIST network; `read` is the share of drawn digits that network reads as their caption.
 """
 
@@ -135,8 +135,9 @@ def main() -> None:
     args.add_argument("--work", type=Path)
     args.add_argument("--style", choices=tuple(STYLES), default="thick")
     args.add_argument("--form", default="nf4")
-    args.add_argument("--steps", type=int, default=100)
-    args.add_argument("--seeds", type=int, default=3)
+    args.add_argument("--steps", type=int, default=40)
+    args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args.add_argument("--only", choices=("qzo", "backprop"), help="one method alone, to run several beside each other")
     told = args.parse_args()
     if told.action == "table":
         print(table())
@@ -161,7 +162,7 @@ def main() -> None:
             "method": method,
             "seed": seed,
             "rate": rate,
-            "steps": told.steps,
+            "steps": told.steps if method in ("qzo", "backprop") else 0,
         }
         with TARGET.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**row, **found, "seconds": round(seconds, 1)}) + "\n")
@@ -174,12 +175,12 @@ def main() -> None:
         if wanted(method, 0):
             model = load(path)
             put(method, 0, None, score(model, opened(model, 0), judge, grids / f"{told.style}-{method}.png"), 0.0)
-    for seed in range(told.seeds):
+    for seed in told.seeds if told.only != "backprop" else ():
         if wanted("qzo", seed):
             model, began = load(base), time.perf_counter()
             out = told.work / f"run-{told.style}-{told.form}-{seed}"
             shutil.rmtree(out, ignore_errors=True)
-            every = max(1, told.steps // 5)
+            every = max(1, told.steps // 4)
             run = forq.tune(model, opened(model, seed), steps=told.steps, out=out, seed=seed, eval_every=every)
             spent = time.perf_counter() - began
             tuned = load(out / "checkpoint")
@@ -188,7 +189,7 @@ def main() -> None:
             put(
                 "qzo", seed, None, score(tuned, opened(tuned, seed), judge, grid_at) | {"best": run.best.trained}, spent
             )
-    for seed in range(told.seeds):
+    for seed in told.seeds if told.only != "qzo" else ():
         for rate in RATES if seed == 0 else (best_rate(told.style, told.form),):
             if wanted("backprop", seed, rate):
                 backprop(base, opened, seed, rate, told.steps, judge, grids, told.style, put)

@@ -3,11 +3,11 @@
     python experiments/diffusion/ddpm.py run --data $FORQ_DATA      # results/ddpm.jsonl, resumable
     python experiments/diffusion/ddpm.py table                      # as Markdown
 
-The network is `ddpm-mnist` of the data folder, trained by others on MNIST. Its convolutions and linear layers are rounded to
-nearest with one scale an output, but for the first convolution (784 weights). Objective: noise prediction at t uniform. `qzo`
-is the recipe as it is; back-propagation trains the same scales with AdamW (rate of three on validation, seed 0) on as many
-batches as `qzo` has steps. Tuned on training digits, rate by 256 of the last sheet, scored on 512 test digits with
-fixed noise, t stratified. The last point is scored, not the best.
+The network is `ddpm-mnist` of the data folder, trained by others on MNIST. Its convolutions and linear layers are
+rounded to nearest with one scale an output, but for the first convolution (784 weights). Objective: noise prediction,
+t uniform. `qzo` is the recipe as it is; back-propagation trains the same scales with AdamW (rate of three on
+validation, seed 0) on as many batches as `qzo` has steps. Tuned on training digits, validated on 256 of the last sheet,
+scored on 512 test digits with fixed noise, t stratified. The last point is scored, not the best.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from forq.quant.lora import PREFIX, Adapter, GridFactor, names
 
 CONFIG, FLOATS, CODES = "adapter_config.json", "adapter_model.safetensors", "adapter_codes.safetensors"
 
-_TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "masked": None}
+_TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "masked": None, "diffusion": None}
 
 # Settings of PEFT that change what the two factors mean; forq knows them at rest only.
 _AT_REST: Mapping[str, tuple[object, ...]] = {

@@ -157,7 +157,9 @@ def measured(records: Sequence[Record]) -> list[Measured]:
                     _pm(name, *first),
                     _pm(name, *last),
                     change,
-                    None if change in ("no change", "not a number") else (last[0] < first[0]) == (name == "loss"),
+                    None
+                    if change in ("no change", "not a number")
+                    else (last[0] < first[0]) == name.startswith("loss"),
                 )
             )
     return rows
@@ -220,22 +222,49 @@ def duration(seconds: float) -> str:
 
 def _learning(found: Sequence[Group]) -> list[Chart]:
     records = [record for group in found for record in group.records]
+    levels = [name for name in curves.metrics(records) if name.startswith("loss ")]
     made = []
     for axis, how in (("forwards", ""), ("seconds", " over time")):
         made += [
             chart(
                 f"Validation {name}{how}",
                 [curves.scores(group, name, axis) for group in found],
-                caption=f"{'nats' if name == 'loss' else 'higher is better'}; as the file will hold the weights",
+                caption=f"{_meaning(name, levels)}; as the file will hold the weights",
                 x_label="forward passes" if axis == "forwards" else "seconds",
                 share=name in SHARES,
             )
             for name in curves.metrics(records)
+            if name not in levels
         ]
+    made.append(_by_level(records, levels))
     training = [curves.steps(group, note("loss")) for group in found]
     behind = ", the steps themselves behind it" if any(curve is not None and curve.raw for curve in training) else ""
-    made.append(chart("Training loss", training, caption=f"nats{_smooth(found)}{behind}"))
+    made.append(chart("Training loss", training, caption=f"{_meaning('loss', levels)}{_smooth(found)}{behind}"))
     return [one for one in made if one is not None]
+
+
+def _meaning(name: str, levels: Sequence[str]) -> str:
+    unit = "mean squared error" if levels else "nats"
+    return unit if name == "loss" else "higher is better"
+
+
+def _by_level(records: Sequence[Record], levels: Sequence[str]) -> Chart | None:
+    """Validation loss by quarter of the noise levels, before and at the best, means over the runs."""
+    sides = []
+    for label, best in (("before", False), ("best", True)):
+        scored = [pick[-1 if best else 0] for one in records if (pick := [row for row in one.scores if row.best])]
+        means = [
+            (float(place), sum(one.score.metrics[name] for one in scored) / len(scored))
+            for place, name in enumerate(levels, 1)
+            if scored and all(name in one.score.metrics for one in scored)
+        ]
+        sides.append(curves.Curve(label, len(sides), tuple(means)))
+    return chart(
+        "Validation loss by noise",
+        sides,
+        caption="mean squared error, means over the runs: before (first colour) and at the best (second)",
+        x_label="quarter of the noise levels, the least noised first",
+    )
 
 
 def _stepping(found: Sequence[Group]) -> list[Chart]:

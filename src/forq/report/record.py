@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Record:
         name: what the page calls it.
         config: config.toml as text and as read.
         steps: training steps that have their row in metrics.jsonl.
+        pictures: what it drew before its first step, at its best and at its end: a caption and a data URI each.
         result, moved, samples: of files a run writes at its end; ``None`` where there is none.
     """
 
@@ -75,6 +77,7 @@ class Record:
     result: Result | None
     moved: list[Change] | None
     samples: dict[str, str] | None
+    pictures: tuple[tuple[str, str], ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -159,7 +162,18 @@ def read(folder: Path) -> Record:
         result=_json(folder / "result.json", Result) if over else None,
         moved=_json(folder / "moved.json", list[Change]) if over else None,
         samples=_json(folder / "samples.json", dict[str, str]),
+        pictures=tuple(_pictures(folder / "samples", scores)),
     )
+
+
+def _pictures(folder: Path, scores: Sequence[Scored]) -> Iterator[tuple[str, str]]:
+    best = max((one.trained for one in scores if one.best), default=0)
+    last = max((one.trained for one in scores), default=0)
+    for trained in sorted({0, best, last}):
+        file = folder / f"step-{trained:06}.png"
+        if file.is_file():
+            told = "before" if trained == 0 else f"after step {trained:,}" + (", the best" if trained == best else "")
+            yield told, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def read_all(folders: list[Path]) -> list[Record]:

@@ -1,0 +1,114 @@
+"""A pipeline of Stable Diffusion 3's classes through the command line: tune, replay, evaluate, draw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from forq.formats.checkpoint import Checkpoint
+from forq.models.denoiser import absent, library
+from tests import tiny_pipeline
+
+TASK = ("--task", "text-to-image", "--resolution", "28", "--set", f"task.text_tokens={tiny_pipeline.TEXT_TOKENS}")
+SMALL = ("--set", "task.batch_rows=4", "--set", "task.sample_steps=2")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory) -> Path:
+    return tiny_pipeline.save(tmp_path_factory.mktemp("pipeline") / "sd3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return tiny_pipeline.pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def same_files(one: Path, other: Path, below: str = "") -> set[str]:
+    """Files of one folder whose bytes the other lacks."""
+    names = {str(path.relative_to(one)) for path in (one / below).rglob("*") if path.is_file()}
+    return {name for name in names if (one / name).read_bytes() != (other / name).read_bytes()}
+
+
+def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(pipeline, data, tmp_path, forq) -> None:
+    run = tmp_path / "run"
+    how = (*TASK, "--data", data, *SMALL)
+    done = forq("tune", pipeline, *how, "--quantize-on-load", "nf4", "--steps", "4", "--eval-every", "2", "--out", run)
+    assert done.returncode == 0, done.stderr
+    base, saved = run / "base", run / "checkpoint"
+    assert same_files(base, saved) <= {"transformer/diffusion_pytorch_model.safetensors"}
+    assert not same_files(pipeline, base, "vae") and not same_files(pipeline, base, "text_encoder")
+    old, new = Checkpoint.open(base), Checkpoint.open(saved)
+    moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert all(name.endswith(".absmax") for name in moved)
+    assert forq("verify", run, "--base", base).returncode == 0
+    again = tmp_path / "again"
+    assert forq("replay", run, "--base", base, "--out", again).returncode == 0
+    assert not same_files(saved, again)
+    told = json.loads(forq("eval", saved, *how, "--json").stdout)
+    assert told["loss"] == pytest.approx(json.loads((run / "result.json").read_text())["test"]["after"]["loss"])
+    assert {f"loss q{n}" for n in (1, 2, 3, 4)} <= set(told)
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        "step-000000.png",
+        "step-000002.png",
+        "step-000004.png",
+    ]
+    drawn = ("--prompt", "a one", "--resolution", "28", "--steps", "2", "--text-tokens", tiny_pipeline.TEXT_TOKENS)
+    for name in ("one.png", "two.png"):
+        assert forq("sample", run, *drawn, "--out", tmp_path / name).returncode == 0
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.size == (56, 28)  # before | after
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_a_float_run_of_norms_and_biases_is_loaded_by_diffusers(pipeline, data, tmp_path, forq) -> None:
+    run = tmp_path / "run"
+    how = ("--move", "biases", "--set", "rule.lr=1e-2", "--set", "estimator.eps=1e-2")
+    done = forq(
+        "tune", pipeline, *TASK, "--data", data, *SMALL, *how, "--steps", "4", "--eval-every", "4", "--out", run
+    )
+    assert done.returncode == 0, done.stderr
+    folder = run / "checkpoint"
+    pipe = library().StableDiffusion3Pipeline.from_pretrained(folder, **absent(folder))
+    pipe.set_progress_bar_config(disable=True)
+    picture = pipe("a one", height=28, width=28, num_inference_steps=2, max_sequence_length=1).images[0]
+    assert picture.size == (28, 28)
+
+
+def test_adapters_on_a_grid_move_beside_a_pipeline(pipeline, data, tmp_path, forq) -> None:
+    run = tmp_path / "run"
+    how = ("--recipe", "zoqo", "--move", "lora", "--rank", "2")
+    done = forq(
+        "tune", pipeline, *TASK, "--data", data, *SMALL, *how, "--steps", "3", "--eval-every", "3", "--out", run
+    )
+    assert done.returncode == 0, done.stderr
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_what_cannot_be_is_refused_in_words(pipeline, data, tmp_path, forq) -> None:
+    def refused(*words: object) -> str:
+        done = forq(*words)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        return done.stderr
+
+    out = ("--out", tmp_path / "run", "--steps", "2")
+    assert "--resolution" in refused("tune", pipeline, "--task", "text-to-image", "--data", data, *out)
+    assert "diffusion pipeline" in refused("tune", pipeline, "--task", "text", "--data", data, *out)
+    assert "pictures" in refused("tune", pipeline, *TASK, "--data", tmp_path, *out)
+    assert ".png" in refused("sample", pipeline, "--prompt", "a one", "--out", tmp_path / "x.jpg")
+    assert not (tmp_path / "run").exists()
+
+
+def test_inspect_counts_the_denoiser(pipeline, forq) -> None:
+    told = json.loads(forq("inspect", pipeline, "--json").stdout)
+    model = library().SD3Transformer2DModel.from_pretrained(pipeline / "transformer")
+    assert told["model_type"] == "SD3Transformer2DModel"
+    assert told["parameters"] == sum(parameter.numel() for parameter in model.parameters())
