@@ -24,6 +24,11 @@ def names(family: str) -> tuple[str, ...]:
     return tuple(sorted(one.name for one in found if not one.ispkg and not one.name.startswith("_")))
 
 
+def shown(family: str, name: str) -> str:
+    """A plug-in's name as people write it: ``zoqo-paper`` of a recipe or an attack, ``three_point`` of the others."""
+    return name.replace("_", "-") if family in ("recipes", "attacks") else name
+
+
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:
     """`` (did you mean 'x'?)`` for a likely slip of the pen, else nothing."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -39,7 +44,9 @@ def get(family: str, name: str) -> Any:
     known = names(family)
     plain = name.replace("-", "_")
     if plain not in known:
+        told = [shown(family, one) for one in known]
         raise ConfigError(
-            f"no {family.removesuffix('s')} is called {name!r}{nearest(plain, known)}; known: {', '.join(known)}"
+            f"no {family.removesuffix('s')} is called {name!r}{nearest(shown(family, plain), told)}; "
+            f"known: {', '.join(told)}"
         )
     return importlib.import_module(f"forq.{family}.{plain}")

@@ -33,7 +33,7 @@ def ls(
     for one, plugins in found.items():
         typer.echo(typer.style(one, bold=True))
         for name, summary in plugins.items():
-            typer.echo(f"  {name.replace('_', '-') if one in ('recipes', 'attacks') else name:<14} {summary}")
+            typer.echo(f"  {registry.shown(one, name):<14} {summary}")
 
 
 def _summary(family: str, name: str) -> str:
