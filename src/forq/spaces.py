@@ -12,7 +12,6 @@ stores is the master rounded to its dtype, see :func:`stored`; that is part of t
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,17 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forq.core import ConfigError, JournalError, Link, Move, Moved, RunError, Term
-from forq.leaves import Domain, Domains, Few, LatticeLeaf, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
+from forq.arithmetic import LAW, as_stored, digest, fitting, inside, linked, rounded, stored
+from forq.core import ConfigError, JournalError, Move, Moved, RunError, Term
+from forq.leaves import Domain, Domains, Few, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
 from forq.noise import Bits, law, leaf_id
 
-LAW = 1
+__all__ = ["LAW", "Space", "as_stored", "digest", "stored"]
 
 # Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size.
 _CHUNK = 1 << 16
-# Streams of a leaf's bits that no noise law can ask for.
-_LINK_STREAM = 1 << 32
-_EXPORT_STREAM = 2 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +156,7 @@ class Space:
                 if strewn is not None:
                     leaf, places, cells = strewn
                     old = leaf.at(places)
-                    leaf.few = Few(places, _hold(old + _kept(cells, old, one.domain), old, one.domain))
+                    leaf.few = Few(places, inside(old + fitting(cells, old, one.domain), old, one.domain))
                 elif one.lazy is not None:
                     one.lazy.overlay = partial(self._fill, one, move)
                 else:
@@ -181,8 +178,8 @@ class Space:
             if (strewn := self._strewn(one, move)) is not None:
                 leaf, places, cells = strewn
                 old = leaf.at(places)
-                free = old + _kept(cells, old, one.domain)
-                new = _hold(free, old, one.domain)
+                free = old + fitting(cells, old, one.domain)
+                new = inside(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
                 changed += int(torch.count_nonzero(new != old))
                 leaf.put_at(Few(places, new))
@@ -190,8 +187,8 @@ class Space:
             for start, stop in one.chunks():
                 here = one.take(start, stop)
                 old = here.float() if one.packed is None else here
-                free = old + _kept(self._step(one, move, start, stop), old, one.domain)
-                new = _hold(free, old, one.domain)
+                free = old + fitting(self._step(one, move, start, stop), old, one.domain)
+                new = inside(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
                 kept = new.to(here.dtype)
                 changed += int(torch.count_nonzero(kept != here))
@@ -263,8 +260,8 @@ class Space:
         for start, stop in one.chunks():
             old = one.take(start, stop)
             old = old.float() if one.packed is None else old
-            new = old + _kept(self._step(one, move, start, stop), old, one.domain)
-            target[start:stop] = _hold(new, old, one.domain) if one.domain.bounds_probes else new
+            new = old + fitting(self._step(one, move, start, stop), old, one.domain)
+            target[start:stop] = inside(new, old, one.domain) if one.domain.bounds_probes else new
 
     def _strewn(self, one: _Held, move: Move) -> tuple[StrewnLeaf, Tensor, Tensor] | None:
         """Where a move of single cells touches a leaf of packed integers, and how far; None where it moves many.
@@ -307,13 +304,13 @@ class Space:
             raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
         if move.link.kind == "feedback":
             return self._fed_back(one, move, total, start, stop)
-        total = _link(total, move.link, one.key, start)
+        total = linked(total, move.link, one.key, start)
         unit = one.domain.unit
         total = total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
         if not one.domain.lattice:
             return total
         wanted = int(torch.count_nonzero(total))
-        whole = _whole(total, move.terms[0].seed, one.key, start)
+        whole = rounded(total, move.terms[0].seed, one.key, start)
         self._lost += max(wanted - int(torch.count_nonzero(whole)), 0)
         return whole
 
@@ -361,80 +358,9 @@ def _is_whole(move: Move, one: _Held) -> bool:
     return whole and isinstance(one.domain.unit, float) and one.domain.unit == 1.0
 
 
-def stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """A copy of coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
-
-    A step of a thousandth is an eighth of a bfloat16's last place: rounded to nearest most of a fine-tune would
-    vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
-    the same file.
-    """
-    if isinstance(leaf, LatticeLeaf | PackedLeaf):
-        return leaf.packed(x)
-    if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
-        return x.detach().to(leaf.dtype, copy=True)
-    draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
-    low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
-    whole = x.detach().float().contiguous().view(torch.int32) + low
-    return (whole & -65536).view(torch.float32).to(torch.bfloat16)
-
-
-def as_stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """The coordinates, float32, that come back from :func:`stored`; whole numbers are packed without loss."""
-    return x.detach().float() if isinstance(leaf, LatticeLeaf) else stored(leaf, x).float()
-
-
 def _show_stored(leaf: LazyLeaf, out: Tensor) -> None:
     out.copy_(stored(leaf, leaf.storage))
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """128-bit hash of names, dtypes, shapes and bytes, in name order."""
-    state = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return state.hexdigest()
-
-
 def _touches(move: Move, one: _Held) -> bool:
     return any(term.group in ("all", one.leaf.group) for term in move.terms)
-
-
-def _link(total: Tensor, link: Link, key: int, start: int) -> Tensor:
-    match link.kind:
-        case "identity":
-            return total
-        case "sign":
-            return total.sign_().mul_(link.size)
-        case "stochastic":
-            return _whole(total, link.seed, key, start).mul_(link.size)
-        case unknown:
-            raise ConfigError(f"no link is called {unknown!r}; known: identity, sign, stochastic")
-
-
-def _whole(total: Tensor, seed: int, key: int, start: int) -> Tensor:
-    """Rounded down or up at random, in place; whole numbers stay."""
-    draw = Bits(seed, key, _LINK_STREAM).uniform32(start, total.numel())
-    # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
-    carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
-    return total.add_(carry).floor_()
-
-
-def _kept(step: Tensor, old: Tensor, domain: Domain) -> Tensor:
-    """A step without the coordinates whose probe would be cut on one side."""
-    if not domain.skip_edge or domain.low is None or domain.high is None:
-        return step
-    room = torch.minimum(old - domain.low, domain.high - old)
-    return step.masked_fill_(step.abs() > room, 0)
-
-
-def _hold(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
-    if domain.low is not None or domain.high is not None:
-        new = new.clamp(domain.low, domain.high)
-    if domain.keep_sign:
-        side = old.sign()
-        # What began below the floor may stay there: a bound must not move what a step did not.
-        floor = (old * side).clamp_(max=domain.floor)
-        new = torch.maximum(new * side, floor).mul_(side)
-    return new
