@@ -95,7 +95,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         inside = {name for spec in specs.values() for name in spec.tensors}
         still = {name for name, info in ckpt.info.items() if info.dtype.is_floating_point and name not in inside}
         held_as_floats = sum(sizes[name] for name in still)
-    parameters = quantized + held_as_floats
+    parameters = quantized + held_as_floats - sum(sizes[stored] for stored, group in floats.items() if not group)
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     matrices = [(spec.in_features, spec.out_features) for spec in specs.values()]
     matrices = matrices or [info.shape for info in ckpt.info.values() if len(info.shape) == 2]

@@ -71,7 +71,7 @@ def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(pipe
 
 def test_a_float_run_of_norms_and_biases_is_loaded_by_diffusers(pipeline, data, tmp_path, forq) -> None:
     run = tmp_path / "run"
-    how = ("--move", "biases", "--set", "rule.lr=1e-2", "--set", "estimator.eps=1e-2")
+    how = ("--move", "norms,biases", "--set", "rule.lr=1e-2", "--set", "estimator.eps=1e-2")
     done = forq(
         "tune", pipeline, *TASK, "--data", data, *SMALL, *how, "--steps", "4", "--eval-every", "4", "--out", run
     )
@@ -101,7 +101,7 @@ def test_what_cannot_be_is_refused_in_words(pipeline, data, tmp_path, forq) -> N
 
     out = ("--out", tmp_path / "run", "--steps", "2")
     assert "--resolution" in refused("tune", pipeline, "--task", "text-to-image", "--data", data, *out)
-    assert "diffusion pipeline" in refused("tune", pipeline, "--task", "text", "--data", data, *out)
+    assert "a language model" in refused("tune", pipeline, "--task", "text", "--data", data, *out)
     assert "pictures" in refused("tune", pipeline, *TASK, "--data", tmp_path, *out)
     assert ".png" in refused("sample", pipeline, "--prompt", "a one", "--out", tmp_path / "x.jpg")
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +189,39 @@ def test_the_cache_is_filled_once_and_goes_on_where_it_was(pipeline, data, tmp_p
     assert sorted(asked) == latents[:2]
     assert {path: path.read_bytes() for path in latents} == held
     assert again.digest == first.digest
-    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
+    assert not list(tmp_path.rglob("*.new"))
+
+
+def test_a_filling_that_was_stopped_keeps_what_it_had(pipeline, data, tmp_path):
+    asked = []
+
+    def torn(path, size):
+        if len(asked) == 3:
+            raise DataError("stopped here")
+        asked.append(path)
+        return pixels(path, size)
+
+    rows = read(data)
+    with pytest.raises(DataError, match="stopped here"):
+        Encoders(Checkpoint.open(pipeline), tmp_path, CPU, torn).prepare(rows, 28, 1)
+    assert len(list(tmp_path.glob("latents-*/*.safetensors"))) == 3
+    rest = []
+    encoded = Encoders(
+        Checkpoint.open(pipeline), tmp_path, CPU, lambda path, size: (rest.append(path), pixels(path, size))[1]
+    )
+    encoded.prepare(rows, 28, 1)
+    assert len(rest) == len(rows) - 3
+    other = Encoders(Checkpoint.open(pipeline), tmp_path, CPU, pixels)
+    other.prepare(rows[:1], 24, 1)
+    assert other.digest != encoded.digest
+
+
+def test_splits_share_no_picture_and_the_digest_says_what_a_batch_depends_on(pipeline, data, tmp_path):
+    task = opened(pipeline, data, tmp_path)
+    held = [row.digest for rows in task.rows.values() for row in rows]
+    assert len(held) == len(set(held)) == 24
+    changed = ({"caption_dropout": 0.0}, {"batch_rows": 3}, {"stratify": False}, {"resolution": 24})
+    assert len({task.digest, *(opened(pipeline, data, tmp_path, **one).digest for one in changed)}) == 5
 
 
 def test_a_latent_is_the_vaes_mean_shifted_and_scaled_as_diffusers_does(pipeline, data, tmp_path):
