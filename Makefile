@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check mutants test-oracles bench clean
+.PHONY: demo test check mutants test-oracles bench bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	  $(if $(MINILM),--encoder $(MINILM)) --demo src/forq/demo/checkpoint --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench.json
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid --small $(FORQ_DATA)/tinystories-656k \
 	  --demo src/forq/demo/checkpoint --out results/bench-grid.json
+
+bench-real-size: $(VENV)/.done  ## random 4-bit weights of SD3.5 Large's and Llama-2-13B's shape; needs a CUDA device
+	$(ENV) $(BIN)/python -m benchmarks.real_size --out results/real-size.json
 
 clean:
 	rm -rf $(VENV) .venv-gptq build dist
