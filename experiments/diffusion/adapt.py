@@ -7,8 +7,8 @@ Training pictures (600) are digits of a sheet the model was not pretrained on, v
 MNIST's test set, each shifted alike. `qzo` is the recipe as it is, its best on validation; back-propagation trains the
 same scales with AdamW (rate of three by validation, seed 0) on as many steps with the same batches. Loss: flow matching
 on the test pictures, four fixed levels each. Distance: unbiased squared MMD (cubic kernel, as KID) of
-100 drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the last layer of the data folder's
-MNIST network; `read` is the share of drawn digits that network reads as their caption.
+100 drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the last layer of the
+data folder's MNIST network; `read` is the share of drawn digits that network reads as their caption.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """A noise predictor of MNIST at 4 bits: how much of the loss that rounding cost is won back forward-only.
 
-    python experiments/diffusion/ddpm.py run --data $FORQ_DATA [--steps 40] [--seeds 0 1 2]    # results/diffusion_ddpm.jsonl
+    python experiments/diffusion/ddpm.py run --data $FORQ_DATA [--seeds 0 1 2]   # results/diffusion_ddpm.jsonl
     python experiments/diffusion/ddpm.py table
 
 The network of the data folder (ddpm-mnist, 291,217 parameters) predicts the noise in digits of −0.5 … 0.5 (epsilon
 prediction). Its three inner convolutions and its time embedding, 140,000 weights, are rounded to nearest at 4 bits, one
-scale for 98 inputs of a convolution (two planes of its 7×7 kernels) and for 32 of a linear layer; the scales move by `qzo`
-as it is, on batches of 16 training digits with stratified times. The last point is scored, not the best, on 200 test
+scale for 98 inputs of a convolution (two planes of its 7×7 kernels) and for 32 of a linear layer; the scales move by
+`qzo` as it is, on batches of 16 training digits with stratified times. The last point is scored, not the best, on 200 test
 digits with fixed noise.
 """
 
@@ -90,7 +90,7 @@ def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("action", choices=("run", "table"))
     args.add_argument("--data", type=Path)
-    args.add_argument("--steps", type=int, default=40)
+    args.add_argument("--steps", type=int, default=30)
     args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     told = args.parse_args()
     if told.action == "table":
