@@ -250,7 +250,7 @@ def _meaning(name: str, levels: Sequence[str]) -> str:
 
 def _by_level(records: Sequence[Record], levels: Sequence[str]) -> Chart | None:
     """Validation loss by quarter of the noise levels, before and at the best, means over the runs."""
-    sides = []
+    sides: list[curves.Curve] = []
     for label, best in (("before", False), ("best", True)):
         scored = [pick[-1 if best else 0] for one in records if (pick := [row for row in one.scores if row.best])]
         means = [

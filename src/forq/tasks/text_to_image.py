@@ -217,7 +217,7 @@ def open(
     rows: dict[Split, list[Picture]] = {split: splits[split][:limit] for split, limit in limits.items()}
     if not all(rows.values()):
         raise DataError(f"{data}: expected pictures for training, validation and test, found {len(known)} in all")
-    captions = list(dict.fromkeys(row.caption for split in ("test", "validation") for row in rows[split]))  # type: ignore[index]
+    captions = list(dict.fromkeys(row.caption for row in [*rows["test"], *rows["validation"]]))
     encoded.prepare([row for split in rows.values() for row in split], resolution, text_tokens)
     settings = {
         "task": "text-to-image",
