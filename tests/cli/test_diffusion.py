@@ -53,7 +53,8 @@ def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(pipe
     again = tmp_path / "again"
     assert forq("replay", run, "--base", base, "--out", again).returncode == 0
     assert not same_files(saved, again)
-    told = json.loads(forq("eval", saved, *how, "--json").stdout)
+    told = json.loads(forq("eval", run, *how, "--json").stdout)
+    assert told["loss"] == json.loads(forq("eval", saved, *how, "--json").stdout)["loss"]
     assert told["loss"] == pytest.approx(json.loads((run / "result.json").read_text())["test"]["after"]["loss"])
     assert {f"loss q{n}" for n in (1, 2, 3, 4)} <= set(told)
     assert sorted(path.name for path in (run / "samples").iterdir()) == [

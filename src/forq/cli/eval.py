@@ -25,8 +25,9 @@ def evaluate(
     activations: given.Activations = "float",
     as_json: given.Json = False,
 ) -> None:
-    """Score a checkpoint on a task's test rows."""
+    """Score a checkpoint, or what a run saved, on a task's test rows."""
     from forq.cli import _screen
+    from forq.cli._finished import finished
     from forq.config import task_config
     from forq.core import ConfigError
     from forq.models.load import load
@@ -40,7 +41,9 @@ def evaluate(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
     how: Any = {"kernel": kernel, "activations": activations}
-    model = load(checkpoint, device, adapter=adapter, **how)
+    run = finished(checkpoint)
+    where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
+    model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
     score = opened.evaluate(model, split)  # type: ignore[arg-type]

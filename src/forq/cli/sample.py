@@ -28,8 +28,8 @@ def sample(
     """Draw a picture; of a run's folder two, of its base and of what it saved, side by side."""
     from PIL import Image
 
-    from forq import config as configs
     from forq.cli import _screen
+    from forq.cli._finished import finished
     from forq.core import ConfigError
     from forq.models.denoiser import draw
     from forq.models.load import load
@@ -39,16 +39,8 @@ def sample(
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
     sources: list[tuple[str, str, Path | None]] = [("", pipeline, adapter)]
-    run = Path(pipeline)
-    if (run / "journal.jsonl").is_file():
-        saved, factors = run / "checkpoint", run / "adapter"
-        if not saved.is_dir() and not factors.is_dir():
-            raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
-        base = configs.read(run / "config.toml").checkpoint
-        sources = [
-            ("before", base, None),
-            ("after", str(saved) if saved.is_dir() else base, factors if factors.is_dir() else None),
-        ]
+    if (run := finished(pipeline)) is not None:
+        sources = [("before", run.base, None), ("after", run.saved, run.adapter)]
     how: Any = {"kernel": kernel}
     drawn = []
     for _, source, factor in sources:

@@ -1,0 +1,34 @@
+"""A run's folder in the place of a checkpoint: what it began from, and what it saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from forq import config as configs
+from forq.core import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Where a run began, and what to load for its result: a checkpoint, and an adapter where it moved some."""
+
+    base: str
+    saved: str
+    adapter: Path | None
+
+
+def finished(folder: str) -> Finished | None:
+    """The parts of a run's folder; None where the name is no run's.
+
+    Raises:
+        ConfigError: the run was not finished.
+    """
+    run = Path(folder)
+    if not (run / "journal.jsonl").is_file():
+        return None
+    saved, adapter = run / "checkpoint", run / "adapter"
+    if not saved.is_dir() and not adapter.is_dir():
+        raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
+    base = configs.read(run / "config.toml").checkpoint
+    return Finished(base, str(saved) if saved.is_dir() else base, adapter if adapter.is_dir() else None)
