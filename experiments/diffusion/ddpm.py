@@ -6,8 +6,8 @@
 The network of the data folder (ddpm-mnist, 291,217 parameters) predicts the noise in digits of −0.5 … 0.5 (epsilon
 prediction). Its three inner convolutions and its time embedding, 140,000 weights, are rounded to nearest at 4 bits, one
 scale for 98 inputs of a convolution (two planes of its 7×7 kernels) and for 32 of a linear layer; the scales move by
-`qzo` as it is, on batches of 16 training digits with stratified times. The last point is scored, not the best, on 200 test
-digits with fixed noise.
+`qzo` as it is, on batches of 16 training digits with stratified times. The last point is scored, not the best, on 200
+test digits with fixed noise.
 """
 
 from __future__ import annotations
