@@ -196,6 +196,8 @@ def test_what_is_no_checkpoint_is_refused_by_what_it_is(copied: Path, tmp_path: 
         Checkpoint.open(copied / "model.safetensors")
     with pytest.raises(FormatError, match="found nothing at"):
         Checkpoint.open(tmp_path / "absent")
+    with pytest.raises(FormatError, match=r"found nothing at absent\.gguf"):  # and no hub is asked
+        Checkpoint.open("absent.gguf")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match=r"expected a config\.json"):
         Checkpoint.open(tmp_path / "empty")

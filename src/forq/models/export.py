@@ -49,7 +49,7 @@ class Exported:
 def targets() -> tuple[str, ...]:
     """What an export can be written as: formats that can be packed from integers and scales, and floats."""
     able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
-    return (*able, *FLOATS)
+    return (*(name.replace("_", "-") for name in able), *FLOATS)
 
 
 def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
@@ -69,9 +69,9 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         FormatError: the source holds no quantized layer, or the target cannot hold one (named).
     """
     known = targets()
-    to = to.replace("-", "_")
-    if to not in known:
+    if to.replace("_", "-") not in known:
         raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
+    to = to.replace("-", "_")
     ckpt = Checkpoint.open(source)
     if "graph" in ckpt.contents.values:
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")

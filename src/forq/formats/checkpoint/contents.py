@@ -38,6 +38,8 @@ class Contents:
 
 # One file that holds everything, by the end of its name, and the module beside this one that reads it.
 _CONTAINERS = {".gguf": "gguf", ".onnx": "onnx"}
+ENDINGS = tuple(_CONTAINERS)
+"""Ends of names of files that hold everything."""
 
 
 def container(path: Path) -> Path | None:

@@ -69,7 +69,8 @@ class Checkpoint:
             raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
         if not path.is_dir():
             hub_id, _, said = str(source).partition("@")
-            if path.is_absolute() or hub_id.startswith((".", "~")) or hub_id.count("/") > 1:
+            local = path.is_absolute() or hub_id.startswith((".", "~")) or hub_id.count("/") > 1
+            if local or path.suffix in containers.ENDINGS:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
             path = fetch(hub_id, revision or said or None)
             if (file := containers.container(path)) is not None:
