@@ -137,6 +137,8 @@ def load(
                 layer.use(ort.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
         for head, embedding in ties(model).items():
+            if not embedding.endswith(".weight"):  # biases of masked heads are tied too
+                continue
             table = model.get_submodule(embedding.removesuffix(".weight"))
             if isinstance(table, QuantEmbedding):
                 put(model, head.removesuffix(".weight"), table.table)
