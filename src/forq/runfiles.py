@@ -93,11 +93,13 @@ class Metrics:
     Attributes:
         scores: the scores on record, by training step.
         seconds: working time of earlier sittings.
+        steps: the first step that is not on record; a kill between the journal and this file leaves one out.
     """
 
     def __init__(self, path: Path, lines: int, *, keep_scores: bool = True) -> None:
         self.scores: dict[int, Scored] = {}
         self.seconds = 0.0
+        self.steps = 0
         kept = []
         for row, body in rows_of(path):
             if "score" in body:
@@ -108,7 +110,7 @@ class Metrics:
             elif body["step"] >= lines:
                 break
             else:
-                self.seconds = body["seconds"]
+                self.seconds, self.steps = body["seconds"], body["step"] + 1
             kept.append(row)
         new = path.with_suffix(".new")
         new.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
@@ -118,6 +120,7 @@ class Metrics:
     def step(self, number: int, forwards: int, seconds: float, notes: Mapping[str, float]) -> None:
         """Record a step."""
         finite = {name: value if math.isfinite(value) else None for name, value in notes.items()}
+        self.steps = number + 1
         self._put({**finite, "step": number, "forwards": forwards, "seconds": round(self.seconds + seconds, 3)})
 
     def score(self, scored: Scored) -> None:

@@ -212,9 +212,10 @@ class Run:
                 trained += line.kind == "train"
                 if line.step >= len(past.lines):
                     writer.write(line)
-                    metrics.step(line.step, forwards, time.perf_counter() - began, line.notes)
                 elif line.step >= held - 1:
                     self._hold_to(past.lines[line.step])
+                if line.step >= metrics.steps:
+                    metrics.step(line.step, forwards, time.perf_counter() - began, line.notes)
                 if line.digest is not None and line.step >= len(past.lines):
                     writer.sync()
                     metrics.sync()

@@ -114,6 +114,20 @@ def test_killed_and_resumed_is_the_undisturbed_run(run, base, text, tmp_path, fo
     assert again.returncode == 0 and lines(killed) == lines(out), "a finished run resumes to itself"
 
 
+def test_a_kill_between_the_journal_and_the_metrics_loses_no_row(run, base, tmp_path, forq):
+    out, _ = run
+    killed = tmp_path / "run"
+    shutil.copytree(out, killed)
+    whole = (killed / "journal.jsonl").read_text().splitlines(keepends=True)
+    (killed / "journal.jsonl").write_text("".join(whole[:15]))
+    rows = [row for row in metrics(out) if "score" in row or row["step"] < 13]
+    (killed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows if row.get("trained", 0) < 12))
+    shutil.rmtree(killed / "state")
+    (killed / "state").mkdir()
+    assert forq("tune", base, "--out", killed, "--resume").returncode == 0
+    assert [row["step"] for row in metrics(killed) if "step" in row] == list(range(lines(out) - 2))
+
+
 def test_ctrl_c_leaves_a_run_to_resume(base, text, tmp_path, forq):
     out = tmp_path / "run"
     words = command("tune", base, "--task", "text", "--data", text, "--out", out, *OPTIONS, "--steps", 5000)
