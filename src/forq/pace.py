@@ -10,6 +10,7 @@ import torch
 
 from forq.formats.checkpoint import Checkpoint
 from forq.models.load import layout
+from forq.models.names import ties
 
 TOKENS = 1024
 """Of a batch as the default recipe has it: 8 rows of 128."""
@@ -18,8 +19,8 @@ TOKENS = 1024
 def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu") -> float:
     """Estimate of one forward pass from headers and a short measurement; attention and all that is no product left out.
 
-    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. Kernels
-    of few bits were seen between 0.7 and 1.3 times that.
+    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. How near
+    it comes is unmeasured: what dequantising takes is not counted, nor what a kernel of few bits saves.
 
     Raises:
         FormatError: see :func:`forq.models.load.layout`.
@@ -33,7 +34,11 @@ def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     """Shapes (out, in) of the matrices a token is multiplied by, and how many there are of each."""
     found = layout(ckpt)
     counts: dict[tuple[int, int], int] = {}
+    heads = set(ties(found.model).values())
     for spec in found.specs.values():
+        where = found.names.module_of(spec)
+        if isinstance(found.model.get_submodule(where), torch.nn.Embedding) and f"{where}.weight" not in heads:
+            continue  # its rows are looked up, and no head is tied to it
         shape = (spec.out_features, spec.in_features)
         counts[shape] = counts.get(shape, 0) + 1
     for place, stored in found.names.file_of.items():
