@@ -106,9 +106,9 @@ def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
 
 
 def ties(model: nn.Module) -> Mapping[str, str]:
-    """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
+    """From the places of heads to those of the embeddings they share a tensor with, by configuration (a graph has none)."""
     ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
-    return ties if getattr(model.config, "tie_word_embeddings", False) else {}
+    return ties if getattr(getattr(model, "config", None), "tie_word_embeddings", False) else {}
 
 
 def _some(names: list[str]) -> str:
