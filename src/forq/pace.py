@@ -35,10 +35,11 @@ def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     found = layout(ckpt)
     counts: dict[tuple[int, int], int] = {}
     heads = set(ties(found.model).values())
+    embeddings = (name for name, module in found.model.named_modules() if isinstance(module, torch.nn.Embedding))
+    lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
     for spec in found.specs.values():
-        where = found.names.module_of(spec)
-        if isinstance(found.model.get_submodule(where), torch.nn.Embedding) and f"{where}.weight" not in heads:
-            continue  # its rows are looked up, and no head is tied to it
+        if found.names.module_of(spec) in lookups:
+            continue
         shape = (spec.out_features, spec.in_features)
         counts[shape] = counts.get(shape, 0) + 1
     for place, stored in found.names.file_of.items():

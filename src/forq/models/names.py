@@ -106,7 +106,7 @@ def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
 
 
 def ties(model: nn.Module) -> Mapping[str, str]:
-    """From the places of heads to those of the embeddings they share a tensor with, by configuration (a graph has none)."""
+    """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
     ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
     return ties if getattr(getattr(model, "config", None), "tie_word_embeddings", False) else {}
 
