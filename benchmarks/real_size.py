@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from forq import engine
+from forq.methods import plan
 from forq.models.denoiser import skeleton
 from forq.models.skeleton import blocks, put
 from forq.oracles.local import Local
@@ -33,7 +34,7 @@ from forq.quant.linear import QuantLinear
 from forq.quant.normal_float import table
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
-from forq.recipes import plan, recipe
+from forq.recipes import recipe
 from forq.spaces import Space
 from forq.tasks._noised import Noised, flow, sigmas
 

@@ -32,6 +32,8 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample, relu
 
 from forq import engine
 from forq.leaves import Leaf
+from forq.methods import plan
+from forq.methods.settings import Settings
 from forq.noise import Bits
 from forq.oracles.local import Local
 from forq.quant.layer import FiledCodes, Live, Parts
@@ -39,7 +41,7 @@ from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf
 from forq.quant.linear import QuantLinear
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.scratch import Scratch
-from forq.recipes import Settings, plan, recipe
+from forq.recipes import recipe
 from forq.spaces import Space
 
 TARGET = Path(__file__).parents[1] / "results" / "mnist_mlp.jsonl"

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from forq import engine
 from forq.core import direction_seed
+from forq.methods import plan
 from forq.noise import Bits, leaf_id
 from forq.oracles.local import Local
 from forq.quant.layer import Live, Parts
@@ -33,7 +34,7 @@ from forq.quant.leaf import LiveLeaf
 from forq.quant.linear import QuantLinear
 from forq.quant.round_to_nearest import round_to_nearest
 from forq.quant.scratch import Scratch
-from forq.recipes import plan, recipe
+from forq.recipes import recipe
 from forq.spaces import Space
 from forq.tasks._noised import epsilon, normal, stratified
 

@@ -13,8 +13,9 @@ from pydantic import Field
 from forq import registry
 from forq.core import ConfigError
 from forq.leaves import GROUPS
+from forq.methods.settings import Frozen, GroupSettings, Settings, checked
 from forq.quant.linear import Activations, Choice
-from forq.recipes import Frozen, GroupSettings, Settings, checked, recipe
+from forq.recipes import recipe
 
 Option = int | float | str | bool
 

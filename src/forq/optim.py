@@ -7,8 +7,10 @@ from typing import Any
 
 from forq import engine
 from forq.core import Method, State
+from forq.methods import plan
+from forq.methods.settings import settings
 from forq.oracles.local import Local
-from forq.recipes import plan, recipe, settings
+from forq.recipes import recipe
 from forq.spaces import Space
 
 # A loop of one's own does not say how long it is: it is calibrated as a run of this many steps.

@@ -15,6 +15,8 @@ from forq.core import ConfigError, FormatError, JournalError
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
 from forq.leaves import QUANTIZED, Domains, Leaf
+from forq.methods import plan
+from forq.methods.settings import Settings, settings
 from forq.models import peft
 from forq.models.adapters import begun
 from forq.models.load import layout, recognised
@@ -25,7 +27,6 @@ from forq.profiles import FILE, Profile
 from forq.quant.codes import put_codes, take_codes
 from forq.quant.layer import LayerSpec, Live
 from forq.quant.lora import Adapter
-from forq.recipes import Settings, plan, settings
 from forq.spaces import Space
 
 _NEVER = 1 << 62

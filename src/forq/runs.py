@@ -37,6 +37,7 @@ from forq.config import RunConfig
 from forq.core import ConfigError, JournalError
 from forq.journal import Journal, Line
 from forq.leaves import Domains
+from forq.methods import plan
 from forq.models.adapters import adapted, add_lora, starts
 from forq.models.leaves import trainable
 from forq.models.load import kernels
@@ -44,7 +45,6 @@ from forq.models.saved import save
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
-from forq.recipes import plan
 from forq.rules.audit import at_floor
 from forq.runfiles import Masters, Metrics, Scored, changes, difference, put_json, rounding_error, vacant
 from forq.spaces import Space

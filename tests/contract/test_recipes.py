@@ -8,9 +8,10 @@ import torch
 from forq import engine, registry
 from forq.core import ConfigError, Method
 from forq.leaves import DOMAINS
+from forq.methods import plan
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
-from forq.recipes import plan, recipe
+from forq.recipes import recipe
 from forq.spaces import Space
 from tests.toys import Toy
 

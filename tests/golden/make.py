@@ -16,8 +16,9 @@ import torch
 from forq import engine, spaces
 from forq.core import Move, Moved
 from forq.journal import Line
+from forq.methods import plan
 from forq.oracles.tape import Tape
-from forq.recipes import plan, recipe
+from forq.recipes import recipe
 from forq.spaces import Space
 from tests.toys import Toy
 

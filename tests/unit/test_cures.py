@@ -12,10 +12,12 @@ from forq.core import ConfigError, Estimate, Link, Method, Move, Moved, RunError
 from forq.estimators.three_point import ThreePoint
 from forq.estimators.two_point import TwoPoint
 from forq.leaves import Domain, cells
+from forq.methods import plan
+from forq.methods.settings import settings
 from forq.noise import Bits, law, leaf_id
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
-from forq.recipes import plan, recipe, settings
+from forq.recipes import recipe
 from forq.rules.audit import Audit, at_floor
 from forq.rules.feedback import Feedback
 from forq.rules.sgd import SGD
