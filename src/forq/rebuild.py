@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from forq import engine, journal, spaces
-from forq.core import ConfigError, FormatError, JournalError
+from forq.core import ConfigError, JournalError
+from forq.filed import Listed
+from forq.filed import leaves as filed_leaves
 from forq.formats.checkpoint import Checkpoint
 from forq.journal import Journal, Line
-from forq.leaves import QUANTIZED, Domains, Leaf
+from forq.leaves import Domains, Leaf
 from forq.methods import plan
 from forq.methods.settings import Settings, settings
 from forq.models import peft
 from forq.models.adapters import begun
-from forq.models.load import layout, recognised
+from forq.models.load import layout
 from forq.models.saved import planned, save
 from forq.models.twins import with_twins
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
-from forq.quant.codes import put_codes, take_codes
-from forq.quant.layer import LayerSpec, Live
 from forq.quant.lora import Adapter
 from forq.spaces import Space
 
@@ -34,100 +33,11 @@ _NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
-    """A leaf straight from its file: nobody looks at it while a tape plays, so nothing is shown to anyone."""
-
-    name: str
-    group: str
-    out_axis: int
-    base: Checkpoint
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.info[self.name].dtype
-
-    def read(self) -> Tensor:
-        return self.base.read(self.name).float()
-
-    def write(self, x: Tensor) -> None:
-        """Does nothing."""
-
-
-class FiledLive(Filed):
-    """A continuous tensor of a quantized layer, as its format reads it."""
-
-    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
-        super().__init__(name, group, out_axis, base)
-        object.__setattr__(self, "of", (form, spec, next(live for live in spec.live if live.name == name)))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        live: Live = self.of[2]  # type: ignore[attr-defined]
-        return live.dtype
-
-    def read(self) -> Tensor:
-        form, spec, live = self.of  # type: ignore[attr-defined]
-        read = getattr(form, "read_live", None)
-        tensor: Tensor = self.base.read(self.name) if read is None else read(self.base, spec, live)
-        return tensor.float()
-
-
-class FiledZeros(Filed):
-    """Zero points straight from the file's packed tensor."""
-
-    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
-        super().__init__(name, group, out_axis, base)
-        object.__setattr__(self, "spec", (form, spec))
-        object.__setattr__(self, "points", form.zero_points(base, spec))
-        object.__setattr__(self, "range", self.points.range)  # type: ignore[attr-defined]
-
-    def read(self) -> Tensor:
-        form, spec = self.spec  # type: ignore[attr-defined]
-        zeros: Tensor = form.read(self.base, spec).weight.zeros
-        return zeros.float()
-
-    def packed(self, x: Tensor) -> Tensor:
-        packed: Tensor = self.points.packed(x)  # type: ignore[attr-defined]
-        return packed
-
-
-class FiledCodes(Filed):
-    """Codes straight from the file's packed tensor, packed as a layer would keep them."""
-
-    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
-        super().__init__(name, group, out_axis, base)
-        for field, value in {
-            "overlay": None,
-            "storage": form.read(base, spec).weight.codes,
-            "shape": (spec.out_features, spec.in_features),
-            "range": (0, (1 << spec.bits) - 1),
-            "bits": spec.bits,
-            "packed": form.filed_codes(base, spec).packed,
-        }.items():
-            object.__setattr__(self, field, value)
-
-    def take(self, start: int, stop: int) -> Tensor:
-        return take_codes(self.storage, self.bits, start, stop)  # type: ignore[attr-defined]
-
-    def put(self, start: int, x: Tensor) -> None:
-        put_codes(self.storage, self.bits, start, x)  # type: ignore[attr-defined]
-
-
-class FiledLazy(Filed):
-    """A leaf that was its own master, in the dtype the model held it in."""
-
-    def __init__(self, name: str, group: str, out_axis: int, base: Checkpoint, dtype: torch.dtype) -> None:
-        super().__init__(name, group, out_axis, base)
-        object.__setattr__(self, "overlay", None)
-        object.__setattr__(self, "storage", base.read(name).to(dtype))
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
     """The part of a journal's header that rebuilding needs, checked."""
 
     base: str
-    leaves: tuple[tuple[str, str, int, torch.dtype], ...]
+    leaves: tuple[Listed, ...]
     method: Settings
     seed: int
     steps: int
@@ -274,30 +184,9 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
             f"another base: the journal began from a checkpoint of digest {header.base}, {ckpt.path} has "
             f"{ckpt.digest()}; give the checkpoint the run was started from"
         )
-    leaves: list[Leaf] = []
     factors = {factor.name: factor for adapter in _adapters(header, ckpt) for factor in adapter}
-    ours = any(group in QUANTIZED for _, group, _, _ in header.leaves)
-    form = recognised(ckpt) if ours else None
-    filed: dict[str, tuple[type[Filed], LayerSpec]] = {}
-    for spec in () if form is None else form.layers(ckpt).values():
-        filed |= {live.name: (FiledLive, spec) for live in spec.live}
-        if spec.zeros is not None:
-            filed[spec.zeros] = FiledZeros, spec
-        if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]
-            filed[codes.name] = FiledCodes, spec
-    for name, group, axis, dtype in header.leaves:
-        if name in factors:
-            leaves.append(factors[name])
-            continue
-        if group in QUANTIZED and name in filed:
-            kind, spec = filed[name]
-            leaves.append(kind(name, group, axis, ckpt, form, spec))  # type: ignore[call-arg]
-            continue
-        if name not in ckpt.info:
-            raise FormatError(f"{ckpt.path}: the journal moves {name!r}, which is not there")
-        # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
-        lazy = group in ("dense", "embeddings") and len(ckpt.info[name].shape) > 1 and dtype != torch.float32
-        leaves.append(FiledLazy(name, group, axis, ckpt, dtype) if lazy else Filed(name, group, axis, ckpt))
+    filed = {leaf.name: leaf for leaf in filed_leaves((one for one in header.leaves if one[0] not in factors), ckpt)}
+    leaves: list[Leaf] = [(factors.get(name) or filed[name]) for name, *_ in header.leaves]
     domain: Domains = header.method.domain
     if header.profile is not None:
         if not profile.is_file():
