@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 
 from forq.core import ConfigError
-from forq.report import curves
-from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, brief, chart
-from forq.report.curves import Group, groups, note, share
+from forq.report import curves, panels
+from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, brief
+from forq.report.curves import groups
 from forq.report.layers import maps
 from forq.report.record import Record, Sides
 from forq.tasks import SHARES, shown
@@ -59,9 +59,9 @@ def page(records: Sequence[Record]) -> str:
         task=_task(records),
         warnings=warnings(records),
         results=[(group, measured(group.records)) for group in found],
-        learning=_learning(found),
-        stepping=_stepping(found),
-        never=" and ".join(_never(found)),
+        learning=panels.learning(found),
+        stepping=panels.stepping(found),
+        never=" and ".join(panels.never(found)),
         maps=[(group, maps(group.records)) for group in found],
         facts={record.name: facts(record) for record in records},
         calibrated={record.name: [(name, brief(x)) for name, x in record.found.items()] for record in records},
@@ -218,120 +218,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _learning(found: Sequence[Group]) -> list[Chart]:
-    records = [record for group in found for record in group.records]
-    levels = [name for name in curves.metrics(records) if name.startswith("loss ")]
-    made = []
-    for axis, how in (("forwards", ""), ("seconds", " over time")):
-        made += [
-            chart(
-                f"Validation {name}{how}",
-                [curves.scores(group, name, axis) for group in found],
-                caption=f"{_meaning(name, levels)}; as the file will hold the weights",
-                x_label="forward passes" if axis == "forwards" else "seconds",
-                share=name in SHARES,
-            )
-            for name in curves.metrics(records)
-            if name not in levels
-        ]
-    made.append(_by_level(records, levels))
-    training = [curves.steps(group, note("loss")) for group in found]
-    behind = ", the steps themselves behind it" if any(curve is not None and curve.raw for curve in training) else ""
-    made.append(chart("Training loss", training, caption=f"{_meaning('loss', levels)}{_smooth(found)}{behind}"))
-    return [one for one in made if one is not None]
-
-
-def _meaning(name: str, levels: Sequence[str]) -> str:
-    unit = "mean squared error" if levels else "nats"
-    return unit if name == "loss" else "higher is better"
-
-
-def _by_level(records: Sequence[Record], levels: Sequence[str]) -> Chart | None:
-    """Validation loss by quarter of the noise levels, before and at the best, means over the runs."""
-    sides: list[curves.Curve] = []
-    for label, best in (("before", False), ("best", True)):
-        scored = [pick[-1 if best else 0] for one in records if (pick := [row for row in one.scores if row.best])]
-        means = [
-            (float(place), sum(one.score.metrics[name] for one in scored) / len(scored))
-            for place, name in enumerate(levels, 1)
-            if scored and all(name in one.score.metrics for one in scored)
-        ]
-        sides.append(curves.Curve(label, len(sides), tuple(means)))
-    return chart(
-        "Validation loss by noise",
-        sides,
-        caption="mean squared error, means over the runs: before (first colour) and at the best (second)",
-        x_label="quarter of the noise levels, the least noised first",
-    )
-
-
-def _stepping(found: Sequence[Group]) -> list[Chart]:
-    clips = {x for group in found for record in group.records if (x := record.found.get("clip")) is not None}
-    lines = [step.line for group in found for record in group.records for step in record.steps]
-    smooth = _smooth(found)
-    made = [
-        chart(
-            "Slope",
-            [curves.steps(group, note("slope")) for group in found],
-            caption=f"root mean square of a step's directional derivatives, before the clip{smooth}",
-            log=True,
-            rule=(clips.pop(), "clip") if len(clips) == 1 else None,
-        ),
-        chart(
-            "Stride",
-            [curves.steps(group, note("stride")) for group in found],
-            caption=f"root mean square of the steps along the directions, in leaf units{smooth}",
-            log=True,
-        ),
-        chart(
-            "Coordinates changed",
-            [curves.steps(group, share("changed")) for group in found],
-            caption=f"share of all coordinates that a step moved{smooth}",
-            share=True,
-        ),
-    ]
-    if any(line.moved.cut for line in lines):
-        made.append(
-            chart(
-                "Coordinates cut",
-                [curves.steps(group, share("cut")) for group in found],
-                caption=f"share of all coordinates that a bound held back{smooth}",
-                share=True,
-            )
-        )
-    if any(line.moved.lost for line in lines):
-        made.append(
-            chart(
-                "Coordinates rounded away",
-                [curves.steps(group, share("lost")) for group in found],
-                caption=f"share of all coordinates whose step was rounded to nothing{smooth}",
-                share=True,
-            )
-        )
-    if any(line.notes.get("bad") for line in lines):
-        made.append(
-            chart(
-                "Losses that were no numbers",
-                [curves.steps(group, note("bad")) for group in found],
-                caption=f"of a step's probes; their directions are dropped{smooth}",
-            )
-        )
-    return [one for one in made if one is not None]
-
-
-def _never(found: Sequence[Group]) -> list[str]:
-    """In words, what would be a chart of nothing but zeros."""
-    lines = [step.line for group in found for record in group.records for step in record.steps]
-    said = [] if any(line.moved.cut for line in lines) else ["no bound held back a coordinate"]
-    said += [] if any(line.notes.get("bad") for line in lines) else ["every loss was a number"]
-    return said if lines else []
-
-
-def _smooth(found: Sequence[Group]) -> str:
-    width = curves.window(max(len(record.steps) for group in found for record in group.records))
-    return f"; moving mean of {width} steps" if width > 1 else ""
 
 
 def _task(records: Iterable[Record]) -> str:
