@@ -327,3 +327,13 @@ def test_a_phone_scrolls_it_down_only(tmp_path):
     words = [browser, *flags, "--dump-dom", (tmp_path / "phone.html").as_uri()]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert "<title>375 375</title>" in done.stdout, done.stdout[:300] + done.stderr[-500:]
+
+
+@pytest.mark.parametrize("ending", ["scales", "weight.absmax", "weight.d", "weight_scale"])
+def test_maps_name_parts_without_what_the_format_calls_their_tensors(ending, tmp_path):
+    run = made(tmp_path / "one")
+    rows = [row for row in json.loads((run / "moved.json").read_text()) if row["group"] == "scales"]
+    named = [{**row, "name": row["name"].removesuffix("scales") + ending} for row in rows]
+    (run / "moved.json").write_text(json.dumps(named))
+    (scales,) = maps([read(run)])
+    assert scales.parts == ("q", "o", "gate", "down")

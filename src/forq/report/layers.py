@@ -90,14 +90,13 @@ def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
 
 def _place(name: str, group: str) -> tuple[str, str]:
     """(layer, part of it) of a tensor by its name; no layer where the name counts none. Experts stand together."""
-    own = name.removesuffix(".scales").removesuffix(".qzeros").removesuffix(".qweight")
-    match = _PLACE.match(own)
+    match = _PLACE.match(name)
     if match is None:
-        return "", own.removesuffix(".weight")
+        return "", name.removesuffix(".weight")
     part = re.sub(r"\.\d+(?=\.|$)", ".*", match["part"])
     stack = match["before"].split(".")
     side = next((side for side in ("encoder", "decoder") if side in stack and "layers" in stack), "")
-    return f"{side} {match['layer']}".strip(), part.removesuffix(".weight")
+    return f"{side} {match['layer']}".strip(), part
 
 
 def _change(tensors: Sequence[Change]) -> float:
@@ -110,16 +109,22 @@ def _change(tensors: Sequence[Change]) -> float:
 
 
 def _called(parts: Sequence[str]) -> list[str]:
-    """The last words of the parts, as many as tell them apart, without ``_proj``."""
+    """The last words of the parts, as many as tell them apart, without what all end in and without ``_proj``.
 
-    def last(part: str, count: int) -> str:
-        return ".".join(part.split(".")[-count:]).removesuffix("_proj")
+    All end in what the format calls such a tensor: ``scales``, ``weight.absmax``, ``weight.d``.
+    """
+    split = [part.split(".") for part in parts]
+    while len(split) > 1 and all(len(words) > 1 and words[-1] == split[0][-1] for words in split):
+        split = [words[:-1] for words in split]
+
+    def last(words: Sequence[str], count: int) -> str:
+        return ".".join(words[-count:]).removesuffix("_proj")
 
     found = []
-    for part in parts:
-        depth = len(part.split("."))
+    for part in split:
+        depth = len(part)
         counts = range(1, depth + 1)
-        alone = (n for n in counts if sum(last(other, n) == last(part, n) for other in parts) == 1)
+        alone = (n for n in counts if sum(last(other, n) == last(part, n) for other in split) == 1)
         found.append(last(part, next(alone, depth)))
     return found
 
@@ -129,9 +134,10 @@ _ORDER = ("q", "query", "k", "key", "v", "value", "o", "out", "output", "gate", 
 
 def _order(part: str) -> tuple[int, int, str]:
     """Attention before the feed-forward layer, and each in the order it is computed."""
-    last = part.split(".")[-1].removesuffix("_proj").removesuffix("_lin")
+    words = [word.removesuffix("_proj").removesuffix("_lin") for word in reversed(part.split("."))]
+    place = next((_ORDER.index(word) for word in words if word in _ORDER), len(_ORDER))
     later = any(word in part for word in ("mlp", "ffn", "fc", "intermediate", "experts"))
-    return int(later), _ORDER.index(last) if last in _ORDER else len(_ORDER), part
+    return int(later), place, part
 
 
 def _natural(layer: str) -> tuple[str, int]:
