@@ -98,10 +98,10 @@ def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
     """Adapters of rank 8 beside every linear layer: on grids of 8 and 4 bits, in floats, and by back-propagation."""
     lora = ("move=lora",)
     jobs = []
-    # About 1,000 forwards; the shipped model is slower: 500.
-    bases = (("TinyStories", ckpt, 4), ("demo", Path("src/forq/demo/checkpoint"), 8))
+    part = 4  # about 1,000 forwards
+    bases = {"TinyStories": ckpt, "demo": Path("src/forq/demo/checkpoint")}
     for seed in range(3):
-        for name, base, part in bases:
+        for name, base in bases.items():
             jobs += [
                 tune(f"{name}: zoqo, 8 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=8"),
                 tune(f"{name}: zoqo, 4 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=4"),
