@@ -290,8 +290,9 @@ def add(path: Path, wanted: Iterator[dict[str, Any]], data: Path, work: Path) ->
 
 
 def cells(rows: list[dict[str, Any]]) -> Iterator[tuple[tuple[str, int, str], list[dict[str, Any]]]]:
-    keys = dict.fromkeys((row["victim"], row["eps"], row["method"]) for row in rows)
-    for key in keys:
+    keys = {(row["victim"], row["eps"], row["method"]) for row in rows}
+    victims, methods = list(VICTIMS), list(METHODS)
+    for key in sorted(keys, key=lambda one: (victims.index(one[0]), -one[1], methods.index(one[2]))):
         yield key, [row for row in rows if (row["victim"], row["eps"], row["method"]) == key]
 
 
@@ -347,11 +348,13 @@ def plot(rows: list[dict[str, Any]]) -> None:
         for (name, radius, method), mine in cells(rows):
             if (name, radius) == (victim, eps):
                 curves = np.array([[share(row, q) for q in at] for row in mine])
-                axis.plot(at, curves.mean(0), label=method)
-                axis.fill_between(at, curves.min(0), curves.max(0), alpha=0.2)
+                color = f"C{list(METHODS).index(method)}"
+                axis.plot(at, curves.mean(0), label=method, color=color)
+                axis.fill_between(at, curves.min(0), curves.max(0), alpha=0.2, color=color)
         axis.set(title=f"{victim}, ε = {eps}/255", xscale="log", ylim=(0, 100))
         axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize=7)
+    lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=len(lines))
     figure.supxlabel("queries")
     figure.supylabel("misclassified, % of rightly classified (mean and range of seeds)")
     figure.savefig(ROOT / "results" / "attacks.png", dpi=110)
