@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tomli_w
 from pydantic import Field
@@ -52,7 +52,7 @@ class RunConfig(Frozen):
     recipe: str
     steps: Annotated[int, Field(ge=1, lt=1 << 40)]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     kernel: Choice = "auto"
     activations: Activations = "float"
     eval_every: Annotated[int, Field(ge=1)]

@@ -127,7 +127,7 @@ class Run:
             ConfigError: something is in the way, a setting cannot be, or nothing can move.
         """
         lm: Any = model
-        found = {"device": lm.device.type, "kernel": "reference" if "ort" not in kernels(model) else config.kernel}
+        found = {"device": str(lm.device), "kernel": "reference" if "ort" not in kernels(model) else config.kernel}
         run = cls(folder, config.model_copy(update=found), model, task)
         if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")

@@ -195,7 +195,7 @@ def tune(
             micro_batch_tokens=micro_batch_tokens,
         ),
         seed=seed,
-        device=loaded.device.type,
+        device=str(loaded.device),
         activations="int8" if "int8" in kernels(loaded) else "float",
         profile=None if profile is None else str(Path(profile).resolve()),
     )

@@ -152,7 +152,7 @@ def test_a_full_disk_is_said_and_loses_nothing(base, text, tmp_path, forq, limit
     words = ("tune", base, "--task", "text", "--data", text, "--out", out, *OPTIONS)
     done = limited(*words, file_bytes=limit)
     assert done.returncode == 1 and "nothing" in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert forq("tune", base, "--out", out, "--resume").returncode == 0
+    assert forq("tune", base, "--out", out, "--resume", "--device", "cpu").returncode == 0
 
 
 def test_in_python_the_same_job(base, text, tmp_path):
@@ -188,6 +188,7 @@ def test_qzo_steps_with_a_closure(base):
         (("--recipe", "mezo", "--set", "move=dance"), "dense"),
         (("--set", "rule.lr=1e-30"), "raise rule.lr"),
         (("--steps", "0"), "steps"),
+        (("--device", "gpu"), "expected auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_a_wrong_setting_is_named(base, text, tmp_path, forq, words, says):

@@ -54,7 +54,7 @@ Adapter = Annotated[
     Path | None,
     typer.Option(help="A LoRA adapter to show beside the layers, as PEFT keeps it.", parser=path, metavar="PATH"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
     str, typer.Option(help="float, or int8: rounded to 8 bits in front of 8-bit layers with one scale a row.")
 ]

@@ -58,7 +58,7 @@ def tune(
         list[str] | None,
         typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default: auto.")] = None,
     kernel: Annotated[
         str | None, typer.Option(help="Of quantized layers: auto, reference or ort. Default: auto.")
     ] = None,
@@ -104,7 +104,6 @@ def tune(
         }
         wanted |= {
             "--eval-every": eval_every,
-            "--device": device,
             "--kernel": kernel,
             "--activations": activations,
             "--move": move,
@@ -121,7 +120,11 @@ def tune(
             raise ConfigError(f"--resume keeps the run's settings: leave out {', '.join(given_now)}")
         found = config.task.data if data is None else given.data_path(data, config.task.name)
         config = config.model_copy(
-            update={"checkpoint": checkpoint, "task": config.task.model_copy(update={"data": found})}
+            update={
+                "checkpoint": checkpoint,
+                "task": config.task.model_copy(update={"data": found}),
+                "device": device or config.device,
+            }
         )
     else:
         if task is None:
