@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from PIL import Image
 
-_SOURCE = Path(__file__).parents[1] / "experiments" / "diffusion" / "pipeline.py"
+_EXPERIMENT = Path(__file__).parents[1] / "experiments" / "diffusion"
 TEXT_TOKENS = 1
 
 
 def parts() -> ModuleType:
     """The experiment's own components: an exact VAE, text encoders, tokenizers."""
-    spec = importlib.util.spec_from_file_location("diffusion_pipeline", _SOURCE)
+    return _module("pipeline")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"diffusion_{name}", _EXPERIMENT / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
@@ -44,6 +50,25 @@ def save(folder: Path, shards: str = "1GB") -> Path:
     return folder
 
 
+def transformer(folder: Path, **others: Any) -> Path:
+    """A pipeline's folder with nothing but its transformer, whose every tensor is random, norms too."""
+    torch.manual_seed(1)
+    settings = {"depth": 2, "width": 64, "heads": 2, "qk_norm": "rms_norm", **others}
+    model = parts().transformer(**settings).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(torch.randn(tensor.shape) * 0.05)
+    model.save_pretrained(folder / "transformer")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
+    return folder
+
+
+def in_gguf(source: Path, out: Path, kind: str = "Q4_0", prefix: str = "") -> Path:
+    """A copy of a float pipeline, its transformer in a GGUF file."""
+    made: Path = _module("sd3_gguf").write(source, out, kind, prefix=prefix)
+    return made
+
+
 def pictures(folder: Path, count: int = 24) -> Path:
     """Grey squares, some light and some dark, with captions in metadata.jsonl."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,3 +78,25 @@ def pictures(folder: Path, count: int = 24) -> Path:
         lines.append(json.dumps({"file_name": f"{n:02}.png", "text": "a one" if n % 2 else "a two"}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def with_t5(source: Path, out: Path) -> Path:
+    """A copy of a pipeline with a third text encoder, a T5 of random weights in NF4, and its tokenizer."""
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    from forq.models.onload import quantized
+
+    shutil.copytree(source, out)
+    torch.manual_seed(2)
+    config = T5Config(
+        vocab_size=16, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )  # fmt: skip
+    T5EncoderModel(config).save_pretrained(out / "float")
+    quantized(out / "float", "nf4", out / "text_encoder_3")
+    shutil.rmtree(out / "float")
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"▁{word}", -1.0) for word in ("a", "one", "two"))]
+    T5TokenizerFast(vocab=pieces, extra_ids=0).save_pretrained(out / "tokenizer_3")
+    index = json.loads((out / "model_index.json").read_text(encoding="utf-8"))
+    index |= {"text_encoder_3": ["transformers", "T5EncoderModel"], "tokenizer_3": ["transformers", "T5TokenizerFast"]}
+    (out / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return out

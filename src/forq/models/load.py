@@ -56,7 +56,7 @@ def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
     if "graph" in ckpt.contents.values:
         return _graph_layout(ckpt)
     family = family_of(ckpt.config)
-    depth = ckpt.config.get("num_hidden_layers")
+    depth = ckpt.config.get("num_hidden_layers", ckpt.config.get("num_layers"))
     if isinstance(depth, int) and depth > len(ckpt.info):
         # Building the skeleton of a damaged configuration must not take hours.
         raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")

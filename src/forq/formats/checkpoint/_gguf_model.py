@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from forq.core import FormatError
 
@@ -40,17 +44,32 @@ def place(name: str) -> str:
     return f"{_OUTSIDE[head]}.{own}" if head in _OUTSIDE else name
 
 
-def heads(name: str, config: Mapping[str, Any]) -> int:
-    """In how many heads the rows of a tensor are interleaved; 0: they are in order.
+@dataclass(frozen=True, slots=True)
+class Interleaved:
+    """The order of rows that lie interleaved in each of so many heads: one of the first half, one of the second, …"""
+
+    heads: int
+
+    def __call__(self, rows: int) -> Tensor:
+        return torch.arange(rows).view(self.heads, rows // self.heads // 2, 2).transpose(1, 2).reshape(-1)
+
+
+def order(path: Path, name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> Interleaved | None:
+    """In what order the rows of a tensor lie.
 
     llama.cpp rotates neighbours where transformers rotates halves. Its files of Llamas hold the rows of queries and
     keys in that order; Qwen's do not.
+
+    Raises:
+        FormatError: rows that cannot be of so many heads.
     """
-    if config["model_type"] != "llama":
-        return 0
-    if re.search(r"\.self_attn\.q_proj\.\w+$", name):
-        return int(config["num_attention_heads"])
-    return int(config["num_key_value_heads"]) if re.search(r"\.self_attn\.k_proj\.\w+$", name) else 0
+    inside = re.search(r"\.self_attn\.(q|k)_proj\.\w+$", name)
+    if config["model_type"] != "llama" or inside is None:
+        return None
+    heads = int(config["num_attention_heads" if inside[1] == "q" else "num_key_value_heads"])
+    if shape[0] % heads or shape[0] // heads % 2:
+        raise FormatError(f"{path}: {name}: expected rows of {heads} heads, found {shape[0]}")
+    return Interleaved(heads)
 
 
 def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,8 +52,8 @@ class TensorInfo:
         nbytes: its length in bytes.
         piece, pitch: where the bytes do not lie end to end (a field of the blocks of a GGUF tensor) they lie in pieces
             of so many bytes, each beginning so many after the one before; 0: end to end.
-        heads: the rows of so many heads lie interleaved, a row of a head's first half beside one of its second (queries
-            and keys of a Llama in GGUF); they are read in order, and written back in the file's. 0: in order.
+        order: where the file has the rows in an order of its own: from how many there are to int64 (rows,), which of
+            the file's each of ours is. They are read in our order, and written back in the file's. None: the same.
     """
 
     dtype: torch.dtype
@@ -62,7 +63,7 @@ class TensorInfo:
     nbytes: int
     piece: int = 0
     pitch: int = 0
-    heads: int = 0
+    order: Callable[[int], Tensor] | None = None
 
     @property
     def span(self) -> int:
@@ -79,12 +80,13 @@ class TensorInfo:
         if self.pitch:
             raw = self._pieces(raw).contiguous().view(-1)
         tensor = raw.view(self.dtype).reshape(self.shape)
-        return _turned(tensor, self.heads, self.shape[0] // self.heads // 2, 2) if self.heads else tensor
+        return tensor if self.order is None else tensor[self.order(self.shape[0])]
 
     def write(self, stream: BinaryIO, tensor: Tensor) -> None:
         """Replace the tensor's bytes in a file open for both ways, and no others."""
-        if self.heads:
-            tensor = _turned(tensor, self.heads, 2, self.shape[0] // self.heads // 2)
+        if self.order is not None:
+            tensor, ours = torch.empty_like(tensor), tensor
+            tensor[self.order(self.shape[0])] = ours
         if self.pitch:
             raw = self._span(stream)
             self._pieces(raw).copy_(tensor.contiguous().reshape(-1).view(torch.uint8).view(-1, self.piece))
@@ -103,12 +105,6 @@ class TensorInfo:
     def _pieces(self, raw: Tensor) -> Tensor:
         """The bytes that are the tensor's, (pieces, piece): a view."""
         return raw.as_strided((self.nbytes // self.piece, self.piece), (self.pitch, 1))
-
-
-def _turned(tensor: Tensor, heads: int, outer: int, inner: int) -> Tensor:
-    """Rows of every head with two of their axes changed about."""
-    shape = tensor.shape
-    return tensor.reshape(heads, outer, inner, *shape[1:]).transpose(1, 2).reshape(shape)
 
 
 def byte_view(tensor: Tensor) -> memoryview:

@@ -1,7 +1,7 @@
 """A folder of diffusers: model_index.json, and a folder for each component; the checkpoint is its denoiser.
 
     model_index.json    which class each component is of
-    transformer/        config.json, diffusion_pytorch_model.safetensors, or shards and an index
+    transformer/        config.json, diffusion_pytorch_model.safetensors, or shards and an index, or one .gguf
     vae/ text_encoder/ …
 
 Names of tensors are those of the transformer's own files, whose places are below the pipeline's folder: saving gives
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _gguf_sd3
 from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import TensorInfo
 
@@ -43,7 +44,7 @@ def contents(
         tensors: describes the tensors of a folder, given what its weights are called.
 
     Raises:
-        FormatError: a pipeline that is not known (named), or a component that is missing.
+        FormatError: a pipeline that is not known (named), a component that is missing, or one with weights twice.
     """
     index = read_json(path / INDEX)
     name, folder = index.get("_class_name"), path / COMPONENT
@@ -51,8 +52,22 @@ def contents(
         raise FormatError(f"{path / INDEX}: expected a pipeline among {', '.join(KNOWN)}, found {name!r:.80}")
     if not (folder / "config.json").is_file():
         raise FormatError(f"{path}: expected the component {COMPONENT}/ with a config.json, found none")
-    found = tensors(folder, WEIGHTS)
+    config = read_json(folder / "config.json")
+    if (file := _gguf(folder)) is None:
+        found = tensors(folder, WEIGHTS)
+    else:
+        found, types = _gguf_sd3.tensors(file, config)
+        config["quantization_config"] = {"quant_method": "gguf", "types": types}
     info = {name: replace(one, file=f"{COMPONENT}/{one.file}") for name, one in found.items()}
-    return Contents(
-        read_json(folder / "config.json"), info, values={"pipeline": json.dumps(index)}, component=COMPONENT
-    )
+    return Contents(config, info, values={"pipeline": json.dumps(index)}, component=COMPONENT)
+
+
+def _gguf(folder: Path) -> Path | None:
+    """The one GGUF file that holds the tensors in place of safetensors, or None."""
+    files = sorted(folder.glob("*.gguf"))
+    both = [*files, *sorted(folder.glob("*.safetensors"))]
+    if files and len(both) > 1:
+        raise FormatError(
+            f"{folder}: expected one .gguf or safetensors, found {', '.join(file.name for file in both)}: keep one"
+        )
+    return files[0] if files else None
