@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from forq.formats.checkpoint import Checkpoint
-from forq.models.denoiser import absent, library
+from forq.models.denoiser import library
+from forq.models.pipeline import given
 from tests import tiny_pipeline
 
 TASK = ("--task", "text-to-image", "--resolution", "28", "--set", f"task.text_tokens={tiny_pipeline.TEXT_TOKENS}")
@@ -27,6 +28,15 @@ def data(tmp_path_factory) -> Path:
     return tiny_pipeline.pictures(tmp_path_factory.mktemp("pictures"))
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> tuple[str, ...]:
+    """A grey network whose features are four quarters of a picture."""
+    file = tmp_path_factory.mktemp("network") / "quarters.pt2"
+    network = torch.nn.Sequential(torch.nn.AvgPool2d(14), torch.nn.Flatten())
+    torch.export.save(torch.export.export(network, (torch.zeros(2, 1, 28, 28),)), file)
+    return ("--set", f"task.features={file}", "--set", "task.feature_samples=4")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
@@ -38,7 +48,9 @@ def same_files(one: Path, other: Path, below: str = "") -> set[str]:
     return {name for name in names if (one / name).read_bytes() != (other / name).read_bytes()}
 
 
-def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(pipeline, data, tmp_path, forq) -> None:
+def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(
+    pipeline, data, judged, tmp_path, forq
+) -> None:
     run = tmp_path / "run"
     how = (*TASK, "--data", data, *SMALL)
     done = forq("tune", pipeline, *how, "--quantize-on-load", "nf4", "--steps", "4", "--eval-every", "2", "--out", run)
@@ -53,8 +65,10 @@ def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(pipe
     again = tmp_path / "again"
     assert forq("replay", run, "--base", base, "--out", again).returncode == 0
     assert not same_files(saved, again)
-    told = json.loads(forq("eval", run, *how, "--json").stdout)
-    assert told["loss"] == json.loads(forq("eval", saved, *how, "--json").stdout)["loss"]
+    told, before, after = (json.loads(forq("eval", one, *how, *judged, "--json").stdout) for one in (run, base, saved))
+    assert told["loss"] == after["loss"]
+    for name in ("feature distance", "feature distance error"):
+        assert told[name] == after[name] != before[name] == told[name.replace("distance", "distance before")]
     assert told["loss"] == pytest.approx(json.loads((run / "result.json").read_text())["test"]["after"]["loss"])
     assert {f"loss q{n}" for n in (1, 2, 3, 4)} <= set(told)
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
@@ -78,7 +92,7 @@ def test_a_float_run_of_norms_and_biases_is_loaded_by_diffusers(pipeline, data, 
     )
     assert done.returncode == 0, done.stderr
     folder = run / "checkpoint"
-    pipe = library().StableDiffusion3Pipeline.from_pretrained(folder, **absent(folder))
+    pipe = library().StableDiffusion3Pipeline.from_pretrained(folder, **given(folder, torch.device("cpu")))
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a one", height=28, width=28, num_inference_steps=2, max_sequence_length=1).images[0]
     assert picture.size == (28, 28)
@@ -106,6 +120,18 @@ def test_what_cannot_be_is_refused_in_words(pipeline, data, tmp_path, forq) -> N
     assert "pictures" in refused("tune", pipeline, *TASK, "--data", tmp_path, *out)
     assert ".png" in refused("sample", pipeline, "--prompt", "a one", "--out", tmp_path / "x.jpg")
     assert not (tmp_path / "run").exists()
+
+
+def test_how_far_drawn_pictures_are_is_said_where_a_network_is_named(pipeline, data, judged, forq) -> None:
+    how = ("eval", pipeline, *TASK, "--data", data, "--set", "task.sample_steps=2", "--split", "validation")
+    told = json.loads(forq(*how, *judged, "--json").stdout)
+    assert (told["rows"], told["drawn"], told["held_out"]) == (2, 4, 2)
+    assert told["feature distance error"] > 0 and "feature distance before" not in told
+    said = f"feature distance {told['feature distance']:.4g} ± {told['feature distance error']:.2g}; 4 pictures drawn"
+    assert said in forq(*how, *judged).stdout
+    assert "feature" not in forq(*how).stdout
+    done = forq(*how, "--set", "task.features=gone.onnx")
+    assert done.returncode == 1 and "task.features: there is no file gone.onnx" in done.stderr
 
 
 def test_inspect_counts_the_denoiser(pipeline, forq) -> None:

@@ -31,7 +31,7 @@ def sample(
     from forq.cli import _screen
     from forq.cli._finished import finished
     from forq.core import ConfigError
-    from forq.models.denoiser import draw
+    from forq.models.pipeline import draw
     from forq.models.load import load
 
     if out.suffix.lower() != ".png":

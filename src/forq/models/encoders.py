@@ -29,7 +29,8 @@ from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.formats.checkpoint.patch import files_of
-from forq.models.denoiser import absent, library, pictures, skeleton
+from forq.models.denoiser import library, skeleton
+from forq.models.pipeline import given, pictures
 
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
 _CHUNK = 1 << 22
@@ -178,15 +179,15 @@ class Encoders:
     def _encode_captions(self, missing: Sequence[str], tokens: int) -> None:
         made = library().StableDiffusion3Pipeline
         dtype = torch.float32 if self._device.type == "cpu" else torch.float16
+        others = given(self._folder, self._device)
         try:
             # diffusers asks the transformer for a width; one without weights knows it.
             empty = skeleton(self._ckpt.config, dtype)
-            told: dict[str, Any] = {"transformer": empty, "vae": None, **absent(self._folder)}
-            pipe = made.from_pretrained(self._folder, dtype=dtype, **told)
+            pipe = made.from_pretrained(self._folder, dtype=dtype, transformer=empty, vae=None, **others)
         except Exception as error:  # whatever a damaged component ends in
             raise FormatError(f"{self._folder}: expected text encoders diffusers can load, found {error}") from error
         for name in _TEXT[:3]:
-            if getattr(pipe, name) is not None:
+            if getattr(pipe, name) is not None and name not in others:
                 getattr(pipe, name).to(self._device)
         for caption in missing:
             with torch.inference_mode():

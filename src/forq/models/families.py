@@ -105,6 +105,9 @@ FAMILIES: Mapping[str, Family] = {
 # Denoisers of diffusers, by the class their config.json names; see :mod:`forq.models.denoiser`.
 DENOISERS: Mapping[str, Family] = {"SD3Transformer2DModel": Family(kind="diffusion")}
 
+# Encoders that are half of an encoder-decoder, by their class: they stand alone in pipelines.
+_HALVES: Mapping[str, Family] = {"T5EncoderModel": Family(kind="encoder")}
+
 # What forq does not build, why, the keys of a config.json that give it away, and the names where no key does.
 _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
@@ -157,6 +160,10 @@ def family_of(config: Mapping[str, Any]) -> Family:
             known = ", ".join(DENOISERS)
             raise FormatError(f"config.json: expected a denoiser among {known}, found {denoiser!r:.80}")
         return DENOISERS[denoiser]
+    heads = config.get("architectures") or ["Model"]
+    head = str(heads[0]) if isinstance(heads, list) else str(heads)
+    if head in _HALVES:
+        return _HALVES[head]
     name = config.get("model_type")
     for why, keys, names in _REFUSED:
         said = next((key for key in keys if config.get(key)), None)
@@ -169,8 +176,6 @@ def family_of(config: Mapping[str, Any]) -> Family:
     family = FAMILIES[name]
     if family.kind == "causal":
         return family
-    heads = config.get("architectures") or ["Model"]
-    head = str(heads[0]) if isinstance(heads, list) else str(heads)
     if head.endswith(_MASKED):
         return family
     if head.endswith("Model"):

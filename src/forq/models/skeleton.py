@@ -28,14 +28,15 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     """
     if family_of(config).kind == "diffusion":
         return denoiser.skeleton(config, dtype)
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
-    maker = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM, "encoder": AutoModel}[
-        family_of(config).kind
-    ]
+    makers = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
+    # Half of an encoder-decoder: the automatic class would build both.
+    half = config.get("model_type") == "t5"
+    maker = getattr(transformers, "AutoModelForTextEncoding" if half else makers[family_of(config).kind])
     plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
     try:
-        settings = type(AutoConfig.for_model(plain["model_type"])).from_dict(plain)
+        settings = type(transformers.AutoConfig.for_model(plain["model_type"])).from_dict(plain)
         with torch.device("meta"):
             model: nn.Module = maker.from_config(settings, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # whatever an impossible value ends in, somewhere inside transformers or torch
