@@ -17,8 +17,9 @@ from forq.attacks._folder import Folder
 from forq.attacks._queries import Job, Outcome, Queue, Rules
 from forq.attacks._result import AttackStopped, Result
 from forq.attacks._task import Method
-from forq.attacks._victim import Predict, Victim
+from forq.attacks._victim import Victim
 from forq.core import ConfigError, DataError, ForqError, RunError, direction_seed
+from forq.userfunctions.networks import Predict
 
 
 def method(recipe: str, settings: Mapping[str, Any]) -> Method:

@@ -7,7 +7,7 @@ A victim takes uint8 [N, H, W, C], or float32 [N, C, H, W] in 0 … 1 if asked f
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from forq.attacks._criterion import Scores
 from forq.core import RunError
-
-Predict = Callable[[NDArray[Any]], Any]
+from forq.userfunctions.networks import Predict
 
 
 @dataclass(slots=True)

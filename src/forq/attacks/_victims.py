@@ -1,29 +1,16 @@
-"""Victims from names: an ONNX file, a ``torch.export`` file, or a Python function. Nothing is unpickled."""
+"""Victims from names."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from forq import userfunctions
-from forq.attacks._victim import Predict
-from forq.core import ConfigError, FormatError
-
-_PICKLES = (".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".bin")
+from forq.core import ConfigError
+from forq.userfunctions.networks import Predict, open_network
 
 
 def open_victim(name: str, *, floats: bool, threads: int | None = None) -> tuple[Predict, str]:
     """The function a name means, and a digest of the file behind it.
 
     Args:
-        name: ``model.onnx``, ``model.pt2``, ``module:function`` or ``path/to/file.py:function``.
+        name: as :func:`forq.userfunctions.networks.open_network` takes it.
         floats: it is to take float32 [N, C, H, W] in 0 … 1.
         threads: of an ONNX session; ``None``: as many as ONNX Runtime likes.
 
@@ -31,117 +18,9 @@ def open_victim(name: str, *, floats: bool, threads: int | None = None) -> tuple
         ConfigError: no such victim, or it takes another input.
         FormatError: the file is broken or would have to be unpickled.
     """
-    path = Path(name).expanduser()
-    suffix = path.suffix.lower()
-    if suffix in _PICKLES:
-        raise FormatError(
-            f"{name}: forq does not unpickle models: export it with torch.onnx.export (.onnx) or torch.export.save "
-            "(.pt2), or name a function that loads it (file.py:function)"
-        )
-    if suffix not in (".onnx", ".pt2"):
-        return userfunctions.resolve(name, "VICTIM")
-    if not path.is_file():
-        raise ConfigError(f"VICTIM: there is no file {name}")
-    opened = _onnx(path, floats, threads) if suffix == ".onnx" else _exported(path, floats)
-    return opened, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _onnx(path: Path, floats: bool, threads: int | None) -> Predict:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # one class for every kind of broken file, of no public name
-        raise FormatError(f"{path}: ONNX Runtime cannot load it: {str(error).strip().splitlines()[0]}") from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        said = ", ".join(f"{one.name} {one.shape}" for one in inputs)
-        raise ConfigError(f"{path}: expected one input of four axes (images), found {said}")
-    _check_input(
-        str(path), inputs[0].type in ("tensor(float)", "tensor(uint8)"), inputs[0].type == "tensor(float)", floats
-    )
-    shape, name, output = inputs[0].shape, inputs[0].name, session.get_outputs()[0].name
-    # uint8 models come with either order of axes; the one that has 1 or 3 channels tells.
-    channels_first = not floats and shape[1] in (1, 3) and shape[3] not in (1, 3)
-
-    def predict(batch: NDArray[Any]) -> Any:
-        turned = np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) if channels_first else batch
-        return session.run([output], {name: turned})[0]
-
-    return _filled(predict, shape[0])
-
-
-def _exported(path: Path, floats: bool) -> Predict:
-    import torch
-
-    _refuse_pickles(path)
-    load = torch.load
-
-    def weights_only(*words: Any, **options: Any) -> Any:
-        return load(*words, **{**options, "weights_only": True})
-
-    # torch.export.load falls back to full unpickling of tensors that a safe load refuses; here it may not.
-    torch.load = weights_only
-    try:
-        program = torch.export.load(path)
-    except Exception as error:  # broken archives raise whatever they trip over
-        said = str(error).strip().splitlines()
-        raise FormatError(
-            f"{path}: torch.export cannot load it: {said[0] if said else type(error).__name__}"
-        ) from error
-    finally:
-        torch.load = load
-    (first, *more) = program.graph_signature.user_inputs
-    example = next(node.meta["val"] for node in program.graph.nodes if node.name == first)
-    if more or not isinstance(example, torch.Tensor) or example.dim() != 4:
-        raise ConfigError(f"{path}: expected one input of four axes (images)")
-    _check_input(str(path), example.dtype in (torch.float32, torch.uint8), example.dtype == torch.float32, floats)
-    module = program.module()
-
-    def predict(batch: NDArray[Any]) -> Any:
-        with torch.no_grad():
-            return module(torch.from_numpy(batch))
-
-    return _filled(predict, example.shape[0])
-
-
-def _refuse_pickles(path: Path) -> None:
-    """Refuse an archive with pickled objects (custom classes, opaque constants); torch loads its tensors safely."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            configs = [json.loads(archive.read(one)) for one in names if one.endswith("_config.json")]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise FormatError(f"{path}: not a torch.export archive: {error}") from error
-    paths = [str(entry.get("path_name", "")) for one in configs for entry in one.get("config", {}).values()]
-    bad = [one for one in (*names, *paths) if Path(one).name.startswith(("custom_obj", "opaque_obj"))]
-    if bad:
-        raise FormatError(
-            f"{path}: it holds pickled objects ({bad[0]}), which forq does not load: export it without them"
-        )
-
-
-def _check_input(name: str, known: bool, takes_floats: bool, floats: bool) -> None:
-    if not known:
-        raise ConfigError(f"{name}: expected an input of uint8 or float32")
-    if takes_floats != floats:
-        has, option = ("float32", "--input float") if takes_floats else ("uint8", "--input uint8")
-        raise ConfigError(f"{name}: its input is {has}: add {option}" + (" (NCHW, 0 … 1)" if takes_floats else ""))
-
-
-def _filled(predict: Callable[[NDArray[Any]], Any], size: Any) -> Predict:
-    """A model of a fixed batch size is called in pieces of that size, the last one filled with copies of its end."""
-    if not isinstance(size, int) or size < 1:
-        return predict
-
-    def pieces(batch: NDArray[Any]) -> Any:
-        spare = -len(batch) % size
-        whole = np.concatenate([batch, np.repeat(batch[-1:], spare, axis=0)]) if spare else batch
-        parts = [np.asarray(predict(whole[at : at + size])) for at in range(0, len(whole), size)]
-        return np.concatenate(parts)[: len(batch)]
-
-    return pieces
+    found = open_network(name, "VICTIM", threads)
+    if found.input is not None and found.input.floats != floats:
+        has, option = ("float32", "--input float") if found.input.floats else ("uint8", "--input uint8")
+        also = " (NCHW, 0 … 1)" if found.input.floats else ""
+        raise ConfigError(f"{name}: its input is {has}: add {option}{also}")
+    return found.predict, found.digest
