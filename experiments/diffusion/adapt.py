@@ -34,6 +34,7 @@ from forq.models.encoders import Encoders
 from forq.models.load import load
 from forq.models.onload import quantized
 from forq.quant.linear import QuantLinear
+from forq.tasks._features import distance
 from forq.tasks._pictures import pixels
 from forq.tasks.text_to_image import grid
 from forq.tasks.text_to_image import open as open_task
@@ -99,15 +100,7 @@ class Judge:
             self.net.dense[2] = dense
 
     def distance(self, images: Tensor) -> float:
-        x, y = self.features(images).double(), self.real.double()
-
-        def kernel(a: Tensor, b: Tensor) -> Tensor:
-            return (a @ b.T / a.shape[1] + 1) ** 3
-
-        n, m = len(x), len(y)
-        xx, yy = (kernel(a, a) for a in (x, y))
-        within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))
-        return float(within - 2 * kernel(x, y).mean())
+        return distance(self.features(images), self.real).value
 
     def read(self, images: Tensor) -> float:
         with torch.inference_mode():

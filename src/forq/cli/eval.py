@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forq.cli import _arguments as given
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from forq.tasks._features import Distance, Judge
+
+DISTANCE = "feature distance"
+BEFORE = f"{DISTANCE} before"
 
 
 def evaluate(
@@ -31,6 +39,7 @@ def evaluate(
     from forq.config import task_config
     from forq.core import ConfigError
     from forq.models.load import load
+    from forq.tasks import Compares
     from forq.train import open_task
 
     if split not in ("test", "validation"):
@@ -46,9 +55,36 @@ def evaluate(
     model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
+    judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
+    found: dict[str, Distance] = {}
+    if judge is not None:
+        found[DISTANCE] = _drawn(judge, model, "drawing")
+        if run is not None:
+            del model
+            found[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
     if as_json:
-        _screen.data({"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()})
+        told = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
+        for name, one in found.items():
+            told |= {name: one.value, f"{name} error": one.error}
+        if judge is not None:
+            told |= {"drawn": len(judge.captions), "held_out": len(judge.held_out)}
+        _screen.data(told)
     else:
         numbers = ", ".join(f"{name} {_screen.number(name, value)}" for name, value in score.numbers().items())
         _screen.out.print(f"{task} {split}: {numbers}, {score.rows} rows", highlight=False)
+        if judge is not None:
+            said = ", ".join(f"{name} {one.value:.4g} ± {one.error:.2g}" for name, one in found.items())
+            counts = f"{len(judge.captions)} pictures drawn, {len(judge.held_out)} held out"
+            _screen.out.print(f"{said}; {counts}", highlight=False)
+
+
+def _drawn(judge: Judge, model: nn.Module, says: str) -> Distance:
+    """The distance of what a model draws, with a progress bar on stderr."""
+    from rich.progress import Progress
+
+    from forq.cli import _screen
+
+    with Progress(console=_screen.err, transient=True) as bar:
+        shown = bar.add_task(says, total=len(judge.captions))
+        return judge.distance(model, lambda drawn: bar.advance(shown, drawn))

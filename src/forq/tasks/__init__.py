@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from forq.tasks._features import Judge
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -124,6 +126,15 @@ class Draws(Protocol):
 
     def pictures(self, model: nn.Module) -> Any:
         """A picture (of Pillow) of its samples, or None; the same weights give the same."""
+        ...
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task whose model can be judged by how far what it draws is from held-out pictures."""
+
+    def judge(self, split: Split) -> Judge | None:
+        """What measures a model, or several from the same noise; None where no network was named to do it in."""
         ...
 
 

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from forq.core import ConfigError, DataError, direction_seed
 from forq.noise import Bits, leaf_id
 from forq.tasks import Score, Split
+from forq.tasks._features import Features, Judge
 from forq.tasks._noised import Noised, flow, normal, sigmas, stratified, uniform
 from forq.tasks._order import draw, rows_of
-from forq.tasks._pictures import Picture, read_splits
+from forq.tasks._pictures import Picture, pixels, read_splits
 
 QUARTERS = 4
 _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
@@ -58,6 +59,8 @@ class TextToImage:
     Attributes:
         samples: captions a run draws pictures of.
         sample_steps: steps of the scheduler for each.
+        features: what pictures are compared in, see :meth:`judge`.
+        feature_samples: pictures drawn for that.
     """
 
     rows: Mapping[Split, Sequence[Picture]]
@@ -69,6 +72,8 @@ class TextToImage:
     stratify: bool
     samples: tuple[str, ...]
     sample_steps: int
+    features: Features | None
+    feature_samples: int
     digest: str
     most: int
 
@@ -145,6 +150,30 @@ class TextToImage:
         found = self.encoded.draw(model, self.samples, self.seed, self.sample_steps, self.resolution)
         return grid(found, columns=len(found))
 
+    def judge(self, split: Split) -> Judge | None:
+        """What compares a model's pictures with a split's own; None without ``features``.
+
+        Captions are the split's, from its first picture on and round again; the noise is of the seeds 0, 1, ….
+
+        Raises:
+            ConfigError: the network failed, see :class:`forq.tasks._features.Features`.
+            DataError: fewer than two held-out pictures.
+        """
+        if (features := self.features) is None:
+            return None
+        rows = self.rows[split]
+        if len(rows) < 2:
+            raise DataError(f"task.features: expected 2 pictures or more to compare with, found {len(rows)} in {split}")
+        pieces = [rows[at : at + self.most] for at in range(0, len(rows), self.most)]
+        shown = (torch.stack([(pixels(row.path, self.resolution) + 1) / 2 for row in some]) for some in pieces)
+        return Judge(
+            features=features,
+            held_out=torch.cat([features(some) for some in shown]),
+            captions=[rows[n % len(rows)].caption for n in range(self.feature_samples)],
+            draw=lambda model, some, seed: self.encoded.draw(model, some, seed, self.sample_steps, self.resolution),
+            most=self.most,
+        )
+
     def _noised(self, latents: Tensor, captions: Sequence[str], noise: Tensor, u: Tensor) -> Noised:
         texts, pooled = zip(*(self.encoded.text(caption) for caption in captions), strict=True)
         level = sigmas(u, self.encoded.shift)
@@ -178,6 +207,8 @@ def open(
     text_tokens: int = 256,
     samples: int = 4,
     sample_steps: int = 20,
+    features: str | None = None,
+    feature_samples: int = 100,
 ) -> TextToImage:
     """Read the captions, and fill the cache.
 
@@ -193,6 +224,8 @@ def open(
         text_tokens: of T5, ``max_sequence_length`` to diffusers.
         samples: pictures a run draws at every score; 0: none.
         sample_steps: of the scheduler for each.
+        features: network to compare drawn pictures with held-out ones in, where that is asked (``forq eval``).
+        feature_samples: pictures drawn for that.
 
     Raises:
         ConfigError: a setting cannot be.
@@ -205,6 +238,9 @@ def open(
         raise ConfigError("batches, splits, text tokens and sampling need 1 or more")
     if not 0 <= caption_dropout <= 1:
         raise ConfigError(f"task.caption_dropout: expected a share 0 … 1, found {caption_dropout}")
+    if feature_samples < 2:
+        raise ConfigError(f"task.feature_samples: expected 2 or more, found {feature_samples}")
+    network = None if features is None else Features.open(features)
     splits = read_splits(Path(data))
     missing = [split for split in ("validation", "test") if split not in splits]
     known = splits["train"]
@@ -238,6 +274,8 @@ def open(
         stratify=stratify,
         samples=tuple(captions[:samples]),
         sample_steps=sample_steps,
+        features=network,
+        feature_samples=feature_samples,
         digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         most=micro_batch,
     )
