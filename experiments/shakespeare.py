@@ -95,7 +95,7 @@ def grid_jobs(ckpt: Path) -> list[dict[str, Any]]:
 
 
 def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
-    """Adapters of rank 8 beside every linear layer: on grids of 8 and 4 bits, in floats, and by back-propagation."""
+    """Adapters of rank 8 beside every linear layer: on grids of 8 and 4 bits, in floats, by gradients; scales."""
     lora = ("move=lora",)
     jobs = []
     part = 4  # about 1,000 forwards
@@ -108,6 +108,7 @@ def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
                 tune(f"{name}: qzo, float adapters", base, "qzo", POPULATION // part, seed, *lora),
                 tune(f"{name}: qzo-lora, adapters then scales", base, "qzo-lora", POPULATION // part, seed),
                 backprop(f"{name}: back-propagation, 100 steps", base, "lora", 3e-3, 100, seed),
+                tune(f"{name}: qzo, no adapters, scales", base, "qzo", POPULATION // part, seed),
             ]
     return jobs
 
