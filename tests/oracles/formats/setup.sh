@@ -16,7 +16,7 @@ pip=("$target/bin/python" -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" ${PIP_ARGS:-} torch==2.13.0
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) transformers==5.23.0 accelerate safetensors \
-  bitsandbytes==0.50.2 compressed-tensors==0.20.0 torchao==0.18.0 gguf==0.19.0
+  bitsandbytes==0.50.2 compressed-tensors==0.20.0 torchao==0.18.0 gguf==0.19.0 diffusers==0.42.1
 # shellcheck disable=SC2086
 "${pip[@]}" ${PIP_ARGS:-} -c <(echo torch==2.13.0) onnxruntime==1.31.1 onnx==1.23.0 onnx_ir
 # Stale libraries, whose own pins would pull in what nothing here runs.
