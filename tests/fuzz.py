@@ -1,6 +1,6 @@
 """Damaged checkpoints of every format: each is refused by a FormatError or loads; none crashes, hangs or takes memory.
 
-    python -m tests.fuzz gptq awq … --count 10000 --seed 1      # all formats by default
+    python -m tests.fuzz gptq awq pipeline … --count 10000 --seed 1      # all formats, and pipelines, by default
 
 One process does all of it under a limit on its address space and with an alarm for every checkpoint, so that an
 allocation or a loop a damaged count asks for ends the process, and the caller sees it. What is read are headers, the
@@ -21,6 +21,7 @@ import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -28,11 +29,32 @@ from forq import registry
 from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.models.load import layout, load
+from tests import tiny_pipeline
 
 LIMIT_BYTES, LIMIT_S = 1 << 30, 20
 _TEXT = (".json", ".txt", ".jinja")
 # Sizes and counts stand near the beginning of a file, in most containers; a ZIP's at its end.
 _NEAR = 4096
+
+
+NAMES = (*registry.names("formats"), "pipeline")
+"""What is damaged: examples of every format, and a pipeline of diffusers with its transformer in GGUF."""
+
+
+def example(name: str, folder: Path, **changes: Any) -> Path:
+    """The checkpoint that is damaged, in ``folder``."""
+    if name != "pipeline":
+        made: Path = registry.get("formats", name).example(folder, **changes)
+        return made
+    return tiny_pipeline.in_gguf(tiny_pipeline.transformer(folder.with_name(f"{folder.name}-floats")), folder)
+
+
+def answered(model: Any) -> None:
+    """Run a model."""
+    if model.checkpoint.contents.component is None:
+        model(torch.tensor([[1, 2, 3]]))
+    else:
+        model(torch.zeros(1, 1, 28, 28), torch.zeros(1, 2, 64), torch.zeros(1, 64), torch.tensor([5.0]))
 
 
 def mutated(files: dict[str, bytes], draw: random.Random, turn: int) -> dict[str, bytes]:
@@ -93,7 +115,7 @@ def attempt(folder: Path, whole: bool, runs: bool) -> bool:
         if whole:
             model = load(ckpt, device="cpu")
             if runs:
-                model(torch.tensor([[1, 2, 3]]))
+                answered(model)
             return True
         found = layout(ckpt)
         for spec in found.specs.values() if found.form is not None else ():
@@ -109,11 +131,10 @@ def fuzz(name: str, variant: str | None, count: int, seed: int) -> tuple[int, in
     Raises:
         RuntimeError: one ended in something else; the message holds the traceback, and the folder is kept.
     """
-    form = registry.get("formats", name)
-    changes = {} if variant is None else form.VARIANTS[variant]
+    changes = {} if variant is None else registry.get("formats", name).VARIANTS[variant]
     draw, refused = random.Random(f"{name} {variant} {seed}"), 0
     with tempfile.TemporaryDirectory() as scratch:
-        good = Checkpoint.open(form.example(Path(scratch) / "good", **changes)).folder
+        good = Checkpoint.open(example(name, Path(scratch) / "good", **changes)).folder
         files = {str(path.relative_to(good)): path.read_bytes() for path in sorted(good.rglob("*")) if path.is_file()}
         bad = Path(scratch) / "bad"
         for turn in range(count):
@@ -144,7 +165,7 @@ def _late(signum: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("formats", nargs="*", default=registry.names("formats"))
+    parser.add_argument("formats", nargs="*", default=NAMES)
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -152,11 +173,10 @@ def main() -> int:
     signal.signal(signal.SIGALRM, _late)
     bad = 0
     for name in args.formats:
-        form = registry.get("formats", name)
-        load(form.example(Path(tempfile.mkdtemp()) / "warm"), device="cpu")(torch.tensor([[1, 2]]))
+        answered(load(example(name, Path(tempfile.mkdtemp()) / "warm"), device="cpu"))
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + LIMIT_BYTES, resource.RLIM_INFINITY))
-        variants = [None, *getattr(form, "VARIANTS", ())]
+        variants = [None, *(getattr(registry.get("formats", name), "VARIANTS", ()) if name != "pipeline" else ())]
         try:
             told = [
                 fuzz(name, variant, len(range(place, args.count, len(variants))), args.seed)

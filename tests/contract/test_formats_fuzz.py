@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from forq import registry
+from tests import fuzz
 
 
-@pytest.mark.parametrize("name", registry.names("formats"))
+@pytest.mark.parametrize("name", fuzz.NAMES)
 def test_200_damaged_checkpoints_are_refused_or_load(name: str) -> None:
     command = [sys.executable, "-m", "tests.fuzz", name, "--count", "200"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2])

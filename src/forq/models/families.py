@@ -156,7 +156,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
             message names those that are; or an encoder with a head that forq does not build.
     """
     if (denoiser := config.get("_class_name")) is not None:
-        if denoiser not in DENOISERS:
+        if not isinstance(denoiser, str) or denoiser not in DENOISERS:
             known = ", ".join(DENOISERS)
             raise FormatError(f"config.json: expected a denoiser among {known}, found {denoiser!r:.80}")
         return DENOISERS[denoiser]
