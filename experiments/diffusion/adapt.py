@@ -5,10 +5,10 @@
 
 Training pictures (600) are digits of a sheet the model was not pretrained on, validation (32) of another, test (128) of
 MNIST's test set, each shifted alike. `qzo` is the recipe as it is, its best on validation; back-propagation trains the
-same scales with AdamW (rate of four by validation, seed 0) on as many steps with the same batches. Loss: flow matching
-on the test pictures, four fixed levels each. Distance: unbiased squared MMD (cubic kernel, as KID) of
-100 drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the last layer of the
-data folder's MNIST network; `read` is the share of drawn digits that network reads as their caption.
+same scales with AdamW (rate of four by validation, seed 0) on as many steps with the same batches, a backward counted
+as two forwards. Loss: flow matching on the test pictures, four fixed levels each. Distance: unbiased squared MMD (cubic
+kernel, as KID) of 100 drawn digits, ten of a class, from 500 held-out ones of the style, in the 200 features before the
+last layer of the data folder's MNIST network; `read` is the share of drawn digits that network reads as their caption.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 import forq
+from forq import journal
 from forq.models.encoders import Encoders
 from forq.models.load import load
 from forq.models.onload import quantized
@@ -46,6 +47,7 @@ from attacks import mnist_cnn
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
 BATCH, DRAWN, EULER, RATES = 16, 100, 12, (3e-3, 1e-2, 3e-2, 1e-1)
 GGUF = ("q4_0", "q8_0")
+CELL = ("style", "form", "method", "steps", "seed", "rate")
 
 
 class Trained(nn.Module):
@@ -130,14 +132,14 @@ def main() -> None:
     args.add_argument("--work", type=Path)
     args.add_argument("--style", choices=tuple(STYLES), default="thick")
     args.add_argument("--form", default="nf4")
-    args.add_argument("--steps", type=int, default=40)
+    args.add_argument("--steps", type=int, default=200)
     args.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args.add_argument("--only", choices=("qzo", "backprop"), help="one method alone, to run several beside each other")
     told = args.parse_args()
     if told.action == "table":
         print(table())
         return
-    done = {(row["style"], row["form"], row["method"], row["seed"], row["rate"]) for row in rows()}
+    done = {tuple(row[name] for name in CELL) for row in rows()}
     source, base = told.work / "pipeline", told.work / f"base-{told.form}"
     if not base.is_dir():
         sd3_gguf.write(source, base, told.form.upper()) if told.form in GGUF else quantized(source, told.form, base)
@@ -157,41 +159,53 @@ def main() -> None:
             "method": method,
             "seed": seed,
             "rate": rate,
-            "steps": told.steps if method in ("qzo", "backprop") else 0,
+            "steps": trained(method),
         }
         with TARGET.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**row, **found, "seconds": round(seconds, 1)}) + "\n")
         print({**row, **found}, flush=True)
 
     def wanted(method: str, seed: int, rate: float | None = None) -> bool:
-        return (told.style, told.form, method, seed, rate) not in done
+        return (told.style, told.form, method, trained(method), seed, rate) not in done
+
+    def trained(method: str) -> int:
+        return told.steps if method in ("qzo", "backprop") else 0
 
     for method, path in (("float, before", source), ("before", base)):
         if wanted(method, 0):
             model = load(path)
-            put(method, 0, None, score(model, opened(model, 0), judge, grids / f"{told.style}-{method}.png"), 0.0)
+            picture = grids / f"{told.style}-{told.form}-{method}.png"
+            put(method, 0, None, score(model, opened(model, 0), judge, picture) | {"forwards": 0}, 0.0)
     for seed in told.seeds if told.only != "backprop" else ():
         if wanted("qzo", seed):
             model, began = load(base), time.perf_counter()
-            out = told.work / f"run-{told.style}-{told.form}-{seed}"
+            out = told.work / f"run-{told.style}-{told.form}-{told.steps}-{seed}"
             shutil.rmtree(out, ignore_errors=True)
             every = max(1, told.steps // 4)
             run = forq.tune(model, opened(model, seed), steps=told.steps, out=out, seed=seed, eval_every=every)
             spent = time.perf_counter() - began
             tuned = load(out / "checkpoint")
-            grid_at = grids / f"{told.style}-qzo-{seed}.png"
+            grid_at = grids / f"{told.style}-{told.form}-qzo-{told.steps}-{seed}.png"
             assert run.best is not None
-            put(
-                "qzo", seed, None, score(tuned, opened(tuned, seed), judge, grid_at) | {"best": run.best.trained}, spent
-            )
+            more = {"best": run.best.trained, "forwards": journal.read(run.journal).forwards}
+            put("qzo", seed, None, score(tuned, opened(tuned, seed), judge, grid_at) | more, spent)
     for seed in told.seeds if told.only != "qzo" else ():
-        for rate in RATES if seed == 0 else (best_rate(told.style, told.form),):
+        for rate in RATES if seed == 0 else (best_rate(told.style, told.form, told.steps),):
             if wanted("backprop", seed, rate):
-                backprop(base, opened, seed, rate, told.steps, judge, grids, told.style, put)
+                backprop(base, opened, seed, rate, told.steps, judge, grids, told.style, told.form, put)
 
 
 def backprop(
-    base: Path, opened: Any, seed: int, rate: float, steps: int, judge: Judge, grids: Path, style: str, put: Any
+    base: Path,
+    opened: Any,
+    seed: int,
+    rate: float,
+    steps: int,
+    judge: Judge,
+    grids: Path,
+    style: str,
+    form: str,
+    put: Any,
 ) -> None:
     model: Any = load(base)
     task, began = opened(model, seed), time.perf_counter()
@@ -208,34 +222,37 @@ def backprop(
         optimizer.step()
         schedule.step()
     spent = time.perf_counter() - began
-    put("backprop", seed, rate, score(model, task, judge, grids / f"{style}-backprop-{seed}-{rate}.png"), spent)
+    picture = grids / f"{style}-{form}-backprop-{steps}-{seed}-{rate}.png"
+    put("backprop", seed, rate, score(model, task, judge, picture) | {"forwards": 3 * steps}, spent)
 
 
 def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in TARGET.read_text(encoding="utf-8").splitlines()] if TARGET.is_file() else []
 
 
-def best_rate(style: str, form: str) -> float:
-    tried = [r for r in rows() if (r["style"], r["form"], r["method"], r["seed"]) == (style, form, "backprop", 0)]
+def best_rate(style: str, form: str, steps: int) -> float:
+    wanted = (style, form, "backprop", steps, 0)
+    tried = [row for row in rows() if tuple(row[name] for name in CELL[:-1]) == wanted]
     return float(min(tried, key=lambda row: row["validation"])["rate"])
 
 
 def table() -> str:
     lines = [
-        "| style | format | method | seeds | steps | loss | distance | read |",
-        "|---|---|---|---|---|---|---|---|",
+        "| style | format | method | steps | seeds | forwards | loss | q1 | q4 | distance | read |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows():
-        if row["method"] != "backprop" or row["rate"] == best_rate(row["style"], row["form"]):
-            groups.setdefault((row["style"], row["form"], row["method"]), []).append(row)
+        if row["method"] != "backprop" or row["rate"] == best_rate(row["style"], row["form"], row["steps"]):
+            groups.setdefault(tuple(row[name] for name in CELL[:-2]), []).append(row)
     for key, found in groups.items():
         said = []
-        for name, digits in (("loss", 4), ("distance", 2), ("read", 2)):
+        for name, digits in (("loss", 4), ("loss q1", 3), ("loss q4", 3), ("distance", 2), ("read", 2)):
             values = [row[name] for row in found]
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             said.append(f"{statistics.fmean(values):.{digits}f}{spread}")
-        lines.append(f"| {' | '.join(key)} | {len(found)} | {found[0]['steps']} | {' | '.join(said)} |")
+        spent = found[0]["forwards"]
+        lines.append(f"| {' | '.join(map(str, key))} | {len(found)} | {spent:,} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 
