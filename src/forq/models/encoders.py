@@ -128,7 +128,8 @@ class Encoders:
         ]
         if captions:
             self._encode_captions(captions, text_tokens)
-        gc.collect()
+        if missing or captions:  # what encoded them is large, and may hang in cycles
+            gc.collect()
 
     def latent(self, picture: Shown) -> Tensor:
         """x₀ of a picture, float32 (c, h, w)."""
