@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,27 @@ def test_how_far_drawn_pictures_are_is_said_where_a_network_is_named(pipeline, d
     assert "feature" not in forq(*how).stdout
     done = forq(*how, "--set", "task.features=gone.onnx")
     assert done.returncode == 1 and "task.features: there is no file gone.onnx" in done.stderr
+
+
+def test_a_hub_id_is_scored_and_tuned_as_its_folder_is(pipeline, data, tmp_path, monkeypatch, forq) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    kept = tmp_path / "hub" / "models--some-one--drawn"
+    snapshot = kept / "snapshots" / ("0" * 40)
+    for name in ("blobs", "refs"):
+        (kept / name).mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    for n, file in enumerate(path for path in pipeline.rglob("*") if path.is_file()):
+        shutil.copyfile(file, kept / "blobs" / str(n))
+        (link := snapshot / file.relative_to(pipeline)).parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(kept / "blobs" / str(n))
+    how = (*TASK, "--data", data, *SMALL)
+    named, local = (json.loads(forq("eval", one, *how, "--json").stdout) for one in ("some-one/drawn", pipeline))
+    assert named["loss"] == local["loss"]
+    run = ("--move", "norms", "--steps", "1", "--eval-every", "1", "--out", tmp_path / "run")
+    assert forq("tune", "some-one/drawn", *how, *run).returncode == 0
+    assert same_files(pipeline, tmp_path / "run" / "checkpoint") <= {"transformer/diffusion_pytorch_model.safetensors"}
+    assert not any(path.is_symlink() for path in (tmp_path / "run" / "checkpoint").rglob("*"))
 
 
 def test_inspect_counts_the_denoiser(pipeline, forq) -> None:
