@@ -176,6 +176,9 @@ SHAPES: Mapping[str, Callable[[float], float]] = {
 }
 """How a step shrinks, by the share of the run that is left: ``late`` is full for the first half, then linear."""
 
+SQUARES: Mapping[str, float] = {"none": 1.0, "linear": 1.0 / 3.0, "late": 2.0 / 3.0}
+"""The mean over a run of the square of each shape, which is how far it walks at random."""
+
 
 @dataclass(frozen=True, slots=True)
 class Course:

@@ -25,7 +25,7 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=10
         return Method(None, (), one.notes)
 
     group = Wanted("all", ("rademacher",), directions, newton, eps)
-    run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, finish=finish)
+    run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, decay="none", finish=finish)
     probes, used, number = next(run), 0, 0
     batched = loss.__code__.co_argcount == 2
     while True:
@@ -164,7 +164,9 @@ def test_every_group_is_measured_alone_and_gets_its_own_numbers():
         return 3.0 + total
 
     groups = [Wanted("scales", ("rademacher",), 4, 0.25), Wanted("norms", ("rademacher",), 4, 0.5, eps=0.02)]
-    run = calibrate(seed=3, groups=groups, forwards=2000, steps=200, finish=lambda found, first: (found, first))
+    run = calibrate(
+        seed=3, groups=groups, forwards=2000, steps=200, decay="none", finish=lambda found, first: (found, first)
+    )
     probes, used = next(run), []
     while True:
         assert len({term.group for probe in probes for term in probe.terms}) == 1

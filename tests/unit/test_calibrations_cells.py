@@ -26,6 +26,7 @@ def measure(loss, forwards=20_000, newton=0.5):
         groups=[Wanted("all", ("cells:auto",), 1, newton, cells=True)],
         forwards=forwards,
         steps=forwards // 2,
+        decay="none",
         finish=lambda found, first: Method(None, (), found["all"].notes),
     )
     probes, used, number = next(run), 0, 0

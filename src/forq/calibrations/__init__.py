@@ -27,16 +27,16 @@ from dataclasses import dataclass
 
 from forq.calibrations._cells import measure_cells
 from forq.calibrations._found import Found, Wanted
-from forq.core import HERE, Method, Move, RunError, Term, direction_seed
+from forq.core import HERE, SQUARES, Method, Move, RunError, Term, direction_seed
 
 EPS = (1e-2, 3e-2, 1e-1)
 TINY = 1e-6
 SIGNAL = 30.0
 LIVE = 0.5
-LENGTH = 5e-3
+LENGTH, FREE_LENGTH = 5e-3, 1.5e-2
 LONGEST = 4.0
 RADIUS = 3e-2
-WALK = 0.2
+WALK = 0.163
 PAIRS = 8
 DIRECTIONS = 48
 BATCHES = 16
@@ -60,30 +60,32 @@ def trials(forwards: int) -> tuple[int, int]:
 
 
 def calibrate(
-    *, seed: int, groups: Sequence[Wanted], forwards: int, steps: int, finish: Finish
+    *, seed: int, groups: Sequence[Wanted], forwards: int, steps: int, decay: str, finish: Finish
 ) -> Generator[tuple[Move, ...], Sequence[float], Method]:
     """Measure one group after the other, each alone, then return the method.
 
     Args:
         forwards: of the whole run; at most a twentieth of them (five a group at the least) go into this.
         steps: of the whole run.
+        decay: how a step shrinks over it, one of :data:`forq.core.SHAPES`.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
     """
     found: dict[str, Found] = {}
     number = 0
+    full = SQUARES[decay] * steps  # as many steps of full length walk as far
     for group in groups:
         share = forwards // len(groups)
         if group.cells:
-            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), steps)
+            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), full)
         else:
-            found[group.name], number = yield from _measure(group, seed, number, share, steps)
+            found[group.name], number = yield from _measure(group, seed, number, share, full)
     return finish(found, number)
 
 
 def _measure(
-    group: Wanted, seed: int, number: int, forwards: int, steps: int
+    group: Wanted, seed: int, number: int, forwards: int, steps: float
 ) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
     """The trials of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
@@ -115,13 +117,15 @@ def _measure(
         )
     left = int(SHARE * forwards) - len(tried) * (3 + 2 * pairs)
     step, number = yield from _rehearse(group, seed, number, best, left)
+    walk, length, noise = WALK, LENGTH, 1.0 - (UNKNOWN if step is None else step.share)
+    if group.walk is not None:  # slopes grow as adapters leave zero: what is confirmed now bounds no later step
+        walk, length, noise = group.walk, FREE_LENGTH, 1.0
     if step is not None:
         each = group.newton * step.share / step.bend if step.bend > 0.0 else math.inf
     else:
-        each = min(group.newton * UNKNOWN / best.trace if best.sure else math.inf, LENGTH / best.slope)
-    noise = 1.0 - (UNKNOWN if step is None else step.share)
+        each = min(group.newton * UNKNOWN / best.trace if best.sure else math.inf, length / best.slope)
     wander = math.sqrt(max(noise, 1e-6) * group.directions * steps)
-    each = min(each, LONGEST * best.eps / best.slope, WALK / (wander * best.slope))
+    each = min(each, LONGEST * best.eps / best.slope, walk / (wander * best.slope))
     lr, clip = each * group.directions, CLIP * best.slope
     notes = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
     notes |= {} if step is None else {"share": step.share, "share_error": step.error, "bend": step.bend}

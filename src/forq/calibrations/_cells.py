@@ -10,8 +10,8 @@ with σ the root mean square of the slopes, τ the trace of the Hessian, both in
 slopes other batches confirm. ``newton`` · ρ* is dared. A probe of another size than the step would tell of another
 place, so the trials go where their own answer sends them.
 
-Nearly all of a step is noise, and noise walks: over the run by ρ·√steps cells. That is held to ``WALK`` of half the
-range, beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
+Nearly all of a step is noise, and noise walks: over a run of full steps by ρ·√steps cells. That is held to ``WALK`` of
+half the range, beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ TRIALS = 6
 PAIRS = 8
 DIRECTIONS = 32
 UNKNOWN = 0.5
-WALK = 0.3
+WALK = 0.25
 SIGN = math.sqrt(2.0 / math.pi)
 
 
 def measure_cells(
-    group: Wanted, seed: int, number: int, budget: int, steps: int
+    group: Wanted, seed: int, number: int, budget: int, steps: float
 ) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
     """Find ρ of one group from step ``number`` on, with about ``budget`` forwards; and the number of the next step.
+
+    Args:
+        steps: of full length, that walk as far as those of the run.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
@@ -86,7 +89,7 @@ def measure_cells(
     if last.slope == 0.0:
         raise RunError("no displacement by whole cells changes the loss: what moves has no part in it")
     best = group.newton * SIGN * share * last.slope / last.bend if last.bend > 0.0 else math.inf
-    walk = WALK * group.room / math.sqrt(group.directions * steps)
+    walk = (WALK if group.walk is None else group.walk) * group.room / math.sqrt(group.directions * steps)
     radius = max(min(best, NEAR * radius, walk, MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
     return Found(1.0, 1.0, 0.0, notes), number

@@ -19,6 +19,8 @@ class Wanted:
         eps: a radius the user insists on; otherwise the trials choose.
         cells: whole numbers that move by the sign of a comparison: one number, how far in cells, is to be found.
         room: half of the cells there are.
+        walk: how far all steps together may walk, root mean square, in units, or of integers in half their range, where
+            that is not left to the calibration: of a group that a walk makes forget nothing.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Wanted:
     eps: float | None = None
     cells: bool = False
     room: float = math.inf
+    walk: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from forq.rules.sgd import SGD
 from forq.rules.shape import Shape
 from forq.rules.sign_step import SignStep
 
+WALK = {"lora": 0.8}
+"""How far a kind may walk that holds nothing to forget: what a network knew is in its base."""
+
 
 def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] | None = None) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``.
@@ -59,11 +62,12 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
-            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, _room(part, room or {})))
+            cells, walk = _room(part, room or {}), WALK.get(part.kind)
+            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk))
     if not wanted:
         return finish({}, 0)
     forwards = steps * make(eps=1.0).forwards
-    return lambda: calibrate(seed=seed, groups=wanted, forwards=forwards, steps=steps, finish=finish)
+    return lambda: calibrate(seed=seed, groups=wanted, forwards=forwards, steps=steps, decay=rule.decay, finish=finish)
 
 
 def _room(part: Part, room: Mapping[str, float]) -> float:

@@ -20,6 +20,7 @@ class Part:
     """A group that is probed apart (``all`` where nothing is), with the settings that hold for it."""
 
     name: str
+    kind: str
     eps: float | Literal["auto"]
     lr: float | Literal["auto"]
     clip: float | Literal["auto", "off"]

@@ -207,6 +207,7 @@ class Settings(Frozen):
         cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
         return Part(
             name,
+            kind,
             cell if own.eps is None else own.eps,
             rule.lr if own.lr is None else own.lr,
             rule.clip if own.clip is None else own.clip,
