@@ -37,7 +37,7 @@ ABOUT = About(
     moves=("scales", "codes"),
     exported="the same file; with double quantization the magnitudes are written as float32 and no longer nested "
     "(about 0.37 bits a weight more), as nesting them again would lose small steps",
-    library="bitsandbytes 0.50.2",
+    library="bitsandbytes 0.50.2, through transformers 5.23.0 and diffusers 0.42.1",
     layout=(
         "weight            uint8 (out·in / 2, 1), the first of two codes in the high bits",
         "weight.absmax     float32 (blocks,), blocks of the flattened matrix; uint8 with double quantization",

@@ -34,7 +34,7 @@ ABOUT = About(
     bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
     moves=("scales", "codes"),
     exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
-    library="gguf 0.19.0 and transformers 5.23.0; llama.cpp itself was not at hand",
+    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1; llama.cpp itself was not at hand",
     layout=(
         "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
         "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
