@@ -13,7 +13,7 @@ recipe = Recipe(
         move="codes",
         unit="cells",
         estimator=EstimatorSettings(name="two_point", eps=1.0, noise=CELLS),
-        rule=RuleSettings(lr="auto", decay="linear", step="vote"),
+        rule=RuleSettings(lr="auto", decay="linear", step="vote", newton=0.75),
         lora=LoraSettings(bits=8),
     ),
 )
