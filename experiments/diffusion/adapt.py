@@ -2,6 +2,7 @@
 
     python experiments/diffusion/adapt.py run --data $FORQ_DATA --work WORK --style thick   # after pretrain.py
     python experiments/diffusion/adapt.py table                                           # as Markdown
+    python experiments/diffusion/adapt.py picture --work WORK                             # results/diffusion.png
 
 Training pictures (600) are digits of a sheet the model was not pretrained on, validation (32) of another, test (128) of
 MNIST's test set, each shifted alike. `qzo` is the recipe as it is, its best on validation; back-propagation trains the
@@ -26,7 +27,7 @@ from typing import Any
 import sd3_gguf
 import torch
 from digits import STYLES, test_digits, train_digits
-from PIL import Image
+from PIL import Image, ImageDraw
 from pipeline import CAPTIONS, ROOM
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
@@ -131,7 +132,7 @@ def score(model: nn.Module, task: Any, judge: Judge, picture: Path) -> dict[str,
 
 def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("action", choices=("run", "table"))
+    args.add_argument("action", choices=("run", "table", "picture"))
     args.add_argument("--data", type=Path)
     args.add_argument("--work", type=Path)
     args.add_argument("--style", choices=tuple(STYLES), default="thick")
@@ -142,6 +143,9 @@ def main() -> None:
     told = args.parse_args()
     if told.action == "table":
         print(table())
+        return
+    if told.action == "picture":
+        picture(told.work / "grids")
         return
     done = {tuple(row[name] for name in CELL) for row in rows()}
     source, base = told.work / "pipeline", told.work / f"base-{told.form}"
@@ -239,6 +243,25 @@ def best_rate(style: str, form: str, steps: int) -> float:
     wanted = (style, form, "backprop", steps, 0)
     tried = [row for row in rows() if tuple(row[name] for name in CELL[:-1]) == wanted]
     return float(min(tried, key=lambda row: row["validation"])["rate"])
+
+
+def picture(grids: Path) -> None:
+    """What is drawn of the same noise by four models: ten classes, a row each."""
+    best = best_rate("thick", "nf4", 200)
+    shown = {
+        "NF4, before": "thick-nf4-before",
+        "qzo, 200 steps": "thick-nf4-qzo-200-0",
+        "qzo, decay linear, 1,000 steps": "thick-nf4-qzo-decay-linear-1000-0",
+        "back-propagation, 200 steps": f"thick-nf4-backprop-200-0-{best}",
+    }
+    images = [Image.open(grids / f"{name}.png").convert("L") for name in shown.values()]
+    sides = [image.resize((3 * image.width // 2, 3 * image.height // 2)) for image in images]
+    step = sides[0].width + 16
+    whole = Image.new("L", (step * len(sides) - 16, sides[0].height + 20), 255)
+    for place, (title, side) in enumerate(zip(shown, sides, strict=True)):
+        whole.paste(side, (place * step, 20))
+        ImageDraw.Draw(whole).text((place * step + 2, 4), title, fill=0)
+    whole.save(TARGET.with_suffix(".png"), optimize=True)
 
 
 def table() -> str:
