@@ -145,7 +145,7 @@ def main() -> None:
         print(table())
         return
     if told.action == "picture":
-        picture(told.work / "grids")
+        side_by_side(told.work / "grids")
         return
     done = {tuple(row[name] for name in CELL) for row in rows()}
     source, base = told.work / "pipeline", told.work / f"base-{told.form}"
@@ -245,7 +245,7 @@ def best_rate(style: str, form: str, steps: int) -> float:
     return float(min(tried, key=lambda row: row["validation"])["rate"])
 
 
-def picture(grids: Path) -> None:
+def side_by_side(grids: Path) -> None:
     """What is drawn of the same noise by four models: ten classes, a row each."""
     best = best_rate("thick", "nf4", 200)
     shown = {
