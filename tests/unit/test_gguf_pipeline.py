@@ -200,6 +200,13 @@ def config(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def reshaped(end: str, rows: int) -> Callable[[Path], None]:
+    def change(name: str, shape: Shape) -> tuple[str, Shape]:
+        return name, (rows, shape[0] // rows) if name.endswith(end) else shape
+
+    return lambda folder: rewritten(folder, change)
+
+
 def beside(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "transformer" / name).write_bytes(file_of(folder).read_bytes()) and None
 
@@ -211,12 +218,9 @@ def beside(name: str) -> Callable[[Path], None]:
         (beside("diffusion_pytorch_model.safetensors"), "diffusion_pytorch_model.safetensors: keep one"),
         (lambda folder: rewritten(folder, lambda *one: one, **{"general.architecture": "flux"}), "sd3, found 'flux'"),
         (lambda folder: rewritten(folder, lambda name, shape: (name.replace("ln_q", "q"), shape)), "missing: "),
-        (
-            lambda folder: rewritten(
-                folder, lambda name, shape: (name, (shape[0] // 2, 2, *shape[1:]) if name.endswith("bias") else shape)
-            ),
-            "expected floats of shape|in 3 equal parts",
-        ),
+        (reshaped("attn.qkv.bias", 2), "in 3 equal parts, found 2"),
+        (reshaped("final_layer.adaLN_modulation.1.bias", 1), "in 2 equal parts, found 1"),
+        (reshaped("mlp.fc1.bias", 2), "expected floats of shape"),
         (lambda folder: file_of(folder).write_bytes(file_of(folder).read_bytes()[:-4000]), "truncated or damaged"),
         (config(num_layers=3), "missing: transformer_blocks.1"),
         (config(num_layers=1), "transformer_blocks.* found none of that name"),

@@ -82,11 +82,11 @@ def tensors(path: Path, config: Mapping[str, Any]) -> tuple[dict[str, TensorInfo
 def _parts(path: Path, one: Placed, config: Mapping[str, Any]) -> list[Part]:
     """What of diffusers' a tensor of the file holds; a name that is not known stays, and no parameter will take it."""
     name = one.name.removeprefix(_PREFIX)
-    if name == "pos_embed":
+    if name in ("pos_embed", "pos_embed.pos_embed"):
         # Writers that know four dimensions drop the outermost of one.
         return [Part("pos_embed.pos_embed", (1, *one.shape) if len(one.shape) == 2 else one.shape)]
     head, _, own = name.rpartition(".")
-    if head == "x_embedder.proj" and own == "weight":
+    if head in ("x_embedder.proj", "pos_embed.proj") and own == "weight":
         return [Part("pos_embed.proj.weight", _kernel(one.shape, config))]
     inside = re.fullmatch(r"joint_blocks\.(\d{1,6})\.(.+)", head)
     places: tuple[str, ...] = (OUTSIDE.get(head, head),)
@@ -95,7 +95,8 @@ def _parts(path: Path, one: Placed, config: Mapping[str, Any]) -> list[Part]:
     rows, rest = divmod(one.shape[0], len(places))
     swapped = head == "final_layer.adaLN_modulation.1" or head == _last(config)
     if rest or (swapped and rows % 2):
-        raise FormatError(f"{path}: {one.name}: expected rows of {len(places) if rest else 2} parts, found {rows}")
+        parts = len(places) if rest else 2
+        raise FormatError(f"{path}: {one.name}: expected rows in {parts} equal parts, found {one.shape[0]}")
     order = halves_swapped if swapped else None
     return [
         Part(f"{place}.{own}" if place else own, (rows, *one.shape[1:]), nth * rows, order)
