@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import bitsandbytes as bnb
+import generic  # noqa: F401
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM

@@ -9,6 +9,8 @@ bitsandbytes' own layers, which may compute in bfloat16; `plain` by float32 laye
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "bnb"))
+import generic  # noqa: F401
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
