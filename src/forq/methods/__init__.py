@@ -23,6 +23,9 @@ from forq.rules.sign_step import SignStep
 WALK = {"lora": 0.8}
 """How far a kind may walk that holds nothing to forget: what a network knew is in its base."""
 
+VOTED = 0.17
+"""How far votes may walk, which do not shrink with the slopes as the loss falls."""
+
 
 def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] | None = None) -> Plan:
     """The method the settings mean, or the calibration that finds what they leave ``auto``.
@@ -62,7 +65,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
-            cells, walk = _room(part, room or {}), WALK.get(part.kind)
+            cells, walk = _room(part, room or {}), WALK.get(part.kind, VOTED if part.voted else None)
             wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk))
     if not wanted:
         return finish({}, 0)
