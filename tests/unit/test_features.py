@@ -211,6 +211,7 @@ def test_digits_of_another_style_are_further_than_other_digits(tmp_path):
     data = Path(os.environ.get("FORQ_DATA", ""))
     if "FORQ_DATA" not in os.environ or not (data / "mnist-cnn").is_dir():
         pytest.skip("FORQ_DATA is not set or holds no mnist-cnn")
+    pytest.importorskip("h5py")
     experiments = Path(__file__).parents[2] / "experiments"
     attacks, digits = (module(path) for path in (experiments / "attacks.py", experiments / "diffusion" / "digits.py"))
     net = attacks.mnist_cnn(data)
