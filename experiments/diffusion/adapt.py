@@ -39,8 +39,7 @@ from forq.models.load import load
 from forq.models.onload import quantized
 from forq.quant.linear import QuantLinear
 from forq.tasks._features import distance
-from forq.tasks._pictures import pixels
-from forq.tasks.text_to_image import grid
+from forq.tasks._pictures import grid, pixels
 from forq.tasks.text_to_image import open as open_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from forq import engine, registry
+from forq import engine, methods, registry
 from forq.core import ConfigError, Method
 from forq.leaves import DOMAINS
 from forq.methods import plan
+from forq.methods.settings import Settings
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.recipes import recipe
@@ -89,3 +90,21 @@ def test_a_recipe_of_the_lattice_keeps_its_own_noise_and_others_move_few_integer
     }
     mixed = recipe("qzo").settings.model_copy(update={"move": "scales,codes"})
     assert [part.noise for part in mixed.parts][1] == ("sparse:0.02",)
+
+
+@pytest.mark.parametrize(
+    ("name", "move", "walk"),
+    [
+        ("zoqo", "codes", 0.17),
+        ("zoqo", "lora", 0.8),
+        ("qzo", "lora", 0.8),
+        ("qes", "codes", None),
+        ("qzo", "scales", None),
+    ],
+)
+def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):
+    asked = []
+    monkeypatch.setattr(methods, "calibrate", lambda **told: asked.append(told) or iter(()))
+    tree = recipe(name).settings.model_dump() | {"move": move}
+    plan(Settings.model_validate(tree), seed=0, steps=100)()
+    assert [group.walk for group in asked[0]["groups"]] == [walk]

@@ -7,12 +7,12 @@ import pytest
 
 from forq import calibrations
 from forq.calibrations import Wanted, calibrate, trials
-from forq.core import Method, RunError
+from forq.core import SHAPES, SQUARES, Method, RunError
 
 SIZE = 200
 
 
-def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=1000):
+def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=1000, decay="none", walk=None):
     """Drive a calibration by hand; ``loss`` sees the displacement of each probe, ±1 vectors drawn from its seeds.
 
     A loss that takes two arguments is told the batch too.
@@ -24,8 +24,8 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=10
         spent.append((one.eps, one.lr, one.clip, first, one.notes))
         return Method(None, (), one.notes)
 
-    group = Wanted("all", ("rademacher",), directions, newton, eps)
-    run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, decay="none", finish=finish)
+    group = Wanted("all", ("rademacher",), directions, newton, eps, walk=walk)
+    run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, decay=decay, finish=finish)
     probes, used, number = next(run), 0, 0
     batched = loss.__code__.co_argcount == 2
     while True:
@@ -102,6 +102,21 @@ def noisy(noise, curvature=1e-3):
         return 3.0 + 0.05 * float(x @ (1.0 + noise * own)) + 0.5 * curvature * float(x @ x)
 
     return loss
+
+
+@pytest.mark.parametrize(("decay", "full"), [("none", 1.0), ("late", 2 / 3), ("linear", 1 / 3)])
+def test_a_group_with_a_walk_of_its_own_counts_all_of_a_step(decay, full):
+    """Every batch confirms this slope, so nothing of it is noise, and no other bound is near."""
+    found, (_, lr, *_), _ = measure(bowl(curvature=0.01), steps=10_000, decay=decay, walk=0.5)
+    assert found["share"] > 0.9
+    assert lr == pytest.approx(8 * 0.5 / math.sqrt(8 * 10_000 * full) / found["slope"])
+
+
+def test_the_squares_are_those_of_the_shapes():
+    assert SQUARES.keys() == SHAPES.keys()
+    for name, shape in SHAPES.items():
+        left = (np.arange(4096) + 0.5) / 4096
+        assert SQUARES[name] == pytest.approx(np.mean([shape(x) ** 2 for x in left]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("noise", "share"), [(0.0, 1.0), (1.0, 0.5), (3.0, 0.1)])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from forq.calibrations import Wanted, calibrate
+from forq.calibrations._cells import WALK
 from forq.core import ConfigError, Course, Directions, Estimate, Method, Move, RunError, Term
 from forq.noise import Bits, law
 from forq.rules.sign_step import SignStep
@@ -19,14 +20,14 @@ def drawn(name, seed=0):
     return out
 
 
-def measure(loss, forwards=20_000, newton=0.5):
+def measure(loss, forwards=20_000, newton=0.5, decay="none", **group):
     """Drive a calibration by hand; ``loss`` sees the displacement of each probe and the number of its batch."""
     run = calibrate(
         seed=3,
-        groups=[Wanted("all", ("cells:auto",), 1, newton, cells=True)],
+        groups=[Wanted("all", ("cells:auto",), 1, newton, cells=True, **group)],
         forwards=forwards,
         steps=forwards // 2,
-        decay="none",
+        decay=decay,
         finish=lambda found, first: Method(None, (), found["all"].notes),
     )
     probes, used, number = next(run), 0, 0
@@ -63,6 +64,13 @@ def test_noise_of_the_batches_makes_it_shorter():
     noisy, _ = measure(bowl(0.2, 0.5, noise=0.8))
     assert noisy["share"] < 0.5 < clean["share"]
     assert noisy["radius"] < clean["radius"]
+
+
+@pytest.mark.parametrize(("decay", "full"), [("none", 1.0), ("late", 2 / 3), ("linear", 1 / 3)])
+@pytest.mark.parametrize("walk", (None, 0.5))
+def test_no_further_than_its_walk_however_much_a_longer_one_promises(walk, decay, full):
+    found, _ = measure(bowl(0.2, 1e-3), decay=decay, room=8.0, walk=walk)
+    assert found["radius"] == pytest.approx((walk or WALK) * 8.0 / math.sqrt(10_000 * full))
 
 
 def test_losses_that_say_nothing_are_refused():

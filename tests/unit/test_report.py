@@ -13,7 +13,7 @@ import pytest
 
 from forq.core import ConfigError, JournalError, Moved
 from forq.journal import Line, Writer
-from forq.report import page, tensorboard
+from forq.report import page, panels, tensorboard
 from forq.report.charts import brief, chart
 from forq.report.curves import POINTS, Curve, groups, metrics, scores, steps, window
 from forq.report.layers import maps
@@ -24,7 +24,9 @@ PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj
 EVIL = "<script>alert('x')</script><img src=https://example.com/x.png>"
 
 
-def made(folder, *, seed=0, count=40, wanted=None, lr=0.01, finished=True, sample="ONCE", task="sst2"):
+def made(
+    folder, *, seed=0, count=40, wanted=None, lr=0.01, finished=True, sample="ONCE", task="sst2", moved=(90, 0, 100)
+):
     """A run's folder: three calibrating forwards, then steps of two."""
     folder.mkdir(parents=True)
     wanted = wanted or count
@@ -46,7 +48,7 @@ def made(folder, *, seed=0, count=40, wanted=None, lr=0.01, finished=True, sampl
     rows = [_score(0, 0, 1.0 + seed / 10)]
     for trained in range(1, count + 1):
         forwards, loss = 3 + 2 * trained, 1.0 - trained / 100 + seed / 10
-        writer.write(Line(trained, "train", (loss, loss), Moved(90, 0, 100)))
+        writer.write(Line(trained, "train", (loss, loss), Moved(*moved)))
         notes = {"loss": loss, "slope": 0.4, "stride": 1e-3, "bad": 0.0} if trained > 1 else {"loss": None, "bad": 1.0}
         rows.append({**notes, "step": trained, "forwards": forwards, "seconds": trained * 0.5})
         if trained % max(1, wanted // 10) == 0 or trained == wanted:
@@ -337,3 +339,21 @@ def test_maps_name_parts_without_what_the_format_calls_their_tensors(ending, tmp
     (run / "moved.json").write_text(json.dumps(named))
     (scales,) = maps([read(run)])
     assert scales.parts == ("q", "o", "gate", "down")
+
+
+@pytest.mark.parametrize(
+    ("moved", "drawn"),
+    [
+        ((90, 0, 100, 0), set()),
+        ((90, 7, 100, 0), {"cut"}),
+        ((90, 0, 100, 7), {"lost"}),
+        ((80, 7, 100, 9), {"cut", "lost"}),
+    ],
+)
+def test_what_bounds_and_rounding_took_is_drawn_where_there_is_some(moved, drawn, tmp_path):
+    charts = {one.title: one for one in panels.stepping(groups([read(made(tmp_path / "one", moved=moved))]))}
+    titles = {"cut": "Coordinates cut", "lost": "Coordinates rounded away"}
+    assert {name for name, title in titles.items() if title in charts} == drawn
+    counts = dict(zip(("changed", "cut", "total", "lost"), moved, strict=True))
+    for name in drawn:
+        assert f"{counts[name]} %" in charts[titles[name]].says, charts[titles[name]].says

@@ -16,7 +16,9 @@ The step is then rehearsed (:func:`_rehearse`): built from many slopes of one ba
 slope d the loss falls by each·share·d² − ½·each²·bend·d²: most at share / bend, of which ``newton`` is dared. Three
 bounds hold it in: ``LONGEST`` radii, since nothing is known beyond; ``WALK``, root mean square over the coordinates of
 what the unconfirmed share adds up to as a random walk over the run, because steps that gain on a quadratic still lead a
-long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``LENGTH``.
+long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``LENGTH``. A group may be given a walk of
+its own, of which all of a step counts: slopes of adapters grow as they leave zero, and what is confirmed at the start
+bounds no later step.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def _measure(
     left = int(SHARE * forwards) - len(tried) * (3 + 2 * pairs)
     step, number = yield from _rehearse(group, seed, number, best, left)
     walk, length, noise = WALK, LENGTH, 1.0 - (UNKNOWN if step is None else step.share)
-    if group.walk is not None:  # slopes grow as adapters leave zero: what is confirmed now bounds no later step
+    if group.walk is not None:
         walk, length, noise = group.walk, FREE_LENGTH, 1.0
     if step is not None:
         each = group.newton * step.share / step.bend if step.bend > 0.0 else math.inf

@@ -19,8 +19,8 @@ class Wanted:
         eps: a radius the user insists on; otherwise the trials choose.
         cells: whole numbers that move by the sign of a comparison: one number, how far in cells, is to be found.
         room: half of the cells there are.
-        walk: how far all steps together may walk, root mean square, in units, or of integers in half their range, where
-            that is not left to the calibration: of a group that a walk makes forget nothing.
+        walk: how far all steps together may walk, root mean square, in units, or of integers in half their range; then
+            all of a step counts as noise. ``None``: as far as the calibration thinks, and the unconfirmed share counts.
     """
 
     name: str

@@ -22,11 +22,13 @@ class Family:
             pooler it does not have here. They never move, and are saved as they are.
         kind: of the model that is built.
         spelled: what files of old call an ending of a name, and what it is called now.
+        half: of an encoder-decoder, the encoder alone.
     """
 
     ignored: tuple[str, ...] = ()
     kind: Kind = "causal"
     spelled: tuple[tuple[str, str], ...] = ()
+    half: bool = False
 
     def place(self, name: str) -> str:
         """A tensor's name as the model spells it."""
@@ -106,7 +108,7 @@ FAMILIES: Mapping[str, Family] = {
 DENOISERS: Mapping[str, Family] = {"SD3Transformer2DModel": Family(kind="diffusion")}
 
 # Encoders that are half of an encoder-decoder, by their class: they stand alone in pipelines.
-_HALVES: Mapping[str, Family] = {"T5EncoderModel": Family(kind="encoder")}
+_HALVES: Mapping[str, Family] = {"T5EncoderModel": Family(kind="encoder", half=True)}
 
 # What forq does not build, why, the keys of a config.json that give it away, and the names where no key does.
 _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (

@@ -26,14 +26,13 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
     Raises:
         FormatError: transformers refuses the configuration.
     """
-    if family_of(config).kind == "diffusion":
+    if (family := family_of(config)).kind == "diffusion":
         return denoiser.skeleton(config, dtype)
     import transformers
 
     makers = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
-    # Half of an encoder-decoder: the automatic class would build both.
-    half = config.get("model_type") == "t5"
-    maker = getattr(transformers, "AutoModelForTextEncoding" if half else makers[family_of(config).kind])
+    # The plain automatic class would build both halves of an encoder-decoder.
+    maker = getattr(transformers, "AutoModelForTextEncoding" if family.half else makers[family.kind])
     plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
     try:
         settings = type(transformers.AutoConfig.for_model(plain["model_type"])).from_dict(plain)

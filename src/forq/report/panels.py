@@ -85,24 +85,13 @@ def stepping(found: Sequence[Group]) -> list[Chart]:
             share=True,
         ),
     ]
-    if any(line.moved.cut for line in lines):
-        made.append(
-            chart(
-                "Coordinates cut",
-                [curves.steps(group, share("cut")) for group in found],
-                caption=f"share of all coordinates that a bound held back{smooth}",
-                share=True,
-            )
-        )
-    if any(line.moved.lost for line in lines):
-        made.append(
-            chart(
-                "Coordinates rounded away",
-                [curves.steps(group, share("lost")) for group in found],
-                caption=f"share of all coordinates whose step was rounded to nothing{smooth}",
-                share=True,
-            )
-        )
+    for name, title, said in (
+        ("cut", "Coordinates cut", "that a bound held back"),
+        ("lost", "Coordinates rounded away", "whose step was rounded to nothing"),
+    ):
+        if any(getattr(line.moved, name) for line in lines):
+            curve = [curves.steps(group, share(name)) for group in found]
+            made.append(chart(title, curve, caption=f"share of all coordinates {said}{smooth}", share=True))
     if any(line.notes.get("bad") for line in lines):
         made.append(
             chart(

@@ -135,3 +135,10 @@ def _classes(folder: Path) -> Iterator[tuple[Path, str]]:
         for path in sorted(inner.iterdir()):
             if path.suffix.lower() in _ENDS:
                 yield path, inner.name.replace("_", " ")
+
+
+def grid(pictures: Tensor, columns: int) -> Image.Image:
+    """Pictures (n, 3, h, w) in 0 … 1 as one, row by row."""
+    rows = [torch.cat(list(pictures[at : at + columns]), dim=2) for at in range(0, len(pictures), columns)]
+    whole = torch.cat([torch.nn.functional.pad(row, (0, rows[0].shape[2] - row.shape[2])) for row in rows], dim=1)
+    return Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().cpu().numpy())

@@ -28,7 +28,7 @@ from forq.tasks import Score, Split
 from forq.tasks._features import Features, Judge
 from forq.tasks._noised import Noised, flow, normal, sigmas, stratified, uniform
 from forq.tasks._order import draw, rows_of
-from forq.tasks._pictures import Picture, pixels, read_splits
+from forq.tasks._pictures import Picture, grid, pixels, read_splits
 
 QUARTERS = 4
 _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
@@ -279,13 +279,6 @@ def open(
         digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         most=micro_batch,
     )
-
-
-def grid(pictures: Tensor, columns: int) -> Image.Image:
-    """Pictures (n, 3, h, w) in 0 … 1 as one, row by row."""
-    rows = [torch.cat(list(pictures[at : at + columns]), dim=2) for at in range(0, len(pictures), columns)]
-    whole = torch.cat([nn.functional.pad(row, (0, rows[0].shape[2] - row.shape[2])) for row in rows], dim=1)
-    return Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().cpu().numpy())
 
 
 def example(folder: Path) -> Path:
