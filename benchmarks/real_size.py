@@ -1,16 +1,19 @@
-"""Ten steps of qzo on random 4-bit weights of real sizes: peak memory and seconds a step, on a CUDA device.
+"""Steps of qzo on random 4-bit weights of real sizes: peak memory and seconds a step, on a CUDA device.
 
-    make bench-real-size                          # or: python -m benchmarks.real_size [--only sd35-large] [--out FILE]
+    make bench-real-size                          # or: python -m benchmarks.real_size [--only sd35-large] [--steps 5]
     python -m benchmarks.real_size --toy          # the same code on small shapes, on any device: it runs, no more
 
 The models are built on the meta device; packed codes, scales and all else are filled at random on the device, so no
 file and no download is needed. Beside the measured peak stand what AdamW, MeZO and QLoRA (rank 16) take for weights,
-gradients and states alone, computed from the counts. Without a device nothing is measured, and that is what is printed.
+gradients and states alone, computed from the counts; and, interleaved in the same process, a plain forward by the
+Triton kernel, by the reference, and of the same network in 16-bit floats. Without a device nothing is measured, and
+that is what is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -24,6 +27,8 @@ import torch
 from torch import nn
 
 from forq import engine
+from forq.accelerator import triton_for
+from forq.core import Move, Term
 from forq.methods import plan
 from forq.models.denoiser import skeleton
 from forq.models.skeleton import blocks, put
@@ -38,16 +43,25 @@ from forq.recipes import recipe
 from forq.spaces import Space
 from forq.tasks._noised import Noised, flow, sigmas
 
-STEPS = 10
+ROWS = 16
+ROUNDS = 5
 SD35_LARGE = {
     "_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16,
     "num_layers": 38, "attention_head_dim": 64, "num_attention_heads": 38, "joint_attention_dim": 4096,
     "caption_projection_dim": 2432, "pooled_projection_dim": 2048, "pos_embed_max_size": 192, "qk_norm": "rms_norm",
 }  # fmt: skip
+LLAMA_2_7B = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096,
+}  # fmt: skip
 LLAMA_2_13B = {
     "vocab_size": 32000, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
     "num_attention_heads": 40, "num_key_value_heads": 40, "max_position_embeddings": 4096,
 }  # fmt: skip
+
+
+Loss = Callable[[int], float]
+"""Of so many rows."""
 
 
 def filled(model: nn.Module, group_size: int, levels: bool, device: torch.device) -> tuple[list[LiveLeaf], int, int]:
@@ -64,6 +78,7 @@ def filled(model: nn.Module, group_size: int, levels: bool, device: torch.device
             bias = None if module.bias is None else torch.zeros(rows, device=device)
             spec = Live(f"{name}.scales", torch.float16)
             layer = QuantLinear(Parts(still, (scales,), bias), (spec,), scratch)
+            layer.fused = triton_for(device.type)
             put(model, name, layer)
             leaves.append(LiveLeaf(layer, spec))
             weights += rows * columns
@@ -76,13 +91,13 @@ def filled(model: nn.Module, group_size: int, levels: bool, device: torch.device
     return leaves, weights, rest
 
 
-def sd35(device: torch.device, toy: bool) -> tuple[nn.Module, Callable[[], float], int]:
+def sd35(device: torch.device, toy: bool, shape: dict[str, Any]) -> tuple[nn.Module, Loss, int]:
     small = {"num_layers": 2, "num_attention_heads": 2, "caption_projection_dim": 128, "joint_attention_dim": 64}
-    config = SD35_LARGE | (small | {"pooled_projection_dim": 32, "pos_embed_max_size": 32} if toy else {})
+    config = shape | (small | {"pooled_projection_dim": 32, "pos_embed_max_size": 32} if toy else {})
     model: Any = skeleton(config, torch.bfloat16).eval()
-    rows, side, tokens = (2, 8, 8) if toy else (16, 64, 333)
+    side, tokens = (8, 8) if toy else (64, 333)
 
-    def loss() -> float:
+    def loss(rows: int) -> float:
         g = torch.Generator().manual_seed(0)
         x0, noise = (torch.randn(rows, 16, side, side, generator=g) for _ in range(2))
         width = int(config["joint_attention_dim"])  # type: ignore[call-overload]
@@ -99,16 +114,16 @@ def sd35(device: torch.device, toy: bool) -> tuple[nn.Module, Callable[[], float
     return model, loss, 64
 
 
-def llama(device: torch.device, toy: bool) -> tuple[nn.Module, Callable[[], float], int]:
+def llama(device: torch.device, toy: bool, shape: dict[str, Any]) -> tuple[nn.Module, Loss, int]:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     small = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(**(LLAMA_2_13B | (small | {"num_key_value_heads": 2, "vocab_size": 256} if toy else {})))
+    config = LlamaConfig(**(shape | (small | {"num_key_value_heads": 2, "vocab_size": 256} if toy else {})))
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float16).eval()
-    rows, length = (2, 16) if toy else (16, 256)
+    length = 16 if toy else 256
 
-    def loss() -> float:
+    def loss(rows: int) -> float:
         ids = torch.randint(0, config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0)).to(device)
         with torch.inference_mode():
             hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
@@ -120,39 +135,72 @@ def llama(device: torch.device, toy: bool) -> tuple[nn.Module, Callable[[], floa
     return model, loss, 128
 
 
-SHAPES = {"sd35-large": (sd35, True), "llama-2-13b": (llama, False)}
+SHAPES: dict[str, tuple[Any, dict[str, Any], bool]] = {
+    "sd35-large": (sd35, SD35_LARGE, True),
+    "llama-2-7b": (llama, LLAMA_2_7B, False),
+    "llama-2-13b": (llama, LLAMA_2_13B, False),
+}
 
 
-def measure(name: str, device: torch.device, toy: bool) -> dict[str, Any]:
-    """Fill a shape, calibrate, take ten steps."""
-    make, levels = SHAPES[name]
-    model, loss, group = make(device, toy)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+class Clock:
+    """Seconds and peak bytes of what a device did between two looks at it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._cuda = device, device.type == "cuda"
+        self.start()
+
+    def start(self) -> None:
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._began = time.perf_counter()
+
+    def seconds(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - self._began
+
+    def peak(self) -> int | None:
+        return torch.cuda.max_memory_allocated(self._device) if self._cuda else None
+
+
+def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str, Any]:
+    """Fill a shape, calibrate, take steps; then plain forwards."""
+    make, shape, levels = SHAPES[name]
+    model, loss, group = make(device, toy, shape)
+    rows = 2 if toy else ROWS
     leaves, weights, rest = filled(model, group, levels, device)
     if name.startswith("llama"):
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-        model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)  # type: ignore[union-attr]
+        model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
     method = recipe("qzo").settings
     space = Space(leaves, method.domain)
-    oracle = Local(space, lambda step: None, lambda _: loss())
-    times, began = [], time.perf_counter()
-    for line in engine.run(space, oracle, plan(method, seed=0, steps=STEPS, room=space.room), steps=STEPS):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+    oracle = Local(space, lambda step: None, lambda _: loss(rows))
+    clock, times, forwards_of_a_step = Clock(device), [], 0
+    for line in engine.run(space, oracle, plan(method, seed=0, steps=steps, room=space.room), steps=steps):
+        taken, peak = clock.seconds(), clock.peak()
         if line.kind == "train":
-            times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    scales = sum(leaf.read().numel() for leaf in leaves)
+            times.append(taken)
+            forwards_of_a_step = len(line.losses)
+        clock.start()
+    clock.start()
+    with space.displaced(Move((Term(1, 1e-3),))):
+        loss(1)
+    alone = clock.peak()
+    scales = sum(leaf.tensor.numel() for leaf in leaves)
     total = weights + rest // 2
     return {
         "shape": name,
         "toy": toy,
         "parameters": total,
         "scales": scales,
-        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "rows": rows,
+        "forwards_a_step": forwards_of_a_step,
+        "peak_bytes": peak,
+        "peak_bytes_of_one_row": alone,
         "seconds_a_step": statistics.median(times),
+        "seconds_a_forward": forwards(model, leaves, lambda: loss(rows), clock),
         "codes_and_scales_bytes": weights // 2 + 8 * scales,
         "adamw_bytes": 16 * total,
         "mezo_bytes": 2 * total,
@@ -163,6 +211,33 @@ def measure(name: str, device: torch.device, toy: bool) -> dict[str, Any]:
     }
 
 
+def forwards(model: nn.Module, leaves: list[LiveLeaf], loss: Callable[[], float], clock: Clock) -> dict[str, float]:
+    """Median seconds of a forward: by each kernel there is, and of the same network in floats of its own dtype."""
+    places = {module: name for name, module in model.named_modules() if isinstance(module, QuantLinear)}
+    kind = next(one.dtype for one in model.parameters() if one.dtype != torch.float32 or clock.peak() is None)
+    floats = {}
+    for layer, name in places.items():
+        plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta", dtype=kind)
+        floats[name] = plain.to_empty(device=layer.scales.device).requires_grad_(False)
+        nn.init.normal_(floats[name].weight, std=layer.in_features**-0.5)
+    fused = next(iter(places)).fused
+
+    def by(way: str) -> None:
+        for layer, name in places.items():
+            layer.fused = way == "triton"
+            put(model, name, floats[name] if way == "floats" else layer)
+
+    found: dict[str, list[float]] = {way: [] for way in ("triton", "reference", "floats") if fused or way != "triton"}
+    for turn in range(ROUNDS + 1):
+        for way, seconds in found.items():
+            by(way)
+            clock.start()
+            loss()
+            if turn:  # the first warms up
+                seconds.append(clock.seconds())
+    return {way: statistics.median(seconds) for way, seconds in found.items()}
+
+
 def _sizes(leaf: LiveLeaf) -> tuple[int, int]:
     return leaf.layer.in_features, leaf.layer.out_features
 
@@ -170,6 +245,7 @@ def _sizes(leaf: LiveLeaf) -> tuple[int, int]:
 def main() -> None:
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--only", choices=tuple(SHAPES))
+    args.add_argument("--steps", type=int, default=10)
     args.add_argument("--out", type=Path)
     args.add_argument("--toy", action="store_true")
     told = args.parse_args()
@@ -177,11 +253,17 @@ def main() -> None:
         print("no CUDA device here: peak and seconds at real size stay unmeasured")
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = [measure(name, device, told.toy) for name in SHAPES if told.only in (None, name)]
-    text = json.dumps(found, indent=1)
+    found = []
+    for name in SHAPES:
+        if told.only in (None, name):
+            found.append(measure(name, device, told.toy, told.steps))
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            text = json.dumps(found, indent=1)
+            if told.out is not None and not told.toy:
+                told.out.write_text(text + "\n", encoding="utf-8")
     print(text)
-    if told.out is not None and not told.toy:
-        told.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forq.accelerator import triton_for
 from forq.core import ConfigError, Link
 from forq.leaves import Domain, LatticeLeaf, Leaf, PackedLeaf
 from forq.noise import Bits, leaf_id
@@ -38,9 +39,16 @@ def linked(total: Tensor, link: Link, key: int, start: int) -> Tensor:
 
 def rounded(total: Tensor, seed: int, key: int, start: int) -> Tensor:
     """Rounded down or up at random, in place; whole numbers stay."""
-    draw = Bits(seed, key, _LINK_STREAM).uniform32(start, total.numel())
+    bits, device = Bits(seed, key, _LINK_STREAM), total.device
     # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
-    carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(total.device)
+    if triton_for(device.type):
+        from forq import philox
+
+        drawn = philox.uniform32(bits, start, total.numel(), device)
+        carry = (drawn >> 8 & (1 << 24) - 1).float().mul_(2.0**-24)
+    else:
+        draw = bits.uniform32(start, total.numel())
+        carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(device)
     return total.add_(carry).floor_()
 
 

@@ -16,13 +16,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forq import registry
 from forq.core import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Float32 = NDArray[np.float32]
 UInt64 = NDArray[np.uint64]
@@ -109,12 +113,16 @@ class Law:
         whole: z is a whole number, and ``draw`` fills arrays of integers too.
         few: where z is 0 nearly everywhere: from (bits, start, count) to the places between start and start + count at
             which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
+        on: from (bits, start, count, device) to the same numbers again, drawn on a GPU by :mod:`forq.philox`, float32.
+        few_on: ``few`` there; places int64, z int8.
     """
 
     draw: Draw
     portable: bool
     whole: bool = False
     few: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
+    on: Callable[[Bits, int, int, torch.device], Tensor] | None = None
+    few_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
 
 
 @cache

@@ -127,7 +127,8 @@ class Run:
             ConfigError: something is in the way, a setting cannot be, or nothing can move.
         """
         lm: Any = model
-        found = {"device": str(lm.device), "kernel": "reference" if "ort" not in kernels(model) else config.kernel}
+        kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
+        found = {"device": str(lm.device), "kernel": kernel}
         run = cls(folder, config.model_copy(update=found), model, task)
         if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
@@ -378,4 +379,5 @@ def _kernel(model: nn.Module) -> str | dict[str, Any]:
 
 def _packages(model: nn.Module) -> list[str]:
     """Whose versions a journal names."""
-    return ["forq", "torch", "transformers", "numpy", *(["onnxruntime"] if "ort" in kernels(model) else [])]
+    own = {"ort": "onnxruntime", "triton": "triton"}
+    return ["forq", "torch", "transformers", "numpy", *(own[name] for name in kernels(model) if name in own)]

@@ -17,11 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from forq.accelerator import triton_for
 from forq.arithmetic import LAW, as_stored, digest, fitting, inside, linked, rounded, stored
 from forq.core import ConfigError, JournalError, Move, Moved, RunError, Term
 from forq.leaves import Domain, Domains, Few, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
@@ -29,8 +32,10 @@ from forq.noise import Bits, law, leaf_id
 
 __all__ = ["LAW", "Space", "as_stored", "digest", "stored"]
 
-# Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size.
+# Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size. On a GPU
+# launches cost more than passes over memory.
 _CHUNK = 1 << 16
+_CHUNK_ELSEWHERE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ class _Held:
     @property
     def chunk(self) -> int:
         """Coordinates per pass; whole rows of what is packed."""
-        return _CHUNK if self.packed is None else max(1, _CHUNK // self.shape[1]) * self.shape[1]
+        size = _CHUNK if self.master.device.type == "cpu" else _CHUNK_ELSEWHERE
+        return size if self.packed is None else max(1, size // self.shape[1]) * self.shape[1]
 
     def chunks(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self.size, self.chunk):
@@ -277,22 +283,23 @@ class Space:
         if held is None or held[0] != (seed, noise):
             bits, found = Bits(seed, one.key, rows=one.rows), []
             for start, stop in one.chunks():
-                places, z = draw(bits, start, stop - start)
+                if (draw_on := law(noise).few_on) is not None and triton_for(one.master.device.type):
+                    places, z = draw_on(bits, start, stop - start, one.master.device)
+                else:
+                    drawn = draw(bits, start, stop - start)
+                    places, z = (torch.from_numpy(part).to(one.master.device) for part in drawn)
                 found.append((places + start, z))
-            drawn = (np.concatenate(one) for one in zip(*found, strict=True))
-            places_, z_ = (torch.from_numpy(part).to(one.master.device) for part in drawn)
-            held = self._few[one.key] = (seed, noise), Few(places_, z_.to(torch.int32))
+            places, z = (torch.cat(parts) for parts in zip(*found, strict=True))
+            held = self._few[one.key] = (seed, noise), Few(places, z.to(torch.int32))
         cells = held[1].x * weight
         return one.leaf, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
         """The same for whole weights of whole noise: integers throughout."""
         total = torch.zeros(stop - start, dtype=torch.int32, device=one.master.device)
-        cells = np.empty(stop - start, np.int32)
         for term in move.terms:
             if term.group in ("all", one.leaf.group):
-                law(term.noise).draw(Bits(term.seed, one.key, rows=one.rows), start, cells)  # type: ignore[arg-type]
-                total.add_(torch.from_numpy(cells).to(total.device), alpha=int(term.weight))
+                total.add_(self._drawn(one, term, np.empty(stop - start, np.int32), start), alpha=int(term.weight))
         return total.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else total
 
     def _step(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
@@ -320,11 +327,18 @@ class Space:
         for term in terms:
             if term.group not in ("all", one.leaf.group):
                 continue
-            noise = self._noise[: stop - start]
-            law(term.noise).draw(Bits(term.seed, one.key, rows=one.rows), start, noise)
-            drawn = torch.from_numpy(noise).to(one.master.device) * term.weight
+            drawn = self._drawn(one, term, self._noise[: stop - start], start) * term.weight
             total = drawn if total is None else total.add_(drawn)
         return total
+
+    def _drawn(self, one: _Held, term: Term, buffer: NDArray[Any], start: int) -> Tensor:
+        """z of one term from coordinate ``start`` on, in a buffer's length and dtype; it may be the buffer."""
+        bits, of, device = Bits(term.seed, one.key, rows=one.rows), law(term.noise), one.master.device
+        if of.on is not None and triton_for(device.type):
+            z = of.on(bits, start, len(buffer), device)
+            return z if buffer.dtype == np.float32 else z.to(torch.int32)
+        of.draw(bits, start, buffer)
+        return torch.from_numpy(buffer).to(device)
 
     def _fed_back(self, one: _Held, move: Move, total: Tensor, start: int, stop: int) -> Tensor:
         """round(unit·s + γ·e), with e re-derived from zero over the moves before: no residual is stored."""

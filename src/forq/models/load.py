@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from forq import registry
+from forq.accelerator import triton_for
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
@@ -85,8 +86,8 @@ def load(
         source: a folder, a hub id, or a checkpoint already open.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or ``cuda:N``.
         dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
-        kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``reference`` (plain torch), or ``auto``: ``ort``
-            where it fits.
+        kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``triton`` (on a GPU), ``reference`` (plain torch), or
+            ``auto``: the fastest that fits.
         activations: ``int8``: rounded to 8 bits in front of layers of 8 bits with one scale a row; it is faster.
         adapter: a folder with a LoRA adapter as PEFT keeps it, shown beside the layers.
 
@@ -100,6 +101,8 @@ def load(
     if activations not in get_args(Activations):
         raise ConfigError(f"--activations: expected one of {', '.join(get_args(Activations))}, found {activations!r}")
     place = _device(device)
+    if kernel == "triton" and not triton_for(place.type):
+        raise ConfigError(f"--kernel triton: expected a GPU and the package triton, found {place.type}; take auto")
     ckpt = source if isinstance(source, Checkpoint) else Checkpoint.open(source)
     kind = dtype or _default_dtype(ckpt, place)
     if "graph" in ckpt.contents.values:
@@ -124,12 +127,13 @@ def load(
                 layer.zero_points = found.form.zero_points(ckpt, spec)
             if hasattr(found.form, "filed_codes") and layer.has_codes:
                 layer.filed_codes = found.form.filed_codes(ckpt, spec)
+            layer.fused = kernel in ("auto", "triton") and layer.has_codes and triton_for(place.type)
             if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
                 del parts
                 layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
                 continue
-            why = "" if kernel == "reference" or embeds else ort.unfit(layer.still, place, kind)
+            why = "" if kernel in ("reference", "triton") or embeds else ort.unfit(layer.still, place, kind)
             if kernel == "ort" and why and not embeds:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
@@ -25,4 +26,8 @@ def law(argument: str | None) -> Law:
         base.draw(bits, start, out)
         np.multiply(out, size, out=out)
 
-    return Law(draw, portable=True, whole=True)
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        assert base.on is not None
+        return base.on(bits, start, count, device).mul_(size)
+
+    return Law(draw, portable=True, whole=True, on=draw_on)

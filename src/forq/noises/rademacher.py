@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
+
+if TYPE_CHECKING:
+    import torch
 
 # A table from a byte to its eight signs: 22 million signs in about 40 ms, a tenth of unpacking and scaling.
 _SIGNS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"), 1, -1).astype(
@@ -23,8 +28,14 @@ def _draw(bits: Bits, start: int, out: Float32) -> None:
         out[:] = _SIGNS[packed].reshape(-1)[start - 8 * first :][: len(out)]
 
 
+def _draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+    from forq import philox
+
+    return philox.signs(bits, start, count, device)
+
+
 def law(argument: str | None) -> Law:
     """Uniform on {−1, +1}; takes no argument."""
     if argument is not None:
         raise ConfigError(f"noise 'rademacher' takes no argument, found {argument!r}")
-    return Law(_draw, portable=True, whole=True)
+    return Law(_draw, portable=True, whole=True, on=_draw_on)

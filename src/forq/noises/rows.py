@@ -7,6 +7,7 @@ An eighth of the dimensions at group 64 of 512 inputs, and about twice their sha
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
@@ -28,4 +29,12 @@ def law(argument: str | None) -> Law:
         inner.draw(bits, 0, by_row)
         np.take(by_row, np.arange(start, start + len(out)) // stride % count, out=out, mode="clip")
 
-    return Law(draw, inner.portable)
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        assert inner.on is not None
+        stride, rows = bits.rows
+        if stride == 1 and start + count <= rows:
+            return inner.on(bits, start, count, device)
+        place = torch.arange(start, start + count, device=device)
+        return inner.on(bits, 0, rows, device)[place // stride % rows]
+
+    return Law(draw, inner.portable, on=None if inner.on is None else draw_on)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
@@ -19,4 +20,8 @@ def law(argument: str | None) -> Law:
         inner.draw(bits, start, out)
         np.sign(out, out=out)
 
-    return Law(draw, inner.portable, inner.whole)
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        assert inner.on is not None
+        return inner.on(bits, start, count, device).sign_()
+
+    return Law(draw, inner.portable, inner.whole, on=None if inner.on is None else draw_on)

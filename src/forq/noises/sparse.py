@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from forq.core import ConfigError
@@ -38,4 +39,16 @@ def law(argument: str | None) -> Law:
         out.fill(0)
         out[places] = z
 
-    return Law(draw, portable=True, whole=True, few=few if share <= MOST else None)
+    def few_on(bits: Bits, start: int, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        from forq import philox
+
+        drawn = philox.uniform32(bits, start, count, device)
+        places = torch.nonzero((drawn >> 1 & (1 << 31) - 1) <= bound - 1).view(-1)
+        return places, ((drawn[places] & 1) * 2 - 1).to(torch.int8)
+
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        places, z = few_on(bits, start, count, device)
+        return torch.zeros(count, device=device).index_put_((places,), z.float())
+
+    rare = share <= MOST
+    return Law(draw, portable=True, whole=True, few=few if rare else None, on=draw_on, few_on=few_on if rare else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from forq.core import ConfigError
 from forq.noise import Bits, Float32, Law
@@ -24,4 +25,10 @@ def law(argument: str | None) -> Law:
         cell = bits.uniform32(start, len(out)).astype(np.uint64) * span >> np.uint64(32)
         out[:] = cell.astype(np.int64) - radius
 
-    return Law(draw, portable=True, whole=True)
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        from forq import philox
+
+        drawn = philox.uniform32(bits, start, count, device).to(torch.int64) & (1 << 32) - 1
+        return ((drawn * int(span) >> 32) - radius).float()
+
+    return Law(draw, portable=True, whole=True, on=draw_on)

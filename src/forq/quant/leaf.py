@@ -142,7 +142,7 @@ class CodeLeaf:
         put_codes(self.storage, self.layer.bits, start, x)
 
     def packed(self, x: Tensor) -> Tensor:
-        return self.file.packed(x)
+        return self.file.packed(x.cpu())
 
 
 class StrewnCodeLeaf(CodeLeaf):

@@ -15,7 +15,7 @@ from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight, RowWeight, Table, Weight
 
-Choice = Literal["auto", "reference", "ort"]
+Choice = Literal["auto", "reference", "ort", "triton"]
 Activations = Literal["float", "int8"]
 
 
@@ -27,7 +27,8 @@ class QuantLinear(nn.Module):
             checkpoint's tensor; (groups, out) for GPTQ.
         bias: (out,) parameter, or None.
         specs: what the live tensors are called and stored in; see :attr:`live`.
-        kernel: which kernel computes the layer: ``reference``, ``ort`` or ``int8``.
+        kernel: which kernel computes the layer: ``reference``, ``ort``, ``int8`` or ``triton``.
+        fused: let ``triton`` compute it where it lies, in place of ``reference``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
         code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
         few_codes: some codes to compute with in place of the layer's own.
@@ -53,6 +54,7 @@ class QuantLinear(nn.Module):
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
         self.few_codes: Few | None = None
+        self.fused = False
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
         self.specs = specs
@@ -103,7 +105,9 @@ class QuantLinear(nn.Module):
 
     @property
     def kernel(self) -> str:
-        return "reference" if self._packed is None else self._packed.name
+        if self._packed is not None:
+            return self._packed.name
+        return "triton" if self.fused else "reference"
 
     def use(self, kernel: Callable[[QuantWeight], ort.Kernel | int8.Kernel], read: Callable[[], Weight]) -> None:
         """Let a kernel with a packing of its own compute the layer, and let go of the integers.
@@ -167,6 +171,10 @@ class QuantLinear(nn.Module):
         scales = self._arrange(self.scales)
         if self.code_overlay is not None:
             return reference.matmul_shown(x, self.code_overlay, weight, scales, self.bias, self.scratch)
+        if self.fused:
+            from forq.quant.kernels import triton
+
+            return triton.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
         return reference.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
 
     def _plain(self, x: Tensor) -> bool:

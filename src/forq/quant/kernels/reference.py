@@ -68,7 +68,7 @@ def matmul(
             stop = min(start + step, rows)
             _fill(weight, by_row, start, stop, dense[start:stop], scratch)
         if few is not None:
-            _replace(weight, by_row, few, 0, dense)
+            replace(weight, by_row, few, 0, dense, count)
         torch.mm(split, dense.t(), out=y)
     else:
         for start in range(0, rows, step):
@@ -76,17 +76,23 @@ def matmul(
             dense = scratch.take("dense", (stop - start, columns), x.dtype, x.device)
             _fill(weight, by_row, start, stop, dense, scratch)
             if few is not None:
-                _replace(weight, by_row, few, start, dense)
+                replace(weight, by_row, few, start, dense, count)
             torch.mm(split, dense.t(), out=y[:, start:stop])
     if bias is not None:
         y.add_(bias.to(y.dtype))
     return y.view(*x.shape[:-1], rows)
 
 
-def _replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Tensor) -> None:
-    """Put the weights of other codes into rows ``start …`` of a filled buffer, rounded as those around them."""
+def replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Tensor, parts: int) -> None:
+    """Put the weights of other codes into rows ``start …`` of a filled buffer, rounded as those around them.
+
+    Args:
+        by_row: scales, (out, groups).
+        parts: into how many the buffer's rows are taken apart, see :mod:`forq.quant.codes`; 1: inputs are in order.
+    """
     columns = weight.in_features
-    first, last = torch.searchsorted(few.places, torch.tensor([start, start + len(out)]) * columns).tolist()
+    rows = torch.tensor([start, start + len(out)], device=out.device)
+    first, last = torch.searchsorted(few.places, rows * columns).tolist()
     places, codes = few.places[first:last], few.x[first:last]
     row, column = places // columns, places % columns
     group = column // weight.group_size if weight.group_of is None else weight.group_of[column].long()
@@ -94,9 +100,7 @@ def _replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Ten
         shown = weight.levels[codes.long()]
     else:
         shown = codes.to(torch.float32) - weight.zeros[group, row]
-    # The buffer holds the inputs as packed codes come apart.
-    count = weight.parts
-    place = column % count * (columns // count) + column // count
+    place = column % parts * (columns // parts) + column // parts
     out[row - start, place] = shown.mul_(by_row[row, group]).to(out.dtype)
 
 
@@ -168,7 +172,7 @@ def dequantise(weight: QuantWeight, scales: Tensor, few: Few | None = None) -> T
     split = torch.empty(rows, columns, dtype=torch.float32, device=weight.codes.device)
     _fill(weight, scales.t(), 0, rows, split, Scratch())
     if few is not None:
-        _replace(weight, scales.t(), few, 0, split)
+        replace(weight, scales.t(), few, 0, split, weight.parts)
     return split.view(rows, weight.parts, -1).transpose(1, 2).reshape(rows, columns)
 
 

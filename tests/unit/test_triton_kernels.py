@@ -1,0 +1,147 @@
+"""The Triton kernels give the bits of their models: on a GPU where there is one, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from forq.leaves import Few
+from forq.noise import Bits, law, leaf_id
+from forq.quant.codes import pack
+from forq.quant.kernels import reference
+from forq.quant.normal_float import table
+from forq.quant.scratch import Scratch
+from forq.quant.weight import QuantWeight, zeros_dtype
+from tests.unit.test_reference_kernel import draw
+
+pytest.importorskip("triton")
+from forq import philox
+from forq.quant.kernels import triton
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BITS = Bits((0xFEDCBA9876543210 << 64) | 0xFEDCBA9876543211, leaf_id("a.scales"), 7, rows=(12, 31))
+RANGES = [(0, 256), (0, 5000), (300, 1), (7, 9001), (255, 300), (3, 61)]
+
+
+@pytest.mark.parametrize(("start", "count"), RANGES)
+def test_words_are_those_of_the_cpu(start: int, count: int) -> None:
+    got = philox.words(BITS, start, count, DEVICE).cpu().numpy().view(np.uint64)
+    np.testing.assert_array_equal(got, BITS.words(start, count))
+    halves = philox.uniform32(BITS, start, count, DEVICE).cpu().numpy().view(np.uint32)
+    np.testing.assert_array_equal(halves, BITS.uniform32(start, count))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 16, (1 << 128) - 1, 1 << 31, 1 << 63])
+def test_no_number_changes_what_is_computed(seed: int) -> None:
+    bits = Bits(seed, seed & (1 << 64) - 1, 0)
+    got = philox.words(bits, 0, 40, DEVICE).cpu().numpy().view(np.uint64)
+    np.testing.assert_array_equal(got, bits.words(0, 40))
+
+
+@pytest.mark.parametrize(("start", "count"), RANGES)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *("rademacher", "rows:rademacher", "uniform_grid:1", "uniform_grid:300", "sign:uniform_grid:3"),
+        *("sparse:0.25", "sparse:0.01", "sparse:1", "cells:0.1", "cells:3", "rows:uniform_grid:2"),
+    ],
+)
+def test_a_law_draws_the_same_numbers_on_a_gpu(spec: str, start: int, count: int) -> None:
+    want = np.empty(count, np.float32)
+    law(spec).draw(BITS, start, want)
+    on = law(spec).on
+    assert on is not None
+    got = on(BITS, start, count, DEVICE)
+    assert got.dtype == torch.float32 and got.device.type == DEVICE.type
+    np.testing.assert_array_equal(got.cpu().numpy(), want)
+    assert (law(spec).few is None) == (law(spec).few_on is None)
+    if (few := law(spec).few) is not None and (few_on := law(spec).few_on) is not None:
+        for got, want in zip(few_on(BITS, start, count, DEVICE), few(BITS, start, count), strict=True):
+            np.testing.assert_array_equal(got.cpu().numpy(), want)
+
+
+def test_what_rounds_at_random_rounds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from forq import arithmetic
+
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    want = arithmetic.rounded(x.clone(), 5, 9, 3)
+    monkeypatch.setattr(arithmetic, "triton_for", lambda kind: True)
+    assert torch.equal(arithmetic.rounded(x.to(DEVICE), 5, 9, 3).cpu(), want)
+
+
+def weight_of(bits: int, kind: str) -> tuple[QuantWeight, torch.Tensor]:
+    """A random weight of 24 × 96 in groups of 16, and its scales as a transposed view."""
+    g = torch.Generator().manual_seed(bits)
+    codes = pack(torch.randint(0, 1 << bits, (24, 96), dtype=torch.uint8, generator=g), bits)
+    zeros = torch.randint(0, 1 << bits, (6, 24), generator=g).to(zeros_dtype(bits))
+    if kind == "one":
+        zeros = torch.full_like(zeros, 1)
+    elif kind == "float":
+        zeros = zeros + torch.rand(6, 24, generator=g)
+    return QuantWeight(codes, zeros, bits, 16), torch.rand(24, 6, generator=g).t()
+
+
+@pytest.mark.parametrize("kind", ["each", "one", "float"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_a_matrix_of_codes_is_the_references_bit_for_bit(bits: int, kind: str) -> None:
+    weight, scales = weight_of(bits, kind)
+    want = reference.dequantise(weight, scales)
+    # The interpreter cuts what it makes bfloat16 instead of rounding it.
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)[: 2 if DEVICE.type == "cpu" else 3]:
+        out = torch.full((24, 96), torch.nan, dtype=dtype, device=DEVICE)
+        triton.fill(weight.to(DEVICE), scales.to(DEVICE), out)
+        assert torch.equal(out.cpu(), want.to(dtype))
+
+
+@pytest.mark.parametrize("group_size", [2, 3, 16, 40, 96])
+@pytest.mark.parametrize(("sym", "act_order"), [(True, False), (False, False), (True, True), (False, True)])
+def test_groups_and_orders(group_size: int, sym: bool, act_order: bool) -> None:
+    weight, scales, dense = draw(group_size, sym, act_order)
+    out = torch.full(dense.shape, torch.nan, device=DEVICE)
+    triton.fill(weight.to(DEVICE), scales.to(DEVICE), out)
+    assert np.array_equal(out.cpu().numpy(), dense.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["nf4", "fp4"])
+def test_levels(name: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    codes = pack(torch.randint(0, 16, (24, 96), dtype=torch.uint8, generator=g), 4)
+    weight = QuantWeight(codes, torch.zeros(6, 24, dtype=torch.int8), 4, 16, levels=table(name).levels)
+    scales = torch.rand(6, 24, generator=g)
+    out = torch.full((24, 96), torch.nan, device=DEVICE)
+    triton.fill(weight.to(DEVICE), scales.to(DEVICE), out)
+    assert torch.equal(out.cpu(), reference.dequantise(weight, scales))
+
+
+def test_a_matrix_larger_than_a_program_and_ragged() -> None:
+    g = torch.Generator().manual_seed(2)
+    codes = torch.randint(0, 256, (7, 650), dtype=torch.uint8, generator=g)
+    weight = QuantWeight(codes, torch.full((11, 7), 8, dtype=torch.int8), 4, 128)
+    scales = torch.rand(11, 7, generator=g)
+    out = torch.full((7, 1300), torch.nan, device=DEVICE)
+    triton.fill(weight.to(DEVICE), scales.to(DEVICE), out)
+    assert torch.equal(out.cpu(), reference.dequantise(weight, scales))
+
+
+def test_the_product_follows_x_bias_and_moving_codes() -> None:
+    weight, scales, dense = draw(32)
+    here = weight.to(DEVICE)
+    x = torch.randn(2, 5, 96, generator=torch.Generator().manual_seed(3))
+    bias = torch.arange(24, dtype=torch.float32)
+    got = triton.matmul(x.to(DEVICE), here, scales.to(DEVICE), bias.to(DEVICE), Scratch())
+    assert got.shape == (2, 5, 24)
+    assert np.abs(got.cpu().double().numpy() - (x.double().numpy() @ dense.T + bias.double().numpy())).max() < 1e-4
+    few = Few(torch.tensor([0, 95, 100, 24 * 96 - 1]), torch.tensor([15, 0, 7, 3], dtype=torch.int32))
+    want = reference.matmul(x, weight, scales, None, Scratch(), few)
+    moved = Few(few.places.to(DEVICE), few.x.to(DEVICE))
+    got = triton.matmul(x.to(DEVICE), here, scales.to(DEVICE), None, Scratch(), moved).cpu()
+    assert not torch.allclose(want, reference.matmul(x, weight, scales, None, Scratch()))
+    assert torch.allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gradient_is_refused() -> None:
+    weight, scales, _ = draw(32)
+    x = torch.randn(3, 96, requires_grad=True, device=DEVICE)
+    with pytest.raises(RuntimeError, match="grad"):
+        triton.matmul(x, weight.to(DEVICE), scales.to(DEVICE), None, Scratch())
