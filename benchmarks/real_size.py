@@ -43,6 +43,7 @@ from forq.recipes import recipe
 from forq.spaces import Space
 from forq.tasks._noised import Noised, flow, sigmas
 
+PACKAGES = ("forq", "torch", "diffusers", "transformers", "triton")
 ROWS = 16
 ROUNDS = 5
 SD35_LARGE = {
@@ -207,7 +208,7 @@ def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str,
         "qlora_bytes": weights // 2 + 4 * scales + rest + 16 * sum(16 * sum(_sizes(leaf)) for leaf in leaves),
         "date": datetime.now(UTC).date().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "versions": {package: version(package) for package in ("forq", "torch", "diffusers", "transformers")},
+        "versions": {package: version(package) for package in PACKAGES[: None if triton_for(device.type) else -1]},
     }
 
 

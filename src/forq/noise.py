@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,7 @@ class Law:
             which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
         on: from (bits, start, count, device) to the same numbers again, drawn on a GPU by :mod:`forq.philox`, float32.
         few_on: ``few`` there; places int64, z int8.
+        signs: where z is ±1 by a bit each: whose bit it is, the coordinate's own or its output row's.
     """
 
     draw: Draw
@@ -123,6 +124,7 @@ class Law:
     few: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
     on: Callable[[Bits, int, int, torch.device], Tensor] | None = None
     few_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
+    signs: Literal["own", "row"] | None = None
 
 
 @cache

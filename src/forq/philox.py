@@ -6,6 +6,9 @@ it is used. Nothing imports this module before a GPU needs it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -13,11 +16,11 @@ from torch import Tensor
 
 from forq.noise import Bits
 
-_PER_PROGRAM = 128
-"""Blocks of four words that one program makes."""
-_WIDTH = 2048
-"""Signs that one program writes."""
-_HALVES = [f"{what}_{half}" for what in ("key", "leaf", "seed", "stream") for half in ("low", "high")]
+_BLOCKS = 128
+"""Of four words each, that one program makes."""
+_SIGNS = 1024
+"""That one program writes."""
+_WORDS = [f"{what}_{half}" for what in ("key", "leaf", "seed", "stream") for half in ("low", "high")]
 
 
 def words(bits: Bits, start: int, count: int, device: torch.device) -> Tensor:
@@ -25,7 +28,8 @@ def words(bits: Bits, start: int, count: int, device: torch.device) -> Tensor:
     first, skip = divmod(start, 4)
     blocks = -(-(skip + count) // 4)
     out = torch.empty(4 * blocks, dtype=torch.int64, device=device)
-    _words[(triton.cdiv(blocks, _PER_PROGRAM),)](out, blocks, *_numbers(bits, first), PER_PROGRAM=_PER_PROGRAM)
+    numbers = [*_seed(bits.seed), *_halves(bits.leaf), *_halves(bits.stream)]
+    _words[(triton.cdiv(blocks, _BLOCKS),)](out, blocks, *numbers, first, BLOCKS=_BLOCKS)
     return out[skip : skip + count]
 
 
@@ -36,26 +40,49 @@ def uniform32(bits: Bits, start: int, count: int, device: torch.device) -> Tenso
     return halves[start - 2 * first :][:count]
 
 
-def signs(bits: Bits, start: int, count: int, device: torch.device) -> Tensor:
-    """Float32 ±1: +1 where bit ``start + i`` of the row of bits is set."""
-    first = start // 64
-    drawn = words(bits, first, -(-(start + count) // 64) - first, device).view(torch.uint8)
+Signs = tuple[int, float, bool]
+"""One direction of ±1: its seed, its weight, and whether the coordinates of an output row share a sign."""
+
+
+def sum_of_signs(terms: tuple[Signs, ...], bits: Bits, start: int, count: int, device: torch.device) -> Tensor:
+    """Σ weight·z over directions of ±1 for coordinates ``start … start + count − 1``, float32, added one by one.
+
+    A sign is + where its bit of the row of bits is set, as the law ``rademacher`` has it. One kernel for all terms: the
+    words are made anew for every coordinate, which costs less than a pass over memory for each term.
+
+    Args:
+        bits: leaf, stream and rows; the seeds are the terms'.
+    """
     out = torch.empty(count, dtype=torch.float32, device=device)
-    _signs[(triton.cdiv(count, _WIDTH),)](drawn, start - 64 * first, out, count, WIDTH=_WIDTH)
+    numbers = [*_halves(bits.leaf), *_halves(bits.stream), *bits.rows]
+    _sum[(triton.cdiv(count, _SIGNS),)](
+        _table(terms, device), len(terms), out, start, count, *numbers, SIGNS=_SIGNS, enable_fp_fusion=False
+    )
     return out
 
 
-def _numbers(bits: Bits, first: int) -> list[int]:
-    """The kernels' whole numbers: 32 bits each, signed, so that no value changes a kernel's type."""
-    found = []
-    for whole in (bits.seed >> 64, bits.leaf, bits.seed & (1 << 64) - 1, bits.stream):
-        found += [whole & 0xFFFFFFFF, whole >> 32]
-    return [(one + (1 << 31)) % (1 << 32) - (1 << 31) for one in (*found, first)]
+@lru_cache(maxsize=8)
+def _table(terms: tuple[Signs, ...], device: torch.device) -> Tensor:
+    """int32 (terms, 6): a seed in four parts, a weight's bits, a flag. The same for every leaf of a move."""
+    rows = []
+    for seed, weight, by_row in terms:
+        rows.append([*_seed(seed), int(np.float32(weight).view(np.int32)), int(by_row)])
+    return torch.tensor(rows, dtype=torch.int32, device=device)
+
+
+def _seed(seed: int) -> list[int]:
+    """A direction's seed: the high word, which is the key's, then the low one."""
+    return [*_halves(seed >> 64), *_halves(seed & (1 << 64) - 1)]
+
+
+def _halves(word: int) -> list[int]:
+    """64 bits as two signed numbers of 32, low first, so that no value changes a kernel's type."""
+    return [(half + (1 << 31)) % (1 << 32) - (1 << 31) for half in (word & 0xFFFFFFFF, word >> 32)]
 
 
 @triton.jit
 def _wide(low, high):  # type: ignore[no-untyped-def]
-    """Two halves of 32 bits → 64."""
+    """The inverse."""
     low = low.to(tl.uint32, bitcast=True).to(tl.uint64)
     return low | (high.to(tl.uint32, bitcast=True).to(tl.uint64) << 32)
 
@@ -76,12 +103,12 @@ def _rounds(block, key0, key1, seed, stream):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@triton.jit(do_not_specialize=[*_HALVES, "first"])
+@triton.jit(do_not_specialize=[*_WORDS, "first"])
 def _words(  # type: ignore[no-untyped-def]
-    out, blocks, key_low, key_high, leaf_low, leaf_high, seed_low, seed_high, stream_low, stream_high, first,
-    PER_PROGRAM: tl.constexpr,
+    out, blocks, key_low, key_high, seed_low, seed_high, leaf_low, leaf_high, stream_low, stream_high, first,
+    BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    here = tl.program_id(0) * PER_PROGRAM + tl.arange(0, PER_PROGRAM)
+    here = tl.program_id(0) * BLOCKS + tl.arange(0, BLOCKS)
     seed, stream = _wide(seed_low, seed_high), _wide(stream_low, stream_high)
     c0, c1, c2, c3 = _rounds(first + here, _wide(key_low, key_high), _wide(leaf_low, leaf_high), seed, stream)
     inside = here < blocks
@@ -92,10 +119,24 @@ def _words(  # type: ignore[no-untyped-def]
     tl.store(at + 3, c3.to(tl.int64, bitcast=True), inside)
 
 
-@triton.jit(do_not_specialize=["skip", "count"])
-def _signs(drawn, skip, out, count, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
-    place = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
-    inside = place < count
-    bit = place + skip
-    set_ = tl.load(drawn + (bit >> 3), inside, 0) >> (bit & 7).to(tl.uint8) & 1
-    tl.store(out + place, tl.where(set_ == 1, 1.0, -1.0), inside)
+@triton.jit(do_not_specialize=["terms", "start", "count", "stride", "rows", *_WORDS])
+def _sum(  # type: ignore[no-untyped-def]
+    table, terms, out, start, count, leaf_low, leaf_high, stream_low, stream_high, stride, rows, SIGNS: tl.constexpr
+):
+    here = tl.program_id(0) * SIGNS + tl.arange(0, SIGNS)
+    place = start + here
+    row = place // stride % rows
+    leaf, stream = _wide(leaf_low, leaf_high), _wide(stream_low, stream_high)
+    total = tl.zeros([SIGNS], tl.float32)
+    for term in range(terms):
+        own = table + 6 * term
+        key = _wide(tl.load(own), tl.load(own + 1))
+        seed = _wide(tl.load(own + 2), tl.load(own + 3))
+        weight = tl.load(own + 4).to(tl.float32, bitcast=True)
+        at = tl.where(tl.load(own + 5) == 1, row, place)
+        c0, c1, c2, c3 = _rounds(at >> 8, key, leaf, seed, stream)
+        lane = at >> 6 & 3
+        word = tl.where(lane == 0, c0, tl.where(lane == 1, c1, tl.where(lane == 2, c2, c3)))
+        signed = tl.where((word >> (at & 63).to(tl.uint64) & 1) == 1, weight, -weight)
+        total = tl.where(term == 0, signed, total + signed)
+    tl.store(out + here, total, here < count)

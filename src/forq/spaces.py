@@ -46,6 +46,7 @@ class _Held:
     master: Tensor
     lazy: LazyLeaf | None  # asked once: checking a protocol costs as much as moving a small leaf
     packed: PackedLeaf | None
+    strewn: StrewnLeaf | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +104,8 @@ class Space:
             lazy = leaf if isinstance(leaf, LazyLeaf) else None
             master = leaf.read() if lazy is None else lazy.storage
             packed = leaf if isinstance(leaf, PackedLeaf) else None
-            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed)
+            strewn = leaf if isinstance(leaf, StrewnLeaf) else None
+            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed, strewn)
         if not held:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
@@ -253,8 +255,8 @@ class Space:
 
     def _return(self, away: Iterable[_Held]) -> None:
         for one in away:
-            if isinstance(one.leaf, StrewnLeaf):
-                one.leaf.few = None
+            if one.strewn is not None:
+                one.strewn.few = None
             if one.lazy is not None:
                 one.lazy.overlay = None
             else:
@@ -274,9 +276,11 @@ class Space:
 
         The two sides of a probe and the step that follows are of one direction: its places are found once.
         """
+        if one.strewn is None:
+            return None
         mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
         draw = law(mine[0].noise).few if len(mine) == 1 else None
-        if draw is None or not isinstance(one.leaf, StrewnLeaf) or not _is_whole(move, one):
+        if draw is None or not _is_whole(move, one):
             return None
         seed, noise, weight = mine[0].seed, mine[0].noise, int(mine[0].weight)
         held = self._few.get(one.key)
@@ -292,7 +296,9 @@ class Space:
             places, z = (torch.cat(parts) for parts in zip(*found, strict=True))
             held = self._few[one.key] = (seed, noise), Few(places, z.to(torch.int32))
         cells = held[1].x * weight
-        return one.leaf, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
+        if move.link.kind == "sign":
+            cells = cells.sign_().mul_(int(move.link.size))
+        return one.strewn, held[1].places, cells
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
         """The same for whole weights of whole noise: integers throughout."""
@@ -324,9 +330,14 @@ class Space:
     def _sum(self, one: _Held, terms: Iterable[Term], start: int, stop: int) -> Tensor | None:
         """Σ w·z of the terms that touch a leaf, fresh, or None."""
         total: Tensor | None = None
-        for term in terms:
-            if term.group not in ("all", one.leaf.group):
-                continue
+        mine = [term for term in terms if term.group in ("all", one.leaf.group)]
+        if mine and triton_for(one.master.device.type) and all(law(term.noise).signs for term in mine):
+            from forq import philox
+
+            signs = tuple((term.seed, term.weight, law(term.noise).signs == "row") for term in mine)
+            bits = Bits(0, one.key, rows=one.rows)
+            return philox.sum_of_signs(signs, bits, start, stop - start, one.master.device)
+        for term in mine:
             drawn = self._drawn(one, term, self._noise[: stop - start], start) * term.weight
             total = drawn if total is None else total.add_(drawn)
         return total

@@ -104,7 +104,7 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
 
     class Drawn:
         def __init__(self, law):
-            self.whole, self.few = law.whole, law.few
+            self.whole, self.few, self.on, self.signs = law.whole, law.few, law.on, law.signs
             self.draw = lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), law.draw(bits, start, out))
 
     monkeypatch.setattr(spaces.Space, "_step", watched)

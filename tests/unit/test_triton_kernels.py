@@ -61,6 +61,23 @@ def test_a_law_draws_the_same_numbers_on_a_gpu(spec: str, start: int, count: int
             np.testing.assert_array_equal(got.cpu().numpy(), want)
 
 
+def test_a_sum_of_signs_is_rounded_term_by_term() -> None:
+    rng = np.random.default_rng(0)
+    terms = tuple(
+        (int(seed), float(weight), n % 2 == 1) for n, (seed, weight) in enumerate(rng.uniform(0, 2**60, (9, 2)))
+    )
+    for start, count in RANGES:
+        want = None
+        for seed, weight, by_row in terms:
+            drawn = np.empty(count, np.float32)
+            bits = Bits(seed, BITS.leaf, BITS.stream, BITS.rows)
+            law("rows:rademacher" if by_row else "rademacher").draw(bits, start, drawn)
+            drawn = drawn * np.float32(weight)
+            want = drawn if want is None else want + drawn
+        got = philox.sum_of_signs(terms, BITS, start, count, DEVICE)
+        np.testing.assert_array_equal(got.cpu().numpy(), want)
+
+
 def test_what_rounds_at_random_rounds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     from forq import arithmetic
 
@@ -142,6 +159,11 @@ def test_the_product_follows_x_bias_and_moving_codes() -> None:
 
 def test_a_gradient_is_refused() -> None:
     weight, scales, _ = draw(32)
-    x = torch.randn(3, 96, requires_grad=True, device=DEVICE)
-    with pytest.raises(RuntimeError, match="grad"):
-        triton.matmul(x, weight.to(DEVICE), scales.to(DEVICE), None, Scratch())
+    here, x = weight.to(DEVICE), torch.randn(3, 96, device=DEVICE)
+    for x_wants, scales_want in ((True, False), (False, True)):
+        scales = scales.detach().to(DEVICE).requires_grad_(scales_want)
+        given = (x.detach().requires_grad_(x_wants), here, scales, None, Scratch())
+        with pytest.raises(RuntimeError, match="gradient"):
+            triton.matmul(*given)
+        with torch.no_grad():
+            triton.matmul(*given)

@@ -31,11 +31,11 @@ def _draw(bits: Bits, start: int, out: Float32) -> None:
 def _draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
     from forq import philox
 
-    return philox.signs(bits, start, count, device)
+    return philox.sum_of_signs(((bits.seed, 1.0, False),), bits, start, count, device)
 
 
 def law(argument: str | None) -> Law:
     """Uniform on {−1, +1}; takes no argument."""
     if argument is not None:
         raise ConfigError(f"noise 'rademacher' takes no argument, found {argument!r}")
-    return Law(_draw, portable=True, whole=True, on=_draw_on)
+    return Law(_draw, portable=True, whole=True, on=_draw_on, signs="own")

@@ -37,4 +37,5 @@ def law(argument: str | None) -> Law:
         place = torch.arange(start, start + count, device=device)
         return inner.on(bits, 0, rows, device)[place // stride % rows]
 
-    return Law(draw, inner.portable, on=None if inner.on is None else draw_on)
+    on = None if inner.on is None else draw_on
+    return Law(draw, inner.portable, on=on, signs="row" if inner.signs == "own" else None)
