@@ -49,7 +49,7 @@ bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid --small $(FORQ_DATA)/tinystories-656k \
 	  --demo src/forq/demo/checkpoint --out results/bench-grid.json
 
-bench-real-size: $(VENV)/.done  ## random 4-bit weights of SD3.5 Large's and Llama-2-13B's shape; needs a CUDA device
+bench-real-size: $(VENV)/.done  ## random 4-bit weights of the shapes of SD3.5 Large, Llama-2-7B and 13B; needs a CUDA device
 	$(ENV) $(BIN)/python -m benchmarks.real_size --out results/real-size.json
 
 clean:
