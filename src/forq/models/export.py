@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,10 +137,12 @@ def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
 
 
 def _matrix(parts: Parts) -> Tensor:
-    live = tuple(tensor.float() for tensor in parts.live)
-    if isinstance(parts.weight, QuantWeight):
-        return dequantise(parts.weight, parts.arrange(live[0]))
-    return dequantise_rows(parts.weight, live)  # type: ignore[arg-type]
+    weight, live = parts.weight, tuple(tensor.float() for tensor in parts.live)
+    if not isinstance(weight, QuantWeight):
+        return dequantise_rows(weight, live)  # type: ignore[arg-type]
+    if weight.zeros.is_floating_point():  # continuous ones are the second live tensor
+        weight = replace(weight, zeros=parts.arrange(live[1]))
+    return dequantise(weight, parts.arrange(live[0]))
 
 
 def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
