@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from forq.formats import bnb8
+from forq.leaves import GROUPS
+
 COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
 
 
@@ -59,6 +62,22 @@ def test_inspect_counts_what_is_there(base, forq):
     peaks = {row["method"]: row["memory_bytes"] for row in found["estimates"]}
     assert set(peaks) == {"AdamW", "SGD", "MeZO", "QLoRA", "forq"} and peaks["AdamW"] == 16 * found["parameters"]
     assert "QLoRA" in forq("inspect", base).stdout
+
+
+def test_the_kinds_that_move_are_all_in_the_help(forq):
+    said = forq("tune", "--help").stdout
+    assert all(kind in said for kind in GROUPS)
+
+
+def test_inspect_says_a_scale_a_row(tmp_path, forq):
+    told = forq("inspect", bnb8.example(tmp_path / "rows")).stdout
+    assert "bnb8, 8 bits, one scale a row" in told and "group" not in told
+
+
+def test_a_run_is_told_from_a_checkpoint(tmp_path, forq):
+    (tmp_path / "journal.jsonl").touch()
+    done = forq("inspect", tmp_path)
+    assert done.returncode == 1 and "found a run's journal; name its folder checkpoint/" in done.stderr
 
 
 def test_inspect_refuses_what_is_no_checkpoint(tmp_path, forq):

@@ -164,7 +164,9 @@ def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping
     # A whole row may be a group by chance: the number that other layers have says it too.
     groups = {group for _, group in kinds if group != -1} or {-1}
     if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
-        raise FormatError(f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}")
+        raise FormatError(
+            f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}; export to float16"
+        )
     quantized = {found.names.module_of(spec) for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
