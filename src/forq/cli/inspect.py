@@ -36,7 +36,8 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         [[one.method, _screen.size(one.memory_bytes), one.made_of] for one in found.estimates],
     )
     _screen.out.print(
-        f"a forward of {TOKENS:,} tokens: about {forward:.2g} s on this CPU, a step of qzo (nine) {9 * forward:.2g} s",
+        f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
+        f"those of a step of qzo (nine) {9 * forward:.2g} s",
         highlight=False,
         soft_wrap=True,
     )
