@@ -82,6 +82,13 @@ def test_floats_of_any_format_answer_as_it_does(form: str, variant: str | None, 
     assert torch.allclose(logits(tmp_path / "float"), logits(base.path), rtol=1e-4, atol=1e-4)
 
 
+def test_outputs_of_a_single_word_move_house(tmp_path: Path) -> None:
+    """Sixteen outputs of 2 bits: their zero points are one word."""
+    two = gptq.example(tmp_path / "two", **gptq.VARIANTS["2-bit"])
+    assert library.export(two, tmp_path / "out", "compressed-tensors").changed == 0
+    assert torch.equal(logits(tmp_path / "out"), logits(two))
+
+
 def test_what_a_format_cannot_say_is_refused(forq, tmp_path: Path) -> None:
     act_order = gptq.example(tmp_path / "act-order", desc_act=True)
     with pytest.raises(FormatError, match="act-order"):
