@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from forq import memory
-from forq.formats import bnb8
+from forq.formats import bnb8, torchao
 from forq.leaves import GROUPS
 
 COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
@@ -75,6 +75,8 @@ def test_the_kinds_that_move_are_all_in_the_help(forq):
 def test_inspect_says_a_scale_a_row(tmp_path, forq):
     told = forq("inspect", bnb8.example(tmp_path / "rows")).stdout
     assert "bnb8, 8 bits, one scale a row" in told and "group" not in told
+    matrix = torchao.example(tmp_path / "matrix", **torchao.VARIANTS["int8-dynamic-matrix"])
+    assert "torchao, 8 bits, one scale a matrix" in forq("inspect", matrix).stdout
 
 
 def test_a_run_is_told_from_a_checkpoint(tmp_path, forq):

@@ -21,7 +21,8 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
         return
     widths = ", ".join(map(str, found.widths))
-    group = "one scale a row" if found.group_size == -1 else f"group {found.group_size}"
+    rows = "one scale a matrix" if found.scales == found.layers else "one scale a row"
+    group = rows if found.group_size == -1 else f"group {found.group_size}"
     how = f"{found.format}, {widths} bits, {group}" if found.bits else "float"
     _screen.out.print(
         f"{ckpt.path}\n{found.model_type}: {found.parameters:,} parameters, {found.quantized:,} of them in "
