@@ -19,6 +19,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS
 from forq.models.leaves import group_of
 from forq.models.load import layout, unlike
+from forq.quant.weight import zeros_dtype
 
 LORA_RANK = 16
 
@@ -40,6 +41,7 @@ class Summary:
         format: name of the format, ``float`` where nothing is quantized.
         bits: of its widest codes.
         widths: bits of codes, every width there is, rising.
+        group_size: inputs that share a scale, of the layer with most; −1: a whole row in every layer.
         parameters: weights of the network, however stored.
         quantized: those of them that are stored as codes.
         file_bytes: bytes of all tensors.
@@ -101,14 +103,19 @@ def summary(ckpt: Checkpoint) -> Summary:
     matrices = matrices or [info.shape for info in ckpt.info.values() if len(info.shape) == 2]
     dense = max(rows * columns for rows, columns in matrices)
     lora = sum(LORA_RANK * (rows + columns) for rows, columns in matrices)
-    # As loaded: packed codes, and a zero point of one byte beside every scale.
-    codes = sum(spec.in_features * spec.out_features * spec.bits // 8 for spec in specs.values()) + moves["scales"]
+    # As loaded: packed codes, and beside every scale a zero point; a continuous one is a tensor of its own.
+    codes = sum(spec.in_features * spec.out_features * spec.bits // 8 for spec in specs.values())
+    for spec in specs.values():
+        if all(live.group != "offsets" for live in spec.live):
+            codes += sizes[spec.live[0].name] * zeros_dtype(spec.bits).itemsize
+    others = held_as_floats + moves["offsets"] + moves["codebooks"]
+    rows = all(spec.group_size == spec.in_features for spec in specs.values())
     return Summary(
         format=form.__name__.rpartition(".")[2] if form else "float",
         model_type=str(ckpt.config.get("model_type") or ckpt.config.get("_class_name") or "unknown"),
         bits=max((spec.bits for spec in specs.values()), default=None),
         widths=tuple(sorted({spec.bits for spec in specs.values()})),
-        group_size=max((spec.group_size for spec in specs.values()), default=None),
+        group_size=-1 if specs and rows else max((spec.group_size for spec in specs.values()), default=None),
         layers=len(specs),
         parameters=parameters,
         quantized=quantized,
@@ -128,7 +135,7 @@ def summary(ckpt: Checkpoint) -> Summary:
             ),
             Estimate(
                 "forq",
-                codes + 8 * moves["scales"] + 4 * held_as_floats + 4 * dense,
+                codes + 8 * moves["scales"] + 4 * others + 4 * dense,
                 "packed codes, two fp32 copies of the scales, all other tensors in fp32 (as a CPU holds them), "
                 "one dense layer in fp32",
             ),

@@ -19,8 +19,9 @@ TOKENS = 1024
 def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu") -> float:
     """Estimate of one forward pass from headers and a short measurement; attention and all that is no product left out.
 
-    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. How near
-    it comes is unmeasured: what dequantising takes is not counted, nor what a kernel of few bits saves.
+    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. What
+    dequantising takes is not counted, nor a graph's products of floats, nor what a kernel of few bits saves: whole
+    forwards of TinyStories-656K in eight formats took 1.3 to 3.1 times as long, one thread, one run each.
 
     Raises:
         FormatError: see :func:`forq.models.load.layout`.

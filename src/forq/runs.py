@@ -35,6 +35,7 @@ from forq import config as configs
 from forq import engine, journal, spaces
 from forq.config import RunConfig
 from forq.core import ConfigError, JournalError
+from forq.formats.checkpoint.replace import check_destination
 from forq.journal import Journal, Line
 from forq.leaves import Domains
 from forq.methods import plan
@@ -132,6 +133,7 @@ class Run:
         run = cls(folder, config.model_copy(update=found), model, task)
         if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
+        check_destination(lm.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
         header = run.header()
         for left in [folder / "journal.jsonl", *folder.glob("state/*")]:
             left.unlink(missing_ok=True)

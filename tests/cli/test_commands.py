@@ -1,10 +1,15 @@
 """Every command helps itself; listing is light; inspecting, quantizing and scoring say what they found."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
+
+from forq import memory
+from forq.formats import bnb8, torchao
+from forq.leaves import GROUPS
 
 COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
 
@@ -58,7 +63,35 @@ def test_inspect_counts_what_is_there(base, forq):
     assert found["parameters"] == quantized + 300 * 32 + 5 * 32
     peaks = {row["method"]: row["memory_bytes"] for row in found["estimates"]}
     assert set(peaks) == {"AdamW", "SGD", "MeZO", "QLoRA", "forq"} and peaks["AdamW"] == 16 * found["parameters"]
-    assert "QLoRA" in forq("inspect", base).stdout
+    said = forq("inspect", base).stdout
+    assert "QLoRA" in said and "its products alone take about" in said
+
+
+def test_the_kinds_that_move_are_all_in_the_help(forq):
+    said = forq("tune", "--help").stdout
+    assert all(kind in said for kind in GROUPS)
+
+
+def test_inspect_says_a_scale_a_row(tmp_path, forq):
+    told = forq("inspect", bnb8.example(tmp_path / "rows")).stdout
+    assert "bnb8, 8 bits, one scale a row" in told and "group" not in told
+    matrix = torchao.example(tmp_path / "matrix", **torchao.VARIANTS["int8-dynamic-matrix"])
+    assert "torchao, 8 bits, one scale a matrix" in forq("inspect", matrix).stdout
+
+
+def test_a_run_is_told_from_a_checkpoint(tmp_path, forq):
+    (tmp_path / "journal.jsonl").touch()
+    done = forq("inspect", tmp_path)
+    assert done.returncode == 1 and "found a run's journal; name its folder checkpoint/" in done.stderr
+
+
+def test_what_may_not_be_read_is_not_said_to_be_written(base, forq, monkeypatch):
+    def refuse(ckpt):
+        raise PermissionError(errno.EACCES, "Permission denied", "model.safetensors")
+
+    monkeypatch.setattr(memory, "summary", refuse)
+    done = forq("inspect", base)
+    assert (done.returncode, done.stderr) == (1, "forq: model.safetensors: Permission denied\n")
 
 
 def test_inspect_refuses_what_is_no_checkpoint(tmp_path, forq):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import forq as library
+from forq import registry
 from forq.core import FormatError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint import Checkpoint, gguf
 from forq.models.quantize import quantize
 from tests import tiny_checkpoints
 
-IDS = tiny_checkpoints.ids(rows=2, length=9)
+IDS = tiny_checkpoints.ids(rows=2, length=9) % 64
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,32 @@ def test_floats_say_what_rounding_changed(source: Path, forq, tmp_path: Path) ->
         assert told["max_change"] <= bound and (told["changed"] > 0) == (to != "float32")
         assert library.load(tmp_path / to, device="cpu").config.to_dict().get("quantization_config") is None
     assert torch.allclose(logits(tmp_path / "float32"), logits(source), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "variant"),
+    [
+        (form, variant)
+        for form in registry.names("formats")
+        if form != "onnx"  # a graph, which is no model of transformers
+        for variant in (None, *registry.get("formats", form).VARIANTS)
+    ],
+)
+def test_floats_of_any_format_answer_as_it_does(form: str, variant: str | None, tmp_path: Path, monkeypatch) -> None:
+    # The examples have no vocabulary, which a GGUF file would hold.
+    monkeypatch.setattr(gguf, "_tokenizer", lambda path: SimpleNamespace(save_pretrained=lambda folder: None))
+    module = registry.get("formats", form)
+    base = Checkpoint.open(module.example(tmp_path / "base", **({} if variant is None else module.VARIANTS[variant])))
+    done = library.export(base.path, tmp_path / "float", "float32")
+    assert done.changed == 0 and done.weights > 0
+    assert torch.allclose(logits(tmp_path / "float"), logits(base.path), rtol=1e-4, atol=1e-4)
+
+
+def test_outputs_of_a_single_word_move_house(tmp_path: Path) -> None:
+    """Sixteen outputs of 2 bits: their zero points are one word."""
+    two = gptq.example(tmp_path / "two", **gptq.VARIANTS["2-bit"])
+    assert library.export(two, tmp_path / "out", "compressed-tensors").changed == 0
+    assert torch.equal(logits(tmp_path / "out"), logits(two))
 
 
 def test_what_a_format_cannot_say_is_refused(forq, tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_run_that_lost_its_last_lines_is_resumed_to_the_same_journal(exported,
     assert (run / "journal.jsonl").read_bytes() == before
 
 
+def test_a_graph_carries_no_adapter(exported, text, tmp_path, forq) -> None:
+    done = forq("tune", exported, "--task", "text", "--data", text, *SMALL, "--move", "lora", "--out", tmp_path / "run")
+    assert done.returncode == 1 and "an ONNX model takes no adapter" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("words", [("inspect", "--json"), ("export", "--to", "gptq")])
 def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) -> None:
     more = ("--out", tmp_path / "out") if words[0] == "export" else ()

@@ -155,3 +155,16 @@ def test_what_is_in_the_way_is_said_before_the_work_and_in_words_of_the_command_
         assert done.returncode == 1 and "--overwrite" in done.stderr and "overwrite=" not in done.stderr
     inside = forq("replay", "run", "--base", base, "--out", base / "inside")
     assert inside.returncode == 1 and "apart from the original" in inside.stderr
+
+
+def test_a_run_inside_its_checkpoint_is_refused_before_the_first_step(base, text, tmp_path, forq):
+    own = Path(shutil.copytree(base, tmp_path / "own"))
+    done = forq("tune", own, "--task", "text", "--data", text, "--set", "task.max_length=32", "--out", own / "run")
+    assert done.returncode == 1 and "apart from the original" in done.stderr
+    assert not (own / "run").exists()
+
+
+def test_a_place_is_looked_at_once(base, tmp_path, monkeypatch, forq):
+    monkeypatch.setenv("FORQ_DATA", str(tmp_path))
+    done = forq("eval", base, "--task", "text", "--data", tmp_path / "gone")
+    assert done.returncode == 1 and done.stderr.count("gone") == 1

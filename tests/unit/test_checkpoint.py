@@ -205,8 +205,24 @@ def test_what_is_no_checkpoint_is_refused_by_what_it_is(copied: Path, tmp_path: 
     with pytest.raises(FormatError, match="a pickle"):
         Checkpoint.open(copied)
     (copied / "pytorch_model.bin").unlink()
-    with pytest.raises(FormatError, match="found 0 safetensors files"):
+    with pytest.raises(FormatError, match="found no weights: download them"):
         Checkpoint.open(copied)
+    (copied / "model.safetensors").touch()
+    with pytest.raises(FormatError, match="found an empty one"):
+        Checkpoint.open(copied)
+
+
+@pytest.mark.parametrize("config", [False, True])
+def test_files_among_which_to_choose_are_named(tmp_path: Path, config: bool) -> None:
+    (tmp_path / "onnx").mkdir()
+    for name in ("a.onnx", "onnx/b.onnx"):
+        (tmp_path / name).touch()
+    if config:
+        (tmp_path / "config.json").write_text("{}")
+    else:
+        (tmp_path / "c.gguf").touch()
+    with pytest.raises(FormatError, match=r"found a\.onnx, (c\.gguf, )?onnx/b\.onnx; name one of them"):
+        Checkpoint.open(tmp_path)
 
 
 @pytest.fixture

@@ -74,6 +74,8 @@ def test_words_come_back(bits: int, rows: int, fours: int, seed: int) -> None:
     packed = pack_zeros(zeros, bits)
     assert packed.shape == (-(-columns * bits // 32), rows)
     assert torch.equal(packed.t(), stored) and torch.equal(unpack_zeros(packed, columns, bits), zeros)
+    read = packed.reshape(-1).clone().view(packed.shape)  # as from a file: a single word has the strides of a row
+    assert torch.equal(unpack_zeros(read, columns, bits), zeros)
 
 
 def test_zero_points_in_bytes_are_read_and_move(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forq import registry
 from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.memory import summary
@@ -50,3 +51,22 @@ def test_the_memory_of_forq_is_what_the_model_holds(both: tuple[Path, Path]) -> 
     buffer = 4 * max(one.in_features * one.out_features for one in layers)
     said = {row.method: row for row in summary(Checkpoint.open(both[1])).estimates}["forq"]
     assert said.memory_bytes == held + masters + buffer and "fp32" in said.made_of
+
+
+@pytest.mark.parametrize(
+    ("form", "variant"), [("aqlm", None), ("aqlm", "wide-index"), ("hqq", None), ("hqq", "axis-0"), ("bnb8", None)]
+)
+def test_what_else_is_live_counts(form: str, variant: str | None, tmp_path: Path) -> None:
+    """Codebooks and continuous zero points are held as float32; zero points of 8 bits take two bytes."""
+    module = registry.get("formats", form)
+    folder = module.example(tmp_path, **({} if variant is None else module.VARIANTS[variant]))
+    layers = [module for module in load(folder, device="cpu").modules() if isinstance(module, QuantLinear)]
+    found = summary(Checkpoint.open(folder))
+    held = 4 * max(one.in_features * one.out_features for one in layers)
+    for one in layers:
+        zeros = getattr(one.still, "zeros", None)
+        held += one.still.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
+        held += one.scales.nbytes + sum(tensor.nbytes for tensor in one.live.values())
+    floats = 4 * sum(found.moves[kind] for kind in ("norms", "embeddings", "dense"))
+    said = {row.method: row for row in found.estimates}["forq"].memory_bytes
+    assert said == pytest.approx(held + floats, rel=0.005)

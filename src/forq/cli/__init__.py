@@ -51,10 +51,11 @@ def main() -> None:
         typer.echo("forq: stopped", err=True)
         sys.exit(130)
     except OSError as error:
-        writing = error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM, errno.EFBIG)
-        if error.filename is None and not writing:
+        writing = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
+        if error.filename is None and not writing and error.errno not in (errno.EACCES, errno.EPERM):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
+        # A file that may not be touched may be one to read.
         _die(f"{where}{error.strerror}" + ("; nothing that was already written is lost" if writing else ""))
 
 

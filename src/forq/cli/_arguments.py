@@ -78,5 +78,5 @@ def data_path(data: str | None, task: str) -> str:
     for place in places:
         if place.exists():
             return str(place.resolve())
-    looked = " or ".join(str(place) for place in places) or "no --data, and $FORQ_DATA is not set"
+    looked = " or ".join(dict.fromkeys(str(place) for place in places)) or "no --data, and $FORQ_DATA is not set"
     raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder with --data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,7 +46,8 @@ def tune(
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:
         _screen.err.print(
-            f"stopped; nothing is lost. Go on with: forq tune {config.checkpoint} --out {out} --resume"
+            "stopped; nothing is lost. Go on with: "
+            + shlex.join(["forq", "tune", config.checkpoint, "--out", str(out), "--resume"])
             + (" --tensorboard" if tensorboard else ""),
             highlight=False,
             soft_wrap=True,

@@ -21,7 +21,9 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
         return
     widths = ", ".join(map(str, found.widths))
-    how = f"{found.format}, {widths} bits, group {found.group_size}" if found.bits else "float"
+    rows = "one scale a matrix" if found.scales == found.layers else "one scale a row"
+    group = rows if found.group_size == -1 else f"group {found.group_size}"
+    how = f"{found.format}, {widths} bits, {group}" if found.bits else "float"
     _screen.out.print(
         f"{ckpt.path}\n{found.model_type}: {found.parameters:,} parameters, {found.quantized:,} of them in "
         f"{found.layers} quantized layers\n{how}, {_screen.size(found.file_bytes)} of tensors",
@@ -35,7 +37,8 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         [[one.method, _screen.size(one.memory_bytes), one.made_of] for one in found.estimates],
     )
     _screen.out.print(
-        f"a forward of {TOKENS:,} tokens: about {forward:.2g} s on this CPU, a step of qzo (nine) {9 * forward:.2g} s",
+        f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
+        f"those of a step of qzo (nine) {9 * forward:.2g} s",
         highlight=False,
         soft_wrap=True,
     )

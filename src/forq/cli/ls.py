@@ -32,8 +32,9 @@ def ls(
         return
     for one, plugins in found.items():
         typer.echo(typer.style(one, bold=True))
+        width = max(map(len, plugins))
         for name, summary in plugins.items():
-            typer.echo(f"  {registry.shown(one, name):<14} {summary}")
+            typer.echo(f"  {registry.shown(one, name):<{width}} {summary}")
 
 
 def _summary(family: str, name: str) -> str:

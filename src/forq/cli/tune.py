@@ -26,7 +26,8 @@ def tune(
     move: Annotated[
         str | None,
         typer.Option(
-            help="Kinds that move, with commas: scales, codes, zeros, norms, biases, embeddings, dense, lora."
+            help="Kinds that move, with commas: scales, codes, zeros, offsets, codebooks, norms, biases, embeddings, "
+            "dense, lora, all-float; `forq inspect` says which there are. Default: the recipe's."
         ),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Of the adapters that --move lora begins. Default: 8.")] = None,

@@ -27,7 +27,8 @@ def pack_codes(codes: Tensor) -> Tensor:
 
 def unpack_zeros(words: Tensor, rows: int, bits: int) -> Tensor:
     """int32 (⌈out·bits/32⌉, groups) → (groups, out), unsigned."""
-    stream = words.t().contiguous().view(torch.uint8)
+    # Flat first: a column of one word counts as contiguous whatever its strides, and then is no bytes.
+    stream = words.t().reshape(-1).view(torch.uint8).view(words.shape[1], -1)
     return unpack(stream, bits)[:, :rows].to(zeros_dtype(bits)).contiguous()
 
 

@@ -19,12 +19,14 @@ scored at the end is the saved file. Checkpoints are recognised by what they hol
 ([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move`
 names them. `forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
 
+**Hub ids** fetch folders of safetensors. A GGUF or ONNX file, or HQQ's folder, is downloaded first, then named.
+
 **Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load`
 (`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.
 
 **From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32 --out FOLDER`.
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
-Into floats every weight is rounded once, and the command says how many changed and by how much.
+Into floats every weight is rounded once, and the command says how many changed and by how much. ONNX stays ONNX.
 
 **Damaged files** are refused by a `FormatError` that names what was expected and found: two hundred mutations of every
 format are tried in CI, `python -m tests.fuzz --count 10000` tries more.

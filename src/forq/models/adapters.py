@@ -50,9 +50,12 @@ def add_lora(
         Names of the layers.
 
     Raises:
-        ConfigError: a setting cannot be, a target matches no linear layer (those there are get listed), or the model
-            has adapters already.
+        ConfigError: a setting cannot be, a target matches no linear layer (those there are get listed), the model
+            has adapters already, or is an ONNX graph.
     """
+    lm: Any = model
+    if "graph" in lm.checkpoint.contents.values:
+        raise ConfigError("an ONNX model takes no adapter: its graph is fixed; let its scales move")
     if adapted(model):
         raise ConfigError("this model carries adapters already; load the base anew to begin others")
     made = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)

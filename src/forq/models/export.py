@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,10 +137,12 @@ def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
 
 
 def _matrix(parts: Parts) -> Tensor:
-    live = tuple(tensor.float() for tensor in parts.live)
-    if isinstance(parts.weight, QuantWeight):
-        return dequantise(parts.weight, parts.arrange(live[0]))
-    return dequantise_rows(parts.weight, live)  # type: ignore[arg-type]
+    weight, live = parts.weight, tuple(tensor.float() for tensor in parts.live)
+    if not isinstance(weight, QuantWeight):
+        return dequantise_rows(weight, live)  # type: ignore[arg-type]
+    if weight.zeros.is_floating_point():  # continuous ones are the second live tensor
+        weight = replace(weight, zeros=parts.arrange(live[1]))
+    return dequantise(weight, parts.arrange(live[0]))
 
 
 def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
@@ -162,7 +164,9 @@ def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping
     # A whole row may be a group by chance: the number that other layers have says it too.
     groups = {group for _, group in kinds if group != -1} or {-1}
     if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
-        raise FormatError(f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}")
+        raise FormatError(
+            f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}; export to float16"
+        )
     quantized = {found.names.module_of(spec) for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)

@@ -60,6 +60,14 @@ def container(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def files(folder: Path) -> list[str]:
+    """The files in a folder, and in a folder ``onnx`` below it, that hold everything; for messages."""
+    found = [*folder.iterdir(), *folder.glob("onnx/*.onnx")]
+    return sorted(
+        file.relative_to(folder).as_posix() for file in found if file.suffix in _CONTAINERS and file.is_file()
+    )
+
+
 def read(file: Path) -> Contents:
     """What a single-file container holds.
 

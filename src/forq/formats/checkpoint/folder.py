@@ -78,9 +78,7 @@ class Checkpoint:
         if pipeline.is_pipeline(path):
             return cls(path, pipeline.contents(path, read_json, _tensors))
         if not (path / _CONFIG).is_file():
-            files = ", ".join(sorted(file.name for file in path.glob("*.gguf")))
-            instead = f"{files}; name one of them" if files else "none; this is not a transformers checkpoint"
-            raise FormatError(f"{path}: expected a {_CONFIG}, found {instead}")
+            raise FormatError(f"{path}: expected a {_CONFIG}, found {_instead(path)}")
         return cls(path, _contents(path))
 
     def read(self, name: str) -> Tensor:
@@ -182,6 +180,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _instead(path: Path) -> str:
+    """What a folder without a configuration holds, and what to name."""
+    if (path / "journal.jsonl").is_file():
+        return "a run's journal; name its folder checkpoint/"
+    files = containers.files(path)
+    return f"{', '.join(files)}; name one of them" if files else "none; this is not a transformers checkpoint"
+
+
 def _contents(path: Path) -> Contents:
     config = read_json(path / _CONFIG)
     if (path / _PICKLE).is_file() and not any(path.glob("*.safetensors")):
@@ -198,12 +204,16 @@ def _tensors(path: Path, single: str = _SINGLE) -> dict[str, TensorInfo]:
     else:
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
+            graphs = containers.files(path)
             pickles = sorted(file.name for file in path.glob("*.bin")) + sorted(file.name for file in path.glob("*.pt"))
-            instead = (
-                f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
-                if pickles and not files
-                else f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
-            )
+            if files:
+                instead = f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
+            elif graphs:
+                instead = f"{', '.join(graphs)}; name one of them"
+            elif pickles:
+                instead = f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
+            else:
+                instead = "no weights: download them into it"
             raise FormatError(f"{path}: expected {single} or {index.name}, found {instead}")
         found = read_header(files[0])
     return dict(sorted(found.items()))

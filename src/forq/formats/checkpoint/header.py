@@ -152,6 +152,8 @@ def read_metadata(path: Path) -> dict[str, str]:
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     """The header as it stands, and where the tensors begin."""
     size = path.stat().st_size
+    if not size:
+        raise FormatError(f"{path}: expected a safetensors file, found an empty one: download it again")
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):

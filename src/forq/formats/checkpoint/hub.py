@@ -49,8 +49,9 @@ def fetch(hub_id: str, revision: str | None = None) -> Path:
         raise FormatError(f"{wanted} and which the hub does not give: {first}") from error
     if not any(folder.glob(weights)):
         raise FormatError(
-            f"{said}: expected safetensors, found none in its snapshot {folder}; forq downloads no pickles: take "
-            "a revision with safetensors, or convert the weights"
+            f"{said}: expected safetensors, found none in its snapshot {folder}; a file of GGUF, ONNX or HQQ "
+            "(qmodel.pt with its config.json) is not fetched: download it and name it. forq downloads no pickles: of "
+            "those take a revision with safetensors, or convert the weights"
         )
     return folder
 
