@@ -72,6 +72,32 @@ def test_a_run_that_lost_its_last_lines_is_resumed_to_the_same_journal(exported,
     assert (run / "journal.jsonl").read_bytes() == before
 
 
+def test_codes_move_replay_and_save(exported, text, tmp_path, forq) -> None:
+    run, how = tmp_path / "run", ("--task", "text", "--data", text, *SMALL)
+    done = forq(
+        "tune", exported, *how, "--out", run, "--recipe", "zoqo", "--steps", "12", "--eval-every", "6", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    old, new = Checkpoint.open(exported), Checkpoint.open(run / "checkpoint")
+    moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert moved == {name for name in old.info if name.endswith(".codes")}
+    assert forq("verify", run, "--base", exported).returncode == 0
+    assert forq("replay", run, "--base", exported, "--out", tmp_path / "again").returncode == 0
+    for file in new.folder.rglob("*.*"):
+        assert (tmp_path / "again" / file.relative_to(new.folder)).read_bytes() == file.read_bytes()
+    told = forq("eval", run / "checkpoint", *how, "--json")
+    assert json.loads(told.stdout)["loss"] == pytest.approx(json.loads(done.stdout)["test"]["after"]["loss"], rel=1e-5)
+    before = (run / "journal.jsonl").read_bytes()
+    (run / "journal.jsonl").write_bytes(b"".join(before.splitlines(keepends=True)[:-4]))
+    assert forq("tune", exported, "--out", run, "--resume").returncode == 0
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
+def test_a_symmetric_graph_has_no_zero_points_to_move(exported, text, tmp_path, forq) -> None:
+    done = forq("tune", exported, "--task", "text", "--data", text, "--out", tmp_path / "run", "--move", "zeros")
+    assert done.returncode != 0 and "expected a model with zeros to move, found codes, scales" in done.stderr
+
+
 @pytest.mark.parametrize("words", [("inspect", "--json"), ("export", "--to", "gptq")])
 def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) -> None:
     more = ("--out", tmp_path / "out") if words[0] == "export" else ()
@@ -81,4 +107,5 @@ def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) 
         return
     said = json.loads(done.stdout)
     assert (said["format"], said["bits"], said["group_size"], said["layers"]) == ("onnx", 4, 16, 15)
-    assert set(said["moves"]) == {"scales"}
+    assert set(said["moves"]) == {"scales", "codes"}
+    assert said["moves"]["codes"] == 16 * said["moves"]["scales"]
