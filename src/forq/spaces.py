@@ -41,6 +41,7 @@ class _Held:
     master: Tensor
     lazy: LazyLeaf | None  # asked once: checking a protocol costs as much as moving a small leaf
     packed: PackedLeaf | None
+    strewn: StrewnLeaf | None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -97,7 +98,8 @@ class Space:
             lazy = leaf if isinstance(leaf, LazyLeaf) else None
             master = leaf.read() if lazy is None else lazy.storage
             packed = leaf if isinstance(leaf, PackedLeaf) else None
-            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed)
+            strewn = leaf if isinstance(leaf, StrewnLeaf) else None
+            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed, strewn)
         if not held:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
@@ -247,8 +249,8 @@ class Space:
 
     def _return(self, away: Iterable[_Held]) -> None:
         for one in away:
-            if isinstance(one.leaf, StrewnLeaf):
-                one.leaf.few = None
+            if one.strewn is not None:
+                one.strewn.few = None
             if one.lazy is not None:
                 one.lazy.overlay = None
             else:
@@ -270,7 +272,7 @@ class Space:
         """
         mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
         draw = law(mine[0].noise).few if len(mine) == 1 else None
-        if draw is None or not isinstance(one.leaf, StrewnLeaf) or not _is_whole(move, one):
+        if draw is None or one.strewn is None or not _is_whole(move, one):
             return None
         seed, noise, weight = mine[0].seed, mine[0].noise, int(mine[0].weight)
         held = self._few.get(one.key)
@@ -283,7 +285,7 @@ class Space:
             places_, z_ = (torch.from_numpy(part).to(one.master.device) for part in drawn)
             held = self._few[one.key] = (seed, noise), Few(places_, z_.to(torch.int32))
         cells = held[1].x * weight
-        return one.leaf, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
+        return one.strewn, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
         """The same for whole weights of whole noise: integers throughout."""
