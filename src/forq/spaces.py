@@ -285,7 +285,11 @@ class Space:
             places_, z_ = (torch.from_numpy(part).to(one.master.device) for part in drawn)
             held = self._few[one.key] = (seed, noise), Few(places_, z_.to(torch.int32))
         cells = held[1].x * weight
-        return one.strewn, held[1].places, cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells
+        return (
+            one.strewn,
+            held[1].places,
+            cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells,
+        )
 
     def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
         """The same for whole weights of whole noise: integers throughout."""

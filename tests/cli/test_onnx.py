@@ -11,9 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from forq.formats._onnx_tiny import Builder, llama
+from forq.formats._onnx_tiny import llama, rounded
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.round_to_nearest import round_to_nearest
 from tests import tiny_lm
 
 SMALL = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
@@ -26,18 +25,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True)
     tensors = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
 
-    def linear(build: Builder, module: str, x: str) -> str:
-        weight = torch.from_numpy(tensors[f"{module}.weight"])
-        quantized, scales = round_to_nearest(weight, bits=4, group_size=16)
-        rows, columns = weight.shape
-        codes = quantized.codes.view(rows, columns // 16, 8).numpy()
-        given = [x, build.tensor(f"{module}.codes", codes), build.floats(f"{module}.scales", scales.t().numpy())]
-        settings = {"K": columns, "N": rows, "bits": 4, "block_size": 16}
-        return build.add("MatMulNBits", given, domain="com.microsoft", name=module, **settings)
-
     config = made.config.to_dict() | {"rope_theta": 10000.0}
     (folder / "onnx").mkdir()
-    onnx.save_model(llama(config, tensors, linear), str(folder / "onnx" / "model_q4.onnx"))
+    onnx.save_model(llama(config, tensors, rounded(tensors, 16)), str(folder / "onnx" / "model_q4.onnx"))
     made.config.save_pretrained(folder)
     tiny_lm.tokenizer(vocabulary=300).save_pretrained(folder)
     return folder
