@@ -113,7 +113,7 @@ MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
     "compressed-tensors": (make_compressed_tensors, ("scales",)),
     "gguf-q4_0": (make_gguf_q4_0, ("scales",)),
     "gguf-q4_k": (make_gguf_q4_k, ("scales",)),
-    "onnx": (make_onnx, ("scales",)),
+    "onnx": (make_onnx, ("scales", "codes")),
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),
     "hqq": (by_its_library("hqq"), ("scales", "offsets")),

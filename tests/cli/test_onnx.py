@@ -11,9 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from forq.formats._onnx_tiny import Builder, llama
+from forq.formats._onnx_tiny import llama, rounded
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.round_to_nearest import round_to_nearest
 from tests import tiny_lm
 
 SMALL = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
@@ -26,18 +25,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True)
     tensors = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
 
-    def linear(build: Builder, module: str, x: str) -> str:
-        weight = torch.from_numpy(tensors[f"{module}.weight"])
-        quantized, scales = round_to_nearest(weight, bits=4, group_size=16)
-        rows, columns = weight.shape
-        codes = quantized.codes.view(rows, columns // 16, 8).numpy()
-        given = [x, build.tensor(f"{module}.codes", codes), build.floats(f"{module}.scales", scales.t().numpy())]
-        settings = {"K": columns, "N": rows, "bits": 4, "block_size": 16}
-        return build.add("MatMulNBits", given, domain="com.microsoft", name=module, **settings)
-
     config = made.config.to_dict() | {"rope_theta": 10000.0}
     (folder / "onnx").mkdir()
-    onnx.save_model(llama(config, tensors, linear), str(folder / "onnx" / "model_q4.onnx"))
+    onnx.save_model(llama(config, tensors, rounded(tensors, 16)), str(folder / "onnx" / "model_q4.onnx"))
     made.config.save_pretrained(folder)
     tiny_lm.tokenizer(vocabulary=300).save_pretrained(folder)
     return folder
@@ -78,6 +68,32 @@ def test_a_graph_carries_no_adapter(exported, text, tmp_path, forq) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_codes_move_replay_and_save(exported, text, tmp_path, forq) -> None:
+    run, how = tmp_path / "run", ("--task", "text", "--data", text, *SMALL)
+    done = forq(
+        "tune", exported, *how, "--out", run, "--recipe", "zoqo", "--steps", "12", "--eval-every", "6", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    old, new = Checkpoint.open(exported), Checkpoint.open(run / "checkpoint")
+    moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert moved == {name for name in old.info if name.endswith(".codes")}
+    assert forq("verify", run, "--base", exported).returncode == 0
+    assert forq("replay", run, "--base", exported, "--out", tmp_path / "again").returncode == 0
+    for file in new.folder.rglob("*.*"):
+        assert (tmp_path / "again" / file.relative_to(new.folder)).read_bytes() == file.read_bytes()
+    told = forq("eval", run / "checkpoint", *how, "--json")
+    assert json.loads(told.stdout)["loss"] == pytest.approx(json.loads(done.stdout)["test"]["after"]["loss"], rel=1e-5)
+    before = (run / "journal.jsonl").read_bytes()
+    (run / "journal.jsonl").write_bytes(b"".join(before.splitlines(keepends=True)[:-4]))
+    assert forq("tune", exported, "--out", run, "--resume").returncode == 0
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
+def test_a_symmetric_graph_has_no_zero_points_to_move(exported, text, tmp_path, forq) -> None:
+    done = forq("tune", exported, "--task", "text", "--data", text, "--out", tmp_path / "run", "--move", "zeros")
+    assert done.returncode != 0 and "expected a model with zeros to move, found codes, scales" in done.stderr
+
+
 @pytest.mark.parametrize("words", [("inspect", "--json"), ("export", "--to", "gptq")])
 def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) -> None:
     more = ("--out", tmp_path / "out") if words[0] == "export" else ()
@@ -87,4 +103,5 @@ def test_a_graph_is_inspected_and_not_exported(exported, words, tmp_path, forq) 
         return
     said = json.loads(done.stdout)
     assert (said["format"], said["bits"], said["group_size"], said["layers"]) == ("onnx", 4, 16, 15)
-    assert set(said["moves"]) == {"scales"}
+    assert set(said["moves"]) == {"scales", "codes"}
+    assert said["moves"]["codes"] == 16 * said["moves"]["scales"]

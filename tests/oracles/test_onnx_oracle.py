@@ -19,7 +19,7 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn.functional import cross_entropy
 
-from forq.core import Move, Term, direction_seed
+from forq.core import ConfigError, Move, Term, direction_seed
 from forq.formats._onnx_tiny import dense, llama
 from forq.models.load import load
 from forq.models.saved import write
@@ -65,16 +65,23 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return request.param, folder / "made"
 
 
-def test_a_plain_session_answers_with_our_numbers_after_a_move(made: tuple[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["scales", "codes", "zeros"])
+def test_a_plain_session_answers_with_our_numbers_after_a_move(
+    made: tuple[str, Path], kind: str, tmp_path: Path
+) -> None:
     name, folder = made
     model: Any = load(folder, device="cpu")
-    moving = space(model)
+    if kind == "zeros" and "asymmetric" not in name:
+        with pytest.raises(ConfigError, match="zeros to move"):
+            space(model, kind)
+        return
+    moving = space(model, kind, "relative" if kind == "scales" else "cells")
+    size, noise = (0.03, "rademacher") if kind == "scales" else (1.0, "sparse:0.015")
     for step in range(3):
-        moving.apply(Move([Term(direction_seed(0, step), 0.03)]))
+        moving.apply(Move((Term(direction_seed(0, step), size, noise),)))
     write(model.checkpoint, moving.exported(), tmp_path / "moved")
-    load_again: Any = load(tmp_path / "moved", device="cpu")
     answers = []
-    for path, shown in ((folder, load(folder, device="cpu")), (tmp_path / "moved", load_again)):
+    for path, shown in ((folder, load(folder, device="cpu")), (tmp_path / "moved", model)):
         call("answer.py", path / "model.onnx", tmp_path / "logits.npy", stdin=json.dumps(IDS.tolist()))
         theirs, ours = torch.from_numpy(np.load(tmp_path / "logits.npy")), shown(IDS).logits
         answers.append((loss(theirs), loss(ours)))

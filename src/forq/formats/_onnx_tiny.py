@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+
+from forq.quant.round_to_nearest import round_to_nearest
 
 Linear = Callable[["Builder", str, str], str]
 """From a builder, a module's name and an input to the output of a node that multiplies by that module's weight."""
@@ -53,6 +56,21 @@ def dense(tensors: Mapping[str, np.ndarray]) -> Linear:
     def multiply(build: Builder, module: str, x: str) -> str:
         weight = build.floats(f"{module}.weight", tensors[f"{module}.weight"].T)
         return build.add("MatMul", [x, weight], name=f"{module}.MatMul")
+
+    return multiply
+
+
+def rounded(tensors: Mapping[str, np.ndarray], group_size: int) -> Linear:
+    """Layers as MatMulNBits nodes of 4 bits, each weight to its nearest."""
+
+    def multiply(build: Builder, module: str, x: str) -> str:
+        weight = torch.from_numpy(tensors[f"{module}.weight"])
+        quantized, scales = round_to_nearest(weight, group_size, bits=4)
+        rows, columns = weight.shape
+        codes = quantized.codes.view(rows, columns // group_size, group_size // 2).numpy()
+        given = [x, build.tensor(f"{module}.codes", codes), build.floats(f"{module}.scales", scales.t().numpy())]
+        settings = {"K": columns, "N": rows, "bits": 4, "block_size": group_size}
+        return build.add("MatMulNBits", given, domain="com.microsoft", name=module, **settings)
 
     return multiply
 

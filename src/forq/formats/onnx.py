@@ -23,13 +23,14 @@ from forq.core import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.layer import LayerSpec, Live, Parts
+from forq.quant.codes import pack, unpack
+from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="ONNX (MatMulNBits)",
     bits="2, 4, 8",
-    moves=("scales",),
+    moves=("scales", "codes", "zeros"),
     exported="the same file (its external data beside it); scales are rounded to its dtype",
     library="onnxruntime 1.31.1",
     layout=(
@@ -84,11 +85,47 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     kind = zeros_dtype(spec.bits)
     if zeros:
         packed = ckpt.read(zeros[0]).view(spec.out_features, -1)
-        points = _unpacked(packed, spec.bits)[:, :groups].t().to(kind).contiguous()
+        points = unpack(packed, spec.bits)[:, :groups].t().to(kind).contiguous()
     else:
         points = torch.full((groups, spec.out_features), 1 << spec.bits - 1, dtype=kind)
     weight = QuantWeight(whole, points, spec.bits, spec.group_size)
     return Parts(weight, (ckpt.read(scales),), None, partial(by_group, rows=spec.out_features))
+
+
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
+    """How a layer's codes are packed; None where something else than the layer reads them."""
+    name, scales, *_ = spec.tensors
+    if not _alone(ckpt, name, scales):
+        return None
+    shape = ckpt.info[name].shape
+
+    def packed(codes: Tensor) -> Tensor:
+        if codes.numel() == ckpt.info[name].nbytes:
+            return codes.clone().view(shape)
+        whole = ckpt.read(name).view(spec.out_features, -1)  # what fills up its last groups stays
+        whole[:, : codes.shape[1]] = codes
+        return whole.view(shape)
+
+    return FiledCodes(name, torch.uint8, packed)
+
+
+def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
+    """How a layer's zero points are packed."""
+    assert spec.zeros is not None
+    name, shape = spec.zeros, ckpt.info[spec.zeros].shape
+
+    def packed(points: Tensor) -> Tensor:
+        whole = unpack(ckpt.read(name).view(spec.out_features, -1), spec.bits)  # what fills up its last bytes stays
+        whole[:, : len(points)] = points.t()
+        return pack(whole, spec.bits).view(shape)
+
+    return ZeroPoints(name, (0, (1 << spec.bits) - 1), torch.uint8, packed)
+
+
+def _alone(ckpt: Checkpoint, name: str, scales: str) -> bool:
+    """Whether integers are read by products with these scales and by nothing else."""
+    readers = [node for node in nodes(ckpt) if name in node.inputs]
+    return all(node.op == OP and node.domain == DOMAIN and node.inputs[2:3] == (scales,) for node in readers)
 
 
 def by_group(scales: Tensor, rows: int) -> Tensor:
@@ -144,18 +181,12 @@ def _spec(ckpt: Checkpoint, name: str, node: Any) -> LayerSpec:
 
     expect(1, ((rows, groups, size * bits // 8), (rows, groups * size * bits // 8)), (torch.uint8,))
     dtype = expect(2, ((rows * groups,), (rows, groups)), _SCALE_DTYPES)
-    tensors = given[1:3]
+    tensors, zeros = given[1:3], None
     if given[3]:
         expect(3, ((rows * bytes_of_zeros,), (rows, bytes_of_zeros)), (torch.uint8,))
-        tensors = given[1:4]
+        tensors, zeros = given[1:4], given[3] if _alone(ckpt, given[3], given[2]) else None
     scales = Live(given[2], dtype)
-    return LayerSpec(name, columns, rows, bits, size, (scales,), None, tuple(tensors))
-
-
-def _unpacked(packed: Tensor, bits: int) -> Tensor:
-    """(rows, bytes) → (rows, bytes·8/bits), the lowest bits first."""
-    shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
-    return (packed[..., None] >> shifts & ((1 << bits) - 1)).flatten(1)
+    return LayerSpec(name, columns, rows, bits, size, (scales,), None, tuple(tensors), zeros)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
