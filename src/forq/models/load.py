@@ -122,7 +122,7 @@ def load(
             put(model, where, QuantEmbedding(layer, kind) if embeds else layer)
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
-            if hasattr(found.form, "filed_codes") and layer.has_codes:
+            if hasattr(found.form, "filed_codes"):
                 layer.filed_codes = found.form.filed_codes(ckpt, spec)
             if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
                 del parts
