@@ -84,4 +84,3 @@ def spots(places: Tensor, kind: Kind, nbytes: int) -> Spots:
         byte = block + plane.start + code // turn * plane.run + code % plane.run
         found.append((byte, code % turn // plane.run * plane.bits, plane.bits))
     return found
-

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats import _tiny
-from forq.formats._aqlm_order import order
 from forq.formats._about import About
+from forq.formats._aqlm_order import order
 from forq.formats.checkpoint import Checkpoint
 from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
 from forq.quant.scratch import Scratch
@@ -64,8 +64,8 @@ class VectorWeight:
     """The indices of a matrix, without the vectors they name and the scales.
 
     Attributes:
-        codes: int8 or int16 (C, out groups, in groups), modulo 2^index_bits. As coordinates they are ranks, (out groups,
-            in groups · C).
+        codes: int8 or int16 (C, out groups, in groups), modulo 2^index_bits; as coordinates they are ranks,
+            (out groups, in groups · C).
         index_bits: of one index.
         in_group, out_group: inputs and outputs that one vector covers.
         orders: makes (C, 2^index_bits) from rank to index and from index to rank, on a device; asked where codes move.
