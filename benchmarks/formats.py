@@ -3,6 +3,8 @@
     python -m benchmarks.formats CKPT …                        # a line of JSON for each
     python -m benchmarks.formats --make FOLDER awq …           # about 100 million random parameters, 4 bits, group 128,
                                                                # asymmetric, in these formats, and then the same
+    python -m benchmarks.formats --blocks FOLDER [awq …]       # a random block of 12.6 million weights in every format
+                                                               # (--out FILE keeps the lines as a list)
 
 The bound on memory: the file, two float32 copies of the scales, one dense layer, and 300 MB; activations aside.
 """
@@ -13,14 +15,53 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.bench import memory, random_llama, speed
+from forq import registry
+from forq.formats import _tiny
 from forq.formats.checkpoint import Checkpoint
 from forq.models.export import export
 from forq.models.load import layout
 from forq.models.quantize import quantize
+
+_WIDTH, _HIDDEN, _GROUP = 1024, 2816, 64
+_GGUF = {"width": _WIDTH, "hidden": _HIDDEN}
+BLOCKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "aqlm 2x8": ("aqlm", {}),
+    "aqlm 1x16": ("aqlm", {"num_codebooks": 1, "nbits_per_codebook": 16}),
+    "awq": ("awq", {}),
+    "bnb nf4": ("bnb4", {}),
+    "bnb int8": ("bnb8", {}),
+    "compressed-tensors": ("compressed_tensors", {}),
+    "gguf q4_0": ("gguf", _GGUF),
+    "gguf q8_0": ("gguf", {**_GGUF, "types": ("Q8_0",)}),
+    "gguf q4_k": ("gguf", {**_GGUF, "types": ("Q4_K",)}),
+    "gguf q6_k": ("gguf", {**_GGUF, "types": ("Q6_K",)}),
+    "gptq": ("gptq", {}),
+    "hqq": ("hqq", {}),
+    "onnx": ("onnx", {}),
+    "torchao": ("torchao", {}),
+}
+"""Formats, and changes of their examples' settings."""
+
+
+@contextmanager
+def wide() -> Iterator[None]:
+    """Let every format's example be a block of 12.6 million weights in groups of 64, of a vocabulary of 4,096."""
+    linear = {
+        name: tuple(_WIDTH if size != _tiny._HIDDEN else _HIDDEN for size in shape)
+        for name, shape in _tiny._LINEAR.items()
+    }
+    sizes = {"hidden_size": _WIDTH, "intermediate_size": _HIDDEN, "vocab_size": 4096}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 1024}
+    new = {"_WIDTH": _WIDTH, "_HIDDEN": _HIDDEN, "_VOCABULARY": 4096, "GROUP_SIZE": _GROUP, "_LINEAR": linear}
+    with patch.multiple(_tiny, **new, CONFIG={**_tiny.CONFIG, **sizes, **heads}):
+        yield
 
 
 def measured(path: Path, rows: int, length: int, rounds: int) -> dict[str, Any]:
@@ -39,7 +80,9 @@ def measured(path: Path, rows: int, length: int, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+")
+    parser.add_argument("what", nargs="*")
+    parser.add_argument("--blocks", type=Path)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--make", type=Path)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--length", type=int, default=64)
@@ -55,8 +98,22 @@ def main() -> None:
         for path in paths:
             if not path.exists():
                 export(args.make / "gptq", path, path.name)
-    for path in paths:
-        print(json.dumps(measured(path, args.rows, args.length, args.rounds)), flush=True)
+    names = [path.name for path in paths]
+    if args.blocks is not None:
+        names = args.what or list(BLOCKS)
+        with wide():
+            paths = [
+                registry.get("formats", BLOCKS[name][0]).example(
+                    args.blocks / name.replace(" ", "-"), **BLOCKS[name][1]
+                )
+                for name in names
+            ]
+    lines = []
+    for name, path in zip(names, paths, strict=True):
+        lines.append({"what": name} | measured(path, args.rows, args.length, args.rounds))
+        print(json.dumps(lines[-1]), flush=True)
+    if args.out is not None:
+        args.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -107,12 +107,12 @@ def make_onnx(floating: Path, folder: Path) -> None:
 
 
 MAKERS: dict[str, tuple[Callable[[Path, Path], None], tuple[str, ...]]] = {
-    "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks")),
+    "aqlm": (make_aqlm, ("scales", "codebooks", "scales,codebooks", "codes")),
     "aqlm-2x5": (make_aqlm_2x5, ("scales", "codebooks", "scales,codebooks")),
     "awq": (make_awq, ("scales",)),
     "compressed-tensors": (make_compressed_tensors, ("scales",)),
     "gguf-q4_0": (make_gguf_q4_0, ("scales",)),
-    "gguf-q4_k": (make_gguf_q4_k, ("scales",)),
+    "gguf-q4_k": (make_gguf_q4_k, ("scales", "codes")),
     "onnx": (make_onnx, ("scales", "codes")),
     "torchao": (by_its_library("torchao"), ("scales",)),
     "torchao-int8": (by_its_library("torchao-int8"), ("scales",)),

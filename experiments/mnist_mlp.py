@@ -120,7 +120,7 @@ def quantized(model: MLP, bits: int) -> MLP:
         weight, scales = round_to_nearest(layer.weight, layer.in_features, bits=bits)
         told = (Live(f"{k}.scales", torch.float16, out_axis=1),)
         made = QuantLinear(Parts(weight, (scales,), layer.bias.clone()), told, scratch)
-        made.filed_codes = FiledCodes(f"{k}.codes", torch.uint8, lambda x: x.clone())
+        made.filed_codes = FiledCodes(f"{k}.codes", torch.uint8, tuple(layer.weight.shape), bits, torch.clone)
         layers.append(made)
     return MLP(layers).eval()
 

@@ -13,8 +13,9 @@ from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import QUANTIZED, Few, Leaf
 from forq.models.load import recognised
-from forq.quant.codes import codes_at, put_codes, put_codes_at, take_codes
 from forq.quant.layer import FiledCodes, LayerSpec, Live
+from forq.quant.leaf import Codes
+from forq.quant.weight import CodedWeight
 
 Listed = tuple[str, str, int, torch.dtype]
 """A leaf as a journal's header lists it: name, group, axis of the outputs, dtype."""
@@ -73,35 +74,19 @@ class _FiledZeros(_Filed):
         return packed
 
 
-class _FiledCodes(_Filed):
-    """Codes of a packed tensor, packed as a layer would keep them."""
+class _FiledCodes(Codes):
+    """Codes of a packed tensor, as a layer would keep them."""
 
-    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, codes: FiledCodes) -> None:
-        super().__init__(listed, base)
-        self.overlay: Callable[[Tensor], None] | None = None
-        self.storage: Tensor = form.read(base, spec).weight.codes
-        self.shape = (spec.out_features, spec.in_features)
-        self.range = (0, (1 << spec.bits) - 1)
-        self.bits = spec.bits
-        self.packed = codes.packed
-
-    def take(self, start: int, stop: int) -> Tensor:
-        return take_codes(self.storage, self.bits, start, stop)
-
-    def put(self, start: int, x: Tensor) -> None:
-        put_codes(self.storage, self.bits, start, x)
-
-
-class _FiledStrewnCodes(_FiledCodes):
-    """The same, of widths that divide a byte: single codes can be reached."""
-
+    overlay: Callable[[Tensor], None] | None = None
     few: Few | None = None
 
-    def at(self, places: Tensor) -> Tensor:
-        return codes_at(self.storage, self.bits, places)
+    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, codes: FiledCodes) -> None:
+        self.file = codes
+        self._weight: CodedWeight = form.read(base, spec).weight
 
-    def put_at(self, few: Few) -> None:
-        put_codes_at(self.storage, self.bits, few.places, few.x)
+    @property
+    def weight(self) -> CodedWeight:
+        return self._weight
 
 
 class _FiledLazy(_Filed):
@@ -144,6 +129,5 @@ def _of_layers(base: Checkpoint) -> dict[str, Callable[[Listed], Leaf]]:
         if spec.zeros is not None:
             found[spec.zeros] = partial(_FiledZeros, base=base, form=form, spec=spec)
         if hasattr(form, "filed_codes") and (codes := form.filed_codes(base, spec)) is not None:
-            kind = _FiledCodes if spec.bits == 3 else _FiledStrewnCodes
-            found[codes.name] = partial(kind, base=base, form=form, spec=spec, codes=codes)
+            found[codes.name] = partial(_FiledCodes, base=base, form=form, spec=spec, codes=codes)
     return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import forq as library
+from forq.formats import aqlm
 from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint.write import write_file
 from forq.models.load import layout
 from forq.models.quantize import quantize
 from tests import tiny_lm
@@ -39,6 +42,34 @@ def test_a_run_saves_the_format_and_is_rebuilt(asymmetric, form, move, recipe, t
     ends = {name.rpartition(".")[2] for name in old.info if not torch.equal(old.read(name), new.read(name))}
     assert ends and all(any(kinds[kind] in end for kind in move.split(",")) for end in ends)
     assert layout(new).specs == layout(old).specs
+    assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
+    assert forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / "again").returncode == 0
+    for file in new.folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def with_words(folder: Path, vocabulary: int) -> Path:
+    """An example with room for a vocabulary, and that vocabulary."""
+    ckpt, draw = Checkpoint.open(folder), torch.Generator().manual_seed(0)
+    tensors = {name: ckpt.read(name) for name in ckpt.info}
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = torch.randn(vocabulary, tensors[name].shape[1], generator=draw).half()
+    plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    write_file(folder / "model.safetensors", plan, tensors.items())
+    (folder / "config.json").write_text(json.dumps(ckpt.config | {"vocab_size": vocabulary}))
+    tiny_lm.tokenizer(vocabulary=vocabulary).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("moves", ["codes", "codebooks,codes"])
+def test_the_indices_of_aqlm_move_and_are_rebuilt(moves, text, tmp_path, forq) -> None:
+    base = with_words(aqlm.example(tmp_path / "base"), 300)
+    how = ("--recipe", "zoqo" if moves == "codes" else "qzo", "--move", moves, *OPTIONS)
+    done = forq("tune", base, "--task", "text", "--data", text, "--out", tmp_path / "run", *how)
+    assert done.returncode == 0, done.stderr
+    old, new = Checkpoint.open(base), Checkpoint.open(tmp_path / "run" / "checkpoint")
+    moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
+    assert {name.rpartition(".")[2] for name in moved} == set(moves.split(","))
     assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
     assert forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / "again").returncode == 0
     for file in new.folder.iterdir():

@@ -14,6 +14,7 @@ import torch
 from forq import registry
 from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
+from forq.leaves import Few, StrewnLeaf
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.saved import planned, write
@@ -190,6 +191,76 @@ def test_integers_are_packed_as_the_file_packs_them(case: tuple[Any, Path], kind
     again = load(tmp_path / "out", device="cpu")
     trainable(again, kind)  # the same kernel
     assert torch.equal(again(IDS).logits, model(IDS).logits)
+
+
+def code_leaves(model: Any, case: tuple[Any, Path]) -> list[Any]:
+    if "codes" not in case[0].ABOUT.moves:
+        pytest.skip(f"{case[0].ABOUT.title} has no codes to move")
+    return trainable(model, "codes")
+
+
+def other_codes(leaf: Any) -> torch.Tensor:
+    """Codes anywhere in their range, for every coordinate."""
+    draw = torch.Generator().manual_seed(len(leaf.name))
+    return torch.randint(0, leaf.range[1] + 1, leaf.shape, generator=draw).float()
+
+
+def test_codes_that_are_shown_are_those_that_would_be_stored(case: tuple[Any, Path]) -> None:
+    model = load(case[1], device="cpu")
+    layers = {one.filed_codes.name: one for one in model.modules() if isinstance(one, QuantLinear) and one.filed_codes}
+    leaves = code_leaves(model, case)
+    assert {leaf.name for leaf in leaves} == set(layers) and isinstance(leaves[0], StrewnLeaf)
+    for leaf in leaves:
+        layer, before, there = layers[leaf.name], leaf.storage.clone(), other_codes(leaf)
+        x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
+        places = torch.arange(3, there.numel(), 7)
+        few = Few(places, there.view(-1)[places].int())
+        here, shown = layer(x), {}
+        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("few", few)):
+            setattr(leaf, way, show)
+            shown[way] = layer(x)
+            setattr(leaf, way, None)
+            assert not torch.equal(shown[way], here)
+            assert torch.equal(leaf.storage, before) and torch.equal(layer(x), here)
+        leaf.put_at(few)
+        assert torch.equal(leaf.at(places), few.x) and torch.equal(leaf.read().view(-1)[places], few.x.float())
+        held = {"few": layer(x)}
+        leaf.write(there)
+        held["overlay"] = layer(x)
+        assert all((shown[way] - y).abs().max() < 1e-5 * y.abs().max() for way, y in held.items())
+
+
+def test_codes_are_kept_as_leaves_are(case: tuple[Any, Path]) -> None:
+    model = load(case[1], device="cpu")
+    for leaf in code_leaves(model, case):
+        before, place = leaf.storage.clone(), leaf.storage.data_ptr()
+        leaf.write(leaf.read())
+        assert torch.equal(leaf.storage, before) and leaf.storage.data_ptr() == place
+        held = _storages(model)
+        leaf.write(other_codes(leaf))
+        changed = [name for name, tensor in _storages(model).items() if not torch.equal(held[name], tensor)]
+        assert len(changed) == 1 and changed[0].endswith("#codes")
+        assert int(leaf.read().max()) <= leaf.range[1] and torch.equal(leaf.read(), other_codes(leaf))
+        size, rows = leaf.shape[1], leaf.shape[0]
+        assert torch.equal(leaf.take(size, 3 * size).view(2, size), leaf.read()[1:3].int()) and rows > 3
+
+
+def test_a_code_that_moves_changes_its_own_bytes_of_the_file_alone(case: tuple[Any, Path], tmp_path: Path) -> None:
+    model = load(case[1], device="cpu")
+    moved = {}
+    for leaf in code_leaves(model, case)[::2]:
+        place = torch.tensor([leaf.shape[1] + 5])
+        leaf.put_at(Few(place, leaf.at(place) ^ 1))
+        moved[leaf.name] = leaf.packed(leaf.storage)
+    plan = planned(model.checkpoint, moved)
+    assert plan.patches
+    write(model.checkpoint, moved, tmp_path / "out")
+    old, new = Checkpoint.open(case[1]), Checkpoint.open(tmp_path / "out")
+    assert old.info == new.info
+    for name in old.info:
+        changed = int((_bytes(old, name) != _bytes(new, name)).sum())
+        # Two where a code's bits lie in two places.
+        assert 1 <= changed <= 2 if name in moved else changed == 0
 
 
 def _layer(model: Any, leaf_name: str) -> QuantLinear:

@@ -54,9 +54,11 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
         if "biased" in name:
             _with_biases(folder)
         model = load(folder, device="cpu")
-        moving = space(model, "scales,codebooks")
+        moving = space(model, "scales,codebooks,codes")
         for step in range(3):
-            moving.apply(Move((Term(direction_seed(0, step), 0.05),)))
+            terms = [Term(direction_seed(0, step), 0.05, group=kind) for kind in ("scales", "codebooks")]
+            moved = moving.apply(Move((*terms, Term(direction_seed(1, step), 1.0, "uniform_grid:2", "codes"))))
+            assert moved.changed > moved.total / 2
         model.checkpoint.save_patched(root / f"{name}-moved", moving.exported())
         folders += [folder, root / f"{name}-moved"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

@@ -18,9 +18,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from forq.core import Move, Term, direction_seed
 from forq.formats.checkpoint import Checkpoint
-from forq.models.leaves import trainable
 from forq.models.load import load
+from forq.models.space import space
 from forq.quant.embedding import QuantEmbedding
 from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints
@@ -56,12 +57,13 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     files = []
     for name in CASES:
         model = load(root / name, device="cpu")
-        draw = torch.Generator().manual_seed(0)
-        moved = {}
-        for leaf in trainable(model, "dense" if name in FLOATS else "scales"):
-            here = leaf.read()
-            moved[leaf.name] = here * (1 + 0.05 * torch.randn(here.shape, generator=draw))
-        model.checkpoint.save_patched(root / f"{name}-moved", moved)
+        moving = space(model, "dense" if name in FLOATS else "scales,codes")
+        terms = [Term(direction_seed(0, 0), 0.05, group=group) for group in moving.groups if group != "codes"]
+        terms += [
+            Term(direction_seed(1, 0), 1.0, "uniform_grid:2", group) for group in moving.groups if group == "codes"
+        ]
+        assert moving.apply(Move(tuple(terms))).changed > 0.6 * moving.size
+        model.checkpoint.save_patched(root / f"{name}-moved", moving.exported())
         files += [root / name / f"{name}.gguf", root / f"{name}-moved" / f"{name}.gguf"]
     asked = json.dumps({"ids": IDS.tolist(), "text": TEXT})
     lines = [line for line in call("answers.py", *files, stdin=asked).splitlines() if line.startswith("RESULT ")]

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from forq.core import ConfigError, FormatError, Move, Term, direction_seed
+from forq import filed
+from forq.core import FormatError, Move, Term, direction_seed
 from forq.formats import aqlm
+from forq.formats._aqlm_order import order
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
-from forq.models.leaves import trainable
+from forq.leaves import DOMAINS, Few, usual_unit
 from forq.models.load import load
 from forq.models.space import space
+from forq.quant.leaf import CodeLeaf
 from forq.quant.scratch import Scratch
+from forq.spaces import Space, digest
 from tests.reference import aqlm as reference
 
 Q = "model.layers.0.self_attn.q_proj"
 IDS = torch.tensor([[1, 5, 9, 2]])
+ORDERS = {
+    (1, 8): "9d34149fbd1f",
+    (5, 3): "30eabf3b8199",
+    (8, 8): "037a5ae29de2",
+    (10, 4): "e736087b2bad",
+    (12, 2): "5e1d61636abd",
+}
+"""Digests of what a journal's codes mean: an order that changes takes a new law."""
 
 
 @pytest.fixture
@@ -62,9 +76,65 @@ def test_blocks_of_rows_may_begin_and_end_inside_of_an_output_group(tmp_path: Pa
     assert torch.equal(part, whole[3:7])
 
 
-def test_codes_do_not_move_and_it_says_why(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="no order to step in: --move codebooks"):
-        trainable(load(folder, device="cpu"), "codes")
+def test_a_step_of_a_code_is_to_a_near_vector_of_the_files_own(folder: Path) -> None:
+    layer: Any = load(folder, device="cpu").get_submodule(Q)
+    books = Checkpoint.open(folder).read(f"{Q}.codebooks").double().flatten(2)
+    leaf = CodeLeaf(layer, layer.filed_codes)
+    assert leaf.shape == (32, 4 * 2) and leaf.range == (0, 255)
+    leaf.write(torch.arange(256.0).view(32, 8))  # ranks 0, 2, 4 … of one codebook, 1, 3, 5 … of the other
+    index = leaf.packed(leaf.storage).int() % 256
+    for number, book in enumerate(books):
+        walk = book[order(book.numpy())]
+        assert torch.equal(book[index[..., number].flatten().long()], walk[number::2])
+        steps, blind = ((one[1:] - one[:-1]).norm(dim=1).mean() for one in (walk, book))
+        assert steps < 0.7 * blind
+
+
+@pytest.mark.parametrize(("bits", "width"), [(1, 8), (5, 3), (8, 8), (10, 4), (12, 2)])
+def test_an_order_has_every_vector_once_and_is_the_same_everywhere(bits: int, width: int) -> None:
+    place = np.arange((1 << bits) * width, dtype=np.int64)
+    vectors = (place * place * 7919 % 65521 % 401 - 200.0).reshape(-1, width) / 256
+    found = order(vectors)
+    assert np.array_equal(np.sort(found), np.arange(1 << bits))
+    assert hashlib.sha256(found.astype("<i8").tobytes()).hexdigest()[:12] == ORDERS[bits, width]
+
+
+def test_vectors_that_are_alike_or_no_numbers_have_an_order_too() -> None:
+    for vectors in (np.zeros((512, 4)), np.full((512, 4), np.nan), np.full((64, 4), np.inf)):
+        assert np.array_equal(np.sort(order(vectors)), np.arange(len(vectors)))
+
+
+def test_codes_and_codebooks_move_together_and_are_rebuilt_from_the_file(folder: Path) -> None:
+    moving = space(load(folder, device="cpu"), "codebooks,codes")
+    ranks = {leaf.name: leaf.read() for leaf in moving.leaves if leaf.group == "codes"}
+    listed = [(name, group, axis, getattr(torch, dtype)) for name, group, axis, dtype in moving.table()]
+    played = Space(
+        filed.leaves(listed, Checkpoint.open(folder)),
+        lambda leaf, x: DOMAINS[usual_unit(leaf.group, "relative")](leaf, x),
+    )
+    moves = [Move((Term(3, 0.4, group="codebooks"),)), Move((Term(4, 1.0, "sparse:0.01", "codes"),))]
+    moves += [Move((Term(5, 0.3, group="codebooks"), Term(6, 1.0, "uniform_grid:2", "codes")))]
+    moving.apply(moves[0])
+    played.apply(moves[0])
+    # The order is that of the file's vectors, wherever they have gone.
+    assert all(torch.equal(leaf.read(), ranks[leaf.name]) for leaf in moving.leaves if leaf.group == "codes")
+    for move in moves[1:]:
+        assert moving.apply(move) == played.apply(move)
+    assert digest(moving.exported()) == digest(played.exported())
+
+
+def test_an_index_that_stays_keeps_its_bytes_however_it_was_written(tmp_path: Path) -> None:
+    folder = aqlm.example(tmp_path / "narrow", **aqlm.VARIANTS["3x5-in-16-float32"])
+    codes = Checkpoint.open(folder).read(f"{Q}.codes") & 31  # 0 … 31, where the library writes -16 … 15
+    ckpt = rewritten(folder, {f"{Q}.codes": codes})
+    layer: Any = load(ckpt, device="cpu").get_submodule(Q)
+    leaf = CodeLeaf(layer, layer.filed_codes)
+    leaf.write(leaf.read())
+    assert torch.equal(leaf.packed(leaf.storage), codes)
+    places = torch.tensor([7, 40])
+    leaf.put_at(Few(places, torch.stack((leaf.at(places)[0], leaf.at(places)[1] ^ 1))))
+    changed = leaf.packed(leaf.storage) != codes
+    assert int(changed.sum()) == 1 and leaf.packed(leaf.storage)[changed] in range(-16, 16)
 
 
 def test_a_codebook_has_no_output_axis_so_that_rows_are_single_coordinates(folder: Path) -> None:

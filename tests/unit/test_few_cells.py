@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forq.core import Link, Move, Term, direction_seed
-from forq.formats import bnb4, gguf, gptq
+from forq.formats import aqlm, bnb4, gguf, gptq, hqq
 from forq.models.load import load
 from forq.models.space import space
 from forq.noise import Bits, law
@@ -28,6 +28,11 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "8-bit ragged": lambda folder: gptq.example(folder, bits=8, group_size=24),
     "nf4": bnb4.example,
     "gguf": gguf.example,
+    "gguf, k-quants, tied": lambda folder: gguf.example(folder, **gguf.VARIANTS["k"]),
+    "gguf, 5 bits, tied": lambda folder: gguf.example(folder, **gguf.VARIANTS["five"]),
+    "hqq across rows": lambda folder: hqq.example(folder, axis=0),
+    "aqlm": aqlm.example,
+    "aqlm, pairs of rows": lambda folder: aqlm.example(folder, **aqlm.VARIANTS["out-2-bfloat16"]),
 }
 
 
@@ -45,7 +50,7 @@ def test_places_and_draws_are_the_same_noise(share: str) -> None:
     assert (made.few is None) == (float(share) > 2.0**-6)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_single_codes_are_read_and_stored(bits: int) -> None:
     draw = torch.Generator().manual_seed(bits)
     whole = torch.randint(0, 1 << bits, (6, 24), dtype=torch.uint8, generator=draw)
@@ -86,8 +91,7 @@ def test_the_model_is_the_same(case: str, tmp_path: Path, monkeypatch: pytest.Mo
     folder = CASES[case](tmp_path / "example")
     terms = [Term(direction_seed(5, step), weight, "sparse:0.015") for step, weight in enumerate((1.0, -1.0, 3.0))]
     moves = [Move((term,)) for term in terms] + [Move((terms[0],), Link("sign", 2.0))]
-    few = case != "3-bit"
-    one = seen(folder, moves, monkeypatch, few)
+    one = seen(folder, moves, monkeypatch, True)
     other = seen(folder, moves, monkeypatch, False)
     assert one[1:3] == other[1:3] and sum(moved.changed for moved in one[1]) > 20
     assert all(torch.equal(a, b) for a, b in zip(one[3], other[3], strict=True))

@@ -24,6 +24,7 @@ from forq.models.skeleton import compute_buffers, skeleton
 from forq.quant.embedding import QuantEmbedding
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])
+TIED = ("q8_0", "five", "k")
 Tensors = list[tuple[str, int, tuple[int, ...], torch.Tensor]]
 
 
@@ -161,7 +162,7 @@ def test_what_contradicts_itself_is_refused(
         load(again(file, change), device="cpu")
 
 
-@pytest.mark.parametrize("variant", ["q8_0", "k"])
+@pytest.mark.parametrize("variant", TIED)
 def test_a_tied_head_is_the_embedding_and_one_leaf(variant: str, tmp_path: Path) -> None:
     model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS[variant]), device="cpu")
     embedding = model.model.embed_tokens
@@ -178,12 +179,13 @@ def test_a_tied_head_is_the_embedding_and_one_leaf(variant: str, tmp_path: Path)
     assert not torch.equal(model(IDS).logits, before)
 
 
-def test_codes_of_a_tied_embedding_move_in_both_places_and_are_saved(tmp_path: Path) -> None:
-    model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS["q8_0"]), device="cpu")
+@pytest.mark.parametrize("variant", TIED)
+def test_codes_of_a_tied_embedding_move_in_both_places_and_are_saved(variant: str, tmp_path: Path) -> None:
+    model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS[variant]), device="cpu")
     (leaf,) = (leaf for leaf in trainable(model, "codes") if leaf.name == "model.embed_tokens.weight.qs")
     count = math.prod(leaf.shape)
     codes = leaf.take(0, count)
-    leaf.put(0, 255 - codes)
+    leaf.put(0, leaf.range[1] - codes)
     embedding = model.model.embed_tokens
     assert torch.equal(embedding(IDS), embedding.table.dequantise()[IDS])
     model.checkpoint.save_patched(tmp_path / "out", {leaf.name: leaf.packed(leaf.storage)})
@@ -334,16 +336,19 @@ def test_two_files_in_one_folder_must_be_told_apart(file: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["tiny.gguf"]
 
 
-def test_single_codes_of_a_tied_embedding_are_shown_in_both_places(tmp_path: Path) -> None:
-    model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS["q8_0"]), device="cpu")
+@pytest.mark.parametrize("variant", TIED)
+def test_single_codes_of_a_tied_embedding_are_shown_in_both_places(variant: str, tmp_path: Path) -> None:
+    model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS[variant]), device="cpu")
     (leaf,) = (leaf for leaf in trainable(model, "codes") if leaf.name == "model.embed_tokens.weight.qs")
     before = model(IDS).logits
     # Rows 5 and 40 are asked for, 6 is not.
-    few = Few(torch.tensor([5 * 32 + 3, 6 * 32, 40 * 32 + 31]), torch.tensor([7, 200, 255], dtype=torch.int32))
+    width, top = leaf.shape[1], leaf.range[1]
+    places = torch.tensor([5 * width + 3, 6 * width, 41 * width - 1])
+    few = Few(places, top - leaf.at(places))
     leaf.few = few
-    shown, head = model(IDS).logits, model.lm_head(torch.eye(32))
+    shown, head = model(IDS).logits, model.lm_head(torch.eye(width))
     assert not torch.equal(shown, before)
     leaf.few = None
     assert torch.equal(model(IDS).logits, before)
     leaf.put_at(few)
-    assert torch.equal(model(IDS).logits, shown) and torch.equal(model.lm_head(torch.eye(32)), head)
+    assert torch.equal(model(IDS).logits, shown) and torch.equal(model.lm_head(torch.eye(width)), head)

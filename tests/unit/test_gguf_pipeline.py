@@ -139,7 +139,7 @@ def test_writing_what_was_read_changes_no_byte_and_a_move_only_its_own(made, tmp
         assert (out / "transformer" / "config.json").read_bytes() == (made / "transformer" / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "Q4_1", "Q5_0", "Q5_1"])
 def test_codes_move_and_are_saved(kind, floats, tmp_path) -> None:
     made = tiny_pipeline.in_gguf(floats, tmp_path / "made", kind)
     model: Any = load(made, device="cpu", kernel="reference")

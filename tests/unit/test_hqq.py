@@ -56,11 +56,9 @@ def test_scales_and_zero_points_move_both_and_the_zero_points_are_called_offsets
         trainable(model, "zeros")
 
 
-def test_groups_that_are_no_part_of_a_row_have_codes_that_stand_still(tmp_path: Path) -> None:
+def test_groups_that_are_no_part_of_a_row_are_computed_by_the_reference_kernel(tmp_path: Path) -> None:
     model = load(hqq.example(tmp_path / "axis-0", axis=0), device="cpu")
     assert set(kernels(model)) == {"reference"}
-    with pytest.raises(ConfigError, match="codes to move"):
-        trainable(model, "codes")
 
 
 @pytest.mark.parametrize("variant", ["axis-0", "across-rows"])

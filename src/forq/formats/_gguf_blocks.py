@@ -13,137 +13,129 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from forq.formats._gguf_codes import put_together, spots, taken_apart
+from forq.formats.checkpoint._gguf_kinds import Kind
+from forq.quant.codes import bits_at, put_bits_at
 from forq.quant.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
-    """A matrix in blocks; what moves (d, m, dmin) is handed in.
+    """A matrix in blocks; what is continuous (d, m, dmin) is handed in.
 
     Attributes:
-        kind: the type's name.
-        still: the blocks' other fields by name, uint8 or int8 (out, blocks, numbers).
-        bits: of a code.
-        group_size: values of a block.
+        kind: the type.
+        codes: uint8 (out, blocks, bytes), as the file packs them.
+        factors: uint8 or int8 (out, blocks, bytes), s and n as the file packs them; None where the type has none.
     """
 
-    kind: str
-    still: Mapping[str, Tensor]
-    bits: int
-    group_size: int
+    kind: Kind
+    codes: Tensor
+    factors: Tensor | None
 
     @property
     def out_features(self) -> int:
-        return len(next(iter(self.still.values())))
+        return len(self.codes)
 
     @property
     def in_features(self) -> int:
-        return int(next(iter(self.still.values())).shape[1]) * self.group_size
+        return int(self.codes.shape[1]) * self.kind.size
+
+    @property
+    def bits(self) -> int:
+        return self.kind.bits
+
+    @property
+    def group_size(self) -> int:
+        return self.kind.size
 
     def to(self, device: torch.device) -> Blocks:
-        return replace(self, still={name: part.to(device) for name, part in self.still.items()})
+        return self._each(lambda tensor: tensor.to(device))
 
     def at(self, rows: Tensor) -> Blocks:
         """Some rows, int64 (n,), of the matrix."""
-        return replace(self, still={name: part.index_select(0, rows) for name, part in self.still.items()})
+        return self._each(lambda tensor: tensor.index_select(0, rows))
+
+    def _each(self, turn: Callable[[Tensor], Tensor]) -> Blocks:
+        return replace(self, codes=turn(self.codes), factors=None if self.factors is None else turn(self.factors))
+
+    def with_codes(self, codes: Tensor) -> Blocks:
+        return replace(self, codes=codes)
+
+    def take_codes(self, start: int, stop: int) -> Tensor:
+        rows = self.codes[start // self.in_features : stop // self.in_features]
+        return taken_apart(rows, self.kind).view(-1).to(torch.int32)
+
+    def put_codes(self, start: int, x: Tensor) -> None:
+        first, codes = start // self.in_features, x.to(torch.uint8).view(-1, self.codes.shape[1], self.kind.size)
+        self.codes[first : first + len(codes)] = put_together(codes, self.kind)
+
+    def codes_at(self, places: Tensor) -> Tensor:
+        return bits_at(self.codes.view(-1), spots(places, self.kind, self.codes.shape[2]))
+
+    def put_codes_at(self, places: Tensor, x: Tensor) -> None:
+        put_bits_at(self.codes.view(-1), spots(places, self.kind, self.codes.shape[2]), x)
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
-        still = {name: part[start:stop] for name, part in self.still.items()}
+        """Rows ``start … stop − 1``: see :class:`forq.quant.weight.RowWeight`."""
+        q = taken_apart(self.codes[start:stop], self.kind)
         d, *second = (tensor[start:stop, :, None] for tensor in live)
-        _FILL[self.kind](still, d, second, out.view(stop - start, -1, self.group_size))
+        out = out.view(q.shape)
+        if self.factors is None:
+            _PLAIN[self.kind.name](q, d, second, out)
+        else:
+            _SCALED[self.kind.name](q, self.factors[start:stop], d, second, out)
 
 
-Fill = Callable[[Mapping[str, Tensor], Tensor, list[Tensor], Tensor], None]
+def _centred(q: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    out.copy_(q).sub_(16).mul_(d)
 
 
-def _halves(qs: Tensor, width: int) -> Tensor:
-    """uint8 (n, b, k) → (n, b, k/width, 2, width): the low four bits of every ``width`` bytes, then the high."""
-    parts = qs.reshape(*qs.shape[:2], -1, width)
-    return torch.stack((parts & 15, parts >> 4), dim=3)
+def _from_minimum(q: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    out.copy_(q).mul_(d).add_(second[0])
 
 
-def _spread(byte: Tensor, width: int, bits: int) -> Tensor:
-    """uint8 (n, b, k) → (n, b, k/width, 8/bits, width): the lowest ``bits`` of every ``width`` bytes, then the next."""
-    shift = torch.arange(0, 8, bits, dtype=torch.uint8, device=byte.device).view(-1, 1)
-    return byte.reshape(*byte.shape[:2], -1, 1, width) >> shift & (1 << bits) - 1
+_PLAIN: Mapping[str, Callable[[Tensor, Tensor, list[Tensor], Tensor], None]] = {
+    "Q4_1": _from_minimum,
+    "Q5_0": _centred,
+    "Q5_1": _from_minimum,
+}
 
 
-def _high_bits(qh: Tensor) -> Tensor:
-    """uint8 (n, b, 4) → (n, b, 32): bit i of the four bytes together."""
-    shift = torch.arange(8, dtype=torch.uint8, device=qh.device)
-    return (qh[..., None] >> shift & 1).flatten(2)
+def _less(q: Tensor, d: Tensor, dmin: Tensor, factor: Tensor, less: Tensor, out: Tensor) -> None:
+    """(d·s)·q − dmin·n for s, n (rows, blocks, groups)."""
+    view = out.view(*factor.shape, -1)
+    view.copy_(q.view(view.shape)).mul_((d * factor.float())[..., None]).sub_((dmin * less.float())[..., None])
 
 
-def _q4_1(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    out.copy_(_halves(still["qs"], 16).flatten(2)).mul_(d).add_(second[0])
-
-
-def _five(still: Mapping[str, Tensor]) -> Tensor:
-    return _halves(still["qs"], 16).flatten(2) | _high_bits(still["qh"]) << 4
-
-
-def _q5_0(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    out.copy_(_five(still)).sub_(16).mul_(d)
-
-
-def _q5_1(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    out.copy_(_five(still)).mul_(d).add_(second[0])
-
-
-def _six_bits(scales: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 (n, b, 12) → two of (n, b, 8): the factors of d and of dmin, six bits each, as Q4_K and Q5_K pack them."""
-    low, mid, both = scales.reshape(*scales.shape[:2], 3, 4).unbind(2)
+def _six_bits(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    """uint8 (rows, blocks, 12) → two of (rows, blocks, 8), six bits each."""
+    low, mid, both = factors.view(*factors.shape[:2], 3, 4).unbind(2)
     factor = torch.cat((low & 63, both & 15 | low >> 2 & 48), dim=2)
-    return factor, torch.cat((mid & 63, both >> 4 | mid >> 2 & 48), dim=2)
+    _less(q, d, second[0], factor, torch.cat((mid & 63, both >> 4 | mid >> 2 & 48), dim=2), out)
 
 
-def _scaled(q: Tensor, d: Tensor, dmin: Tensor, factor: Tensor, less: Tensor, out: Tensor) -> None:
-    """(d·s)·q − dmin·n for q (n, b, groups, width) and s, n (n, b, groups)."""
-    view = out.view(q.shape)
-    view.copy_(q).mul_((d * factor.float())[..., None]).sub_((dmin * less.float())[..., None])
+def _four_bits(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    _less(q, d, second[0], factors & 15, factors >> 4, out)
 
 
-def _q4_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    _scaled(_halves(still["qs"], 32).flatten(2, 3), d, second[0], *_six_bits(still["scales"]), out)
+def _q3_k(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    low = torch.cat((factors[..., :8] & 15, factors[..., :8] >> 4), dim=2)
+    shift = torch.arange(0, 8, 2, dtype=torch.uint8, device=factors.device)[:, None]
+    high = factors[..., None, 8:] >> shift & 3
+    out.copy_(q).sub_(4)
+    out.view(*low.shape, -1).mul_((d * ((low | high.flatten(2) << 4).float() - 32))[..., None])
 
 
-def _q5_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    high = _spread(still["qh"], 32, 1).flatten(2, 3)
-    q = _halves(still["qs"], 32).flatten(2, 3) | high << 4
-    _scaled(q, d, second[0], *_six_bits(still["scales"]), out)
+def _q6_k(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    out.copy_(q).sub_(32)
+    out.view(*factors.shape, -1).mul_((d * factors.float())[..., None])
 
 
-def _q2_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    q = _spread(still["qs"], 32, 2).reshape(*out.shape[:2], 16, 16)
-    _scaled(q, d, second[0], still["scales"] & 15, still["scales"] >> 4, out)
-
-
-def _q3_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    scales = still["scales"]
-    low = torch.cat((scales[..., :8] & 15, scales[..., :8] >> 4), dim=2)
-    factor = (low | _spread(scales[..., 8:], 4, 2).flatten(2) << 4).float() - 32
-    # A bit that is not set takes four away.
-    high = _spread(still["hmask"], 32, 1).reshape(*out.shape[:2], 16, 16)
-    view = out.view(high.shape)
-    view.copy_(_spread(still["qs"], 32, 2).reshape(*out.shape[:2], 16, 16) | high << 2).sub_(4)
-    view.mul_((d * factor)[..., None])
-
-
-def _q6_k(still: Mapping[str, Tensor], d: Tensor, second: list[Tensor], out: Tensor) -> None:
-    low = _halves(still["ql"], 64).reshape(*out.shape[:2], 8, 32)
-    high = _spread(still["qh"], 32, 2).flatten(2, 3)
-    view = out.view(*out.shape[:2], 16, 16)
-    view.copy_((low | high << 4).reshape(*out.shape[:2], 16, 16)).sub_(32)
-    view.mul_((d * still["scales"].float())[..., None])
-
-
-_FILL: Mapping[str, Fill] = {
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q2_K": _q2_k,
+_SCALED: Mapping[str, Callable[[Tensor, Tensor, Tensor, list[Tensor], Tensor], None]] = {
+    "Q2_K": _four_bits,
     "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
+    "Q4_K": _six_bits,
+    "Q5_K": _six_bits,
     "Q6_K": _q6_k,
 }

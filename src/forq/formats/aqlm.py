@@ -7,13 +7,15 @@
     w[o, i … i + 7] = scale[o] · Σ_c codebook[c, code[o, i / 8, c]]
 
 Settings stand in config.json under ``quantization_config``. Layout as read by aqlm's ``QuantizedLinear``; method of
-arXiv 2401.06118. Codes name vectors that lie in no order, so no step of one code means anything: they stand still.
+arXiv 2401.06118. Where codes move, the coordinate is the rank of a vector in an order of the file's codebook
+(:mod:`forq.formats._aqlm_order`): one cell is the next vector, a near one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,22 @@ from torch import Tensor
 from forq.core import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
+from forq.formats._aqlm_order import order
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.layer import SHARED, LayerSpec, Live, Parts
+from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
 from forq.quant.scratch import Scratch
 
 ABOUT = About(
     title="AQLM",
     bits="C codebooks of 2^b vectors: 1x16, 2x8 and others",
-    moves=("scales", "codebooks"),
-    exported="the same file; scales and codebooks are rounded to its dtype, codes stand still: they have no order",
+    moves=("scales", "codebooks", "codes"),
+    exported="the same file; scales and codebooks are rounded to its dtype",
     library="aqlm 1.1.7",
     layout=(
         "codebooks  float16, bfloat16 or float32 (C, 2^b, out group, in group)",
         "codes      int8 (b ≤ 8) or int16 (out / out group, in / in group, C), modulo 2^b",
         "scales     float (out / out group, 1, 1, 1)",
+        "codes move by rank, in an order of the file's vectors in which neighbours lie near each other",
     ),
 )
 
@@ -60,15 +64,18 @@ class VectorWeight:
     """The indices of a matrix, without the vectors they name and the scales.
 
     Attributes:
-        codes: int8 or int16 (C, out groups, in groups), modulo 2^index_bits.
+        codes: int8 or int16 (C, out groups, in groups), modulo 2^index_bits; as coordinates they are ranks,
+            (out groups, in groups · C).
         index_bits: of one index.
         in_group, out_group: inputs and outputs that one vector covers.
+        orders: makes (C, 2^index_bits) from rank to index and from index to rank, on a device; asked where codes move.
     """
 
     codes: Tensor
     index_bits: int
     in_group: int
     out_group: int
+    orders: Callable[[torch.device], tuple[Tensor, Tensor]]
 
     @property
     def out_features(self) -> int:
@@ -89,7 +96,53 @@ class VectorWeight:
 
     def to(self, device: torch.device) -> VectorWeight:
         """The same weight on another device."""
-        return VectorWeight(self.codes.to(device), self.index_bits, self.in_group, self.out_group)
+        return self.with_codes(self.codes.to(device))
+
+    def with_codes(self, codes: Tensor) -> VectorWeight:
+        """The same weight with other indices."""
+        return replace(self, codes=codes)
+
+    def take_codes(self, start: int, stop: int) -> Tensor:
+        rows = slice(start // self._row, stop // self._row)
+        index = self._unsigned(self.codes[:, rows]).permute(1, 2, 0).reshape(-1)
+        return self._looked_up(1, torch.arange(start, stop, device=index.device), index)
+
+    def put_codes(self, start: int, x: Tensor) -> None:
+        first, rows = start // self._row, len(x) // self._row
+        index = self._looked_up(0, torch.arange(start, start + len(x), device=x.device), x)
+        self._store(self.codes[:, first : first + rows], index.view(rows, -1, len(self.codes)).permute(2, 0, 1))
+
+    def codes_at(self, places: Tensor) -> Tensor:
+        return self._looked_up(1, places, self._unsigned(self.codes.view(-1)[self._spots(places)]))
+
+    def put_codes_at(self, places: Tensor, x: Tensor) -> None:
+        flat, spots = self.codes.view(-1), self._spots(places)
+        here = flat[spots]
+        self._store(here, self._looked_up(0, places, x))
+        flat[spots] = here
+
+    def _store(self, here: Tensor, index: Tensor) -> None:
+        """Write indices as signed numbers; one that is there already keeps its bytes, however it was written."""
+        half = 1 << self.index_bits - 1
+        signed = (index + half).bitwise_and_(2 * half - 1).sub_(half).to(here.dtype)
+        here.copy_(torch.where(self._unsigned(here) == index, here, signed))
+
+    @property
+    def _row(self) -> int:
+        return int(self.codes.shape[2]) * len(self.codes)
+
+    def _spots(self, places: Tensor) -> Tensor:
+        """Where codes lie, codebook by codebook, by their places row by row."""
+        count = len(self.codes)
+        return places % count * (self.codes.numel() // count) + places // count
+
+    def _unsigned(self, codes: Tensor) -> Tensor:
+        return codes.int().bitwise_and_((1 << self.index_bits) - 1)
+
+    def _looked_up(self, way: int, places: Tensor, x: Tensor) -> Tensor:
+        """Ranks → indices (0) or indices → ranks (1), int32, each in the order of its own codebook."""
+        table = self.orders(x.device)[way]
+        return table.view(-1)[places % len(table) * table.shape[1] + x.long()]
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.quant.weight.RowWeight`.
@@ -103,7 +156,7 @@ class VectorWeight:
         plain = self.out_group == 1
         block = out.view(size) if plain else scratch.take("block", size, torch.float32, out.device)
         for number, book in enumerate(books):
-            index = self.codes[number, first:last].reshape(-1).int().bitwise_and_((1 << self.index_bits) - 1)
+            index = self._unsigned(self.codes[number, first:last].reshape(-1))
             table = book.view(-1, size[1])
             if number == 0:
                 torch.index_select(table, 0, index, out=block)
@@ -160,9 +213,25 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     """Indices, scales, codebooks and bias of one layer; no float copy of the weights is made."""
     how = settings(ckpt)
     codes = ckpt.read(f"{spec.name}.codes").permute(2, 0, 1).contiguous()
-    weight = VectorWeight(codes, how.bits, how.in_group, how.out_group)
+
+    @cache
+    def orders(device: torch.device) -> tuple[Tensor, Tensor]:
+        books = ckpt.read(f"{spec.name}.codebooks").flatten(2).double().numpy()
+        ranked = torch.stack([torch.from_numpy(order(book)) for book in books])
+        return ranked.int().to(device), ranked.argsort(1).int().to(device)
+
+    weight = VectorWeight(codes, how.bits, how.in_group, how.out_group, orders)
     bias = None if spec.bias is None else ckpt.read(spec.bias)
     return Parts(weight, tuple(ckpt.read(live.name) for live in spec.live), bias)
+
+
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+    """How a layer's indices are kept, and how wide they are."""
+    name = f"{spec.name}.codes"
+    info = ckpt.info[name]
+    rows, groups, count = info.shape
+    bits = settings(ckpt).bits
+    return FiledCodes(name, info.dtype, (rows, groups * count), bits, lambda codes: codes.permute(1, 2, 0).contiguous())
 
 
 def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:

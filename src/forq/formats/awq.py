@@ -135,7 +135,7 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
 
 def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     """How a layer's codes are packed."""
-    return FiledCodes(f"{spec.name}.qweight", torch.int32, pack_codes)
+    return FiledCodes(f"{spec.name}.qweight", torch.int32, spec.shape, spec.bits, pack_codes)
 
 
 def pack(weight: QuantWeight) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     def filed(codes: Tensor) -> Tensor:
         return _bytes(kind, ours=False)[codes.reshape(-1).int()].view(shape)
 
-    return FiledCodes(weight, torch.uint8, filed)
+    return FiledCodes(weight, torch.uint8, spec.shape, spec.bits, filed)
 
 
 def relaid(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:

@@ -76,7 +76,7 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
 
 def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     """How a layer's codes are packed."""
-    return FiledCodes(f"{spec.name}.weight", torch.int8, _signed)
+    return FiledCodes(f"{spec.name}.weight", torch.int8, spec.shape, spec.bits, _signed)
 
 
 def unlike(ckpt: Checkpoint) -> tuple[str, ...]:

@@ -118,7 +118,8 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     """How a layer's codes are packed."""
     name = _codes_name(spec)
     dtype = ckpt.info[name].dtype
-    return FiledCodes(name, dtype, pack_codes if dtype == torch.int32 else bytes_of_codes)
+    packed = pack_codes if dtype == torch.int32 else bytes_of_codes
+    return FiledCodes(name, dtype, spec.shape, spec.bits, packed)
 
 
 def unlike(ckpt: Checkpoint) -> tuple[str, ...]:

@@ -5,7 +5,7 @@
     Q2_K … Q6_K             d, (dmin,) factors of a few bits for 16 or 32 codes each, codes
 
 One file holds everything: configuration and tokenizer are made of its values (:mod:`forq.formats.checkpoint.gguf`).
-What moves are d, m and dmin, and the codes of Q4_0 and Q8_0; a save is a copy of the file with those bytes replaced.
+What moves are d, m and dmin, and the codes; a save is a copy of the file with those bytes replaced.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from forq.core import FormatError
 from forq.formats._about import About
 from forq.formats._gguf_blocks import Blocks
+from forq.formats._gguf_codes import put_together, taken_apart
 from forq.formats._gguf_tiny import VARIANTS as _SHAPES
 from forq.formats._gguf_tiny import write as _write_tiny
 from forq.formats.checkpoint import Checkpoint
@@ -38,8 +39,9 @@ ABOUT = About(
     layout=(
         "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
         "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
-        "X.weight.qs, …         the other fields of the block types",
-        "codes move in Q4_0 and Q8_0 tensors; a quantized embedding moves like a layer",
+        "X.weight.qs            its codes, all their bits (ggml's qs, ql, qh, hmask)",
+        "X.weight.scales        factors of a few bits, which stand still",
+        "a quantized embedding moves like a layer",
     ),
 )
 
@@ -64,23 +66,22 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     kind = _types(ckpt)[name]
     live = tuple(ckpt.read(one.name) for one in spec.live)
     bias = None if spec.bias is None else ckpt.read(spec.bias)
+    codes = ckpt.read(f"{name}.qs")
     if kind.name not in _PLAIN:
-        still = {field.name: ckpt.read(f"{name}.{field.name}") for field in kind.fields if field not in kind.live}
-        return Parts(Blocks(kind.name, still, kind.bits, kind.size), live, bias)
-    codes = _codes(ckpt.read(f"{name}.qs"), kind)
+        factors = f"{name}.scales"
+        return Parts(Blocks(kind, codes, ckpt.read(factors) if factors in ckpt.info else None), live, bias)
+    codes = _codes(codes, kind)
     groups = spec.in_features // kind.size
     zeros = torch.full((groups, spec.out_features), 1 << kind.bits - 1, dtype=zeros_dtype(kind.bits))
     return Parts(QuantWeight(codes, zeros, kind.bits, kind.size), live, bias, _turned)
 
 
-def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
-    """How a layer's codes are packed; None where its type has more than one number for a group."""
-    name = f"{spec.name}.weight"
-    kind = _types(ckpt)[name]
-    if kind.name not in _PLAIN:
-        return None
-    info = ckpt.info[f"{name}.qs"]
-    return FiledCodes(f"{name}.qs", info.dtype, partial(_filed, kind=kind))
+def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+    """How a layer's codes are packed."""
+    name = f"{spec.name}.weight.qs"
+    kind = _types(ckpt)[f"{spec.name}.weight"]
+    packed = partial(_filed, kind=kind) if kind.name in _PLAIN else torch.clone
+    return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
 
 
 def _types(ckpt: Checkpoint) -> dict[str, Kind]:
@@ -111,7 +112,7 @@ def _codes(qs: Tensor, kind: Kind) -> Tensor:
     """The field qs (out, blocks, bytes) → codes as :class:`QuantWeight` keeps them: offset binary, in order."""
     if kind.bits == 8:
         return (qs.to(torch.int16) + 128).to(torch.uint8).flatten(1)
-    return pack(torch.stack((qs & 15, qs >> 4), dim=2).flatten(1), 4)
+    return pack(taken_apart(qs, kind).flatten(1), kind.bits)
 
 
 def _filed(codes: Tensor, kind: Kind) -> Tensor:
@@ -119,8 +120,7 @@ def _filed(codes: Tensor, kind: Kind) -> Tensor:
     whole = unpack(codes, kind.bits)
     if kind.bits == 8:
         return (whole.to(torch.int16) - 128).to(torch.int8).view(len(whole), -1, kind.size)
-    low, high = whole.view(len(whole), -1, 2, kind.size // 2).unbind(2)
-    return low | high << 4
+    return put_together(whole.view(len(whole), -1, kind.size), kind)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = _SHAPES

@@ -136,7 +136,7 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
 
 def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     """How a layer's codes are packed."""
-    return FiledCodes(f"{spec.name}.qweight", torch.int32, partial(pack_codes, bits=spec.bits))
+    return FiledCodes(f"{spec.name}.qweight", torch.int32, spec.shape, spec.bits, partial(pack_codes, bits=spec.bits))
 
 
 def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tensor]:

@@ -6,15 +6,14 @@
 
 Beside them stand plain values (nbits, group_size, shape, axis, packing, …). The folder has a config.json and
 ``qmodel.pt``, which is read without running anything of it (:mod:`forq.formats.checkpoint.torchzip`). Layout as written
-by hqq's ``save_quantized``. Groups inside of rows become a :class:`QuantWeight`; others a weight of their own, whose
-codes stand still.
+by hqq's ``save_quantized``. Groups inside of rows become a :class:`QuantWeight`; others a weight of their own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from forq.formats._hqq_bits import pack as into_words
 from forq.formats._hqq_bits import unpack, words
 from forq.formats._hqq_settings import Settings, settings
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import pack, parts
+from forq.quant.codes import PackedCodes, pack, parts
 from forq.quant.codes import unpack as codes_of
 from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
 from forq.quant.scratch import Scratch
@@ -52,7 +51,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StrewnWeight:
+class StrewnWeight(PackedCodes):
     """Codes whose groups are no part of one row: weight f of the matrix belongs to group f mod m, or f div g.
 
     Attributes:
@@ -68,20 +67,16 @@ class StrewnWeight:
     run: int
 
     @property
-    def out_features(self) -> int:
-        return int(self.codes.shape[0])
-
-    @property
-    def in_features(self) -> int:
-        return int(self.codes.shape[1]) * 8 // self.bits
-
-    @property
     def group_size(self) -> int:
         return self.out_features * self.in_features // self.groups
 
     def to(self, device: torch.device) -> StrewnWeight:
         """The same weight on another device."""
-        return StrewnWeight(self.codes.to(device), self.bits, self.groups, self.run)
+        return self.with_codes(self.codes.to(device))
+
+    def with_codes(self, codes: Tensor) -> StrewnWeight:
+        """The same weight with other codes."""
+        return replace(self, codes=codes)
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.quant.weight.RowWeight`."""
@@ -141,7 +136,7 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     def packed(codes: Tensor) -> Tensor:
         return into_words(codes_of(codes, how.bits).reshape(how.tall, how.wide), how.bits)
 
-    return FiledCodes(name, ckpt.info[name].dtype, packed)
+    return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
 
 
 def _spec(ckpt: Checkpoint, module: str) -> LayerSpec:

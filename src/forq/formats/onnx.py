@@ -106,7 +106,7 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
         whole[:, : codes.shape[1]] = codes
         return whole.view(shape)
 
-    return FiledCodes(name, torch.uint8, packed)
+    return FiledCodes(name, torch.uint8, spec.shape, spec.bits, packed)
 
 
 def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:

@@ -111,7 +111,7 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     def packed(codes: Tensor) -> Tensor:
         return (unpack(codes, spec.bits).to(torch.int16) - half).to(torch.int8)
 
-    return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, packed)
+    return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, spec.shape, spec.bits, packed)
 
 
 def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:

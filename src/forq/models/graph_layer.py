@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import pack, put_codes_at
+from forq.quant.codes import put_codes, put_codes_at
 from forq.quant.layer import LayerSpec
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
@@ -39,10 +38,6 @@ class GraphLinear(QuantLinear):
     @property
     def kernel(self) -> str:
         return "ort"
-
-    @property
-    def has_codes(self) -> bool:
-        return True
 
     def use_moving_codes(self) -> None:
         """Keep codes that may change at any time, and show them to the graph."""
@@ -78,14 +73,11 @@ class GraphLinear(QuantLinear):
         """The codes with a probe in them, if there is one: packed as the layer packs its own."""
         codes = self.weight.codes
         if self.code_overlay is not None:
-            sizes = self.out_features, self.in_features
-            dense = self.scratch.take("dense", sizes, torch.float32, codes.device)
-            self.code_overlay(dense)
-            shown, step = torch.empty_like(codes), max(1, _BLOCK // self.in_features)
-            for start in range(0, self.out_features, step):
-                shown[start : start + step] = pack(dense[start : start + step].to(torch.uint8), self.bits)
-            return shown
-        if self.few_codes is not None:
+            codes = codes.clone()
+            shown, rows = self._filled(self.code_overlay), max(1, _BLOCK // self.in_features)
+            for first in range(0, self.out_features, rows):
+                put_codes(codes, self.bits, first * self.in_features, shown[first : first + rows].view(-1))
+        elif self.few_codes is not None:
             codes = codes.clone()
             put_codes_at(codes, self.bits, self.few_codes.places, self.few_codes.x)
         return codes

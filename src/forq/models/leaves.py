@@ -11,7 +11,7 @@ from forq.core import ConfigError
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS, Leaf
 from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.leaf import CodeLeaf, LiveLeaf, StrewnCodeLeaf, TensorLeaf, ZeroLeaf
+from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
 from forq.quant.linear import QuantLinear
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
@@ -58,8 +58,6 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
             more = {"scales": "; quantize it first", "lora": "; begin adapters with forq.add_lora"}.get(kind, "")
             if kind == "zeros" and "offsets" in held:
                 more = "; its zero points are continuous: --move offsets"
-            if kind == "codes" and "codebooks" in held:
-                more = "; its codes name vectors, which have no order to step in: --move codebooks"
             raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
     for leaf in found.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
@@ -77,7 +75,7 @@ def _leaves(model: nn.Module) -> Iterator[Leaf]:
             for spec in module.specs:
                 yield LiveLeaf(module, spec)
             if module.filed_codes is not None:
-                yield (CodeLeaf if module.bits == 3 else StrewnCodeLeaf)(module, module.filed_codes)
+                yield CodeLeaf(module, module.filed_codes)
             if module.zero_points is not None:
                 yield ZeroLeaf(module, module.zero_points)
         elif isinstance(module, (DenseLinear, DenseEmbedding)):

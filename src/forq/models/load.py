@@ -28,7 +28,7 @@ from forq.quant.kernels import int8, ort
 from forq.quant.layer import LayerSpec, Parts
 from forq.quant.linear import Activations, Choice, QuantLinear
 from forq.quant.scratch import Scratch
-from forq.quant.weight import Weight
+from forq.quant.weight import QuantWeight, Weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,9 +125,10 @@ def load(
             put(model, where, QuantEmbedding(layer, kind) if embeds else layer)
             if spec.zeros is not None:
                 layer.zero_points = found.form.zero_points(ckpt, spec)
-            if hasattr(found.form, "filed_codes") and layer.has_codes:
+            if hasattr(found.form, "filed_codes"):
                 layer.filed_codes = found.form.filed_codes(ckpt, spec)
-            layer.fused = kernel in ("auto", "triton") and layer.has_codes and triton_for(place.type)
+            fits = isinstance(layer.still, QuantWeight) and triton_for(place.type)
+            layer.fused = fits and kernel in ("auto", "triton")
             if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
                 del parts
                 layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))

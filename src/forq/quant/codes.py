@@ -8,6 +8,8 @@ p, v + p, 2v + p, … with v = 8/bits, or 8 at 3 bits. No code is moved by itsel
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,9 +51,9 @@ def pack(whole: Tensor, bits: int) -> Tensor:
     count = parts(bits)
     apart = whole.view(len(whole), -1, count).transpose(1, 2)
     if bits == 3:
-        low = [_joined(apart[:, 4 * half : 4 * half + 4] & 3, 2) for half in (0, 1)]
-        return torch.cat([*low, _joined(apart >> 2, 1)], dim=1)
-    return _joined(apart, bits)
+        low = [joined(apart[:, 4 * half : 4 * half + 4] & 3, 2) for half in (0, 1)]
+        return torch.cat([*low, joined(apart >> 2, 1)], dim=1)
+    return joined(apart, bits)
 
 
 def unpack(codes: Tensor, bits: int) -> Tensor:
@@ -77,19 +79,47 @@ def put_codes(codes: Tensor, bits: int, start: int, x: Tensor) -> None:
 
 
 def codes_at(codes: Tensor, bits: int, places: Tensor) -> Tensor:
-    """Single codes of packed rows laid end to end: int64 (n,) → int32 (n,). Not at 3 bits, which lie in two planes."""
-    count = 8 // bits
-    byte = codes.view(-1)[places // count]
-    return (byte >> (places % count * bits).to(torch.uint8) & (1 << bits) - 1).to(torch.int32)
+    """Single codes of packed rows laid end to end: int64 (n,) → int32 (n,)."""
+    return bits_at(codes.view(-1), _spots(codes, bits, places))
 
 
 def put_codes_at(codes: Tensor, bits: int, places: Tensor, x: Tensor) -> None:
     """The inverse: store codes at places that are all different."""
-    count, flat = 8 // bits, codes.view(-1)
-    for part in range(count):  # of one part no two share a byte
-        mine = places % count == part
-        byte, mask = places[mine] // count, (1 << bits) - 1 << bits * part
-        flat[byte] = flat[byte] & 255 - mask | x[mine].to(torch.uint8) << bits * part
+    put_bits_at(codes.view(-1), _spots(codes, bits, places), x)
+
+
+Spots = Sequence[tuple[Tensor, Tensor, int]]
+"""Where some codes lie, lowest bits first: the bytes, how far up in them, and how many bits of each code there."""
+
+
+def bits_at(flat: Tensor, spots: Spots) -> Tensor:
+    """Codes out of bytes, uint8 (n,): int32."""
+    found, up = torch.zeros_like(spots[0][0], dtype=torch.int32), 0
+    for byte, shift, width in spots:
+        found |= (flat[byte] >> shift.to(torch.uint8) & (1 << width) - 1).to(torch.int32) << up
+        up += width
+    return found
+
+
+def put_bits_at(flat: Tensor, spots: Spots, x: Tensor) -> None:
+    """The inverse, of codes that are all different."""
+    up = 0
+    for byte, shift, width in spots:
+        part = (x >> up & (1 << width) - 1).to(torch.uint8)
+        for place in range(0, 8, width):  # of one place no two share a byte
+            mine, mask = shift == place, (1 << width) - 1 << place
+            flat[byte[mine]] = flat[byte[mine]] & 255 - mask | part[mine] << place
+        up += width
+
+
+def _spots(codes: Tensor, bits: int, places: Tensor) -> Spots:
+    if bits != 3:
+        count = 8 // bits
+        return [(places // count, places % count * bits, bits)]
+    eighth = codes.shape[1] // 3
+    begin, column = places // (8 * eighth) * codes.shape[1], places % (8 * eighth)
+    byte, part = begin + column // 8, column % 8
+    return [(byte + part // 4 * eighth, part % 4 * 2, 2), (byte + 2 * eighth, part, 1)]
 
 
 def planes(codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,9 +128,40 @@ def planes(codes: Tensor) -> tuple[Tensor, Tensor]:
     return codes[:, : 2 * eighth].view(len(codes), 2, eighth), codes[:, 2 * eighth :]
 
 
-def _joined(apart: Tensor, bits: int) -> Tensor:
+def joined(apart: Tensor, bits: int) -> Tensor:
     """uint8 (rows, k, m) of ``bits`` each → (rows, m), the first in the lowest bits."""
     result = apart[:, 0].clone()
     for part in range(1, apart.shape[1]):
         result |= apart[:, part] << (bits * part)
     return result
+
+
+class PackedCodes:
+    """What a weight of ``codes`` and ``bits`` packed in this way inherits: its shape, and its codes one by one.
+
+    See :class:`forq.quant.weight.CodedWeight`.
+    """
+
+    __slots__ = ()
+    codes: Tensor
+    bits: int
+
+    @property
+    def out_features(self) -> int:
+        return int(self.codes.shape[0])
+
+    @property
+    def in_features(self) -> int:
+        return int(self.codes.shape[1]) * 8 // self.bits
+
+    def take_codes(self, start: int, stop: int) -> Tensor:
+        return take_codes(self.codes, self.bits, start, stop)
+
+    def put_codes(self, start: int, x: Tensor) -> None:
+        put_codes(self.codes, self.bits, start, x)
+
+    def codes_at(self, places: Tensor) -> Tensor:
+        return codes_at(self.codes, self.bits, places)
+
+    def put_codes_at(self, places: Tensor, x: Tensor) -> None:
+        put_codes_at(self.codes, self.bits, places, x)

@@ -54,6 +54,11 @@ class LayerSpec:
     tensors: tuple[str, ...]
     zeros: str | None = None
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.out_features, self.in_features
+
 
 def as_stored(tensor: Tensor) -> Tensor:
     """The scales of files that keep them as the kernels read them, (groups, out)."""
@@ -104,9 +109,18 @@ class FiledCodes:
     Attributes:
         name: of the tensor.
         dtype: of its words.
-        packed: from codes as :class:`~forq.quant.weight.QuantWeight` keeps them to the tensor.
+        shape: (rows, codes of a row): one code a weight, or fewer where a code names several.
+        bits: of one code.
+        packed: from codes as the layer's :class:`~forq.quant.weight.CodedWeight` keeps them to the tensor, fresh.
     """
 
     name: str
     dtype: torch.dtype
+    shape: tuple[int, int]
+    bits: int
     packed: Callable[[Tensor], Tensor]
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest code."""
+        return 0, (1 << self.bits) - 1

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from forq.leaves import Few
-from forq.quant.codes import codes_at, put_codes, put_codes_at, take_codes
 from forq.quant.layer import FiledCodes, Live, ZeroPoints
 from forq.quant.linear import QuantLinear
+from forq.quant.weight import CodedWeight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,18 +86,23 @@ class ZeroLeaf:
         return self.points.packed(x.cpu())
 
 
-@dataclass(slots=True, eq=False)
-class CodeLeaf:
-    """The codes of one quantized layer, (out, in), packed as the layer keeps them.
+class Codes:
+    """The codes of one matrix as a weight keeps them: coordinates by rows, each a whole number.
 
-    Made without effect; :meth:`open` turns the layer to a kernel that reads codes at every forward.
+    Attributes:
+        file: how the file packs them.
+        weight: whose they are.
     """
 
-    layer: QuantLinear
-    file: FiledCodes
+    __slots__ = ()
 
     group = "codes"
     out_axis = 0
+    file: FiledCodes
+
+    @property
+    def weight(self) -> CodedWeight:
+        raise NotImplementedError
 
     @property
     def name(self) -> str:
@@ -108,15 +114,51 @@ class CodeLeaf:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.layer.out_features, self.layer.in_features
+        return self.file.shape
 
     @property
     def range(self) -> tuple[int, int]:
-        return 0, (1 << self.layer.bits) - 1
+        return self.file.range
 
     @property
     def storage(self) -> Tensor:
-        return self.layer.weight.codes
+        return self.weight.codes
+
+    def read(self) -> Tensor:
+        return self.take(0, self.shape[0] * self.shape[1]).float().view(self.shape)
+
+    def write(self, x: Tensor) -> None:
+        self.put(0, x.reshape(-1))
+
+    def take(self, start: int, stop: int) -> Tensor:
+        return self.weight.take_codes(start, stop)
+
+    def put(self, start: int, x: Tensor) -> None:
+        self.weight.put_codes(start, x)
+
+    def at(self, places: Tensor) -> Tensor:
+        return self.weight.codes_at(places)
+
+    def put_at(self, few: Few) -> None:
+        self.weight.put_codes_at(few.places, few.x)
+
+    def packed(self, x: Tensor) -> Tensor:
+        return self.file.packed(x.cpu())
+
+
+@dataclass(slots=True, eq=False)
+class CodeLeaf(Codes):
+    """The codes of one quantized layer.
+
+    Made without effect; :meth:`open` turns the layer to a kernel that reads codes at every forward.
+    """
+
+    layer: QuantLinear
+    file: FiledCodes
+
+    @property
+    def weight(self) -> CodedWeight:
+        return cast(CodedWeight, self.layer.still)
 
     @property
     def overlay(self) -> Callable[[Tensor], None] | None:
@@ -126,30 +168,6 @@ class CodeLeaf:
     def overlay(self, fill: Callable[[Tensor], None] | None) -> None:
         self.layer.code_overlay = fill
 
-    def open(self) -> None:
-        self.layer.use_moving_codes()
-
-    def read(self) -> Tensor:
-        return self.take(0, self.shape[0] * self.shape[1]).float().view(self.shape)
-
-    def write(self, x: Tensor) -> None:
-        self.put(0, x.reshape(-1))
-
-    def take(self, start: int, stop: int) -> Tensor:
-        return take_codes(self.storage, self.layer.bits, start, stop)
-
-    def put(self, start: int, x: Tensor) -> None:
-        put_codes(self.storage, self.layer.bits, start, x)
-
-    def packed(self, x: Tensor) -> Tensor:
-        return self.file.packed(x.cpu())
-
-
-class StrewnCodeLeaf(CodeLeaf):
-    """The same, of widths that divide a byte: single codes can be reached."""
-
-    __slots__ = ()
-
     @property
     def few(self) -> Few | None:
         return self.layer.few_codes
@@ -158,11 +176,8 @@ class StrewnCodeLeaf(CodeLeaf):
     def few(self, few: Few | None) -> None:
         self.layer.few_codes = few
 
-    def at(self, places: Tensor) -> Tensor:
-        return codes_at(self.storage, self.layer.bits, places)
-
-    def put_at(self, few: Few) -> None:
-        put_codes_at(self.storage, self.layer.bits, few.places, few.x)
+    def open(self) -> None:
+        self.layer.use_moving_codes()
 
 
 class LiveLeaf(TensorLeaf):

@@ -13,7 +13,7 @@ from forq.leaves import Few
 from forq.quant.kernels import int8, ort, reference
 from forq.quant.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight, RowWeight, Table, Weight
+from forq.quant.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Table, Weight
 
 Choice = Literal["auto", "reference", "ort", "triton"]
 Activations = Literal["float", "int8"]
@@ -30,7 +30,7 @@ class QuantLinear(nn.Module):
         kernel: which kernel computes the layer: ``reference``, ``ort``, ``int8`` or ``triton``.
         fused: let ``triton`` compute it where it lies, in place of ``reference``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
-        code_overlay: fills in codes to compute with, float32 (out, in), in place of the layer's own.
+        code_overlay: fills in codes to compute with, float32 (rows, codes of a row), in place of the layer's own.
         few_codes: some codes to compute with in place of the layer's own.
 
     Args:
@@ -86,7 +86,7 @@ class QuantLinear(nn.Module):
     def weight(self) -> QuantWeight:
         """The integers; read from the file again where the kernel holds them in a packing of its own.
 
-        Of a layer that has integers: see :attr:`has_codes`.
+        Of a layer whose weight is one that every kernel reads.
         """
         return cast(QuantWeight, self.still)
 
@@ -97,11 +97,6 @@ class QuantLinear(nn.Module):
             assert self._read is not None
             self._weight = self._read()
         return self._weight
-
-    @property
-    def has_codes(self) -> bool:
-        """Whether the layer is computed from integers every kernel can read."""
-        return self._packed is not None or isinstance(self._weight, QuantWeight)
 
     @property
     def kernel(self) -> str:
@@ -128,7 +123,7 @@ class QuantLinear(nn.Module):
 
     def use_moving_codes(self) -> None:
         """Let the reference kernel compute the layer, from codes that may change at any time."""
-        self._weight, self._packed = self.weight, None
+        self._weight, self._packed = self.still, None
 
     def dequantise(self) -> Tensor:
         """The whole matrix as the layer shows it now, a fresh float32 (out, in): for tests and export."""
@@ -142,20 +137,16 @@ class QuantLinear(nn.Module):
 
         Of a layer whose live tensors have the outputs first.
         """
-        if self.code_overlay is not None:
-            dense = self.scratch.take("dense", (self.out_features, self.in_features), torch.float32, wanted.device)
-            self.code_overlay(dense)
-            weight = self.weight
-            shown = dense.index_select(0, wanted).view(len(wanted), weight.groups, -1)
-            zeros, scales = (
-                t.index_select(1, wanted).t()[..., None] for t in (weight.zeros, self._arrange(self.scales))
-            )
-            return ((shown - zeros) * scales).flatten(1)
         live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
         some = cast(Table, self.still).at(wanted)
+        if self.code_overlay is not None:
+            shown = self._filled(self.code_overlay).index_select(0, wanted)
+            cast(CodedWeight, some).put_codes(0, shown.view(-1))
+        elif self.few_codes is not None:
+            few = _among(self.few_codes, wanted, self.in_features)
+            cast(CodedWeight, some).put_codes_at(few.places, few.x)
         if isinstance(some, QuantWeight):
-            few = None if self.few_codes is None else _among(self.few_codes, wanted, self.in_features)
-            return reference.dequantise(some, self._arrange(live[0]), few)
+            return reference.dequantise(some, self._arrange(live[0]))
         return reference.dequantise_rows(cast(RowWeight, some), live)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,7 +158,7 @@ class QuantLinear(nn.Module):
         weight = self.still
         if not isinstance(weight, QuantWeight):
             live = tuple(self.live.values())
-            return reference.matmul_rows(x, cast(RowWeight, weight), live, self.bias, self.scratch)
+            return reference.matmul_rows(x, self._shown(weight), live, self.bias, self.scratch)
         scales = self._arrange(self.scales)
         if self.code_overlay is not None:
             return reference.matmul_shown(x, self.code_overlay, weight, scales, self.bias, self.scratch)
@@ -176,6 +167,26 @@ class QuantLinear(nn.Module):
 
             return triton.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
         return reference.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
+
+    def _shown(self, weight: Weight) -> RowWeight:
+        """A weight of its own make, with the codes of a probe in a copy of its own where there is one."""
+        if self.code_overlay is None and self.few_codes is None:
+            return cast(RowWeight, weight)
+        held = cast(CodedRows, weight)
+        codes = self.scratch.take("shown", tuple(held.codes.shape), held.codes.dtype, held.codes.device)
+        other = held.with_codes(codes.copy_(held.codes))
+        if self.code_overlay is not None:
+            other.put_codes(0, self._filled(self.code_overlay).view(-1))
+        elif self.few_codes is not None:
+            other.put_codes_at(self.few_codes.places, self.few_codes.x)
+        return other
+
+    def _filled(self, overlay: Callable[[Tensor], None]) -> Tensor:
+        """All codes to compute with, float32, in the buffer that weights are dequantised into."""
+        assert self.filed_codes is not None
+        dense = self.scratch.take("dense", self.filed_codes.shape, torch.float32, self.scales.device)
+        overlay(dense)
+        return dense
 
     def _plain(self, x: Tensor) -> bool:
         """Whether another kernel may be given this: they read float32 of the CPU, and without gradients.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
-from forq.quant.codes import BITS, parts
+from forq.quant.codes import BITS, PackedCodes, parts
 from forq.quant.scratch import Scratch
 
 
@@ -60,13 +60,40 @@ class RowWeight(Weight, Protocol):
         """
 
 
+class CodedWeight(Weight, Protocol):
+    """A weight whose codes can move: whole numbers from 0 on, laid end to end row by row, that one tensor holds."""
+
+    @property
+    def codes(self) -> Tensor:
+        """As the weight keeps them, packed in some way of its own; (out, …), written in place."""
+
+    def take_codes(self, start: int, stop: int) -> Tensor:
+        """Codes ``start … stop − 1``, whole rows: a fresh int32 tensor."""
+
+    def put_codes(self, start: int, x: Tensor) -> None:
+        """Store codes from ``start`` on, whole rows; ints, or floats that are whole."""
+
+    def codes_at(self, places: Tensor) -> Tensor:
+        """Single codes: int64 (n,) → a fresh int32 (n,)."""
+
+    def put_codes_at(self, places: Tensor, x: Tensor) -> None:
+        """Store single codes, int32, at places that are all different."""
+
+
+class CodedRows(CodedWeight, RowWeight, Protocol):
+    """A weight of its own make whose codes can move."""
+
+    def with_codes(self, codes: Tensor) -> CodedRows:
+        """The same weight with another tensor of codes."""
+
+
 def zeros_dtype(bits: int) -> torch.dtype:
     """What holds every zero point of codes so wide, the 2^bits of GPTQ's version 1 included."""
     return torch.int16 if bits == 8 else torch.int8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QuantWeight:
+class QuantWeight(PackedCodes):
     """The matrix ``w[o, i] = (code[o, i] − zero[g, o]) · scale[g, o]`` without its scales; g is i's group.
 
     With levels it is ``w[o, i] = level[code[o, i]] · scale[g, o]``.
@@ -113,14 +140,6 @@ class QuantWeight:
         first = 0 if moves else int(self.zeros[0, 0])
         object.__setattr__(self, "zero", first if not moves and bool((self.zeros == first).all()) else None)
         object.__setattr__(self, "level_bytes", None if self.levels is None else _by_byte(self.levels, self.bits))
-
-    @property
-    def out_features(self) -> int:
-        return int(self.codes.shape[0])
-
-    @property
-    def in_features(self) -> int:
-        return int(self.codes.shape[1]) * 8 // self.bits
 
     @property
     def groups(self) -> int:

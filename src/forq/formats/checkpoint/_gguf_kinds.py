@@ -64,16 +64,16 @@ _BYTE = torch.uint8
 BLOCKS: Mapping[int, Kind] = {
     2: _kind("Q4_0", 32, 4, _D, ("qs", _BYTE, 16)),
     3: _kind("Q4_1", 32, 4, _D, _M, ("qs", _BYTE, 16)),
-    6: _kind("Q5_0", 32, 5, _D, ("qh", _BYTE, 4), ("qs", _BYTE, 16)),
-    7: _kind("Q5_1", 32, 5, _D, _M, ("qh", _BYTE, 4), ("qs", _BYTE, 16)),
+    6: _kind("Q5_0", 32, 5, _D, ("qs", _BYTE, 20)),
+    7: _kind("Q5_1", 32, 5, _D, _M, ("qs", _BYTE, 20)),
     8: _kind("Q8_0", 32, 8, _D, ("qs", torch.int8, 32)),
     10: _kind("Q2_K", 256, 2, ("scales", _BYTE, 16), ("qs", _BYTE, 64), _D, _DMIN),
-    11: _kind("Q3_K", 256, 3, ("hmask", _BYTE, 32), ("qs", _BYTE, 64), ("scales", _BYTE, 12), _D),
+    11: _kind("Q3_K", 256, 3, ("qs", _BYTE, 96), ("scales", _BYTE, 12), _D),
     12: _kind("Q4_K", 256, 4, _D, _DMIN, ("scales", _BYTE, 12), ("qs", _BYTE, 128)),
-    13: _kind("Q5_K", 256, 5, _D, _DMIN, ("scales", _BYTE, 12), ("qh", _BYTE, 32), ("qs", _BYTE, 128)),
-    14: _kind("Q6_K", 256, 6, ("ql", _BYTE, 128), ("qh", _BYTE, 64), ("scales", torch.int8, 16), _D),
+    13: _kind("Q5_K", 256, 5, _D, _DMIN, ("scales", _BYTE, 12), ("qs", _BYTE, 160)),
+    14: _kind("Q6_K", 256, 6, ("qs", _BYTE, 192), ("scales", torch.int8, 16), _D),
 }
-"""Types of blocks, by their numbers."""
+"""Types of blocks, by their numbers; qs are all bits of the codes, see :mod:`forq.formats._gguf_codes`."""
 
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in BLOCKS.values()}
 NUMBERS: Mapping[str, int] = {kind.name: number for number, kind in BLOCKS.items()}

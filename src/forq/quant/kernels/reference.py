@@ -166,13 +166,11 @@ def dequantise_rows(weight: RowWeight, live: Sequence[Tensor]) -> Tensor:
     return dense
 
 
-def dequantise(weight: QuantWeight, scales: Tensor, few: Few | None = None) -> Tensor:
+def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
     """The whole matrix, a fresh float32 (out, in) with its inputs in order: for export, not for layers."""
     rows, columns = weight.out_features, weight.in_features
     split = torch.empty(rows, columns, dtype=torch.float32, device=weight.codes.device)
     _fill(weight, scales.t(), 0, rows, split, Scratch())
-    if few is not None:
-        replace(weight, scales.t(), few, 0, split, weight.parts)
     return split.view(rows, weight.parts, -1).transpose(1, 2).reshape(rows, columns)
 
 
