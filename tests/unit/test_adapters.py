@@ -1,6 +1,7 @@
 """LoRA adapters beside quantized and float layers: in floats, or on a grid of integers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,13 +103,14 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
         seen.append(found.dtype)
         return found
 
-    class Drawn:
-        def __init__(self, law):
-            self.whole, self.few, self.on, self.signs = law.whole, law.few, law.on, law.signs
-            self.draw = lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), law.draw(bits, start, out))
+    def drawn(name):
+        here = law(name)
+        return replace(
+            here, draw=lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), here.draw(bits, start, out))
+        )
 
     monkeypatch.setattr(spaces.Space, "_step", watched)
-    monkeypatch.setattr(spaces, "law", lambda name: Drawn(law(name)))
+    monkeypatch.setattr(spaces, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 2.0, noise=("rademacher",)), (SignStep(2.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))

@@ -1,5 +1,7 @@
 """The integer codes themselves move: packed, by whole cells, without a floating-point number of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -104,11 +106,11 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
         seen.append(found.dtype)
         return found
 
-    class Drawn:
-        def __init__(self, law):
-            self.whole = law.whole
-            self.draw = lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), law.draw(bits, start, out))
-            self.few = law.few
+    def drawn(name):
+        here = cells(name)
+        return replace(
+            here, draw=lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), here.draw(bits, start, out))
+        )
 
     def watched_few(self, *args):
         found = few(self, *args)
@@ -118,7 +120,7 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
     few = spaces.Space._strewn
     monkeypatch.setattr(spaces.Space, "_step", watched)
     monkeypatch.setattr(spaces.Space, "_strewn", watched_few)
-    monkeypatch.setattr(spaces, "law", lambda name: Drawn(cells(name)))
+    monkeypatch.setattr(spaces, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 1.0, noise=(noise,)), (SignStep(1.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))
