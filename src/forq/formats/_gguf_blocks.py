@@ -21,7 +21,7 @@ from forq.quant.scratch import Scratch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
-    """A matrix in blocks; what is continuous (d, m, dmin) is handed in.
+    """A matrix in blocks, a :class:`forq.quant.weight.CodedRows`; what is continuous (d, m, dmin) is handed in.
 
     Attributes:
         kind: the type.

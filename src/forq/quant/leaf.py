@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -86,7 +87,7 @@ class ZeroLeaf:
         return self.points.packed(x.cpu())
 
 
-class Codes:
+class Codes(ABC):
     """The codes of one matrix as a weight keeps them: coordinates by rows, each a whole number.
 
     Attributes:
@@ -101,8 +102,8 @@ class Codes:
     file: FiledCodes
 
     @property
-    def weight(self) -> CodedWeight:
-        raise NotImplementedError
+    @abstractmethod
+    def weight(self) -> CodedWeight: ...
 
     @property
     def name(self) -> str:
