@@ -12,77 +12,20 @@ stores is the master rounded to its dtype, see :func:`stored`; that is part of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from forq.accelerator import triton_for
-from forq.arithmetic import LAW, as_stored, digest, fitting, inside, linked, rounded, stored
-from forq.core import ConfigError, JournalError, Move, Moved, RunError, Term
-from forq.leaves import Domain, Domains, Few, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
-from forq.noise import Bits, law, leaf_id
+from forq.arithmetic import LAW, as_stored, digest, fitting, inside, stored
+from forq.core import ConfigError, JournalError, Move, Moved, RunError
+from forq.leaves import Domains, Few, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf, relative
+from forq.noise import leaf_id
+from forq.steps import Held, Steps
 
 __all__ = ["LAW", "Space", "as_stored", "digest", "stored"]
-
-# Coordinates per pass: the buffers stay in the cache and small beside any model, whatever a leaf's size. On a GPU
-# launches cost more than passes over memory.
-_CHUNK = 1 << 16
-_CHUNK_ELSEWHERE = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    leaf: Leaf
-    domain: Domain
-    key: int
-    master: Tensor
-    lazy: LazyLeaf | None  # asked once: checking a protocol costs as much as moving a small leaf
-    packed: PackedLeaf | None
-    strewn: StrewnLeaf | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.master.shape) if self.packed is None else self.packed.shape
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """(stride, count), see :class:`forq.noise.Bits`; where all outputs share a leaf each coordinate is a row."""
-        if self.leaf.out_axis < 0:
-            return 1, self.size
-        shape, axis = self.shape, self.leaf.out_axis
-        return math.prod(shape[axis + 1 :]), shape[axis]
-
-    @property
-    def chunk(self) -> int:
-        """Coordinates per pass; whole rows of what is packed."""
-        size = _CHUNK if self.master.device.type == "cpu" else _CHUNK_ELSEWHERE
-        return size if self.packed is None else max(1, size // self.shape[1]) * self.shape[1]
-
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        for start in range(0, self.size, self.chunk):
-            yield start, min(start + self.chunk, self.size)
-
-    def take(self, start: int, stop: int) -> Tensor:
-        """Coordinates as stored; of what is packed a copy."""
-        return self.master.view(-1)[start:stop] if self.packed is None else self.packed.take(start, stop)
-
-    def put(self, start: int, x: Tensor) -> None:
-        if self.packed is None:
-            self.master.view(-1)[start : start + len(x)].copy_(x)
-        else:
-            self.packed.put(start, x)
 
 
 class Space:
@@ -105,15 +48,12 @@ class Space:
             master = leaf.read() if lazy is None else lazy.storage
             packed = leaf if isinstance(leaf, PackedLeaf) else None
             strewn = leaf if isinstance(leaf, StrewnLeaf) else None
-            held[leaf.name] = _Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed, strewn)
+            held[leaf.name] = Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed, strewn)
         if not held:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self._held = tuple(held.values())
         self._away = False
-        self._lost = 0
-        width = max(min(one.chunk, one.size) for one in self._held)
-        self._noise = np.empty(width, dtype=np.float32)
-        self._few: dict[int, tuple[tuple[int, str], Few]] = {}
+        self._steps = Steps(max(min(one.chunk, one.size) for one in self._held))
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -156,11 +96,11 @@ class Space:
         """
         if self._away:
             raise RunError("the space is already displaced: probes do not nest")
-        touched = [one for one in self._held if _touches(move, one)]
+        touched = [one for one in self._held if one.mine(move.terms)]
         self._away = True
         try:
             for one in touched:
-                strewn = self._strewn(one, move)
+                strewn = self._steps.strewn(one, move)
                 if strewn is not None:
                     leaf, places, cells = strewn
                     old = leaf.at(places)
@@ -179,11 +119,11 @@ class Space:
         """Move the masters, show them to the model, and say how many coordinates changed and were cut."""
         if self._away:
             raise RunError("the space is displaced: leave the probe before applying a move")
-        changed, cut, self._lost = 0, 0, 0
+        changed, cut, self._steps.lost = 0, 0, 0
         for one in self._held:
-            if not _touches(move, one):
+            if not one.mine(move.terms):
                 continue
-            if (strewn := self._strewn(one, move)) is not None:
+            if (strewn := self._steps.strewn(one, move)) is not None:
                 leaf, places, cells = strewn
                 old = leaf.at(places)
                 free = old + fitting(cells, old, one.domain)
@@ -195,17 +135,17 @@ class Space:
             for start, stop in one.chunks():
                 here = one.take(start, stop)
                 old = here.float() if one.packed is None else here
-                free = old + fitting(self._step(one, move, start, stop), old, one.domain)
+                free = old + fitting(self._steps.step(one, move, start, stop), old, one.domain)
                 new = inside(free, old, one.domain)
                 cut += int(torch.count_nonzero(new != free))
                 kept = new.to(here.dtype)
                 changed += int(torch.count_nonzero(kept != here))
                 if one.packed is None and here.dtype != torch.float32:
-                    self._lost += int(torch.count_nonzero((free != old) & (new == free) & (kept == here)))
+                    self._steps.lost += int(torch.count_nonzero((free != old) & (new == free) & (kept == here)))
                 one.put(start, kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
-        return Moved(changed, cut, self.size, self._lost)
+        return Moved(changed, cut, self.size, self._steps.lost)
 
     def exported(self) -> dict[str, Tensor]:
         """Every leaf as the checkpoint's file will hold it: the masters, rounded to the file's dtype."""
@@ -253,7 +193,7 @@ class Space:
         """Hash of names and masters in name order; equal digests mean equal bits."""
         return digest(self.masters())
 
-    def _return(self, away: Iterable[_Held]) -> None:
+    def _return(self, away: Iterable[Held]) -> None:
         for one in away:
             if one.strewn is not None:
                 one.strewn.few = None
@@ -263,129 +203,14 @@ class Space:
                 one.leaf.write(one.master)
         self._away = False
 
-    def _fill(self, one: _Held, move: Move, out: Tensor) -> None:
+    def _fill(self, one: Held, move: Move, out: Tensor) -> None:
         target = out.view(-1)
         for start, stop in one.chunks():
             old = one.take(start, stop)
             old = old.float() if one.packed is None else old
-            new = old + fitting(self._step(one, move, start, stop), old, one.domain)
+            new = old + fitting(self._steps.step(one, move, start, stop), old, one.domain)
             target[start:stop] = inside(new, old, one.domain) if one.domain.bounds_probes else new
-
-    def _strewn(self, one: _Held, move: Move) -> tuple[StrewnLeaf, Tensor, Tensor] | None:
-        """Where a move of single cells touches a leaf of packed integers, and how far; None where it moves many.
-
-        The two sides of a probe and the step that follows are of one direction: its places are found once.
-        """
-        if one.strewn is None:
-            return None
-        mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
-        draw = law(mine[0].noise).few if len(mine) == 1 else None
-        if draw is None or not _is_whole(move, one):
-            return None
-        seed, noise, weight = mine[0].seed, mine[0].noise, int(mine[0].weight)
-        held = self._few.get(one.key)
-        if held is None or held[0] != (seed, noise):
-            bits, found = Bits(seed, one.key, rows=one.rows), []
-            for start, stop in one.chunks():
-                if (draw_on := law(noise).few_on) is not None and triton_for(one.master.device.type):
-                    places, z = draw_on(bits, start, stop - start, one.master.device)
-                else:
-                    drawn = draw(bits, start, stop - start)
-                    places, z = (torch.from_numpy(part).to(one.master.device) for part in drawn)
-                found.append((places + start, z))
-            places, z = (torch.cat(parts) for parts in zip(*found, strict=True))
-            held = self._few[one.key] = (seed, noise), Few(places, z.to(torch.int32))
-        cells = held[1].x * weight
-        if move.link.kind == "sign":
-            cells = cells.sign_().mul_(int(move.link.size))
-        return one.strewn, held[1].places, cells
-
-    def _cells(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
-        """The same for whole weights of whole noise: integers throughout."""
-        total = torch.zeros(stop - start, dtype=torch.int32, device=one.master.device)
-        for term in move.terms:
-            if term.group in ("all", one.leaf.group):
-                total.add_(self._drawn(one, term, np.empty(stop - start, np.int32), start), alpha=int(term.weight))
-        return total.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else total
-
-    def _step(self, one: _Held, move: Move, start: int, stop: int) -> Tensor:
-        """p = unit · link(Σ w·z) for coordinates ``start … stop − 1``: fresh, float32, or int32 where all is whole."""
-        if one.packed is not None and _is_whole(move, one):
-            return self._cells(one, move, start, stop)
-        total = self._sum(one, move.terms, start, stop)
-        if total is None:
-            raise RunError(f"{one.leaf.name}: a move that does not touch this leaf was applied to it")
-        if move.link.kind == "feedback":
-            return self._fed_back(one, move, total, start, stop)
-        total = linked(total, move.link, one.key, start)
-        unit = one.domain.unit
-        total = total.mul_(unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit)
-        if not one.domain.lattice:
-            return total
-        wanted = int(torch.count_nonzero(total))
-        whole = rounded(total, move.terms[0].seed, one.key, start)
-        self._lost += max(wanted - int(torch.count_nonzero(whole)), 0)
-        return whole
-
-    def _sum(self, one: _Held, terms: Iterable[Term], start: int, stop: int) -> Tensor | None:
-        """Σ w·z of the terms that touch a leaf, fresh, or None."""
-        total: Tensor | None = None
-        mine = [term for term in terms if term.group in ("all", one.leaf.group)]
-        if mine and triton_for(one.master.device.type) and all(law(term.noise).signs for term in mine):
-            from forq import philox
-
-            signs = tuple((term.seed, term.weight, law(term.noise).signs == "row") for term in mine)
-            bits = Bits(0, one.key, rows=one.rows)
-            return philox.sum_of_signs(signs, bits, start, stop - start, one.master.device)
-        for term in mine:
-            drawn = self._drawn(one, term, self._noise[: stop - start], start) * term.weight
-            total = drawn if total is None else total.add_(drawn)
-        return total
-
-    def _drawn(self, one: _Held, term: Term, buffer: NDArray[Any], start: int) -> Tensor:
-        """z of one term from coordinate ``start`` on, in a buffer's length and dtype; it may be the buffer."""
-        bits, of, device = Bits(term.seed, one.key, rows=one.rows), law(term.noise), one.master.device
-        if of.on is not None and triton_for(device.type):
-            z = of.on(bits, start, len(buffer), device)
-            return z if buffer.dtype == np.float32 else z.to(torch.int32)
-        of.draw(bits, start, buffer)
-        return torch.from_numpy(buffer).to(device)
-
-    def _fed_back(self, one: _Held, move: Move, total: Tensor, start: int, stop: int) -> Tensor:
-        """round(unit·s + γ·e), with e re-derived from zero over the moves before: no residual is stored."""
-        if not one.domain.lattice:
-            raise ConfigError(
-                f"{one.leaf.name}: rule.feedback carries what rounding to whole cells leaves; take integers"
-            )
-        unit = one.domain.unit
-        cells = unit.view(-1)[start:stop].float() if isinstance(unit, Tensor) else unit
-        left = torch.zeros_like(total)
-        for terms in move.link.past:
-            wanted = self._sum(one, terms, start, stop)
-            left = left.mul_(move.link.size)
-            left = left if wanted is None else left.add_(wanted.mul_(cells))
-            left = left.sub_(left.round())
-        total = total.mul_(cells).add_(left.mul_(move.link.size))
-        whole = total.round()
-        self._lost += int(torch.count_nonzero(total)) - int(torch.count_nonzero(whole))
-        return whole
-
-
-def _is_whole(move: Move, one: _Held) -> bool:
-    """Whether a move of packed integers takes no floating point at all: then the same numbers, without one."""
-    mine = [term for term in move.terms if term.group in ("all", one.leaf.group)]
-    size = move.link.size if move.link.kind == "sign" else 1.0
-    whole = (
-        move.link.kind in ("identity", "sign")
-        and all(term.weight.is_integer() and law(term.noise).whole for term in mine)
-        and float(size).is_integer()
-    )
-    return whole and isinstance(one.domain.unit, float) and one.domain.unit == 1.0
 
 
 def _show_stored(leaf: LazyLeaf, out: Tensor) -> None:
     out.copy_(stored(leaf, leaf.storage))
-
-
-def _touches(move: Move, one: _Held) -> bool:
-    return any(term.group in ("all", one.leaf.group) for term in move.terms)

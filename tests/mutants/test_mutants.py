@@ -69,9 +69,9 @@ MUTANTS = {
     "snapshot applied twice": ("engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
     "one mean over all groups": ("core.py", "d / share[groups[k]]", "d / len(slopes)", "contract/test_estimators.py"),
     "every leaf of every group moves": (
-        "spaces.py",
-        'if term.group not in ("all", one.leaf.group):\n                continue',
-        "pass",
+        "steps.py",
+        'return [term for term in terms if term.group in ("all", self.leaf.group)]',
+        "return list(terms)",
         "unit/test_spaces.py",
     ),
 }

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import forq
-from forq import engine, spaces
+from forq import engine, steps
 from forq.core import ConfigError, FormatError, Method, Move, Term
 from forq.estimators.two_point import TwoPoint
 from forq.formats import gptq
@@ -96,7 +96,7 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
     model = load(base, "cpu")
     forq.add_lora(model, rank=2, bits=4)
     moves = forq.space(model, "lora", "cells")
-    seen, step, law = [], spaces.Space._step, spaces.law
+    seen, step, law = [], steps.Steps.step, steps.law
 
     def watched(self, *args):
         found = step(self, *args)
@@ -109,8 +109,8 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
             here, draw=lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), here.draw(bits, start, out))
         )
 
-    monkeypatch.setattr(spaces.Space, "_step", watched)
-    monkeypatch.setattr(spaces, "law", drawn)
+    monkeypatch.setattr(steps.Steps, "step", watched)
+    monkeypatch.setattr(steps, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 2.0, noise=("rademacher",)), (SignStep(2.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))

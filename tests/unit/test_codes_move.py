@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from forq import engine, spaces
+from forq import engine, steps
 from forq.core import Link, Method, Move, Term
 from forq.estimators.two_point import TwoPoint
 from forq.formats import gptq
@@ -14,6 +14,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.leaves import PackedLeaf
 from forq.models.load import load
 from forq.models.space import space
+from forq.noise import Bits, law, leaf_id
 from forq.oracles.local import Local
 from forq.quant.codes import unpack
 from forq.quant.linear import QuantLinear
@@ -44,8 +45,8 @@ def drawn(move, leaf):
     """u as the law of its noise draws it, in floats: an independent road to the same numbers."""
     (term,) = move.terms
     out = np.empty(leaf.shape[0] * leaf.shape[1], np.float32)
-    bits = spaces.Bits(term.seed, spaces.leaf_id(leaf.name), rows=(leaf.shape[1], leaf.shape[0]))
-    spaces.law(term.noise).draw(bits, 0, out)
+    bits = Bits(term.seed, leaf_id(leaf.name), rows=(leaf.shape[1], leaf.shape[0]))
+    law(term.noise).draw(bits, 0, out)
     return torch.from_numpy(out).view(leaf.shape).int()
 
 
@@ -99,7 +100,7 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
     model = load(example(tmp_path), "cpu")
     moves = space(model, "codes", "cells")
     seen = []
-    step, cells = spaces.Space._step, spaces.law
+    step, cells = steps.Steps.step, steps.law
 
     def watched(self, *args):
         found = step(self, *args)
@@ -117,10 +118,10 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
         seen.extend([] if found is None else [found[2].dtype])
         return found
 
-    few = spaces.Space._strewn
-    monkeypatch.setattr(spaces.Space, "_step", watched)
-    monkeypatch.setattr(spaces.Space, "_strewn", watched_few)
-    monkeypatch.setattr(spaces, "law", drawn)
+    few = steps.Steps.strewn
+    monkeypatch.setattr(steps.Steps, "step", watched)
+    monkeypatch.setattr(steps.Steps, "strewn", watched_few)
+    monkeypatch.setattr(steps, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 1.0, noise=(noise,)), (SignStep(1.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))

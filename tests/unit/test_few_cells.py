@@ -17,7 +17,7 @@ from forq.models.space import space
 from forq.noise import Bits, law
 from forq.quant.codes import codes_at, pack, put_codes_at, unpack
 from forq.quant.linear import QuantLinear
-from forq.spaces import Space
+from forq.steps import Steps
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 CASES: dict[str, Callable[[Path], Path]] = {
@@ -65,7 +65,7 @@ def test_single_codes_are_read_and_stored(bits: int) -> None:
 def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, few: bool) -> tuple[Any, ...]:
     """What a model answers under probes and after steps, and what the steps say they did."""
     if not few:
-        monkeypatch.setattr(Space, "_strewn", lambda self, one, move: None)
+        monkeypatch.setattr(Steps, "strewn", lambda self, one, move: None)
     model: Any = load(folder, device="cpu", kernel="reference")
     held, answers, done = space(model, "codes", "cells"), [], []
     for move in moves:
