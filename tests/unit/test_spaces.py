@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forq import spaces
+from forq import steps
 from forq.core import HERE, ConfigError, JournalError, Move, RunError, Term, direction_seed
 from forq.leaves import Domain, free, relative
 from forq.noise import Bits, law, leaf_id
@@ -45,7 +45,7 @@ def test_a_thousand_steps_at_lr_zero_move_nothing():
 
 
 def test_law_of_arithmetic_rounds_each_operation_once(monkeypatch):
-    monkeypatch.setattr(spaces, "_CHUNK", 96)
+    monkeypatch.setattr(steps, "_CHUNK", 96)
     x, leaf = some(3), Toy("w", some(3))
     space = Space([leaf])
     terms = tuple(Term(direction_seed(1, 2, k), w, "gaussian") for k, w in enumerate((0.1, -0.03, 0.007)))
@@ -71,7 +71,7 @@ def test_chunks_and_order_of_leaves_change_no_bit(monkeypatch):
 
     whole = moved(["a", "bb", "ccc"])
     assert whole == moved(["ccc", "a", "bb"])
-    monkeypatch.setattr(spaces, "_CHUNK", 7)
+    monkeypatch.setattr(steps, "_CHUNK", 7)
     assert whole == moved(["a", "bb", "ccc"])
 
 
