@@ -53,11 +53,16 @@ def test_a_format_computes_the_same(case: tuple[str, str | None], tmp_path: Path
         assert (got - want).abs().max() < 0.05 * want.abs().max()
 
 
-@pytest.mark.parametrize("name", MOVES)
-def test_moves_have_the_bits_of_a_cpu(name: str, tmp_path: Path) -> None:
+WHOSE = [(name, "gptq", {}) for name in MOVES]
+WHOSE += [(name, "gguf", {"types": ("Q5_K", "Q4_1"), "width": 256, "hidden": 256}) for name in MOVES if "codes" in name]
+WHOSE += [(name, form, {}) for form in ("aqlm", "bnb4", "hqq") for name in ("codes, few", "codes, all")]
+
+
+@pytest.mark.parametrize(("name", "form", "changes"), WHOSE, ids=lambda what: what if isinstance(what, str) else "")
+def test_moves_have_the_bits_of_a_cpu(name: str, form: str, changes: dict[str, Any], tmp_path: Path) -> None:
     move = MOVES[name]
     kind = name.split(" ")[0].rstrip(",")
-    path = registry.get("formats", "gptq").example(tmp_path / "example")
+    path = registry.get("formats", form).example(tmp_path / "example", **changes)
     shown, moved, digests = [], [], []
     for device in ("cpu", "cuda"):
         model = load(path, device=device, dtype=torch.float32)
