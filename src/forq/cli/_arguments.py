@@ -58,7 +58,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
     str, typer.Option(help="float, or int8: rounded to 8 bits in front of 8-bit layers with one scale a row.")
 ]
-Kernel = Annotated[str, typer.Option(help="Of quantized layers: auto (ort where it fits), reference or ort.")]
+Kernel = Annotated[
+    str, typer.Option(help="Of quantized layers: auto (the fastest that fits), reference, ort or triton.")
+]
 
 
 def data_path(data: str | None, task: str) -> str:

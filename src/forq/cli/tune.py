@@ -61,7 +61,7 @@ def tune(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default: auto.")] = None,
     kernel: Annotated[
-        str | None, typer.Option(help="Of quantized layers: auto, reference or ort. Default: auto.")
+        str | None, typer.Option(help="Of quantized layers: auto, reference, ort or triton. Default: auto.")
     ] = None,
     activations: Annotated[
         str | None,
