@@ -186,7 +186,7 @@ def _graph(ckpt: Checkpoint) -> nn.Module:
 
 
 def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """What the owner of a format computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
     told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return told

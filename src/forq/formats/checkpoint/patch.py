@@ -124,7 +124,7 @@ def unread(src: Path, contents: Contents) -> list[str]:
     own = f"{contents.component}/" if contents.component else ""
     return [
         name
-        for name in files_of(src)
+        for name in sorted(files_of(src))
         if name.startswith(own) and name not in read and any(fnmatchcase(Path(name).name, end) for end in _WEIGHTS)
     ]
 
