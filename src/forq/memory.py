@@ -10,8 +10,10 @@ import math
 import resource
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from torch import nn
 
@@ -19,6 +21,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.leaves import GROUPS
 from forq.models.leaves import group_of
 from forq.models.load import layout, unlike
+from forq.quant.layer import LayerSpec
 from forq.quant.weight import zeros_dtype
 
 LORA_RANK = 16
@@ -48,7 +51,7 @@ class Summary:
         scales: continuous scales, the coordinates of QZO.
         moves: what can move: coordinates by kind, as :func:`forq.models.leaves.trainable` finds them.
         exported: what a saved checkpoint looks like and what is lost on the way; "" where nothing is quantized.
-        unlike: what the format's owner computes and forq does not.
+        unlike: what the format's owner computes and forq does not, and what weights beside it a save leaves untuned.
     """
 
     format: str
@@ -97,7 +100,9 @@ def summary(ckpt: Checkpoint) -> Summary:
         inside = {name for spec in specs.values() for name in spec.tensors}
         still = {name for name, info in ckpt.info.items() if info.dtype.is_floating_point and name not in inside}
         held_as_floats = sum(sizes[name] for name in still)
-    parameters = quantized + held_as_floats - sum(sizes[stored] for stored, group in floats.items() if not group)
+        parameters = quantized + sum(sizes[name] for name in _graph_weights(ckpt, specs, still))
+    else:
+        parameters = quantized + held_as_floats - sum(sizes[stored] for stored, group in floats.items() if not group)
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     matrices = [(spec.in_features, spec.out_features) for spec in specs.values()]
     matrices = matrices or [info.shape for info in ckpt.info.values() if len(info.shape) == 2]
@@ -122,7 +127,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         file_bytes=file_bytes,
         scales=moves["scales"],
         moves={kind: moves[kind] for kind in GROUPS if moves[kind]},
-        exported=form.ABOUT.exported if form else "",
+        exported=_exported(form, ckpt),
         unlike=unlike(form, ckpt),
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
@@ -141,6 +146,27 @@ def summary(ckpt: Checkpoint) -> Summary:
             ),
         ),
     )
+
+
+def _exported(form: ModuleType | None, ckpt: Checkpoint) -> str:
+    if form is None:
+        return ""
+    said: str = form.exported(ckpt) if hasattr(form, "exported") else form.ABOUT.exported
+    return said
+
+
+def _graph_weights(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], floats: set[str]) -> set[str]:
+    """Those of a graph's floats that are weights of the network, each once.
+
+    Tables of positions are none, where an operator for them reads them; an embedding is the head's codes again, where
+    the configuration ties the two. Tables that a graph looks up by operators for anything are not told from weights.
+    """
+    nodes = ckpt.contents.values["graph"].nodes
+    turned = {name for node in nodes if node.op in ("RotaryEmbedding", "GroupQueryAttention") for name in node.inputs}
+    heads = {(spec.out_features, spec.in_features) for spec in specs.values()}
+    looked_up = {node.inputs[0] for node in nodes if node.op == "Gather" and node.inputs}
+    tied = {name for name in looked_up & floats if ckpt.info[name].shape in heads}
+    return floats - turned - (tied if ckpt.config.get("tie_word_embeddings") is True else set())
 
 
 def _group(model: nn.Module, place: str) -> str:

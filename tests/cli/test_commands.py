@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -105,3 +106,8 @@ def test_quantize_and_eval(base, text, tmp_path, forq):
     score = forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8", "--json")
     assert json.loads(score.stdout)["rows"] == 8
     assert "loss" in forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8").stdout
+
+
+def test_the_version_is_told(forq):
+    done = forq("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"forq {version('forq')}\n", "")

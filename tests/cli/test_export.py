@@ -100,3 +100,18 @@ def test_what_a_format_cannot_say_is_refused(forq, tmp_path: Path) -> None:
     assert float16.returncode == 0, float16.stderr
     again = forq("export", tmp_path / "float", "--to", "awq", "--out", tmp_path / "out")
     assert again.returncode == 1 and "quantized layers" in again.stderr
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_unsound_export_leaves_nothing_behind(source: Path, there: bool, tmp_path: Path, monkeypatch) -> None:
+    def unsound(*words: object) -> None:
+        raise FormatError("not what was there")
+
+    if there:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "old").touch()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("forq.models.export._compared", unsound)
+    with pytest.raises(FormatError, match="not what was there"):
+        library.export(source, tmp_path / "out", "awq", overwrite=there)
+    assert sorted(tmp_path.rglob("*")) == before

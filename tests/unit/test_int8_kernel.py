@@ -7,6 +7,7 @@ import torch
 
 import forq
 from forq.core import ConfigError
+from forq.formats import bnb8
 from forq.models.load import kernels, load
 from forq.models.quantize import quantize
 from forq.quant.kernels import int8, reference
@@ -89,3 +90,11 @@ def test_a_model_takes_it_when_asked_and_its_scales_are_live(base, tmp_path):
         load(tiny_checkpoints.folder(tmp_path / "float", "llama"), "cpu", activations="int8")
     with pytest.raises(ConfigError, match="found 'int4'"):
         load(base, "cpu", activations="int4")
+
+
+@pytest.mark.parametrize("activations", ["float", "int8"])
+def test_what_becomes_of_inputs_is_told_as_it_is(activations, tmp_path):
+    model = load(bnb8.example(tmp_path), "cpu", activations=activations)
+    (said,) = model.unlike
+    assert ("stay in float" in said) is (activations == "float")
+    assert ("--activations int8 rounds them" in said) is (activations == "int8") is ("int8" in kernels(model))

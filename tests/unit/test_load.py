@@ -12,8 +12,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from forq.core import ConfigError, FormatError
+from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
+from forq.memory import summary
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantize import quantize
@@ -255,3 +257,19 @@ def test_a_gpu_gives_the_same_logits(floats: Path, tmp_path: Path) -> None:
         got = model(IDS.cuda()).logits
         assert got.dtype == dtype and got.device.type == "cuda"
         assert (got.float().cpu() - want).abs().max() < tolerance * want.abs().max()
+
+
+def test_weights_beside_a_checkpoint_that_nobody_reads_are_told(tmp_path):
+    folder = gptq.example(tmp_path / "a")
+    assert load(folder, "cpu").unlike == ()
+    others = ["consolidated.00.pth", "onnx/model.onnx", "pytorch_model-00001-of-00002.bin", "x-Q4_0.gguf"]
+    (folder / "onnx").mkdir()
+    for name in [*others, "training_args.bin"]:
+        (folder / name).write_bytes(b"old")
+    model = load(folder, "cpu")
+    (said,) = model.unlike
+    named = ", ".join(others)
+    assert said == f"forq does not read the weights {named} beside it: a save that patches copies them untuned"
+    assert summary(model.checkpoint).unlike == (said,)
+    model.checkpoint.save_patched(tmp_path / "b", {})
+    assert all((tmp_path / "b" / name).read_bytes() == b"old" for name in others)

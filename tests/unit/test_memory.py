@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,3 +72,41 @@ def test_what_else_is_live_counts(form: str, variant: str | None, tmp_path: Path
     floats = 4 * sum(found.moves[kind] for kind in ("norms", "embeddings", "dense"))
     said = {row.method: row for row in found.estimates}["forq"].memory_bytes
     assert said == pytest.approx(held + floats, rel=0.005)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_graph_counts_its_weights_once_and_no_tables(tied: bool, tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    folder = registry.get("formats", "onnx").example(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": tied}
+    (folder / "config.json").write_text(json.dumps(config))
+    before = summary(Checkpoint.open(folder))
+    vocabulary = config["vocab_size"] * config["hidden_size"]
+    untied = summary(Checkpoint.open(untie(folder)))
+    assert untied.parameters - before.parameters == (vocabulary if tied else 0)
+    model = onnx.load(str(folder / "model.onnx"))
+    names = ["cos_cache", "sin_cache"]
+    tables = [numpy_helper.from_array(np.zeros((64, 4), np.float32), name) for name in names]
+    model.graph.initializer.extend(tables)
+    model.graph.node.append(helper.make_node("RotaryEmbedding", ["x", "position_ids", *names], ["y"]))
+    onnx.save_model(model, str(folder / "model.onnx"))
+    after = summary(Checkpoint.open(folder))
+    assert after.parameters == untied.parameters and after.file_bytes == before.file_bytes + 2 * 64 * 4 * 4
+    assert after.estimates[0].memory_bytes == 16 * after.parameters
+
+
+def untie(folder: Path) -> Path:
+    """The folder, its configuration not saying any more that head and embedding are one."""
+    config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_save_is_told_as_it_is_for_this_file(nested: bool, tmp_path: Path) -> None:
+    folder = registry.get("formats", "bnb4").example(tmp_path, bnb_4bit_use_double_quant=nested)
+    said = summary(Checkpoint.open(folder)).exported
+    assert said.startswith("the same file") and ("no longer nested" in said) is nested
+    assert "double quantization" not in said

@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from importlib.metadata import version
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -29,7 +31,6 @@ from forq.core import ForqError
 
 app = typer.Typer(
     name="forq",
-    help="Fine-tune quantized networks with forward passes only: no gradients, no optimizer states, no float copy.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,6 +39,21 @@ app = typer.Typer(
 for command in (tune, report, sample, replay, verify, inspect, quantize, export, attack, demo, ls):
     app.command()(command)
 app.command("eval")(evaluate)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"forq {version('forq')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    shown: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fine-tune quantized networks with forward passes only: no gradients, no optimizer states, no float copy."""
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ and, where the format has them,
     filed_codes(ckpt, spec) -> FiledCodes    how integer codes are packed again, so that they can move
     zero_points(ckpt, spec) -> ZeroPoints    the same of integer zero points (``spec.zeros`` names them)
     read_live(ckpt, spec, live) -> Tensor    one live tensor alone, where it is not simply a tensor of the file
-    unlike(ckpt) -> tuple[str, ...]          what its owner computes and forq does not, a sentence each, for users
+    unlike(ckpt, activations) -> tuple[str, ...]   what its owner computes and forq does not, a sentence each, for users
+    exported(ckpt) -> str                    ``ABOUT.exported`` of this checkpoint, where checkpoints differ in it
     relaid(ckpt, moved) -> Relaid            what a save writes, where replacing the bytes of what moved does not do
 """

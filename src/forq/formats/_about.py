@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forq.quant.linear import Activations
+
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -26,3 +28,16 @@ class About:
     library: str
     layout: tuple[str, ...]
     exceptions: tuple[str, ...] = ()
+
+
+def inputs_here(activations: Activations, owner: str) -> str:
+    """What becomes here of inputs that the owner of a format rounds; the end of a sentence of ``unlike``."""
+    if activations == "float":
+        return (
+            f"here inputs stay in float: losses are those of the weights alone, and {owner}'s differ by what that "
+            "rounding costs"
+        )
+    return (
+        "here --activations int8 rounds them in a way of its own, in the layers that allow it: losses differ from "
+        f"{owner}'s by how the two round"
+    )

@@ -19,7 +19,8 @@ scored at the end is the saved file. Checkpoints are recognised by what they hol
 ([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move`
 names them. `forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
 
-**Hub ids** fetch folders of safetensors. A GGUF or ONNX file, or HQQ's folder, is downloaded first, then named.
+**Hub ids**: `organisation/name` for safetensors and HQQ, `organisation/name/x.gguf` or `organisation/name/onnx/x.onnx`
+for one file ([models](models.md#hub-ids)).
 
 **Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load`
 (`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.

@@ -31,12 +31,16 @@ from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
 from forq.quant.normal_float import Kind, quantise, table
 from forq.quant.weight import QuantWeight
 
+_UNNESTED = (
+    "the magnitudes are written as float32 and no longer nested (about 0.37 bits a weight more), as nesting them again "
+    "would lose small steps"
+)
+
 ABOUT = About(
     title="bitsandbytes NF4, FP4",
     bits="4",
     moves=("scales", "codes"),
-    exported="the same file; with double quantization the magnitudes are written as float32 and no longer nested "
-    "(about 0.37 bits a weight more), as nesting them again would lose small steps",
+    exported=f"the same file; with double quantization {_UNNESTED}",
     library="bitsandbytes 0.50.2, through transformers 5.23.0 and diffusers 0.42.1",
     layout=(
         "weight            uint8 (out·in / 2, 1), the first of two codes in the high bits",
@@ -103,6 +107,12 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
         return _bytes(kind, ours=False)[codes.reshape(-1).int()].view(shape)
 
     return FiledCodes(weight, torch.uint8, spec.shape, spec.bits, filed)
+
+
+def exported(ckpt: Checkpoint) -> str:
+    """What a save of this checkpoint is."""
+    nested = any(name.endswith(".nested_absmax") for name in ckpt.info)
+    return f"the same file, but once a magnitude moved {_UNNESTED}" if nested else "the same file; nothing is lost"
 
 
 def relaid(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats import _tiny
-from forq.formats._about import About
+from forq.formats._about import About, inputs_here
 from forq.formats.checkpoint import Checkpoint
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -79,11 +80,11 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     return FiledCodes(f"{spec.name}.weight", torch.int8, spec.shape, spec.bits, _signed)
 
 
-def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What bitsandbytes computes and forq does not."""
     return (
-        "bitsandbytes multiplies int8 weights with activations rounded to 8 bits; here they stay float32, and losses "
-        "differ a little (--activations int8 rounds them)",
+        "bitsandbytes multiplies int8 weights with inputs rounded to 8 bits; "
+        f"{inputs_here(activations, 'bitsandbytes')}",
     )
 
 

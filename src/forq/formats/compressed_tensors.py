@@ -30,7 +30,7 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats import _tiny
-from forq.formats._about import About
+from forq.formats._about import About, inputs_here
 from forq.formats._compressed_schemes import PACKED, WHOLE, schemes
 from forq.formats._compressed_specs import layer_spec
 from forq.formats._compressed_words import (
@@ -45,6 +45,7 @@ from forq.formats._compressed_words import (
 from forq.formats.checkpoint import Checkpoint
 from forq.quant.codes import pack as codes_in_bytes
 from forq.quant.layer import FiledCodes, LayerSpec, Parts, ZeroPoints
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -122,12 +123,11 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     return FiledCodes(name, dtype, spec.shape, spec.bits, packed)
 
 
-def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What the owner of the file computes and forq does not: a sentence each."""
     how = sorted({scheme.inputs for scheme in schemes(ckpt) if scheme.inputs is not None})
     return tuple(
-        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float (or are rounded by "
-        "--activations int8, not alike): losses are those of the weights, and vLLM's differ by what that rounding costs"
+        f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'vLLM')}"
         for inputs in how
     )
 

@@ -25,6 +25,7 @@ from forq.formats._about import About
 from forq.formats.checkpoint import Checkpoint
 from forq.quant.codes import pack, unpack
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -133,7 +134,7 @@ def by_group(scales: Tensor, rows: int) -> Tensor:
     return scales.view(rows, -1).t()
 
 
-def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """Products the file asks the runtime to round the inputs of."""
     levels = sorted({node.ints.get("accuracy_level", 0) for node in nodes(ckpt) if node.op == OP} - {0, 1})
     if not levels:

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats import _tiny
-from forq.formats._about import About
+from forq.formats._about import About, inputs_here
 from forq.formats._torchao_header import TYPES, Said, description, said
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.header import read_metadata
 from forq.quant.codes import pack, parts, unpack
 from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -68,13 +69,12 @@ def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     return {module: _spec(ckpt, module, said(text, module)) for module in modules}
 
 
-def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What torchao computes and forq does not: layers that round their inputs."""
     text, end = _text(ckpt), f".{_QDATA}"
     rounded = {said(text, name.removesuffix(end)).inputs for name in ckpt.info if name.endswith(end)} - {None}
     return tuple(
-        f"this checkpoint's layers are to round their inputs to {inputs}; here inputs stay in float: losses are those "
-        "of the weights alone, and torchao's differ by what that rounding costs"
+        f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'torchao')}"
         for inputs in sorted(filter(None, rounded))
     )
 

@@ -90,8 +90,14 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         turn = _as_codes(target, dialect)
         config["quantization_config"] = _settings(ckpt, found, target, {"sym": middle} | dialect)
     pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
-    replace_folder(Path(out), lambda folder: rewrite(ckpt, folder, pieces, config))
-    return _compared(ckpt, found, Path(out))
+    done: list[Exported] = []
+
+    def fill(folder: Path) -> None:
+        rewrite(ckpt, folder, pieces, config)
+        done.append(_compared(ckpt, found, folder))  # before it has its name: what is not sound never gets it
+
+    replace_folder(Path(out), fill)
+    return replace(done[0], path=Path(out))
 
 
 Turn = Callable[[Parts], Mapping[str, Tensor]]

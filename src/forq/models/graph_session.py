@@ -7,7 +7,9 @@ float16 are masters in float32 here, so around such a product x and y are cast.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,11 +45,10 @@ class Session:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(graph.path.parent.resolve())
-        )
+        root, places = _places(graph)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root))
         try:
-            model = _opened(ckpt, graph, self.live)
+            model = _opened(ckpt, graph, self.live, places)
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except FormatError:
             raise
@@ -84,7 +85,18 @@ class Session:
             bind.clear_binding_outputs()
 
 
-def _opened(ckpt: Checkpoint, graph: Any, live: Collection[str]) -> bytes:
+def _places(graph: Any) -> tuple[Path, dict[str, str]]:
+    """A folder with the model and all its data in or below it, and the place of each there, by the model's name of it.
+
+    The runtime refuses links that lead out of that folder, and a hub's snapshot is such links.
+    """
+    names = {graph.path.name, *(one.file for one in graph.initialisers.values() if one.file)}
+    real = {name: (graph.path.parent / name).resolve() for name in names}
+    root = Path(os.path.commonpath([file.parent for file in real.values()]))
+    return root, {name: file.relative_to(root).as_posix() for name, file in real.items()}
+
+
+def _opened(ckpt: Checkpoint, graph: Any, live: Collection[str], places: Mapping[str, str]) -> bytes:
     """The model with what moves as inputs, floats in float32, its large tensors left in the file they lie in."""
     import onnx
     from onnx import TensorProto, helper
@@ -103,11 +115,14 @@ def _opened(ckpt: Checkpoint, graph: Any, live: Collection[str]) -> bytes:
         model.ParseFromString(graph.lean(kept))
     except Exception as error:
         raise FormatError(f"{ckpt.path}: expected an ONNX model, found {_short(error)}") from error
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = places.get(entry.value, entry.value) if entry.key == "location" else entry.value
     for one in mapped:
         if one.name not in live:
             tensor = model.graph.initializer.add(name=one.name, data_type=one.kind, dims=one.shape)
             tensor.data_location = TensorProto.EXTERNAL
-            for key, said in (("location", graph.path.name), ("offset", one.start), ("length", one.nbytes)):
+            for key, said in (("location", places[graph.path.name]), ("offset", one.start), ("length", one.nbytes)):
                 tensor.external_data.add(key=key, value=str(said))
     inputs = [one for one in model.graph.input if one.name not in graph.initialisers]
     del model.graph.input[:]

@@ -17,6 +17,7 @@ from forq.accelerator import triton_for
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
+from forq.formats.checkpoint.patch import unread
 from forq.models import graph, peft
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
@@ -80,7 +81,7 @@ def load(
     Quantized layers become :class:`~forq.quant.linear.QuantLinear`, other linear layers and embeddings
     :class:`~forq.quant.dense.DenseLinear` and :class:`~forq.quant.dense.DenseEmbedding`. The model carries
     ``checkpoint`` (where it came from), ``file_names`` (from parameter names to the checkpoint's) and ``unlike`` (what
-    the format's owner computes and forq does not, a sentence each).
+    the format's owner computes and forq does not, and what lies beside it untuned, a sentence each).
 
     Args:
         source: a folder, a hub id, or a checkpoint already open.
@@ -158,7 +159,7 @@ def load(
     # Plain attributes: the model must not take them for sub-modules or parameters of its own.
     object.__setattr__(model, "checkpoint", ckpt)
     object.__setattr__(model, "file_names", names.file_of)
-    object.__setattr__(model, "unlike", unlike(found.form, ckpt))
+    object.__setattr__(model, "unlike", unlike(found.form, ckpt, activations))
     _generation_settings(model, ckpt)
     if adapter is not None:
         peft.read(model, Path(adapter))
@@ -185,10 +186,15 @@ def _graph(ckpt: Checkpoint) -> nn.Module:
     return model
 
 
-def unlike(form: ModuleType | None, ckpt: Checkpoint) -> tuple[str, ...]:
-    """What the owner of a format computes with a checkpoint and forq does not, a sentence each."""
-    told: tuple[str, ...] = form.unlike(ckpt) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
-    return told
+def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    if not (others := unread(ckpt.folder, ckpt.contents)):
+        return told
+    return (
+        *told,
+        f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
+    )
 
 
 def kernels(model: nn.Module) -> dict[str, list[str]]:

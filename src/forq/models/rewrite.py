@@ -76,7 +76,7 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
         write_json(new / f"{single}.index.json", index)
     for path in sorted(old.iterdir()) if ckpt.contents.files is None else ():
-        if path.is_file() and not path.name.endswith(_WEIGHTS) and not (new / path.name).exists():
+        if path.is_file() and not path.name.lower().endswith(_WEIGHTS) and not (new / path.name).exists():
             shutil.copyfile(path, new / path.name)
     for name in files_of(ckpt.folder) if own else ():
         if not name.startswith(f"{own}/"):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _signature
 
 _MAGIC, _VERSIONS, _MAX_DIMS, _MAX_SIZE = b"GGUF", (2, 3), 4, 1 << 40
 _STRING, _ARRAY = 8, 9
@@ -54,6 +55,7 @@ def read(path: Path) -> Header:
     Raises:
         FormatError: it is no GGUF, of another version or byte order, or says what the file cannot hold.
     """
+    _signature.check(path, "GGUF")
     size = path.stat().st_size
     if size < 24:
         raise FormatError(f"{path}: expected a GGUF file, found {size} bytes; download it again")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _signature
 from forq.formats.checkpoint._protobuf import BYTES, VARINT, Field, fields, length_prefix, text, varints
 
 _GRAPH = 7
@@ -93,6 +94,7 @@ def read(path: Path) -> Graph:
     size = path.stat().st_size
     if size == 0:
         raise FormatError(f"{path}: expected an ONNX model, found an empty file; download it again")
+    _signature.check(path, "ONNX")
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
         data = memoryview(held)
         try:

@@ -39,7 +39,13 @@ class Contents:
 # One file that holds everything, by the end of its name, and the module beside this one that reads it.
 _CONTAINERS = {".gguf": "gguf", ".onnx": "onnx"}
 ENDINGS = tuple(_CONTAINERS)
-"""Ends of names of files that hold everything."""
+"""Ends of names of files that hold everything, whatever the case of their letters."""
+
+PICKLE = "qmodel.pt"
+"""The one kind of torch.save's files that is read, HQQ's: by a reader that runs nothing of it."""
+
+BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+"""Ends of names of what lies beside weights and goes with them: configuration and tokenizer."""
 
 
 def container(path: Path) -> Path | None:
@@ -49,23 +55,21 @@ def container(path: Path) -> Path | None:
     config.json beside them, or lie in a folder ``onnx`` below it.
     """
     if path.is_file():
-        return path if path.suffix in _CONTAINERS else None
+        return path if _holds_all(path) else None
     if not path.is_dir():
         return None
     if (path / "config.json").is_file():
-        own = any(path.glob("*.safetensors")) or (path / "qmodel.pt").is_file()
-        graphs = [] if own else sorted([*path.glob("*.onnx"), *path.glob("onnx/*.onnx")])
+        own = any(path.glob("*.safetensors")) or (path / PICKLE).is_file()
+        graphs = [] if own else [path / name for name in files(path) if name.lower().endswith(".onnx")]
         return graphs[0] if len(graphs) == 1 else None
-    found = [file for file in sorted(path.iterdir()) if file.suffix in _CONTAINERS and file.is_file()]
+    found = [file for file in sorted(path.iterdir()) if _holds_all(file)]
     return found[0] if len(found) == 1 else None
 
 
 def files(folder: Path) -> list[str]:
     """The files in a folder, and in a folder ``onnx`` below it, that hold everything; for messages."""
-    found = [*folder.iterdir(), *folder.glob("onnx/*.onnx")]
-    return sorted(
-        file.relative_to(folder).as_posix() for file in found if file.suffix in _CONTAINERS and file.is_file()
-    )
+    found = [*folder.iterdir(), *folder.glob("onnx/*.[oO][nN][nN][xX]")]
+    return sorted(file.relative_to(folder).as_posix() for file in found if _holds_all(file))
 
 
 def read(file: Path) -> Contents:
@@ -74,6 +78,10 @@ def read(file: Path) -> Contents:
     Raises:
         FormatError: the file is damaged.
     """
-    module = import_module(f"forq.formats.checkpoint.{_CONTAINERS[file.suffix]}")
+    module = import_module(f"forq.formats.checkpoint.{_CONTAINERS[file.suffix.lower()]}")
     found: Contents = module.contents(file)
     return found
+
+
+def _holds_all(file: Path) -> bool:
+    return file.suffix.lower() in _CONTAINERS and file.is_file()

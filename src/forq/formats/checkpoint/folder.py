@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _signature, pipeline, torchzip
 from forq.formats.checkpoint import contents as containers
-from forq.formats.checkpoint import pipeline, torchzip
-from forq.formats.checkpoint.contents import Contents
+from forq.formats.checkpoint.contents import PICKLE, Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
-from forq.formats.checkpoint.hub import fetch
+from forq.formats.checkpoint.hub import fetch, hub_id
 from forq.formats.checkpoint.patch import Saved, save_patched
 
 _SINGLE, _CONFIG = "model.safetensors", "config.json"
-_PICKLE = "qmodel.pt"
-"""The one kind of torch.save's files that is read, HQQ's: by a reader that runs nothing of it."""
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _CHUNK_BYTES = 1 << 22
 
@@ -55,26 +53,22 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
-        """Open a folder, or fetch a hub id (``organisation/name``, or ``organisation/name@revision``) and open that.
+        """Open a folder, a file that holds all, or what a hub id names (:mod:`forq.formats.checkpoint.hub`).
 
-        Reads headers only.
+        What lies here goes before what the hub has under the same name. Reads headers only.
 
         Raises:
-            FormatError: not a folder, no config.json, no safetensors, or a file that contradicts another.
+            FormatError: nothing there, no config.json, no weights, or a file that contradicts another.
         """
         path = Path(source)
+        if not (path.is_dir() or path.is_file()):
+            if (wanted := hub_id(str(source), revision)) is None:
+                raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
+            path = fetch(wanted)
         if (file := containers.container(path)) is not None:
             return cls(file, containers.read(file))
         if path.is_file():
             raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
-        if not path.is_dir():
-            hub_id, _, said = str(source).partition("@")
-            local = path.is_absolute() or hub_id.startswith((".", "~")) or hub_id.count("/") > 1
-            if local or path.suffix in containers.ENDINGS:
-                raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
-            path = fetch(hub_id, revision or said or None)
-            if (file := containers.container(path)) is not None:
-                return cls(file, containers.read(file))
         if pipeline.is_pipeline(path):
             return cls(path, pipeline.contents(path, read_json, _tensors))
         if not (path / _CONFIG).is_file():
@@ -171,6 +165,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: it is not one.
     """
+    _signature.check(path, "JSON")
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -190,8 +185,8 @@ def _instead(path: Path) -> str:
 
 def _contents(path: Path) -> Contents:
     config = read_json(path / _CONFIG)
-    if (path / _PICKLE).is_file() and not any(path.glob("*.safetensors")):
-        return torchzip.contents(path / _PICKLE, config)
+    if (path / PICKLE).is_file() and not any(path.glob("*.safetensors")):
+        return torchzip.contents(path / PICKLE, config)
     return Contents(config, _tensors(path))
 
 

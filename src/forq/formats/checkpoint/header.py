@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _signature
 
 _LENGTH_BYTES = 8
 # The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
@@ -154,6 +155,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     size = path.stat().st_size
     if not size:
         raise FormatError(f"{path}: expected a safetensors file, found an empty one: download it again")
+    _signature.check(path, "safetensors")
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
         if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):

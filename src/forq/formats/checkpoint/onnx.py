@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from forq.core import FormatError
-from forq.formats.checkpoint import _onnx_graph
+from forq.formats.checkpoint import _onnx_graph, _signature
 from forq.formats.checkpoint._onnx_graph import Graph, Initialiser
-from forq.formats.checkpoint.contents import Contents
+from forq.formats.checkpoint.contents import BESIDE, Contents
 from forq.formats.checkpoint.header import TensorInfo
 
 DTYPES = {
@@ -31,9 +31,6 @@ DTYPES = {
     16: torch.bfloat16,
 }
 """Element types, by their numbers in TensorProto."""
-
-_BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-"""What lies beside a model and goes with it: its configuration and tokenizer; other exports of it do not."""
 
 
 def contents(path: Path) -> Contents:
@@ -58,7 +55,7 @@ def contents(path: Path) -> Contents:
         if one.kind not in DTYPES or (one.nbytes < 0 and not one.file):
             continue  # small whole numbers one by one, text: they never move
         info[name] = _info(path, one, where, files[0] if not one.file else prefix + one.file)
-    files += sorted(file.name for file in folder.iterdir() if file.suffix in _BESIDE and file.is_file())
+    files += sorted(file.name for file in folder.iterdir() if file.suffix in BESIDE and file.is_file())
     return Contents(
         _config(folder, graph), dict(sorted(info.items())), tuple(files), values={"graph": graph}, folder=folder
     )
@@ -68,6 +65,7 @@ def _info(path: Path, one: Initialiser, where: Path, file: str) -> TensorInfo:
     dtype = DTYPES[one.kind]
     nbytes, size = math.prod(one.shape) * dtype.itemsize, where.stat().st_size
     if one.nbytes not in (nbytes, -1) or one.start + nbytes > size:
+        _signature.check(where, "ONNX")
         raise FormatError(
             f"{path}: {one.name}: expected {nbytes} bytes for {dtype} of shape {one.shape} from byte {one.start} on, "
             f"found {one.nbytes if one.nbytes >= 0 else size - one.start} in {where.name} of {size}; the file is "

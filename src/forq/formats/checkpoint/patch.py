@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -17,6 +18,10 @@ from forq.formats.checkpoint.header import TensorInfo
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 
 _SKIPPED_FOLDERS = frozenset({".git", ".cache", ".locks", "__pycache__"})
+_WEIGHTS = (
+    *("*.safetensors", "*.gguf", "*.onnx", "*pytorch_model*.bin", "consolidated*.pth", "qmodel.pt"),
+    *("tf_model*.h5", "flax_model*.msgpack"),
+)
 _SKIPPED_SUFFIXES = (".lock", ".incomplete", ".partial")
 
 
@@ -108,6 +113,20 @@ def files_of(src: Path) -> list[str]:
         here = Path(root).relative_to(src)
         found += [(here / name).as_posix() for name in sorted(names) if not name.endswith(_SKIPPED_SUFFIXES)]
     return found
+
+
+def unread(src: Path, contents: Contents) -> list[str]:
+    """Weights in a folder that belong to no tensor of its contents: the same in another form, or an older model's."""
+    if contents.files is not None:
+        return []
+    read = {info.file for info in contents.info.values()}
+    # Of a pipeline the other components' weights are read when its data are made.
+    own = f"{contents.component}/" if contents.component else ""
+    return [
+        name
+        for name in sorted(files_of(src))
+        if name.startswith(own) and name not in read and any(fnmatchcase(Path(name).name, end) for end in _WEIGHTS)
+    ]
 
 
 def _check_extra(files: list[str], extra_files: Mapping[str, bytes | Path]) -> None:

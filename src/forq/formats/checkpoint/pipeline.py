@@ -64,7 +64,7 @@ def contents(
 
 def _gguf(folder: Path) -> Path | None:
     """The one GGUF file that holds the tensors in place of safetensors, or None."""
-    files = sorted(folder.glob("*.gguf"))
+    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".gguf"]
     both = [*files, *sorted(folder.glob("*.safetensors"))]
     if files and len(both) > 1:
         raise FormatError(

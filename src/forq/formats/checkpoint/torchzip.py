@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import torch
 
 from forq.core import FormatError
-from forq.formats.checkpoint import pickled
+from forq.formats.checkpoint import _signature, pickled
 from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import TensorInfo
 
@@ -65,6 +65,7 @@ def contents(file: Path, config: dict[str, Any]) -> Contents:
     Raises:
         FormatError: it is damaged, compressed, or holds more than tensors and plain values.
     """
+    _signature.check(file, "a ZIP")
     try:
         held = records(file)
         heads = [name.removesuffix("/data.pkl") for name in held if name.endswith("/data.pkl")]
