@@ -46,6 +46,8 @@ MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("
 bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench --small $(FORQ_DATA)/tinystories-656k \
 	  $(if $(MINILM),--encoder $(MINILM)) --demo src/forq/demo/checkpoint --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench.json
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.formats --blocks $$(mktemp -d) --rows 2 --length 128 --rounds 7 \
+	  --out results/bench-formats.json
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid --small $(FORQ_DATA)/tinystories-656k \
 	  --demo src/forq/demo/checkpoint --out results/bench-grid.json
 

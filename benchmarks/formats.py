@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 from benchmarks.bench import memory, random_llama, speed
 from forq import registry
-from forq.formats import _tiny
+from forq.formats import _gguf_tiny, _tiny
 from forq.formats.checkpoint import Checkpoint
 from forq.models.export import export
 from forq.models.load import layout
@@ -60,7 +60,10 @@ def wide() -> Iterator[None]:
     sizes = {"hidden_size": _WIDTH, "intermediate_size": _HIDDEN, "vocab_size": 4096}
     heads = {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 1024}
     new = {"_WIDTH": _WIDTH, "_HIDDEN": _HIDDEN, "_VOCABULARY": 4096, "GROUP_SIZE": _GROUP, "_LINEAR": linear}
-    with patch.multiple(_tiny, **new, CONFIG={**_tiny.CONFIG, **sizes, **heads}):
+    with (
+        patch.multiple(_tiny, **new, CONFIG={**_tiny.CONFIG, **sizes, **heads}),
+        patch.multiple(_gguf_tiny, _VOCABULARY=4096, _CONTEXT=1024),
+    ):
         yield
 
 

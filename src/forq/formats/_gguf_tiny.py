@@ -14,7 +14,7 @@ from forq.formats._tiny import generator
 from forq.formats.checkpoint._gguf_kinds import BY_NAME, NUMBERS, Kind
 from forq.formats.checkpoint._gguf_write import write_gguf
 
-_VOCABULARY, _HEADS, _KV_HEADS = 64, 4, 2
+_VOCABULARY, _HEADS, _KV_HEADS, _CONTEXT = 64, 4, 2, 64
 _FLOAT16, _FLOAT32 = 1, 0
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -66,7 +66,7 @@ def write(
     values = {
         "general.architecture": kind,
         f"{kind}.block_count": 1,
-        f"{kind}.context_length": 64,
+        f"{kind}.context_length": _CONTEXT,
         f"{kind}.embedding_length": width,
         f"{kind}.feed_forward_length": hidden,
         f"{kind}.attention.head_count": _HEADS,
