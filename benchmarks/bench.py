@@ -34,6 +34,7 @@ from forq.estimators.two_point import TwoPoint
 from forq.formats.checkpoint import Checkpoint
 from forq.losses import mean_nll
 from forq.memory import summary
+from forq.models.graph import GraphLM
 from forq.models.load import load
 from forq.models.quantize import quantize
 from forq.models.space import space
@@ -75,7 +76,7 @@ def batch(model: Any, rows: int, length: int) -> Batch:
 def loss(model: Any, data: Batch) -> float:
     """Next-token loss of a decoder; of an encoder the mean of its last states, which means nothing."""
     with torch.inference_mode():
-        if model.get_output_embeddings() is not None:
+        if isinstance(model, GraphLM) or model.get_output_embeddings() is not None:
             return float(mean_nll(model, data))
         return float(model(input_ids=data.input_ids).last_hidden_state.mean())
 
