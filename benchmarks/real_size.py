@@ -201,7 +201,7 @@ def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str,
         "peak_bytes": peak,
         "peak_bytes_of_one_row": alone,
         "seconds_a_step": statistics.median(times),
-        "seconds_a_forward": forwards(model, leaves, lambda: loss(rows), clock),
+        "seconds_a_forward": forwards(model, lambda: loss(rows), clock),
         "codes_and_scales_bytes": weights // 2 + 8 * scales,
         "adamw_bytes": 16 * total,
         "mezo_bytes": 2 * total,
@@ -212,10 +212,10 @@ def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str,
     }
 
 
-def forwards(model: nn.Module, leaves: list[LiveLeaf], loss: Callable[[], float], clock: Clock) -> dict[str, float]:
+def forwards(model: nn.Module, loss: Callable[[], float], clock: Clock) -> dict[str, float]:
     """Median seconds of a forward: by each kernel there is, and of the same network in floats of its own dtype."""
     places = {module: name for name, module in model.named_modules() if isinstance(module, QuantLinear)}
-    kind = next(one.dtype for one in model.parameters() if one.dtype != torch.float32 or clock.peak() is None)
+    kind = next(model.parameters()).dtype
     floats = {}
     for layer, name in places.items():
         plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta", dtype=kind)

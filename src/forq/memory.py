@@ -89,8 +89,8 @@ def summary(ckpt: Checkpoint) -> Summary:
     for spec in specs.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
-        if hasattr(form, "filed_codes"):
-            moves["codes"] += math.prod(form.filed_codes(ckpt, spec).shape)  # type: ignore[union-attr]
+        if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]
+            moves["codes"] += math.prod(codes.shape)
         moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
     for stored, group in floats.items():
         moves[group] += sizes[stored]

@@ -20,7 +20,8 @@ _BLOCKS = 128
 """Of four words each, that one program makes."""
 _SIGNS = 1024
 """That one program writes."""
-_WORDS = [f"{what}_{half}" for what in ("key", "leaf", "seed", "stream") for half in ("low", "high")]
+_SEED = ["key_low", "key_high", "seed_low", "seed_high"]
+_LEAF = ["leaf_low", "leaf_high", "stream_low", "stream_high"]
 
 
 def words(bits: Bits, start: int, count: int, device: torch.device) -> Tensor:
@@ -103,7 +104,7 @@ def _rounds(block, key0, key1, seed, stream):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@triton.jit(do_not_specialize=[*_WORDS, "first"])
+@triton.jit(do_not_specialize=[*_SEED, *_LEAF, "first"])
 def _words(  # type: ignore[no-untyped-def]
     out, blocks, key_low, key_high, seed_low, seed_high, leaf_low, leaf_high, stream_low, stream_high, first,
     BLOCKS: tl.constexpr,
@@ -119,7 +120,7 @@ def _words(  # type: ignore[no-untyped-def]
     tl.store(at + 3, c3.to(tl.int64, bitcast=True), inside)
 
 
-@triton.jit(do_not_specialize=["terms", "start", "count", "stride", "rows", *_WORDS])
+@triton.jit(do_not_specialize=["terms", "start", "count", "stride", "rows", *_LEAF])
 def _sum(  # type: ignore[no-untyped-def]
     table, terms, out, start, count, leaf_low, leaf_high, stream_low, stream_high, stride, rows, SIGNS: tl.constexpr
 ):

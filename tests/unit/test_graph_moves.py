@@ -16,6 +16,7 @@ from forq.core import FormatError, Move, Term
 from forq.formats import onnx as form
 from forq.formats.checkpoint import Checkpoint
 from forq.leaves import StrewnLeaf
+from forq.memory import summary
 from forq.models.graph_session import Session
 from forq.models.load import load
 from forq.models.saved import write
@@ -200,5 +201,6 @@ def test_integers_that_two_layers_read_stand_still(place: int, kind: str, tmp_pa
     two.input[place] = one.input[place]
     onnx.save_model(model, str(path))
     shared: Any = load(tmp_path, "cpu")
-    names = {leaf.name for leaf in space(shared, kind, "cells").leaves}
-    assert one.input[place] not in names and len(names) == len(shared.layers) - 2
+    leaves = space(shared, kind, "cells").leaves
+    assert one.input[place] not in {leaf.name for leaf in leaves} and len(leaves) == len(shared.layers) - 2
+    assert summary(shared.checkpoint).moves[kind] == sum(leaf.read().numel() for leaf in leaves)

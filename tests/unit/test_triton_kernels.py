@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from forq import arithmetic, steps
+from forq.core import Link, Move, Moved, Term
+from forq.formats import bnb4, gptq, hqq
 from forq.leaves import Few
+from forq.models.load import load
+from forq.models.space import space
 from forq.noise import Bits, law, leaf_id
 from forq.quant.codes import pack
 from forq.quant.kernels import reference
+from forq.quant.linear import QuantLinear
 from forq.quant.normal_float import table
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight, zeros_dtype
@@ -79,8 +88,6 @@ def test_a_sum_of_signs_is_rounded_term_by_term() -> None:
 
 
 def test_what_rounds_at_random_rounds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from forq import arithmetic
-
     x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     want = arithmetic.rounded(x.clone(), 5, 9, 3)
     monkeypatch.setattr(arithmetic, "triton_for", lambda kind: True)
@@ -167,3 +174,63 @@ def test_a_gradient_is_refused() -> None:
             triton.matmul(*given)
         with torch.no_grad():
             triton.matmul(*given)
+
+
+MOVES = [
+    Move(tuple(Term(seed, 0.01 * (seed - 2), "rows:rademacher" if seed % 2 else "rademacher") for seed in range(1, 6))),
+    Move((Term(1, 0.03, "rademacher"), Term(2, 0.02, "sparse:0.5"))),
+    Move((Term(1, 1.0, "uniform_grid:2"),), Link("sign", 0.01)),
+]
+CELLS = [
+    Move((Term(1, 1.0, "cells:0.1"),)),
+    Move((Term(1, 2.0, "sign:uniform_grid:1"),), Link("sign", 1.0)),
+    Move((Term(1, 0.3, "rademacher"), Term(2, 0.4, "rademacher"))),
+]
+
+
+@pytest.mark.parametrize(("kind", "moves"), [("scales", MOVES), ("codes", CELLS)])
+def test_moves_that_a_gpu_draws_have_the_same_bits(
+    kind: str, moves: list[Move], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, found = gptq.example(tmp_path / "example"), []
+    for drawn_there in (False, True):
+        monkeypatch.setattr(steps, "triton_for", lambda kind, there=drawn_there: there)
+        monkeypatch.setattr(arithmetic, "triton_for", lambda kind, there=drawn_there: there)
+        model = load(path, DEVICE, dtype=torch.float32, kernel="reference")
+        here = space(model, kind)
+        seen = []
+        for move in moves:
+            with here.displaced(move):
+                seen.append(logits(model))
+            seen.append(here.apply(move))
+        found.append((seen, here.digest()))
+    assert found[0][1] == found[1][1]
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        assert one == other if isinstance(one, Moved) else torch.equal(one, other)
+
+
+@pytest.mark.parametrize("example", [gptq.example, bnb4.example, hqq.example])
+def test_layers_that_are_fused_compute_what_the_reference_does(example: Any, tmp_path: Path) -> None:
+    model = load(example(tmp_path / "example"), DEVICE, dtype=torch.float32, kernel="reference")
+    want = logits(model)
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
+    for layer in layers:
+        layer.fused = True
+    here = space(model, "codes")
+    assert {layer.kernel for layer in layers} == {"triton"}
+    assert (logits(model) - want).abs().max() < 1e-5 * want.abs().max()
+    for move in CELLS:  # few codes beside the kernel, many through the reference
+        with here.displaced(move):
+            shown = logits(model)
+            for layer in layers:
+                layer.fused = False
+            assert (logits(model) - shown).abs().max() < 1e-5 * want.abs().max()
+            assert not torch.allclose(shown, want)
+            for layer in layers:
+                layer.fused = True
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = model(torch.tensor([[1, 5, 9, 2, 40, 33]], device=model.device)).logits
+    return found

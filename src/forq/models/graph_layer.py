@@ -8,14 +8,10 @@ from types import ModuleType
 from torch import Tensor
 
 from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import put_codes, put_codes_at
 from forq.quant.layer import LayerSpec
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
 from forq.quant.weight import QuantWeight
-
-_BLOCK = 1 << 18
-"""Codes packed at a time."""
 
 
 class GraphLinear(QuantLinear):
@@ -71,13 +67,9 @@ class GraphLinear(QuantLinear):
 
     def _displaced(self) -> Tensor:
         """The codes with a probe in them, if there is one: packed as the layer packs its own."""
-        codes = self.weight.codes
-        if self.code_overlay is not None:
-            codes = codes.clone()
-            shown, rows = self._filled(self.code_overlay), max(1, _BLOCK // self.in_features)
-            for first in range(0, self.out_features, rows):
-                put_codes(codes, self.bits, first * self.in_features, shown[first : first + rows].view(-1))
-        elif self.few_codes is not None:
-            codes = codes.clone()
-            put_codes_at(codes, self.bits, self.few_codes.places, self.few_codes.x)
-        return codes
+        weight = self.weight
+        if self.code_overlay is None and self.few_codes is None:
+            return weight.codes
+        other = weight.with_codes(weight.codes.clone())
+        self._put_probe(other)
+        return other.codes

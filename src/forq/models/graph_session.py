@@ -18,6 +18,7 @@ from torch import Tensor
 
 from forq.core import FormatError
 from forq.formats.checkpoint import Checkpoint
+from forq.quant.kernels.ort import session
 
 _INLINE_BYTES = 1024
 
@@ -34,22 +35,12 @@ class Session:
     """
 
     def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
-        import onnxruntime as ort
-
         self.live = frozenset(live)
         self._path = ckpt.path
         graph: Any = ckpt.contents.values["graph"]
-        options = ort.SessionOptions()
-        options.enable_cpu_mem_arena = False
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
         root, places = _places(graph)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(root))
         try:
-            model = _opened(ckpt, graph, self.live, places)
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = session(_opened(ckpt, graph, self.live, places), root)
         except FormatError:
             raise
         except Exception as error:  # the runtime's own kinds have no common base

@@ -17,6 +17,8 @@ from forq.quant.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Ta
 
 Choice = Literal["auto", "reference", "ort", "triton"]
 Activations = Literal["float", "int8"]
+_PUT = 1 << 18
+"""Codes packed at a time: what is between stays in the cache."""
 
 
 class QuantLinear(nn.Module):
@@ -118,11 +120,11 @@ class QuantLinear(nn.Module):
         self._read, self._weight = read, None
 
     def use_moving_zeros(self) -> None:
-        """Let the reference kernel compute the layer, from zero points that may change at any time."""
+        """Let a kernel compute the layer that reads zero points at every call: they may change at any time."""
         self._weight, self._packed = self.weight.with_own_zeros(), None
 
     def use_moving_codes(self) -> None:
-        """Let the reference kernel compute the layer, from codes that may change at any time."""
+        """Let a kernel compute the layer that reads codes at every call: they may change at any time."""
         self._weight, self._packed = self.still, None
 
     def dequantise(self) -> Tensor:
@@ -175,11 +177,18 @@ class QuantLinear(nn.Module):
         held = cast(CodedRows, weight)
         codes = self.scratch.take("shown", tuple(held.codes.shape), held.codes.dtype, held.codes.device)
         other = held.with_codes(codes.copy_(held.codes))
+        self._put_probe(other)
+        return other
+
+    def _put_probe(self, other: CodedWeight) -> None:
+        """Store the codes of a probe in a weight that is a copy, some rows at a time."""
         if self.code_overlay is not None:
-            other.put_codes(0, self._filled(self.code_overlay).view(-1))
+            shown = self._filled(self.code_overlay)
+            step = max(1, _PUT // shown.shape[1])
+            for first in range(0, len(shown), step):
+                other.put_codes(first * shown.shape[1], shown[first : first + step].view(-1))
         elif self.few_codes is not None:
             other.put_codes_at(self.few_codes.places, self.few_codes.x)
-        return other
 
     def _filled(self, overlay: Callable[[Tensor], None]) -> Tensor:
         """All codes to compute with, float32, in the buffer that weights are dequantised into."""

@@ -150,6 +150,10 @@ class QuantWeight(PackedCodes):
         """Into how many parts a row comes apart when it is dequantised, see :mod:`forq.quant.codes`."""
         return parts(self.bits) if self.level_bytes is None else 1
 
+    def with_codes(self, codes: Tensor) -> QuantWeight:
+        """The same weight with another tensor of codes."""
+        return replace(self, codes=codes)
+
     def with_own_zeros(self) -> QuantWeight:
         """The same weight, whose zero points are read one by one even where they are all alike: they may change."""
         own = replace(self, zeros=self.zeros.clone())

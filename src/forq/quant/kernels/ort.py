@@ -117,7 +117,12 @@ class Kernel:
         return y.view(*x.shape[:-1], self._rows)
 
 
-def _session(weight: QuantWeight, codes: Tensor, level: int) -> Any:
+def session(model: bytes, folder: str | Path) -> Any:
+    """A session on the CPU, with torch's threads and without an arena that would keep memory.
+
+    Args:
+        folder: the model's external data lies there.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -126,11 +131,15 @@ def _session(weight: QuantWeight, codes: Tensor, level: int) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    options.log_severity_level = 4  # what it refuses it raises too
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _session(weight: QuantWeight, codes: Tensor, level: int) -> Any:
     with tempfile.TemporaryDirectory(prefix="forq-", ignore_cleanup_errors=True) as folder:
         codes.contiguous().numpy().tofile(Path(folder) / _FILE)
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-        return ort.InferenceSession(_graph(weight, level), options, providers=["CPUExecutionProvider"])
+        return session(_graph(weight, level), folder)
 
 
 def _graph(weight: QuantWeight, level: int) -> bytes:

@@ -2,8 +2,7 @@
 
 Weights are those of the reference kernel bit for bit: the difference and the product are rounded once each, then once
 to x's dtype. The buffer holds them in order and in x's dtype, so nothing beside it is allocated and x is not permuted;
-codes, zero points and scales are read where they are stored, so whatever moves is seen at the next call. On an H100 it
-writes at three quarters of the speed of a copy.
+codes, zero points and scales are read where they are stored, so whatever moves is seen at the next call.
 """
 
 from __future__ import annotations
