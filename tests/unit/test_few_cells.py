@@ -15,6 +15,7 @@ from forq.formats import aqlm, bnb4, gguf, gptq, hqq
 from forq.models.load import load
 from forq.models.space import space
 from forq.noise import Bits, law
+from forq.quant import linear
 from forq.quant.codes import codes_at, pack, put_codes_at, unpack
 from forq.quant.linear import QuantLinear
 from forq.steps import Steps
@@ -66,6 +67,7 @@ def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, few: 
     """What a model answers under probes and after steps, and what the steps say they did."""
     if not few:
         monkeypatch.setattr(Steps, "strewn", lambda self, one, move: None)
+        monkeypatch.setattr(linear, "_PUT", 64)
     model: Any = load(folder, device="cpu", kernel="reference")
     held, answers, done = space(model, "codes", "cells"), [], []
     for move in moves:
