@@ -307,7 +307,9 @@ def test_settings_that_change_no_number_are_passed_over(base, tmp_path):
 def test_scales_of_single_layers_and_of_the_root_of_the_rank_are_pefts(base, tmp_path):
     folder = adapter(base, tmp_path / "adapter")
     whole = "model.layers.0.self_attn.q_proj"
-    edit(lora_alpha=6, alpha_pattern={"q_proj": 10, whole: 5, "attn.k_proj": 99, "self_attn.k_proj": 5, "down_proj": 3})(folder)
+    edit(
+        lora_alpha=6, alpha_pattern={"q_proj": 10, whole: 5, "attn.k_proj": 99, "self_attn.k_proj": 5, "down_proj": 3}
+    )(folder)
 
     def scales():
         found = {one.module: one.alpha / one.rank for one in load(base, "cpu", adapter=folder).adapters}

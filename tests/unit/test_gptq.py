@@ -16,8 +16,8 @@ from forq.formats import gptq
 from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
-from forq.quant.codes import BITS, pack, unpack
 from forq.models.load import load
+from forq.quant.codes import BITS, pack, unpack
 from forq.quant.weight import QuantWeight, zeros_dtype
 from tests.reference.gptq import cut
 

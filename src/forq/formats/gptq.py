@@ -6,8 +6,8 @@
     g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
 
 Under ``sym`` every zero point is 2^(bits − 1), so the tensors themselves show which version wrote them: see
-:func:`version`. Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files). Layout
-as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_format`` has both conventions.
+:func:`version`. Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files).
+Layout as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_format`` has both conventions.
 """
 
 from __future__ import annotations

@@ -82,11 +82,11 @@ class AdapterSettings:
 
     def rank_of(self, module: str) -> int:
         """Rank of a layer's adapter."""
-        return _first(self.ranks, module, self.rank)
+        return int(_first(self.ranks, module, self.rank))
 
     def alpha_of(self, module: str) -> float:
         """α of a layer's adapter, such that its product is scaled by α/r."""
-        alpha, rank = _first(self.alphas, module, self.alpha), self.rank_of(module)
+        alpha, rank = float(_first(self.alphas, module, self.alpha)), self.rank_of(module)
         return alpha / math.sqrt(rank) * rank if self.stabilised else alpha
 
 
@@ -97,8 +97,9 @@ def read(path: Path) -> AdapterSettings:
         FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
     """
     found = read_json(path)
-    alpha, rank = found.get("lora_alpha"), found.get("r")
-    plain = type(rank) is int and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
+    alpha: Any = found.get("lora_alpha")
+    rank: Any = found.get("r")
+    plain = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
     if found.get("peft_type") != "LORA" or not plain:
         raise FormatError(
             f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {found.get('peft_type')!r:.80} with "

@@ -31,6 +31,7 @@ FLOATS, CODES = "adapter_model.safetensors", "adapter_codes.safetensors"
 
 _TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "masked": None, "diffusion": None}
 
+
 def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor]) -> None:
     """Write an adapter, whole or not at all.
 

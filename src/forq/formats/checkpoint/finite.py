@@ -10,16 +10,21 @@ from forq.core import FormatError
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+def holds(tensor: Tensor) -> bool:
+    """Whether a tensor holds no NaN and no infinity; one pass over it, without a copy. Whole numbers never do."""
+    if tensor.dtype not in _REAL or not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN where there is one
+    return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
+
+
 def check(name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself, where it holds no NaN and no infinity; one pass over it, without a copy.
+    """The tensor itself, where it holds no NaN and no infinity.
 
     Raises:
         FormatError: it does; the tensor is named, and how many of its values are meant.
     """
-    if tensor.dtype not in _REAL or not tensor.numel():
-        return tensor
-    low, high = tensor.aminmax()  # NaN where there is one
-    if bool(torch.isfinite(low)) and bool(torch.isfinite(high)):
+    if holds(tensor):
         return tensor
     nan, bad = int(torch.isnan(tensor).sum()), int((~torch.isfinite(tensor)).sum())
     raise FormatError(
