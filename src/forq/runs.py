@@ -22,8 +22,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,10 @@ from forq import config as configs
 from forq import engine, journal, spaces
 from forq.config import RunConfig
 from forq.core import ConfigError, JournalError
+from forq.formats.checkpoint import Streamed
 from forq.formats.checkpoint.replace import check_destination
 from forq.journal import Journal, Line
-from forq.leaves import Domains
+from forq.leaves import Domains, Leaf
 from forq.methods import plan
 from forq.models.adapters import adapted, add_lora, starts
 from forq.models.leaves import trainable
@@ -103,7 +105,6 @@ class Run:
         self.rounding: float | None = None
         self.certificate: float | None = None
         self.floor: float | None = None
-        self._kept: dict[str, Tensor] = {}
 
     @property
     def journal(self) -> Path:
@@ -241,11 +242,13 @@ class Run:
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.
         """
-        self._save(Path(folder), Path(folder) if self.checkpoint is None else Path(folder) / "adapter", self._best())
+        best = self._rounded(self._best())
+        self._save(Path(folder), Path(folder) if self.checkpoint is None else Path(folder) / "adapter", best)
 
     def finish(self) -> None:
         """Save the best into the run's folder, close the journal with it, and show it to the model."""
-        best = self._best()
+        masters = self._best()
+        best = self._rounded(masters)
         past = journal.read(self.journal)
         if past.lines[-1].kind != "saved":
             assert self.best is not None
@@ -256,13 +259,14 @@ class Run:
             writer.close()
         elif past.lines[-1].digest != spaces.digest(best):
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
-        self.space.restore(self._kept)
+        self.rounding = rounding_error(self.space.leaves, masters)
+        self.space.restore(self._made(masters, spaces.as_stored))
         self._save(self.folder / "checkpoint", self.folder / "adapter", best)
         moved = changes(self.space.leaves, self._base(), best)
         put_json(self.folder / "moved.json", [asdict(change) for change in moved])
         self._sample("after")
 
-    def _save(self, checkpoint: Path, adapter: Path, best: dict[str, Tensor]) -> None:
+    def _save(self, checkpoint: Path, adapter: Path, best: Mapping[str, Tensor]) -> None:
         model: Any = self.model
         save(model.checkpoint, getattr(model, "adapters", ()), best, checkpoint, adapter)
 
@@ -275,17 +279,24 @@ class Run:
         begun = starts(model, **_lora(self.config))
         return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
-    def _best(self) -> dict[str, Tensor]:
-        """The best masters, rounded to the file's dtypes."""
+    def _best(self) -> Mapping[str, Tensor]:
+        """The best masters, read from the run's folder one at a time, as they are asked for."""
         if self.best is None:
             raise ConfigError(f"{self.folder}: no validation loss was finite, so there is no best to save")
         best = Masters.load(self.folder / "state" / "best.safetensors")
         if best is None or best.step != self.best.trained:
             raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
-        rounded = {leaf.name: spaces.stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self._kept = {leaf.name: spaces.as_stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self.rounding = rounding_error(best.tensors, self._kept)
-        return rounded
+        return best.tensors
+
+    def _rounded(self, masters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Masters as the files hold them, one at a time."""
+        return self._made(masters, spaces.stored)
+
+    def _made(self, masters: Mapping[str, Tensor], how: Callable[[Leaf, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        def make(leaf: Leaf) -> Tensor:
+            return how(leaf, masters[leaf.name])
+
+        return Streamed({leaf.name: partial(make, leaf) for leaf in self.space.leaves})
 
     def _score(self, metrics: Metrics, trained: int, forwards: int) -> Scored:
         scored = metrics.scores.get(trained)

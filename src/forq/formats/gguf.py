@@ -45,6 +45,9 @@ ABOUT = About(
     ),
 )
 
+_CHUNK = 1 << 20
+"""Codes packed at once: a byte each would be twice their storage."""
+
 _PLAIN = ("Q4_0", "Q8_0")
 """Types that are codes with one scale a block, which every kernel reads."""
 
@@ -111,16 +114,21 @@ def _turned(scales: Tensor) -> Tensor:
 def _codes(qs: Tensor, kind: Kind) -> Tensor:
     """The field qs (out, blocks, bytes) → codes as :class:`QuantWeight` keeps them: offset binary, in order."""
     if kind.bits == 8:
-        return (qs.to(torch.int16) + 128).to(torch.uint8).flatten(1)
+        return (qs.view(torch.uint8) ^ 128).flatten(1)
     return pack(taken_apart(qs, kind).flatten(1), kind.bits)
 
 
 def _filed(codes: Tensor, kind: Kind) -> Tensor:
-    """The inverse."""
-    whole = unpack(codes, kind.bits)
+    """The inverse; in bytes a code each no more than some rows at a time."""
     if kind.bits == 8:
-        return (whole.to(torch.int16) - 128).to(torch.int8).view(len(whole), -1, kind.size)
-    return put_together(whole.view(len(whole), -1, kind.size), kind)
+        return (codes ^ 128).view(torch.int8).view(len(codes), -1, kind.size)
+    blocks = codes.shape[1] * 8 // kind.bits // kind.size
+    out = torch.empty(len(codes), blocks, kind.size * kind.bits // 8, dtype=torch.uint8)
+    some = max(1, _CHUNK // (blocks * kind.size))
+    for start in range(0, len(codes), some):
+        whole = unpack(codes[start : start + some], kind.bits)
+        out[start : start + some] = put_together(whole.view(len(whole), -1, kind.size), kind)
+    return out
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = _SHAPES

@@ -19,8 +19,10 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.formats.checkpoint.patch import unread
 from forq.models import graph, peft
+from forq.models import parts as layer_parts
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
+from forq.models.graph_inputs import Inputs, logits_of
 from forq.models.names import FileNames, NoNames, ties
 from forq.models.skeleton import compute_buffers, put, sizes, skeleton, stretch
 from forq.quant import heap
@@ -119,7 +121,7 @@ def load(
     if found.form is not None:
         for spec in found.specs.values():
             where = names.module_of(spec)
-            parts = found.form.read(ckpt, spec)
+            parts = layer_parts.read(found.form, ckpt, spec)
             old = model.get_submodule(where)
             layer = _quant_linear(old, spec, parts, place, scratch)
             embeds = isinstance(old, nn.Embedding)
@@ -167,13 +169,18 @@ def load(
 
 
 def _graph_layout(ckpt: Checkpoint) -> Layout:
-    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill."""
+    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill.
+
+    Raises:
+        FormatError: no layer is quantized, or the graph is no causal language model.
+    """
     form = recognised(ckpt)
     if form is None:
         raise FormatError(
             f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
             "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
         )
+    Inputs.of(ckpt), logits_of(ckpt)  # what a load refuses is refused before anything is read
     return Layout(form, form.layers(ckpt), nn.Module(), NoNames())
 
 
