@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from forq.tokens import Tokenizer as Tokenizer
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -136,11 +138,3 @@ class Compares(Protocol):
     def judge(self, split: Split) -> Judge | None:
         """What measures a model, or several from the same noise; None where no network was named to do it in."""
         ...
-
-
-class Tokenizer(Protocol):
-    """What tasks need of a tokenizer of transformers."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> Mapping[str, Any]: ...
-
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from forq.core import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._tokens import bare
+from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
 

@@ -1,0 +1,131 @@
+"""One row of text to tokens: encoded once as a whole, with what is scored by place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from forq.core import DataError
+from forq.tasks import Tokenizer
+from forq.tokens.text import bare
+
+
+class Piece(NamedTuple):
+    """Some text of a row, and whether the model is to learn to write it."""
+
+    text: str
+    scored: bool
+
+
+class Asked(NamedTuple):
+    """A row in text.
+
+    Attributes:
+        pieces: follow one another, and are encoded as one text.
+        facts: what rewards are told of the row.
+        where: file and line, for errors.
+        rendered: a chat template wrote the text, so neither BOS nor an end is added to it.
+    """
+
+    pieces: Sequence[Piece]
+    facts: Mapping[str, Any] = MappingProxyType({})
+    where: str = ""
+    rendered: bool = False
+
+
+class Edges(NamedTuple):
+    """What is added to a text and what ends one, in token ids.
+
+    Attributes:
+        front: what the tokenizer puts in front of a text.
+        bos: kept in front of a row that is cut.
+        end: what follows a completion, None for nothing.
+        ends: what ends a text; a completion that has one gets no second.
+    """
+
+    front: tuple[int, ...]
+    bos: int | None
+    end: int | None
+    ends: frozenset[int]
+
+
+class Row(NamedTuple):
+    """A row in tokens.
+
+    Attributes:
+        scored: places whose token is predicted.
+        cut: tokens dropped from the left.
+        facts: the fields it was read from, as a JSON object.
+    """
+
+    tokens: tuple[int, ...]
+    scored: tuple[int, ...]
+    cut: int = 0
+    facts: str = "{}"
+
+
+def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges, max_length: int) -> Row | None:
+    """Tokens of one row; one that is too long loses tokens on its left, but no scored one: None if it would.
+
+    Raises:
+        DataError: the text cannot be encoded (with the row's place).
+    """
+    try:
+        tokens, scored = _encoded(asked, tokenizer, edges)
+    except DataError as error:
+        raise DataError(f"{asked.where}: {error}" if asked.where else str(error)) from error
+    cut = max(0, len(tokens) - max_length)
+    # What begins every text stays in front.
+    kept = (len(edges.front) if _begins(tokens, edges.front) else int(tokens[:1] == [edges.bos])) if cut else 0
+    if not scored or scored[0] - 1 < cut + kept:
+        return None
+    facts = json.dumps(dict(asked.facts), sort_keys=True, default=str)
+    return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
+
+
+def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int], list[int]]:
+    """Tokens of a row, and the places of those that are scored.
+
+    The text is encoded once, as a whole. A token that lies over the edge of a scored piece is scored.
+    """
+    text = "".join(piece.text for piece in asked.pieces)
+    tokens = bare(tokenizer, text)
+    front = [] if asked.rendered or _begins(tokens, edges.front) else list(edges.front)
+    scored: list[int] = []
+    at, ahead = 0, (0, 0)
+    for piece in asked.pieces:
+        begin, _ = ahead
+        at += len(piece.text)
+        ahead = (len(tokens), 0) if at == len(text) else _place(tokens, tokenizer, text[:at])
+        if piece.scored:
+            scored += range(len(front) + begin, len(front) + sum(ahead))
+    tokens = front + tokens
+    open_ended = not asked.rendered and bool(asked.pieces) and asked.pieces[-1].scored
+    if open_ended and edges.end is not None and not _closed(text, tokens, tokenizer, edges.ends):
+        tokens.append(edges.end)
+        scored.append(len(tokens) - 1)
+    # The first token of a row follows nothing, so it cannot be predicted.
+    return tokens, sorted({place for place in scored if place > 0})
+
+
+def _place(tokens: list[int], tokenizer: Tokenizer, before: str) -> tuple[int, int]:
+    """How many tokens of the whole hold nothing but ``before``, its beginning; and 1 if the next lies over its end."""
+    alone = bare(tokenizer, before)
+    same = next((i for i, (a, b) in enumerate(zip(alone, tokens, strict=False)) if a != b), len(alone))
+    same = min(same, len(tokens))
+    return same, int(same < len(alone) and same < len(tokens))
+
+
+def _begins(tokens: list[int], front: tuple[int, ...]) -> bool:
+    """Whether the text says itself what the tokenizer would put in front of it."""
+    return bool(front) and tuple(tokens[: len(front)]) == front
+
+
+def _closed(text: str, tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> bool:
+    """Whether a text ends with a token that ends texts, space behind it aside."""
+    if tokens and tokens[-1] in ends:
+        return True
+    stripped = text.rstrip()
+    return len(stripped) < len(text) and bool(ends.intersection(bare(tokenizer, stripped)[-1:]))
