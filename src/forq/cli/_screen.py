@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -13,7 +13,11 @@ from rich.table import Table
 
 from forq.tasks import shown as number
 
-__all__ = ["data", "err", "number", "out", "size", "table", "told"]
+if TYPE_CHECKING:
+    from forq.formats.checkpoint import Checkpoint
+    from forq.tasks import Account, Tokenizer
+
+__all__ = ["counted", "data", "err", "number", "out", "reading", "size", "table", "told"]
 
 out = Console()
 err = Console(stderr=True)
@@ -42,6 +46,25 @@ def told(model: Any) -> None:
     """What the owner of a model's format computes and forq does not, on stderr."""
     for sentence in model.unlike:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+
+
+def counted(account: Account) -> None:
+    """The rows of a task's data in a line, and what is wrong with them, on stderr."""
+    if account.line:
+        err.print(account.line, highlight=False, soft_wrap=True, markup=False)
+    for sentence in account.warnings:
+        err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+
+
+def reading(ckpt: Checkpoint, tokenizer: Tokenizer | None = None) -> None:
+    """How the tokenizer reads texts and conversations, on stderr."""
+    line = _reading_line(ckpt, tokenizer)
+    if line is not None:
+        err.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _reading_line(ckpt: Checkpoint, tokenizer: Tokenizer | None) -> str | None:
+    return None
 
 
 def size(count: float) -> str:

@@ -39,7 +39,7 @@ def evaluate(
     from forq.config import task_config
     from forq.core import ConfigError
     from forq.models.load import load
-    from forq.tasks import Compares
+    from forq.tasks import Compares, account
     from forq.train import open_task
 
     if split not in ("test", "validation"):
@@ -55,6 +55,8 @@ def evaluate(
     model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
+    rows = account(opened).only(split)
+    _screen.counted(rows)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     found: dict[str, Distance] = {}
@@ -65,6 +67,7 @@ def evaluate(
             found[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
     if as_json:
         told = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
+        told |= {"data": rows.plain()}
         for name, one in found.items():
             told |= {name: one.value, f"{name} error": one.error}
         if judge is not None:

@@ -1,20 +1,72 @@
-"""forq inspect: what a checkpoint holds, what can move, and what tuning it would take."""
+"""forq inspect: what a checkpoint holds, what can move, what tuning it would take, and how it sees a row of data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from forq.cli import _arguments as given
 
-
-def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
-    """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor."""
-    from forq.cli import _screen
+if TYPE_CHECKING:
     from forq.formats.checkpoint import Checkpoint
+
+
+def inspect(
+    checkpoint: given.Checkpoint,
+    data: given.Data = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task that reads the data; `forq ls tasks`. Default: completion.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="With --data: how many training rows to show.", min=1)] = 2,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the rows drawn, as in forq tune.")] = 0,
+    as_json: given.Json = False,
+) -> None:
+    """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor.
+
+    With --data, show rows instead: token by token, as the model will see them, with the learned tokens marked.
+    """
+    from forq.core import ConfigError
+    from forq.formats.checkpoint import Checkpoint
+
+    ckpt = Checkpoint.open(checkpoint)
+    if data is None and task is None:
+        if sets:
+            raise ConfigError("--set changes how a task reads data: name a file or folder with --data")
+        _summary(ckpt, as_json)
+    else:
+        _rows(ckpt, data, task or "completion", rows, sets or [], seed, as_json)
+
+
+def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[str], seed: int, as_json: bool) -> None:
+    """Rows of a task's data as the model will see them."""
+    from typing import Any
+
+    from forq.cli import _rows, _screen
+    from forq.config import task_config
+    from forq.tasks import account
+    from forq.train import open_task
+
+    # Every task that a checkpoint alone can open is one of rows.
+    opened: Any = open_task(task_config(task, given.data_path(data, task), sets), ckpt, seed)
+    counts = account(opened)
+    if as_json:
+        body = {"path": str(ckpt.path), "task": task, "data": counts.plain(), "rows": _rows.plain(opened, count)}
+        _screen.data(body)
+        return
+    _screen.counted(counts)
+    _screen.reading(ckpt, opened.tokenizer)
+    _rows.show(opened, count)
+
+
+def _summary(ckpt: Checkpoint, as_json: bool) -> None:
+    """What the checkpoint holds, and what tuning it takes."""
+    from forq.cli import _screen
     from forq.memory import summary
     from forq.pace import TOKENS, seconds_a_forward
 
-    ckpt = Checkpoint.open(checkpoint)
     found = summary(ckpt)
     forward = seconds_a_forward(ckpt)
     if as_json:
@@ -30,6 +82,7 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    _screen.reading(ckpt)
     _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in found.moves.items()])
     _screen.table(
         "memory to tune it, activations aside",

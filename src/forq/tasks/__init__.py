@@ -10,6 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from forq.tasks._account import Account, account
+
+__all__ = [
+    "SHARES",
+    "Account",
+    "Compares",
+    "Draws",
+    "Score",
+    "Split",
+    "Task",
+    "Tokenizer",
+    "Writes",
+    "account",
+    "shown",
+]
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 

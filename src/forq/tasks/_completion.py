@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from forq.tasks._generate import ending, written
 from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows
+from forq.tasks._segments import Segment
 from forq.tasks._tokens import bare, prefix
 
 
@@ -62,13 +64,12 @@ class Completion(Rows[Row, Batch]):
     """A task of rows to complete; made by :func:`completion`.
 
     Attributes:
-        dropped: rows by split whose completion alone was longer than a row may be.
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
         rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
-    dropped: Mapping[Split, int]
+    part: str = "the beginning of the prompt"
     new_tokens: int
     line: bool = False
     rewards: Mapping[str, Reward] = field(default_factory=dict)
@@ -76,13 +77,18 @@ class Completion(Rows[Row, Batch]):
     def details(self) -> Mapping[str, Any]:
         return {
             "scored": self._by_split(lambda rows: sum(len(row.scored) for row in rows)),
-            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
-            "dropped": dict(self.dropped),
             "new_tokens": self.new_tokens,
         }
 
     def length(self, row: Row) -> int:
         return len(row.tokens)
+
+    def lost(self, row: Row) -> int:
+        return row.cut
+
+    def segments(self, row: Row) -> tuple[Segment, ...]:
+        learned = set(row.scored)
+        return (Segment(row.tokens, tuple(place in learned for place in range(len(row.tokens)))),)
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
         return pack(rows, most_tokens)
@@ -149,13 +155,15 @@ def completion(
         )
     front, stop = prefix(tokenizer), _end(tokenizer) if end else None
     rows: dict[Split, tuple[Row, ...]] = {}
-    dropped: dict[Split, int] = {}
+    dropped: dict[Split, tuple[int, ...]] = {}
     for split, every in asked.items():
         if not every:
             raise DataError(f"{name}: {split} has no rows")
         found = [encode(row, tokenizer, front, stop, max_length) for row in every]
         rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = len(found) - len(rows[split])
+        dropped[split] = tuple(
+            _least(row, tokenizer, front, stop) for row, kept in zip(every, found, strict=True) if kept is None
+        )
         if not rows[split]:
             raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
     most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens
@@ -201,6 +209,12 @@ def encode(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int
         return None
     facts = json.dumps(dict(asked.facts), sort_keys=True, default=str)
     return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
+
+
+def _least(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int | None) -> int:
+    """The shortest ``max_length`` that :func:`encode` keeps a row at; 0 where it has nothing to score."""
+    whole = encode(asked, tokenizer, front, stop, sys.maxsize)
+    return 0 if whole is None else len(whole.tokens) + len(front) + 1 - whole.scored[0]
 
 
 def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:

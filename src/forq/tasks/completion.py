@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def open(
         ConfigError: a split or a batch would be empty.
         DataError: the data cannot be used (file and line), or the tokenizer has no chat template for messages.
     """
-    found, digest = read(data)
+    found, digest, unused = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(found, seed=seed, digest=digest, limits=limits)
     names = (prompt_field, completion_field)
@@ -60,7 +61,7 @@ def open(
         split: [Asked(_pieces(record, names, tokenizer, chat), record.fields) for record in rows]
         for split, rows in chosen.items()
     }
-    return completion(
+    task = completion(
         "completion",
         asked,
         tokenizer,
@@ -70,6 +71,7 @@ def open(
         end=end,
         new_tokens=new_tokens,
     )
+    return replace(task, unused=unused)
 
 
 def example(folder: Path) -> Path:
