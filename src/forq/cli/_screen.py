@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forq.formats.checkpoint import Checkpoint
     from forq.tasks import Account, Tokenizer
 
-__all__ = ["counted", "data", "err", "number", "out", "reading", "size", "table", "told"]
+__all__ = ["data", "err", "number", "opened", "out", "reading_line", "size", "table", "told"]
 
 out = Console()
 err = Console(stderr=True)
@@ -48,22 +48,25 @@ def told(model: Any) -> None:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
-def counted(account: Account) -> None:
-    """The rows of a task's data in a line, and what is wrong with them, on stderr."""
-    if account.line:
-        err.print(account.line, highlight=False, soft_wrap=True, markup=False)
-    for sentence in account.warnings:
+def opened(task: Any, ckpt: Any, split: str | None = None) -> Account:
+    """What became of a task's rows, what is wrong with them, and how its tokenizer reads texts, on stderr.
+
+    Args:
+        split: the one whose rows are looked at; None: all.
+    """
+    from forq.tasks import account
+
+    rows = account(task) if split is None else account(task).only(split)
+    for line in (rows.line, reading_line(ckpt, getattr(task, "tokenizer", None))):
+        if line:
+            err.print(line, highlight=False, soft_wrap=True, markup=False)
+    for sentence in rows.warnings:
         err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    return rows
 
 
-def reading(ckpt: Checkpoint, tokenizer: Tokenizer | None = None) -> None:
-    """How the tokenizer reads texts and conversations, on stderr."""
-    line = _reading_line(ckpt, tokenizer)
-    if line is not None:
-        err.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def _reading_line(ckpt: Checkpoint, tokenizer: Tokenizer | None) -> str | None:
+def reading_line(ckpt: Checkpoint, tokenizer: Tokenizer | None) -> str | None:
+    """How a tokenizer reads texts and conversations, in a line."""
     return None
 
 

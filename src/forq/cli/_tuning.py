@@ -30,7 +30,6 @@ def tune(
     from forq.models.load import load
     from forq.report import tensorboard as board
     from forq.runs import Run
-    from forq.tasks import account
     from forq.train import open_task
 
     if tensorboard:
@@ -43,7 +42,7 @@ def tune(
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     _screen.told(model)
-    _screen.counted(account(task))
+    rows = _screen.opened(task, model.checkpoint)
     try:
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:
@@ -68,7 +67,7 @@ def tune(
     result = {
         "validation": {"before": _plain(first.score), "after": _plain(best.score)},
         "test": {"before": _plain(before), "after": _plain(after)},
-        "data": account(task).plain(),
+        "data": rows.plain(),
         "step": best.trained,
         "forwards": journal.read(out / "journal.jsonl").forwards,
         "rounding": rounding,

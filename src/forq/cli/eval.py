@@ -39,7 +39,7 @@ def evaluate(
     from forq.config import task_config
     from forq.core import ConfigError
     from forq.models.load import load
-    from forq.tasks import Compares, account
+    from forq.tasks import Compares
     from forq.train import open_task
 
     if split not in ("test", "validation"):
@@ -55,8 +55,7 @@ def evaluate(
     model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
-    rows = account(opened).only(split)
-    _screen.counted(rows)
+    rows = _screen.opened(opened, model.checkpoint, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     found: dict[str, Distance] = {}

@@ -46,19 +46,17 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
 
     from forq.cli import _rows, _screen
     from forq.config import task_config
-    from forq.tasks import account
     from forq.train import open_task
 
     # Every task that a checkpoint alone can open is one of rows.
     opened: Any = open_task(task_config(task, given.data_path(data, task), sets), ckpt, seed)
-    counts = account(opened)
+    counts = _screen.opened(opened, ckpt)
     if as_json:
-        body = {"path": str(ckpt.path), "task": task, "data": counts.plain(), "rows": _rows.plain(opened, count)}
-        _screen.data(body)
-        return
-    _screen.counted(counts)
-    _screen.reading(ckpt, opened.tokenizer)
-    _rows.show(opened, count)
+        reading = _screen.reading_line(ckpt, opened.tokenizer)
+        body = {"path": str(ckpt.path), "task": task, "data": counts.plain(), "reading": reading}
+        _screen.data(body | {"rows": _rows.plain(opened, count)})
+    else:
+        _rows.show(opened, count)
 
 
 def _summary(ckpt: Checkpoint, as_json: bool) -> None:
@@ -82,7 +80,8 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    _screen.reading(ckpt)
+    if (line := _screen.reading_line(ckpt, None)) is not None:
+        _screen.out.print(line, highlight=False, soft_wrap=True, markup=False)
     _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in found.moves.items()])
     _screen.table(
         "memory to tune it, activations aside",

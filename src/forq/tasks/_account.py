@@ -6,7 +6,7 @@ first step, ``result.json`` and the report after the last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,20 +85,20 @@ class Account:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence on every split that loses more than a tenth of its rows, or whose rows lose tokens that often."""
+        """A sentence on splits that lose over a tenth of their rows, and one on those whose rows lose tokens as often."""
+        dropped = self._many(self.dropped, self.read)
+        cut = self._many(self.truncated, lambda split: self.used[split])
         found = []
-        for split in self.splits:
-            lost, cut = self.dropped.get(split, 0), self.truncated.get(split, 0)
-            if lost * SHARE > self.read(split):
-                found.append(
-                    f"{split}: {_share(lost, self.read(split))} dropped, because what is to be learned of them does "
-                    f"not fit into {self.max_length:,} tokens; {self._advice(self.keeping, split, 'keeps')}"
-                )
-            if cut * SHARE > self.used[split]:
-                found.append(
-                    f"{split}: {_share(cut, self.used[split])} longer than {self.max_length:,} tokens and lose "
-                    f"{self.part}; {self._advice(self.whole, split, 'leaves')}"
-                )
+        if dropped:
+            found.append(
+                f"{_listed(dropped)} are dropped, because what is to be learned of them does not fit into "
+                f"{self.max_length:,} tokens{_enough(self.keeping, dropped, 'keeps nine in ten')}"
+            )
+        if cut:
+            found.append(
+                f"{_listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}"
+                f"{_enough(self.whole, cut, 'leaves nine in ten whole')}"
+            )
         return tuple(found)
 
     def plain(self) -> dict[str, Any]:
@@ -126,11 +126,10 @@ class Account:
         limit = f" at {self.max_length:,} tokens" if self.max_length is not None else ""
         return f"{split} {self.used[split]:,}" + (f" ({', '.join(losses)}{limit})" if losses else "")
 
-    def _advice(self, lengths: Mapping[str, int], split: str, does: str) -> str:
-        enough = lengths.get(split)
-        if enough is None:
-            return "raise task.max_length"
-        return f"task.max_length={enough} {does} nine in ten" + (" whole" if does == "leaves" else "")
+    def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
+        """Counts above a tenth by split, each with what it is a share of."""
+        pairs = {split: (counts.get(split, 0), of(split)) for split in self.splits}
+        return {split: (count, rows) for split, (count, rows) in pairs.items() if count * SHARE > rows}
 
 
 def account(task: Any) -> Account:
@@ -152,5 +151,12 @@ def nine_in_ten(lengths: Sequence[int]) -> int:
     return sorted(lengths)[-(-9 * len(lengths) // 10) - 1]
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count:,} of {of:,} rows ({count / of:.0%}) are"
+def _listed(counts: Mapping[str, tuple[int, int]]) -> str:
+    shares = (f"{split} {count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items())
+    return f"rows: {', '.join(shares)}"
+
+
+def _enough(lengths: Mapping[str, int], splits: Iterable[str], does: str) -> str:
+    """The limit to take, where there is one that helps."""
+    enough = max((lengths.get(split, 0) for split in splits), default=0)
+    return f"; task.max_length={enough} {does}" if enough else ""

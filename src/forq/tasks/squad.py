@@ -75,7 +75,7 @@ def open(
         line=True,
         metrics=_METRICS,
     )
-    part = "their beginning: the title, then the passage"
+    part = "the beginning of the prompt: the title, then the passage"
     if unread.impossible:
         unused += (f"{unread.impossible:,} questions marked is_impossible",)
     return replace(task, part=part, ignored=tuple(sorted(unread.fields)), unused=unused)
