@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from forq import config as configs
 from forq import engine, journal, spaces
-from forq.config import RunConfig
+from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError, JournalError
 from forq.formats.checkpoint.replace import check_destination
 from forq.journal import Journal, Line
@@ -129,7 +129,7 @@ class Run:
         """
         lm: Any = model
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
-        found = {"device": str(lm.device), "kernel": kernel}
+        found = {"device": str(lm.device), "kernel": kernel, "task": _settled(config.task, task)}
         run = cls(folder, config.model_copy(update=found), model, task)
         if folder.exists() and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
@@ -154,6 +154,9 @@ class Run:
         run = cls(folder, config, model, task)
         # Through JSON, as the journal's side has been: tuples become lists, keys become text.
         written, now = journal.read(run.journal).header, json.loads(json.dumps(run.header()))
+        # What later versions describe beside is no difference; every token and setting stands in the task's digest.
+        if isinstance(then := written.get("task"), dict):
+            now["task"] = {key: value for key, value in now["task"].items() if key in then}
         for key, mend in _SHARED.items():
             if written.get(key) != now[key]:
                 wanted, found = difference(written.get(key), now[key])
@@ -360,6 +363,14 @@ class Run:
 def _lora(config: RunConfig) -> dict[str, Any]:
     """What :func:`forq.add_lora` takes."""
     return {**config.method.lora.model_dump(exclude={"alone"}), "seed": config.seed}
+
+
+def _settled(config: TaskConfig, task: Task) -> TaskConfig:
+    """The task's settings with the date and time its rows were rendered at, where they show one."""
+    moment = task.describe().get("moment")
+    if moment is None:
+        return config
+    return config.model_copy(update={"options": {**config.options, "moment": moment}})
 
 
 def _adapters(model: nn.Module, config: RunConfig) -> frozenset[str]:

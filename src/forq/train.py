@@ -21,13 +21,12 @@ from forq.models.encoders import Encoders
 from forq.models.families import kind_of
 from forq.models.load import kernels, load
 from forq.models.onload import quantized
+from forq.models.tokenizer import open_tokenizer
 from forq.runfiles import BASE, vacant
 from forq.runs import Run
-from forq.tasks import Task, Tokenizer
+from forq.tasks import Task
 from forq.tasks._pictures import pixels
 from forq.tasks._rewarded import rewarded
-
-_TOKENIZER_FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 
 # Arguments of a task's ``open`` that are not options of a user.
 _GIVEN = ("seed", "kind")
@@ -66,7 +65,7 @@ def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> T
         )
     # Resolved first: a reward that cannot be imported should not wait for the data.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), _tokenizer(ckpt), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **told)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
@@ -110,27 +109,6 @@ def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
         except ValidationError as error:
             words = wanted.__name__ if isinstance(wanted, type) else str(wanted)
             raise ConfigError(f"task.{option}: expected {words}, found {value!r}") from error
-
-
-def _tokenizer(ckpt: Checkpoint) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    folder = ckpt.folder
-    if ckpt.contents.tokenizer is not None:
-        own: Tokenizer = ckpt.contents.tokenizer()
-        return own
-    # Without these transformers makes an empty tokenizer, or fails in words about something else.
-    if not any(path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)):
-        raise ConfigError(
-            f"{folder}: expected a tokenizer beside the model, found none of {', '.join(_TOKENIZER_FILES)}; "
-            "copy its files from where the model came from"
-        )
-    try:
-        found: Tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged file ends in, somewhere inside transformers
-        said = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{folder}: no tokenizer that transformers can load: {said}") from error
-    return found
 
 
 def settings(

@@ -11,11 +11,18 @@ from forq.core import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Where a run began, and what to load for its result: a checkpoint, and an adapter where it moved some."""
+    """Where a run began, and what to load for its result: a checkpoint, and an adapter where it moved some.
+
+    Attributes:
+        task: the name of the run's task.
+        moment: the date and time its chat template was rendered at, where it shows one.
+    """
 
     base: str
     saved: str
     adapter: Path | None
+    task: str
+    moment: str | None
 
 
 def finished(folder: str) -> Finished | None:
@@ -30,5 +37,12 @@ def finished(folder: str) -> Finished | None:
     saved, adapter = run / "checkpoint", run / "adapter"
     if not saved.is_dir() and not adapter.is_dir():
         raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
-    base = configs.read(run / "config.toml").checkpoint
-    return Finished(base, str(saved) if saved.is_dir() else base, adapter if adapter.is_dir() else None)
+    config = configs.read(run / "config.toml")
+    base, moment = config.checkpoint, config.task.options.get("moment")
+    return Finished(
+        base,
+        str(saved) if saved.is_dir() else base,
+        adapter if adapter.is_dir() else None,
+        config.task.name,
+        None if moment is None else str(moment),
+    )

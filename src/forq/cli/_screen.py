@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,10 +15,11 @@ from rich.table import Table
 from forq.tasks import shown as number
 
 if TYPE_CHECKING:
+    from forq.config import TaskConfig
     from forq.formats.checkpoint import Checkpoint
-    from forq.tasks import Account, Tokenizer
+    from forq.tasks import Account
 
-__all__ = ["data", "err", "number", "opened", "out", "reading_line", "size", "table", "told"]
+__all__ = ["data", "err", "number", "opened", "out", "read_as", "size", "table", "told"]
 
 out = Console()
 err = Console(stderr=True)
@@ -48,7 +50,7 @@ def told(model: Any) -> None:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
-def opened(task: Any, ckpt: Any, split: str | None = None) -> Account:
+def opened(task: Any, ckpt: Any, settings: TaskConfig, split: str | None = None) -> Account:
     """What became of a task's rows, what is wrong with them, and how its tokenizer reads texts, on stderr.
 
     Args:
@@ -57,17 +59,23 @@ def opened(task: Any, ckpt: Any, split: str | None = None) -> Account:
     from forq.tasks import account
 
     rows = account(task) if split is None else account(task).only(split)
-    for line in (rows.line, reading_line(ckpt, getattr(task, "tokenizer", None))):
-        if line:
+    if rows.line:
+        err.print(rows.line, highlight=False, soft_wrap=True, markup=False)
+    if (tokenizer := getattr(task, "tokenizer", None)) is not None:
+        template = settings.options.get("template")
+        for line in read_as(ckpt, tokenizer, None if template is None else Path(str(template))):
             err.print(line, highlight=False, soft_wrap=True, markup=False)
     for sentence in rows.warnings:
         err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return rows
 
 
-def reading_line(ckpt: Checkpoint, tokenizer: Tokenizer | None) -> str | None:
-    """How a tokenizer reads texts and conversations, in a line."""
-    return None
+def read_as(ckpt: Checkpoint, tokenizer: Any, template: Path | None = None) -> list[str]:
+    """How a model's texts are read: a line, and where its files disagree a note on each difference."""
+    from forq.models.tokenizer import reading
+
+    found = reading(tokenizer, ckpt, template)
+    return [found.line, *(f"note: {sentence}" for sentence in found.notes)]
 
 
 def size(count: float) -> str:

@@ -42,7 +42,7 @@ def tune(
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     _screen.told(model)
-    rows = _screen.opened(task, model.checkpoint)
+    rows = _screen.opened(task, model.checkpoint, config.task)
     try:
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:

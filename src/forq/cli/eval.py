@@ -46,16 +46,19 @@ def evaluate(
         raise ConfigError(f"--split: expected test or validation, found {split!r}")
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
+    run = finished(checkpoint)
+    own_moment = any(text.startswith("task.moment=") for text in sets or [])
+    if run is not None and run.moment is not None and run.task == task and not own_moment:
+        sets = [*(sets or []), f"task.moment={run.moment}"]
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
     how: Any = {"kernel": kernel, "activations": activations}
-    run = finished(checkpoint)
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
-    rows = _screen.opened(opened, model.checkpoint, split)
+    rows = _screen.opened(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     found: dict[str, Distance] = {}

@@ -48,15 +48,28 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
     from forq.config import task_config
     from forq.train import open_task
 
+    settings = task_config(task, given.data_path(data, task), sets)
     # Every task that a checkpoint alone can open is one of rows.
-    opened: Any = open_task(task_config(task, given.data_path(data, task), sets), ckpt, seed)
-    counts = _screen.opened(opened, ckpt)
+    opened: Any = open_task(settings, ckpt, seed)
+    account = _screen.opened(opened, ckpt, settings)
     if as_json:
-        reading = _screen.reading_line(ckpt, opened.tokenizer)
-        body = {"path": str(ckpt.path), "task": task, "data": counts.plain(), "reading": reading}
-        _screen.data(body | {"rows": _rows.plain(opened, count)})
+        body: dict[str, Any] = {"path": str(ckpt.path), "task": task, "data": account.plain()}
+        body |= {"reading": _screen.read_as(ckpt, opened.tokenizer), "rows": _rows.plain(opened, count)}
+        _screen.data(body)
     else:
         _rows.show(opened, count)
+
+
+def _reading(ckpt: Checkpoint) -> list[str]:
+    """How the checkpoint's texts are read; nothing where it has no tokenizer, or one that cannot be used."""
+    from forq.cli import _screen
+    from forq.core import ForqError
+    from forq.models.tokenizer import open_tokenizer
+
+    try:
+        return _screen.read_as(ckpt, open_tokenizer(ckpt))
+    except ForqError:  # what a checkpoint holds is shown all the same
+        return []
 
 
 def _summary(ckpt: Checkpoint, as_json: bool) -> None:
@@ -67,8 +80,17 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
 
     found = summary(ckpt)
     forward = seconds_a_forward(ckpt)
+    reading = _reading(ckpt)
     if as_json:
-        _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
+        _screen.data(
+            {
+                "path": str(ckpt.path),
+                "reading": reading,
+                **asdict(found),
+                "seconds_a_forward": forward,
+                "tokens": TOKENS,
+            }
+        )
         return
     widths = ", ".join(map(str, found.widths))
     rows = "one scale a matrix" if found.scales == found.layers else "one scale a row"
@@ -80,7 +102,7 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if (line := _screen.reading_line(ckpt, None)) is not None:
+    for line in reading:
         _screen.out.print(line, highlight=False, soft_wrap=True, markup=False)
     _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in found.moves.items()])
     _screen.table(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from forq.tasks._account import Account, account
+from forq.tokens import Tokenizer
 
 __all__ = [
     "SHARES",
@@ -152,11 +153,3 @@ class Compares(Protocol):
     def judge(self, split: Split) -> Judge | None:
         """What measures a model, or several from the same noise; None where no network was named to do it in."""
         ...
-
-
-class Tokenizer(Protocol):
-    """What tasks need of a tokenizer of transformers."""
-
-    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> Mapping[str, Any]: ...
-
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...

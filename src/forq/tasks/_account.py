@@ -85,7 +85,7 @@ class Account:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence on splits that lose over a tenth of their rows, and one on those whose rows lose tokens as often."""
+        """A sentence on splits that lose over a tenth of their rows, and one on splits of which so many lose tokens."""
         dropped = self._many(self.dropped, self.read)
         cut = self._many(self.truncated, lambda split: self.used[split])
         found = []

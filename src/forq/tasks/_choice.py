@@ -23,7 +23,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows, counts
 from forq.tasks._segments import Segment
-from forq.tasks._tokens import bare, prefix
+from forq.tokens.text import bare, prefix
 
 
 class Question(NamedTuple):

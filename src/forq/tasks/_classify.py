@@ -19,7 +19,7 @@ from forq.tasks._choice import Question, choice
 from forq.tasks._labelled import Labelled, Reader, Row
 from forq.tasks._mask import Mask
 from forq.tasks._similarity import Similarity
-from forq.tasks._tokens import bare, frame
+from forq.tokens.text import bare, frame
 
 By = Literal["auto", "prompt", "mask", "similarity"]
 

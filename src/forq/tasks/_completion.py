@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,41 +20,15 @@ from forq.batches import Batch
 from forq.core import ConfigError, DataError
 from forq.rewards import Reward
 from forq.tasks import Split, Tokenizer
+from forq.tasks._encoding import Asked, Edges, Row, encode, fitted, least
 from forq.tasks._generate import ending, written
 from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows
 from forq.tasks._segments import Segment
-from forq.tasks._tokens import bare, prefix
-
-
-class Piece(NamedTuple):
-    """Some text of a row, and whether the model is to learn to write it."""
-
-    text: str
-    scored: bool
-
-
-class Asked(NamedTuple):
-    """A row in text: pieces that follow one another, and what rewards are told of it."""
-
-    pieces: Sequence[Piece]
-    facts: Mapping[str, Any] = MappingProxyType({})
-
-
-class Row(NamedTuple):
-    """A row in tokens.
-
-    Attributes:
-        scored: places whose token is predicted.
-        cut: tokens dropped from the left.
-        facts: the fields it was read from, as a JSON object.
-    """
-
-    tokens: tuple[int, ...]
-    scored: tuple[int, ...]
-    cut: int = 0
-    facts: str = "{}"
+from forq.tokens.ends import ends
+from forq.tokens.template import ChatTemplate
+from forq.tokens.text import end_of_text, prefix
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -66,18 +38,23 @@ class Completion(Rows[Row, Batch]):
     Attributes:
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
+        ends: tokens that end an answer.
+        further: what a description says beside; nothing a batch depends on.
         rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
     part: str = "the beginning of the prompt"
     new_tokens: int
     line: bool = False
+    ends: frozenset[int] = frozenset()
+    further: Mapping[str, Any] = field(default_factory=dict)
     rewards: Mapping[str, Reward] = field(default_factory=dict)
 
     def details(self) -> Mapping[str, Any]:
         return {
             "scored": self._by_split(lambda rows: sum(len(row.scored) for row in rows)),
             "new_tokens": self.new_tokens,
+            **self.further,
         }
 
     def length(self, row: Row) -> int:
@@ -105,7 +82,7 @@ class Completion(Rows[Row, Batch]):
         columns = [batch.column[batch.row == row].tolist() for row in range(len(batch.input_ids))]
         starts = [_last_stretch(places) for places in columns]
         prompts = [ids[: start + 1] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
-        texts = written(model, prompts, self.new_tokens, ends=ending(self.tokenizer, line=self.line))
+        texts = written(model, prompts, self.new_tokens, ends=ending(self.tokenizer, self.ends, line=self.line))
         target = torch.split(batch.target, list(batch.lengths))
         found = []
         for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
@@ -118,7 +95,7 @@ class Completion(Rows[Row, Batch]):
         """The first test prompt, and the likeliest continuation."""
         row = self.rows["test"][0]
         prompt = list(row.tokens[: row.scored[0]])
-        (more,) = written(model, [prompt], n_tokens, ends=ending(self.tokenizer, line=self.line))
+        (more,) = written(model, [prompt], n_tokens, ends=ending(self.tokenizer, self.ends, line=self.line))
         return self._said([*prompt, *more])
 
     def _said(self, tokens: list[int]) -> str:
@@ -137,12 +114,17 @@ def completion(
     new_tokens: int | None = None,
     line: bool = False,
     metrics: Mapping[str, Reward] | None = None,
+    template: ChatTemplate | None = None,
+    further: Mapping[str, Any] | None = None,
 ) -> Completion:
     """Tokenise the rows of every split.
 
     Args:
-        end: the last scored piece is followed by the tokenizer's end of text, if it has one, scored like it.
+        end: the last scored piece is followed by the tokenizer's end of text, if it has one, scored like it; not where
+            it has an end already, or a chat template wrote it.
         new_tokens: of an answer, at most; by default as many as the longest of the training rows has, and one.
+        template: in place of the tokenizer's own chat template; its end of turn ends an answer too.
+        further: goes into the task's description.
 
     Raises:
         ConfigError: a batch or an answer would be empty, or a row shorter than two tokens.
@@ -153,17 +135,21 @@ def completion(
             "expected batch_rows and new_tokens of 1 or more and max_length of 2 or more, found "
             f"{batch_rows}, {new_tokens} and {max_length}"
         )
-    front, stop = prefix(tokenizer), _end(tokenizer) if end else None
+    edges = Edges(
+        prefix(tokenizer),
+        bos=getattr(tokenizer, "bos_token_id", None),
+        end=end_of_text(tokenizer) if end else None,
+        ends=ends(tokenizer, template),
+    )
     rows: dict[Split, tuple[Row, ...]] = {}
     dropped: dict[Split, tuple[int, ...]] = {}
     for split, every in asked.items():
         if not every:
             raise DataError(f"{name}: {split} has no rows")
-        found = [encode(row, tokenizer, front, stop, max_length) for row in every]
+        whole = [encode(row, tokenizer, edges) for row in every]
+        found = [fitted(row, edges, max_length) for row in whole]
         rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = tuple(
-            _least(row, tokenizer, front, stop) for row, kept in zip(every, found, strict=True) if kept is None
-        )
+        dropped[split] = tuple(least(row, edges) for row, kept in zip(whole, found, strict=True) if kept is None)
         if not rows[split]:
             raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
     most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens
@@ -181,40 +167,10 @@ def completion(
         digest=digest,
         new_tokens=most,
         line=line,
+        ends=edges.ends,
+        further=dict(further or {}),
         rewards=dict(metrics or {}),
     )
-
-
-def encode(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int | None, max_length: int) -> Row | None:
-    """Tokens of one row; one that is too long loses tokens on its left, but no scored one: None if it would."""
-    tokens, said = list(front), ""
-    scored: list[int] = []
-    for piece in asked.pieces:
-        # Tokenised with all that came before: many tokenizers join or split differently at a seam.
-        said += piece.text
-        whole = [*front, *bare(tokenizer, said)]
-        same = next((i for i, (a, b) in enumerate(zip(tokens, whole, strict=False)) if a != b), len(tokens))
-        same = min(same, len(whole))
-        tokens = whole
-        # A token over the seam belongs to what comes later.
-        scored = [place for place in scored if place < same]
-        if piece.scored:
-            scored += range(max(same, 1), len(tokens))
-    if stop is not None and asked.pieces and asked.pieces[-1].scored:
-        tokens.append(stop)
-        scored.append(len(tokens) - 1)
-    cut = max(0, len(tokens) - max_length)
-    kept = len(front) if cut else 0  # what the tokenizer puts in front stays in front
-    if not scored or scored[0] - 1 < cut + kept:
-        return None
-    facts = json.dumps(dict(asked.facts), sort_keys=True, default=str)
-    return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
-
-
-def _least(asked: Asked, tokenizer: Tokenizer, front: tuple[int, ...], stop: int | None) -> int:
-    """The shortest ``max_length`` that :func:`encode` keeps a row at; 0 where it has nothing to score."""
-    whole = encode(asked, tokenizer, front, stop, sys.maxsize)
-    return 0 if whole is None else len(whole.tokens) + len(front) + 1 - whole.scored[0]
 
 
 def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
@@ -268,8 +224,3 @@ def _last_stretch(columns: Sequence[int]) -> int:
     """Where the last run of columns without a gap begins."""
     known = set(columns)
     return max(place for place in columns if place - 1 not in known)
-
-
-def _end(tokenizer: Tokenizer) -> int | None:
-    found = getattr(tokenizer, "eos_token_id", None)
-    return None if found is None else int(found)

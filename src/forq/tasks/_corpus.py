@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from forq.core import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._tokens import bare
 from forq.tasks._utf8 import advice
+from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
 

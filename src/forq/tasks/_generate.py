@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -89,12 +89,11 @@ class _Cached:
         return bent(lm.config, lm.get_output_embeddings()(out.last_hidden_state[:, -1]).float())
 
 
-def ending(tokenizer: Tokenizer, *, line: bool) -> Callable[[int], bool]:
-    """Whether a token ends a text: the tokenizer's end of text, and with ``line`` any that holds a new line."""
-    stop = getattr(tokenizer, "eos_token_id", None)
+def ending(tokenizer: Tokenizer, ends: Collection[int], *, line: bool) -> Callable[[int], bool]:
+    """Whether a token ends a text: one of ``ends``, and with ``line`` any that holds a new line."""
 
     @lru_cache(maxsize=4096)
-    def ends(token: int) -> bool:
-        return token == stop or (line and "\n" in tokenizer.decode([token]))
+    def stops(token: int) -> bool:
+        return token in ends or (line and "\n" in tokenizer.decode([token]))
 
-    return ends
+    return stops

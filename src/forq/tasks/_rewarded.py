@@ -63,7 +63,9 @@ class Rewarded:
         return found
 
     def describe(self) -> Mapping[str, Any]:
-        return {**self.inner.describe(), "reward": self.name, "reward_code": self.source, "digest": self.digest}
+        # A reward is given all fields of a row, so none of them is ignored.
+        inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
+        return {**inner, "reward": self.name, "reward_code": self.source, "digest": self.digest}
 
     def batch(self, step: int) -> Any:
         return self.inner.batch(step)

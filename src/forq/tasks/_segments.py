@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from forq.tasks import Tokenizer
-from forq.tasks._tokens import bare
+from forq.tokens.text import bare
 
 
 class Segment(NamedTuple):

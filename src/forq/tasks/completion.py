@@ -8,15 +8,19 @@ chat template. What has no validation or test file of its own gives one row in t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from forq.core import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._completion import Asked, Completion, Piece, completion, splits
+from forq.tasks._chat import Conversations
+from forq.tasks._completion import Completion, completion, splits
+from forq.tasks._encoding import Asked, Piece
 from forq.tasks._table import Record, read
+from forq.tokens.moment import parsed
+from forq.tokens.template import ChatTemplate
 
 
 def open(
@@ -34,6 +38,7 @@ def open(
     template: str | None = None,
     end: bool = True,
     new_tokens: int | None = None,
+    moment: str | None = None,
 ) -> Completion:
     """Read and tokenise the rows.
 
@@ -45,8 +50,11 @@ def open(
         prompt_field, completion_field: what a file calls them. They are joined as they stand: a completion that
             begins a new word begins with a space.
         template: file of a chat template (Jinja), in place of the tokenizer's own.
-        end: learn to stop: the tokenizer's end of text follows the completion.
+        end: learn to stop: the tokenizer's end of text follows a completion that has no end itself. Nothing is added
+            to conversations: their template ends them.
         new_tokens: see :func:`forq.tasks._completion.completion`; for rewards.
+        moment: the date and time, in ISO form, that a chat template gets where it asks for them; by default the
+            present. A run keeps its own.
 
     Raises:
         ConfigError: a split or a batch would be empty.
@@ -55,12 +63,9 @@ def open(
     found, digest, unused = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(found, seed=seed, digest=digest, limits=limits)
-    names = (prompt_field, completion_field)
-    chat = None if template is None else _template(Path(template))
-    asked = {
-        split: [Asked(_pieces(record, names, tokenizer, chat), record.fields) for record in rows]
-        for split, rows in chosen.items()
-    }
+    source = None if template is None else _template(Path(template))
+    reader = _Reader((prompt_field, completion_field), tokenizer, source, parsed(moment))
+    asked = {split: [reader.asked(record) for record in rows] for split, rows in chosen.items()}
     task = completion(
         "completion",
         asked,
@@ -70,6 +75,8 @@ def open(
         batch_rows=batch_rows,
         end=end,
         new_tokens=new_tokens,
+        template=reader.template,
+        further=reader.details(),
     )
     return replace(task, unused=unused)
 
@@ -91,22 +98,22 @@ def _template(path: Path) -> str:
         ) from error
 
 
-def _pieces(record: Record, names: tuple[str, str], tokenizer: Tokenizer, template: str | None) -> list[Piece]:
-    fields = record.fields
-    if "messages" in fields:
-        return _turns(record, tokenizer, template)
-    if names[0] in fields and names[1] in fields:
+def _asked(record: Record, names: tuple[str, str]) -> tuple[Asked, tuple[str, ...]]:
+    """The text of a row that is no conversation, and the fields it was read from."""
+    fields, (asked, answered) = record.fields, names
+    if asked in fields and answered in fields:
         prompt, answer = (_said(record, name) for name in names)
         if not answer.strip():
-            raise DataError(f"{record.where}: the {names[1]} is empty")
-        return [Piece(prompt, scored=False), Piece(answer, scored=True)]
+            raise DataError(f"{record.where}: the {answered} is empty")
+        pieces, read_from = (Piece(prompt, scored=False), Piece(answer, scored=True)), names
+        return Asked(pieces, fields, record.where), read_from
     if "text" in fields:
         text = _said(record, "text")
         if not text.strip():
             raise DataError(f"{record.where}: the text is empty")
-        return [Piece(text, scored=True)]
+        return Asked((Piece(text, scored=True),), fields, record.where), ("text",)
     raise DataError(
-        f"{record.where}: expected {names[0]!r} and {names[1]!r}, or 'messages', or 'text'; found "
+        f"{record.where}: expected {asked!r} and {answered!r}, or 'messages', or 'text'; found "
         f"{', '.join(map(repr, fields))}. Other names are given by task.prompt_field and task.completion_field"
     )
 
@@ -118,38 +125,41 @@ def _said(record: Record, name: str) -> str:
     return value
 
 
-def _turns(record: Record, tokenizer: Tokenizer, template: str | None) -> list[Piece]:
-    """A conversation as the model's template lays it out, turn by turn."""
-    messages = record.fields["messages"]
-    if not isinstance(messages, list) or not all(_is_turn(turn) for turn in messages):
-        raise DataError(f"{record.where}: expected messages to be a list of role and content, both texts")
-    if not any(turn["role"] == "assistant" for turn in messages):
-        raise DataError(f"{record.where}: expected a turn of the assistant, which is what is learned; found none")
-    chat: Any = tokenizer
-    if template is None and not getattr(chat, "chat_template", None):
-        raise ConfigError(
-            "the model's tokenizer has no chat template: name a file of one (--set task.template=FILE), or give prompt "
-            "and completion instead of messages"
-        )
-    style = {"tokenize": False, "chat_template": template}
-    pieces, before = [], ""
-    for count, turn in enumerate(messages, 1):
-        try:
-            if turn["role"] == "assistant":
-                # What the template writes before an answer is given to the model, not asked of it.
-                opened = chat.apply_chat_template(messages[: count - 1], add_generation_prompt=True, **style)
-                if opened.startswith(before) and opened != before:
-                    pieces.append(Piece(opened[len(before) :], scored=False))
-                    before = opened
-            now = chat.apply_chat_template(messages[:count], **style)
-        except Exception as error:  # templates raise what they like
-            raise DataError(f"{record.where}: the chat template refuses it: {error}") from error
-        if not now.startswith(before):
-            raise DataError(f"{record.where}: the chat template rewrites earlier turns; give prompt and completion")
-        pieces.append(Piece(now[len(before) :], scored=turn["role"] == "assistant"))
-        before = now
-    return pieces
+class _Reader:
+    """Rows to text, with the names of the fields that nothing reads."""
 
+    def __init__(self, names: tuple[str, str], tokenizer: Tokenizer, source: str | None, moment: datetime) -> None:
+        self._names, self._ignored = names, set[str]()
+        own: Any = tokenizer
+        self.template: ChatTemplate | None = None
+        if source is not None or getattr(own, "chat_template", None):
+            self.template = ChatTemplate(own, source, moment)
+        self._chats = None if self.template is None else Conversations(self.template)
+        self._moment, self._any_chat = moment, False
 
-def _is_turn(turn: object) -> bool:
-    return isinstance(turn, Mapping) and all(isinstance(turn.get(name), str) for name in ("role", "content"))
+    def asked(self, record: Record) -> Asked:
+        """The text of a row.
+
+        Raises:
+            ConfigError: a conversation, and no chat template.
+            DataError: the row cannot be used.
+        """
+        if "messages" not in record.fields:
+            asked, used = _asked(record, self._names)
+            self._ignored |= record.fields.keys() - set(used)
+            return asked
+        if self._chats is None:
+            raise ConfigError(
+                "the model's tokenizer has no chat template: name a file of one (--set task.template=FILE), or give "
+                "prompt and completion instead of messages"
+            )
+        self._any_chat = True
+        return self._chats.asked(record)
+
+    def details(self) -> dict[str, Any]:
+        """What the task's description says of the rows: only what they have."""
+        ignored = sorted(self._ignored.union(self._chats.ignored if self._chats else ()))
+        found: dict[str, Any] = {"ignored": ignored} if ignored else {}
+        if self._any_chat and self.template is not None and self.template.tells_time:
+            found["moment"] = self._moment.isoformat()
+        return found

@@ -15,7 +15,8 @@ from pathlib import Path
 from forq import rewards
 from forq.core import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._completion import Asked, Completion, Piece, completion, splits
+from forq.tasks._completion import Completion, completion, splits
+from forq.tasks._encoding import Asked, Piece
 from forq.tasks._fields import Fields
 from forq.tasks._order import draw
 from forq.tasks._table import Record, read

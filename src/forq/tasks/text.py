@@ -33,7 +33,7 @@ from forq.tasks._corpus import Tokens, files, tokenised
 from forq.tasks._generate import written
 from forq.tasks._rows import Rows
 from forq.tasks._segments import Segment
-from forq.tasks._tokens import prefix
+from forq.tokens.text import prefix
 
 _HELD_OUT: tuple[Split, Split] = ("validation", "test")
 

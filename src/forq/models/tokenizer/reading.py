@@ -1,0 +1,151 @@
+"""How a model's texts are read, in one line: the chat template, who writes BOS, what ends a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forq.formats.checkpoint import Checkpoint
+from forq.models.tokenizer.opened import GENERATION, CheckpointTokenizer, settings
+from forq.tokens.ends import turn_ends
+from forq.tokens.template import ChatTemplate
+from forq.tokens.text import bare, frame
+
+_GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
+_TRIALS = ("Hello, world. It's 1234567 o'clock\n\n\n  don't WAIT\t", " état naïve 你好 🙂 ", "<s>a </s>")
+"""Texts on which two tokenizers that are not the same mostly differ: numbers, spaces, line breaks, other scripts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What forq does with the texts of a model.
+
+    Attributes:
+        template_source: the file the chat template comes from; None: there is none.
+        bos: who writes BOS: ``template``, ``tokenizer`` or ``nobody``.
+        ends: ids that end a text the model writes.
+        line: all of it for people.
+        notes: where the model's files disagree, and which is followed; a sentence each.
+    """
+
+    template_source: str | None
+    bos: str
+    ends: tuple[int, ...]
+    line: str
+    notes: tuple[str, ...]
+
+
+def reading(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | None = None) -> Reading:
+    """How texts of a checkpoint are read.
+
+    Args:
+        template: of ``task.template``, in place of the checkpoint's own.
+    """
+    own = tokenizer.own
+    source = _source(tokenizer, ckpt, template)
+    chat = None
+    if source is not None:
+        chat = ChatTemplate(own, None if template is None else template.read_text(encoding="utf-8"))
+    plain_bos = bool(frame(own)[0])
+    writes = chat is not None and chat.begins
+    origins: dict[int, str] = {}
+    for token in turn_ends(own, chat):
+        origins[token] = "the template"
+    for token in tokenizer.generation_ends:
+        origins.setdefault(token, _named(ckpt))
+    if getattr(own, "eos_token_id", None) is not None:
+        origins.setdefault(int(own.eos_token_id), "the tokenizer")
+    parts = [f"chat template from {source}" if source else "no chat template"]
+    parts.append(_bos(chat is not None, writes, plain_bos))
+    turn = "".join(chat.end) if chat is not None else ""
+    if turn:
+        parts.append(f"turns end with {turn}")
+    if origins:
+        named = ", ".join(f"{_token(own, token)} ({origin})" for token, origin in origins.items())
+        parts.append(f"generation stops at {named}")
+    return Reading(
+        template_source=source,
+        bos="template" if writes else "tokenizer" if plain_bos else "nobody",
+        ends=tuple(origins),
+        line=", ".join(parts),
+        notes=(*getattr(own, "notes", ()), *_disagreements(own, ckpt)),
+    )
+
+
+def _source(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | None) -> str | None:
+    if template is not None:
+        return str(template)
+    if not getattr(tokenizer.own, "chat_template", None):
+        return None
+    if ckpt.contents.tokenizer is not None:
+        return ckpt.path.name
+    # As transformers: a file of its own goes before the field of the settings.
+    jinja = ckpt.folder / "chat_template.jinja"
+    return jinja.name if jinja.is_file() else "tokenizer_config.json"
+
+
+def _named(ckpt: Checkpoint) -> str:
+    if ckpt.contents.tokenizer is not None:
+        return ckpt.path.name
+    return GENERATION if (ckpt.folder / GENERATION).is_file() else "config.json"
+
+
+def _bos(chat: bool, writes: bool, plain: bool) -> str:
+    by = "BOS by the tokenizer" if plain else "no BOS"
+    if not chat:
+        return by
+    if writes:
+        return "BOS by the template" + ("" if plain else ", none in plain texts")
+    return f"{by} in plain texts, none in conversations" if plain else by
+
+
+def _token(own: Any, token: int) -> str:
+    found = own.convert_ids_to_tokens(token)
+    return str(token) if found is None else str(found)
+
+
+def _disagreements(own: Any, ckpt: Checkpoint) -> Iterator[str]:
+    """Where tokenizer_config.json and tokenizer.json differ, told by trying what transformers makes of them."""
+    if ckpt.contents.tokenizer is not None:
+        return
+    said, file = settings(ckpt.folder), ckpt.folder / "tokenizer.json"
+    front, back = frame(own)
+    for name, token, there in (
+        ("add_bos_token", "BOS", own.bos_token_id is not None and own.bos_token_id in front),
+        ("add_eos_token", "EOS", own.eos_token_id is not None and own.eos_token_id in back),
+    ):
+        if isinstance(said.get(name), bool) and said[name] != there:
+            does = "writes one" if there else "writes none"
+            yield (
+                f"tokenizer_config.json says {name} {str(said[name]).lower()}, and the tokenizer that transformers "
+                f"loads {does}: forq follows transformers, {token if there else 'no ' + token} by the tokenizer"
+            )
+    wanted = str(said.get("tokenizer_class") or "").removesuffix("Fast")
+    got = type(own).__name__.removesuffix("Fast")
+    if not file.is_file():
+        return
+    if wanted and wanted not in _GENERIC and wanted != got:
+        yield (
+            f"tokenizer_config.json names {wanted}, and transformers loads {got}, which reads tokenizer.json as it is: "
+            "forq follows transformers"
+        )
+    if (text := _differing(own, file)) is not None:
+        yield (
+            f"tokenizer.json splits texts otherwise than {got}, which transformers loads ({text!r}, for example): forq "
+            "follows transformers"
+        )
+
+
+def _differing(own: Any, file: Path) -> str | None:
+    """A trial text that tokenizer.json by itself splits in another way."""
+    from tokenizers import Tokenizer
+
+    try:
+        alone = Tokenizer.from_file(str(file))
+    except Exception:  # the library raises its own, of no class
+        return None
+    alone.no_truncation()
+    alone.no_padding()
+    return next((text for text in _TRIALS if alone.encode(text, add_special_tokens=False).ids != bare(own, text)), None)

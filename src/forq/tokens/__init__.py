@@ -1,0 +1,14 @@
+"""Text to token ids: what a tokenizer adds by itself, and what a chat template writes. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    """What tasks need of a tokenizer of transformers."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> Mapping[str, Any]: ...
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...

@@ -1,0 +1,55 @@
+"""The date and time that a chat template renders, fixed: the same row must give the same tokens tomorrow."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from forq.core import ConfigError
+
+NOW = "strftime_now"
+"""The function by which templates of transformers ask for the time."""
+
+_DIRECTIVES = "aAbBcdfGHIjmMpSuUVwWxXyYzZeDFTRhnt"
+_PERCENT = "\x00"
+
+
+def parsed(text: str | None) -> datetime:
+    """The moment a setting names; the present one, in whole seconds, where it names none.
+
+    Raises:
+        ConfigError: the text is no date and time in ISO form.
+    """
+    if text is None:
+        return datetime.now().replace(microsecond=0)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"task.moment: expected a date and time in ISO form, as 2026-11-28T09:30:00, found {text!r}"
+        ) from error
+
+
+def fixed(template: str, moment: datetime) -> str:
+    """The same template with ``strftime_now`` bound to a moment.
+
+    transformers offers no way to set its clock, and hands templates plain data only, no functions. So the name is
+    bound inside the template: a macro that replaces every directive of a format by its value.
+    """
+    steps = [("%%", _PERCENT), *_values(moment), (_PERCENT, "%")]
+    filters = "".join(f"|replace({old!r}, {new!r})" for old, new in steps)
+    # The macro writes nothing else, and ends with the line break that Jinja drops behind a tag, so that what follows
+    # stands at the start of a line, as it does in the original.
+    return f"{{%- macro {NOW}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
+
+
+def _values(moment: datetime) -> list[tuple[str, str]]:
+    found = []
+    for letter in _DIRECTIVES:
+        for directive in (f"%-{letter}", f"%{letter}"):
+            try:
+                value = moment.strftime(directive)
+            except ValueError:  # not every platform knows every directive
+                continue
+            if value != directive:
+                found.append((directive, value))
+    return found

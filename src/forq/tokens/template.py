@@ -1,0 +1,206 @@
+"""A chat template as transformers renders it, and what can be learned of it by rendering."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.meta
+import jinja2.nodes
+import jinja2.parser
+
+from forq.core import ConfigError
+from forq.tokens.moment import NOW, fixed
+
+Message = Mapping[str, Any]
+Span = tuple[int, int]
+"""Characters of a text, from the first to the one behind the last."""
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_MARKS = "\ue000\ue001\ue002\ue003\uf8ff"
+"""Private-use characters, one of which stands for a turn's content while it is looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChatTemplate:
+    """A tokenizer's chat template, or another in its place.
+
+    Attributes:
+        tokenizer: of transformers; it renders.
+        source: the Jinja text, in place of the tokenizer's own.
+        moment: what the template gets where it asks for the date and time; None: the present.
+    """
+
+    tokenizer: Any
+    source: str | None = None
+    moment: datetime | None = None
+
+    def text(self, tools: object = None) -> str:
+        """The Jinja text; some tokenizers have one of their own for conversations with tools."""
+        found: str = self.tokenizer.get_chat_template(self.source, tools)
+        return found
+
+    def render(self, messages: Sequence[Message], fields: Mapping[str, Any], *, prompt: bool = False) -> str:
+        """A conversation as text, with ``prompt`` up to where the assistant's next turn begins.
+
+        Args:
+            fields: further variables of the template, ``tools`` and ``documents`` among them.
+
+        Raises:
+            jinja2.TemplateError, TypeError, …: whatever the template ends in.
+        """
+        found: str = self.tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **{**fields, "chat_template": self._rendered(fields.get("tools"))},
+        )
+        return found
+
+    def blocks(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> tuple[str, list[Span]] | None:
+        """The text of a conversation and what its ``{% generation %}`` blocks wrote; None where it has no such block.
+
+        Raises:
+            As :meth:`render`.
+        """
+        template = self._rendered(fields.get("tools"))
+        if _GENERATION.search(template) is None:
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        present = [{name: value for name, value in message.items() if value is not None} for message in messages]
+        texts, spans = render_jinja_template(
+            conversations=[present],
+            return_assistant_tokens_mask=True,
+            **{**self.tokenizer.special_tokens_map, **fields, "chat_template": template},
+        )
+        return texts[0], [(start, end) for start, end in spans[0]]
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names of variables the template reads and does not set itself."""
+        return frozenset(jinja2.meta.find_undeclared_variables(self._tree)) - {NOW}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every name and every constant text of the template: a field it reads by name is among them."""
+        found = {node.name for node in self._tree.find_all(jinja2.nodes.Name)}
+        found |= {node.attr for node in self._tree.find_all(jinja2.nodes.Getattr)}
+        constants = (node.value for node in self._tree.find_all(jinja2.nodes.Const))
+        return frozenset(found | {value for value in constants if isinstance(value, str)})
+
+    @property
+    def tells_time(self) -> bool:
+        """Whether the template asks for the date or time."""
+        return NOW in self.names
+
+    @cached_property
+    def end(self) -> tuple[str, ...]:
+        """The tokens that end the assistant's turns, mostly one: those that follow the content of a trial turn."""
+        mark = _MARKS[0]
+        try:
+            text = self.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}], {})
+        except Exception:  # the template wants another kind of conversation
+            return ()
+        behind = text.rpartition(mark)[2] if mark in text else ""
+        found: list[str] = []
+        place = first(behind, self.added)
+        while place is not None and (not found or place[0] == 0):
+            found.append(behind[slice(*place)])
+            behind = behind[place[1] :]
+            place = first(behind, self.added)
+        return tuple(found)
+
+    @cached_property
+    def begins(self) -> bool:
+        """Whether the template writes the tokenizer's BOS itself."""
+        bos: str | None = getattr(self.tokenizer, "bos_token", None)
+        if not bos:
+            return False
+        for turns in ([{"role": "user", "content": "a"}], [{"role": "system", "content": "a"}]):
+            try:
+                return self.render(turns, {}).lstrip().startswith(bos)
+            except Exception:  # as above
+                continue
+        return False
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether the template reads a content that is a list of text parts as it reads the text itself."""
+        mark = _MARKS[0]
+        try:
+            plain = self.render([{"role": "user", "content": mark}], {})
+            return plain == self.render([{"role": "user", "content": [{"type": "text", "text": mark}]}], {})
+        except Exception:  # as above
+            return False
+
+    @cached_property
+    def added(self) -> tuple[str, ...]:
+        """Tokens beside the vocabulary proper, spaces aside: those a template can write as one token."""
+        known = {*self.specials, *map(str, self._decoder.values())}
+        return tuple(token for token in known if token and not token.isspace())
+
+    @cached_property
+    def specials(self) -> tuple[str, ...]:
+        """Those of them that are marked special."""
+        marked = [str(token) for token in self._decoder.values() if token.special]
+        return tuple({*marked, *map(str, self.tokenizer.all_special_tokens)})
+
+    @cached_property
+    def _decoder(self) -> Mapping[int, Any]:
+        found: Mapping[int, Any] = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return found
+
+    @cached_property
+    def _tree(self) -> jinja2.nodes.Template:
+        try:
+            return jinja2.Environment(extensions=[jinja2.ext.loopcontrols, _Generation]).parse(self.text())
+        except jinja2.TemplateError as error:
+            raise ConfigError(f"the chat template is no Jinja template: line {_line(error)}: {error}") from error
+
+    def _rendered(self, tools: object) -> str:
+        text = self.text(tools)
+        return text if self.moment is None else fixed(text, self.moment)
+
+
+def mark_for(text: str) -> str:
+    """A character to stand for a turn's content that does not occur in a text.
+
+    Raises:
+        ValueError: the text holds all of them.
+    """
+    found = next((mark for mark in _MARKS if mark not in text), None)
+    if found is None:
+        raise ValueError("the conversation holds every private-use character that could mark a turn")
+    return found
+
+
+def first(text: str, tokens: Sequence[str], start: int = 0, stop: int | None = None) -> Span | None:
+    """Where the first of some tokens stands in part of a text; of two that begin together the longer."""
+    stop = len(text) if stop is None else stop
+    places = [(text.find(token, start, stop), -len(token)) for token in tokens if token]
+    known = [place for place in places if place[0] >= 0]
+    if not known:
+        return None
+    begin, length = min(known)
+    return begin, begin - length
+
+
+class _Generation(jinja2.ext.Extension):
+    """Reads ``{% generation %}`` blocks, which are transformers' own, as the statements they hold."""
+
+    tags = {"generation"}  # noqa: RUF012  jinja2 declares it so
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _line(error: jinja2.TemplateError) -> object:
+    return getattr(error, "lineno", "?")
