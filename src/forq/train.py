@@ -16,6 +16,7 @@ from forq import config as configs
 from forq import registry, rewards
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
+from forq.formats.checkpoint import Checkpoint
 from forq.models.encoders import Encoders
 from forq.models.families import kind_of
 from forq.models.load import kernels, load
@@ -31,36 +32,50 @@ from forq.tasks._rewarded import rewarded
 _GIVEN = ("seed", "kind")
 
 
-def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
+def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> Task:
     """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
+
+    Args:
+        model: a loaded model, or its checkpoint alone: tasks of text need no tensor of it.
 
     Raises:
         ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
-            tokenizer; a task for causal language models, and a model that is none.
+            tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
         DataError: the data cannot be used.
     """
     lm: Any = model
+    ckpt: Checkpoint = model if isinstance(model, Checkpoint) else lm.checkpoint
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
-    kind, told = kind_of(lm.checkpoint.contents), {}
+    kind, told = kind_of(ckpt.contents), {}
     draws = "encoded" in inspect.signature(opener).parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
-        raise ConfigError(f"task {config.name!r} expects {wanted}, found {type(model).__name__}")
+        raise ConfigError(f"task {config.name!r} expects {wanted}, found {_class(ckpt)}")
     if draws:
+        if isinstance(model, Checkpoint):
+            raise ConfigError(f"task {config.name!r} is of pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
     if "kind" in inspect.signature(opener).parameters:
         told = {"kind": kind}
     elif kind != "causal":
         raise ConfigError(
-            f"task {config.name!r} expects a causal language model, found {type(model).__name__}; an encoder can "
+            f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder can "
             "be tuned on a classification task, sst2 for example"
         )
     # Resolved first: a reward that cannot be imported should not wait for the data.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), open_tokenizer(lm.checkpoint), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **told)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def _class(ckpt: Checkpoint) -> str:
+    """What a checkpoint's configuration calls its model."""
+    config = ckpt.contents.config
+    heads = config.get("architectures")
+    named = heads[0] if isinstance(heads, list) and heads else config.get("_class_name", config.get("model_type"))
+    return str(named)
 
 
 def _diffusion(config: TaskConfig, model: nn.Module, seed: int, opener: Callable[..., Task]) -> Task:

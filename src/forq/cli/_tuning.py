@@ -42,6 +42,7 @@ def tune(
         task = open_task(config.task, model, config.seed)
         run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
     _screen.told(model)
+    rows = _screen.opened(task, model.checkpoint, config.task)
     try:
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
     except KeyboardInterrupt:
@@ -66,6 +67,7 @@ def tune(
     result = {
         "validation": {"before": _plain(first.score), "after": _plain(best.score)},
         "test": {"before": _plain(before), "after": _plain(after)},
+        "data": rows.plain(),
         "step": best.trained,
         "forwards": journal.read(out / "journal.jsonl").forwards,
         "rounding": rounding,
