@@ -71,9 +71,7 @@ def table() -> str:
     ]
     keys = dict.fromkeys((row["model"], row["tokens"], row["steps"], row["seed"]) for row in rows)
     for key in keys:
-        pair = {
-            row["checks"]: row for row in rows if (row["model"], row["tokens"], row["steps"], row["seed"]) == key
-        }
+        pair = {row["checks"]: row for row in rows if (row["model"], row["tokens"], row["steps"], row["seed"]) == key}
         after = [f"{pair[c]['validation']['after']:.4f}" if c in pair else "" for c in CHECKS]
         spent = ", ".join(str(pair[c]["forwards"]) for c in CHECKS if c in pair)
         start = next(iter(pair.values()))["validation"]["before"]

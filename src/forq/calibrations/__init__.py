@@ -114,8 +114,9 @@ def _measure(
     if step is None and group.checks:
         bound = group.newton * UNKNOWN
         done = yield from check(group, seed, number, each=each, slope=slope, eps=best.eps, bound=bound)
-        number, slope = done.number, math.sqrt(
-            (pairs * slope**2 + sum(x * x for x in done.slopes)) / (pairs + len(done.slopes))
+        number, slope = (
+            done.number,
+            math.sqrt((pairs * slope**2 + sum(x * x for x in done.slopes)) / (pairs + len(done.slopes))),
         )
         each = min(done.each, longest / slope)
         notes |= {"bend": done.bend} if math.isfinite(done.bend) else {}
