@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,17 +35,19 @@ class Scored:
         trained: training steps done before it.
         forwards: forward passes spent on training and calibration before it.
         best: no earlier score was better.
+        worse: clearly worse than the score before the first step (:mod:`forq.setbacks`).
     """
 
     trained: int
     forwards: int
     score: Score
     best: bool
+    worse: bool = False
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Scored:
         """From its row of metrics.jsonl."""
-        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
+        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"], body.get("worse", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +230,21 @@ BASE = "base"
 
 
 def vacant(folder: Path) -> bool:
-    """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
+    """Whether a run may begin here: nothing there, or what a run leaves that was killed before its first whole line."""
     if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
+        return not folder.exists()
+    names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    return not names or (names <= {"state", "config.toml", "journal.jsonl", BASE, FILE} and (torn or not path.exists()))
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, FILE}
+    return names <= begun and (torn or not path.exists())
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what saves of ``folder / name`` left beside it that were killed half-way."""
+    for pattern in (f".{name}.*.partial", f".{name}.*.old"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def difference(written: object, now: object) -> tuple[str, str]:

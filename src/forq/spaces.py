@@ -71,6 +71,14 @@ class Space:
         return tuple(sorted({one.leaf.group for one in self._held}))
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of coordinates by group, in the order of their names."""
+        found = dict.fromkeys(self.groups, 0)
+        for one in self._held:
+            found[one.leaf.group] += one.size
+        return found
+
+    @property
     def room(self) -> dict[str, float]:
         """Half of the cells a lattice has, by group; groups that are no lattice have none."""
         found: dict[str, float] = {}
