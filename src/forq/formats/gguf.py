@@ -28,6 +28,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint._gguf_kinds import BY_NAME, Kind
 from forq.quant.codes import pack, unpack
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -35,7 +36,7 @@ ABOUT = About(
     bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
     moves=("scales", "codes"),
     exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
-    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1; llama.cpp itself was not at hand",
+    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1, xllamacpp 2026.10.11549 (llama.cpp)",
     layout=(
         "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
         "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
@@ -61,6 +62,13 @@ def recognise(ckpt: Checkpoint) -> bool:
 def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     """The tensors in blocks, embeddings among them, by module name."""
     return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
+
+
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """Keys of the architecture that change nothing here; the llama.cpp of the oracle tests reads none of them."""
+    if not (keys := ckpt.contents.values.get("unknown_keys")):
+        return ()
+    return (f"{ckpt.path.name} sets {', '.join(keys)}: forq computes as if they were absent, and so does llama.cpp",)
 
 
 def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:

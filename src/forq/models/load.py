@@ -24,7 +24,7 @@ from forq.models.families import family_of
 from forq.models.floats import fill_floats
 from forq.models.graph_inputs import Inputs, logits_of
 from forq.models.names import FileNames, NoNames, ties
-from forq.models.skeleton import compute_buffers, put, sizes, skeleton, stretch
+from forq.models.skeleton import amplify, compute_buffers, put, sizes, skeleton, stretch
 from forq.quant import heap
 from forq.quant.embedding import QuantEmbedding
 from forq.quant.kernels import int8, ort
@@ -115,8 +115,10 @@ def load(
     model, names = found.model, found.names
     assert isinstance(names, FileNames)
     compute_buffers(model, place)
-    if (factors := ckpt.contents.values.get("rope")) is not None:
+    if (factors := ckpt.contents.values.get("rope_factors")) is not None:
         stretch(model, ckpt.read(factors))
+    if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
+        amplify(model, magnitude)
     scratch = Scratch()
     if found.form is not None:
         for spec in found.specs.values():
