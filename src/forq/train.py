@@ -14,8 +14,12 @@ from torch import nn
 
 from forq import config as configs
 from forq import registry, rewards
+from forq.agreement import holds_run, moved_to, require
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
+from forq.coverage import chosen, require_floats
+from forq.formats.checkpoint import Checkpoint
+from forq.memory import summary
 from forq.models.encoders import Encoders
 from forq.models.families import kind_of
 from forq.models.load import kernels, load
@@ -31,36 +35,50 @@ from forq.tasks._rewarded import rewarded
 _GIVEN = ("seed", "kind")
 
 
-def open_task(config: TaskConfig, model: nn.Module, seed: int) -> Task:
+def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> Task:
     """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
+
+    Args:
+        model: a loaded model, or its checkpoint alone: tasks of text need no tensor of it.
 
     Raises:
         ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
-            tokenizer; a task for causal language models, and a model that is none.
+            tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
         DataError: the data cannot be used.
     """
     lm: Any = model
+    ckpt: Checkpoint = model if isinstance(model, Checkpoint) else lm.checkpoint
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
-    kind, told = kind_of(lm.checkpoint.contents), {}
+    kind, told = kind_of(ckpt.contents), {}
     draws = "encoded" in inspect.signature(opener).parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
-        raise ConfigError(f"task {config.name!r} expects {wanted}, found {type(model).__name__}")
+        raise ConfigError(f"task {config.name!r} expects {wanted}, found {_class(ckpt)}")
     if draws:
+        if isinstance(model, Checkpoint):
+            raise ConfigError(f"task {config.name!r} is of pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
     if "kind" in inspect.signature(opener).parameters:
         told = {"kind": kind}
     elif kind != "causal":
         raise ConfigError(
-            f"task {config.name!r} expects a causal language model, found {type(model).__name__}; an encoder can "
+            f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder can "
             "be tuned on a classification task, sst2 for example"
         )
     # Resolved first: a reward that cannot be imported should not wait for the data.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), open_tokenizer(lm.checkpoint), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **told)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def _class(ckpt: Checkpoint) -> str:
+    """What a checkpoint's configuration calls its model."""
+    config = ckpt.contents.config
+    heads = config.get("architectures")
+    named = heads[0] if isinstance(heads, list) and heads else config.get("_class_name", config.get("model_type"))
+    return str(named)
 
 
 def _diffusion(config: TaskConfig, model: nn.Module, seed: int, opener: Callable[..., Task]) -> Task:
@@ -122,6 +140,7 @@ def tune(
     micro_batch_tokens: int | None = None,
     quantize_on_load: str | None = None,
     sets: Iterable[str] = (),
+    resume: bool = False,
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
 
@@ -142,19 +161,28 @@ def tune(
         quantize_on_load: ``gptq4``, …: a float checkpoint is quantized into ``out/base`` first, and that is tuned; see
             :mod:`forq.models.onload`.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
+        resume: go on with the run in ``out`` if one was begun there, and begin it otherwise. The same call, repeated
+            after any interruption, ends in the same run.
 
     Returns:
         The finished run: ``run.journal``, ``run.best``, ``run.folder / "checkpoint"``, ``run.save(folder)``.
 
     Example:
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
+
+    Raises:
+        ConfigError: a setting cannot be; with ``resume``, one is not the run's.
+        JournalError: with ``resume``, base or data are not the run's.
     """
+    if resume and out is None:
+        raise ConfigError("resume: expected out, the run's folder, found none")
+    sets = tuple(sets)
     folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)
     if quantize_on_load is not None:
         if isinstance(model, nn.Module):
             raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
-        if folder.exists() and not vacant(folder):
-            raise ConfigError(f"{folder} is in the way: choose another out")
+        if not resume and not vacant(folder):
+            raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
         model = quantized(model, quantize_on_load, folder / BASE)
     loaded: Any = model if isinstance(model, nn.Module) else load(model)
     named = task if isinstance(task, str) else str(task.describe()["task"])
@@ -177,7 +205,14 @@ def tune(
         profile=None if profile is None else str(Path(profile).resolve()),
     )
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
-    run = Run.begin(folder, config, loaded, opened)
+    if resume and holds_run(folder):
+        own = configs.read(folder / "config.toml")
+        require(folder, own, config, profile=None if profile is None else Path(profile))
+        run = Run.resume(folder, moved_to(own, config), loaded, opened)
+    else:
+        if not chosen(move, sets):
+            require_floats(config, summary(loaded.checkpoint))
+        run = Run.begin(folder, config, loaded, opened)
     for _ in run.events():
         pass
     run.finish()

@@ -155,7 +155,7 @@ def test_without_the_datasets_library_its_extra_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "found no training rows"),
+        ("", "found no rows, the file is empty"),
         ("{\n", "line 1: not JSON"),
         ("[1]\n", "expected an object"),
         ('{"prompt": "a"}\n', "expected 'prompt' and 'completion'"),
@@ -182,7 +182,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         opened(tmp_path / "nothing")
     (tmp_path / "latin.csv").write_bytes(b"prompt,completion\n\xe4,b\n")
-    with pytest.raises(DataError, match="not UTF-8 at byte 18"):
+    with pytest.raises(DataError, match=r"line 2: not UTF-8 at byte 0 of the line \(byte 18 of the file\)"):
         opened(tmp_path / "latin.csv")
     (tmp_path / "short.csv").write_text("prompt,completion\na\n")
     with pytest.raises(DataError, match="line 2: expected 2 fields"):

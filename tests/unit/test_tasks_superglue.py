@@ -61,7 +61,7 @@ def test_a_few_shot_sample_is_validated_by_the_file_beside_it(tmp_path):
     ("line", "says"),
     [
         ("{", "line 2"),
-        ("[1]", "expected an object, found list"),
+        ("[1]", "expected an object with fields, found list"),
         ('{"premise": "a", "label": "neutral"}', "expected a field 'hypothesis'"),
         ('{"premise": "a", "hypothesis": "b", "label": "maybe"}', "expected a label among entailment"),
         ('{"premise": " ", "hypothesis": "b", "label": "neutral"}', "expected text in 'premise'"),

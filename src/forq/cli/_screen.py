@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -13,7 +14,12 @@ from rich.table import Table
 
 from forq.tasks import shown as number
 
-__all__ = ["data", "err", "number", "out", "size", "table", "told"]
+if TYPE_CHECKING:
+    from forq.config import TaskConfig
+    from forq.formats.checkpoint import Checkpoint
+    from forq.tasks import Account
+
+__all__ = ["data", "err", "number", "opened", "out", "read_as", "size", "table", "told"]
 
 out = Console()
 err = Console(stderr=True)
@@ -42,6 +48,34 @@ def told(model: Any) -> None:
     """What the owner of a model's format computes and forq does not, on stderr."""
     for sentence in model.unlike:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
+
+
+def opened(task: Any, ckpt: Any, settings: TaskConfig, split: str | None = None) -> Account:
+    """What became of a task's rows, what is wrong with them, and how its tokenizer reads texts, on stderr.
+
+    Args:
+        split: the one whose rows are looked at; None: all.
+    """
+    from forq.tasks import account
+
+    rows = account(task) if split is None else account(task).only(split)
+    if rows.line:
+        err.print(rows.line, highlight=False, soft_wrap=True, markup=False)
+    if (tokenizer := getattr(task, "tokenizer", None)) is not None:
+        template = settings.options.get("template")
+        for line in read_as(ckpt, tokenizer, None if template is None else Path(str(template))):
+            err.print(line, highlight=False, soft_wrap=True, markup=False)
+    for sentence in rows.warnings:
+        err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    return rows
+
+
+def read_as(ckpt: Checkpoint, tokenizer: Any, template: Path | None = None) -> list[str]:
+    """How a model's texts are read: a line, and where its files disagree a note on each difference."""
+    from forq.models.tokenizer import reading
+
+    found = reading(tokenizer, ckpt, template)
+    return [found.line, *(f"note: {sentence}" for sentence in found.notes)]
 
 
 def size(count: float) -> str:

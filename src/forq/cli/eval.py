@@ -58,6 +58,7 @@ def evaluate(
     model = load(where, device, adapter=factors, **how)
     _screen.told(model)
     opened = open_task(settings, model, seed)
+    rows = _screen.opened(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     found: dict[str, Distance] = {}
@@ -68,6 +69,7 @@ def evaluate(
             found[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
     if as_json:
         told = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
+        told |= {"data": rows.plain()}
         for name, one in found.items():
             told |= {name: one.value, f"{name} error": one.error}
         if judge is not None:

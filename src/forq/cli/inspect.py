@@ -1,24 +1,96 @@
-"""forq inspect: what a checkpoint holds, what can move, and what tuning it would take."""
+"""forq inspect: what a checkpoint holds, what can move, what tuning it would take, and how it sees a row of data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from forq.cli import _arguments as given
 
-
-def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
-    """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor."""
-    from forq.cli import _screen
+if TYPE_CHECKING:
     from forq.formats.checkpoint import Checkpoint
+
+
+def inspect(
+    checkpoint: given.Checkpoint,
+    data: given.Data = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task that reads the data; `forq ls tasks`. Default: completion.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="With --data: how many training rows to show.", min=1)] = 2,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the rows drawn, as in forq tune.")] = 0,
+    as_json: given.Json = False,
+) -> None:
+    """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor.
+
+    With --data, show rows instead: token by token, as the model will see them, with the learned tokens marked.
+    """
+    from forq.core import ConfigError
+    from forq.formats.checkpoint import Checkpoint
+
+    ckpt = Checkpoint.open(checkpoint)
+    if data is None and task is None:
+        if sets:
+            raise ConfigError("--set changes how a task reads data: name a file or folder with --data")
+        _summary(ckpt, as_json)
+    else:
+        _rows(ckpt, data, task or "completion", rows, sets or [], seed, as_json)
+
+
+def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[str], seed: int, as_json: bool) -> None:
+    """Rows of a task's data as the model will see them."""
+    from typing import Any
+
+    from forq.cli import _rows, _screen
+    from forq.config import task_config
+    from forq.train import open_task
+
+    settings = task_config(task, given.data_path(data, task), sets)
+    # Every task that a checkpoint alone can open is one of rows.
+    opened: Any = open_task(settings, ckpt, seed)
+    account = _screen.opened(opened, ckpt, settings)
+    if as_json:
+        body: dict[str, Any] = {"path": str(ckpt.path), "task": task, "data": account.plain()}
+        body |= {"reading": _screen.read_as(ckpt, opened.tokenizer), "rows": _rows.plain(opened, count)}
+        _screen.data(body)
+    else:
+        _rows.show(opened, count)
+
+
+def _reading(ckpt: Checkpoint) -> list[str]:
+    """How the checkpoint's texts are read; nothing where it has no tokenizer, or one that cannot be used."""
+    from forq.cli import _screen
+    from forq.core import ForqError
+    from forq.models.tokenizer import open_tokenizer
+
+    try:
+        return _screen.read_as(ckpt, open_tokenizer(ckpt))
+    except ForqError:  # what a checkpoint holds is shown all the same
+        return []
+
+
+def _summary(ckpt: Checkpoint, as_json: bool) -> None:
+    """What the checkpoint holds, and what tuning it takes."""
+    from forq.cli import _screen
     from forq.memory import summary
     from forq.pace import TOKENS, seconds_a_forward
 
-    ckpt = Checkpoint.open(checkpoint)
     found = summary(ckpt)
     forward = seconds_a_forward(ckpt)
+    reading = _reading(ckpt)
     if as_json:
-        _screen.data({"path": str(ckpt.path), **asdict(found), "seconds_a_forward": forward, "tokens": TOKENS})
+        _screen.data(
+            {
+                "path": str(ckpt.path),
+                "reading": reading,
+                **asdict(found),
+                "seconds_a_forward": forward,
+                "tokens": TOKENS,
+            }
+        )
         return
     widths = ", ".join(map(str, found.widths))
     rows = "one scale a matrix" if found.scales == found.layers else "one scale a row"
@@ -30,6 +102,8 @@ def inspect(checkpoint: given.Checkpoint, as_json: given.Json = False) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for line in reading:
+        _screen.out.print(line, highlight=False, soft_wrap=True, markup=False)
     _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in found.moves.items()])
     _screen.table(
         "memory to tune it, activations aside",

@@ -10,7 +10,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from forq.tokens import Tokenizer as Tokenizer
+from forq.tasks._account import Account, account
+from forq.tokens import Tokenizer
+
+__all__ = [
+    "SHARES",
+    "Account",
+    "Compares",
+    "Draws",
+    "Score",
+    "Split",
+    "Task",
+    "Tokenizer",
+    "Writes",
+    "account",
+    "shown",
+]
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -22,6 +22,7 @@ from forq.core import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows, counts
+from forq.tasks._segments import Segment
 from forq.tokens.text import bare, prefix
 
 
@@ -61,12 +62,23 @@ class Choice(Rows[Row, Batch]):
     def details(self) -> Mapping[str, Any]:
         return {
             "words": list(self.words),
-            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), len(self.words))),
         }
 
     def length(self, row: Row) -> int:
         return row.length
+
+    def lost(self, row: Row) -> int:
+        return row.cut
+
+    def segments(self, row: Row) -> list[Segment]:
+        """The prompt, and every option; each stands behind the prompt and sees no other."""
+        prompt = Segment(row.prompt, (False,) * len(row.prompt), "prompt")
+        options = [
+            Segment(option, (True,) * len(option), "right option" if place == row.label else "wrong option")
+            for place, option in enumerate(row.options)
+        ]
+        return [prompt, *options]
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
         return pack(rows, most_tokens)
@@ -95,10 +107,13 @@ def choice(
     seed: int,
     max_length: int,
     batch_rows: int,
+    part: str,
+    ignored: tuple[str, ...] = (),
 ) -> Choice:
     """Tokenise the questions of every split.
 
     Args:
+        part: what a prompt loses that is too long, in words.
         words: the options, with the space in front that joins them to the prompt.
         keep: the end of the prompt that no truncation may touch.
 
@@ -131,6 +146,8 @@ def choice(
         max_length=max_length,
         batch_rows=batch_rows,
         digest=digest,
+        part=part,
+        ignored=ignored,
     )
 
 

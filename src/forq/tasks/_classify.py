@@ -47,11 +47,13 @@ class Classes:
         words: one a class, with the space in front that joins it to the prompt.
         keep: the end of the prompt that no truncation may touch.
         sentences: one a class, for encoders.
+        part: what a prompt loses that is too long, in words.
     """
 
     words: tuple[str, ...]
     keep: str
     sentences: tuple[str, ...]
+    part: str
 
 
 def classify(
@@ -66,6 +68,7 @@ def classify(
     seed: int,
     max_length: int,
     batch_rows: int,
+    ignored: tuple[str, ...] = (),
 ) -> Task:
     """Tokenise the examples of every split for a kind of model.
 
@@ -98,6 +101,8 @@ def classify(
             seed=seed,
             max_length=max_length,
             batch_rows=batch_rows,
+            part=classes.part,
+            ignored=ignored,
         )
     if batch_rows < 1:
         raise ConfigError(f"batch_rows must be 1 or more, found {batch_rows}")
@@ -121,6 +126,8 @@ def classify(
         max_length=max_length,
         batch_rows=batch_rows,
         digest=digest,
+        part=classes.part if way == "mask" else "the end of the text",
+        ignored=ignored,
     )
 
 

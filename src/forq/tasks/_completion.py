@@ -20,11 +20,12 @@ from forq.batches import Batch
 from forq.core import ConfigError, DataError
 from forq.rewards import Reward
 from forq.tasks import Split, Tokenizer
-from forq.tasks._encoding import Asked, Edges, Row, encode
+from forq.tasks._encoding import Asked, Edges, Row, encode, fitted, least
 from forq.tasks._generate import ending, written
 from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows
+from forq.tasks._segments import Segment
 from forq.tokens.ends import ends
 from forq.tokens.template import ChatTemplate
 from forq.tokens.text import end_of_text, prefix
@@ -35,7 +36,6 @@ class Completion(Rows[Row, Batch]):
     """A task of rows to complete; made by :func:`completion`.
 
     Attributes:
-        dropped: rows by split whose completion alone was longer than a row may be.
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
         ends: tokens that end an answer.
@@ -43,7 +43,7 @@ class Completion(Rows[Row, Batch]):
         rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
-    dropped: Mapping[Split, int]
+    part: str = "the beginning of the prompt"
     new_tokens: int
     line: bool = False
     ends: frozenset[int] = frozenset()
@@ -53,14 +53,19 @@ class Completion(Rows[Row, Batch]):
     def details(self) -> Mapping[str, Any]:
         return {
             "scored": self._by_split(lambda rows: sum(len(row.scored) for row in rows)),
-            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
-            "dropped": dict(self.dropped),
             "new_tokens": self.new_tokens,
             **self.further,
         }
 
     def length(self, row: Row) -> int:
         return len(row.tokens)
+
+    def lost(self, row: Row) -> int:
+        return row.cut
+
+    def segments(self, row: Row) -> tuple[Segment, ...]:
+        learned = set(row.scored)
+        return (Segment(row.tokens, tuple(place in learned for place in range(len(row.tokens)))),)
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
         return pack(rows, most_tokens)
@@ -137,13 +142,14 @@ def completion(
         ends=ends(tokenizer, template),
     )
     rows: dict[Split, tuple[Row, ...]] = {}
-    dropped: dict[Split, int] = {}
+    dropped: dict[Split, tuple[int, ...]] = {}
     for split, every in asked.items():
         if not every:
             raise DataError(f"{name}: {split} has no rows")
-        found = [encode(row, tokenizer, edges, max_length) for row in every]
+        whole = [encode(row, tokenizer, edges) for row in every]
+        found = [fitted(row, edges, max_length) for row in whole]
         rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = len(found) - len(rows[split])
+        dropped[split] = tuple(least(row, edges) for row, kept in zip(whole, found, strict=True) if kept is None)
         if not rows[split]:
             raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
     most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forq.core import DataError
 from forq.tasks import Split, Tokenizer
+from forq.tasks._utf8 import advice
 from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
@@ -26,14 +27,16 @@ NAMES: Mapping[str, Split] = {
 }
 
 
-def files(data: Path) -> dict[Split, list[Path]]:
-    """The files of each split; a split that has none of its own is absent, training text always there.
+def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
+    """The files of each split, and the texts beside them that are of no split.
+
+    A split that has no file of its own is absent, training text is always there.
 
     Raises:
         DataError: no such file or folder, or no training text in it.
     """
     if data.is_file():
-        return {"train": [data]}
+        return {"train": [data]}, ()
     if not data.is_dir():
         raise DataError(f"{data}: no such file or folder; name a .txt file or a folder of .txt and .md files")
     found = sorted(
@@ -52,7 +55,8 @@ def files(data: Path) -> dict[Split, list[Path]]:
         named["train"] = [path for path in found if path not in taken]
     if not named["train"]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
-    return named
+    taken = {path for paths in named.values() for path in paths}
+    return named, tuple(str(path.relative_to(data)) for path in found if path not in taken)
 
 
 def _pieces(path: Path) -> Iterator[str]:
@@ -63,6 +67,8 @@ def _pieces(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             while block := file.read(_PIECE_BYTES):
                 pending = len(decoder.getstate()[0])
+                if (zero := block.find(b"\0")) >= 0:
+                    raise DataError(f"{path}: a zero byte at byte {offset + zero}; {advice(block)}")
                 carry += _decoded(decoder, block, path, offset - pending)
                 offset += len(block)
                 end = carry.rfind("\n") + 1 or len(carry)
@@ -79,7 +85,7 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offse
         return decoder.decode(block, final)
     except UnicodeDecodeError as error:
         place = f"byte {offset + error.start}"
-        raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); convert it first") from error
+        raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); {advice(block)}") from error
 
 
 def tokenised(paths: list[Path], tokenizer: Tokenizer) -> Tokens:

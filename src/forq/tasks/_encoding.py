@@ -66,8 +66,8 @@ class Row(NamedTuple):
     facts: str = "{}"
 
 
-def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges, max_length: int) -> Row | None:
-    """Tokens of one row; one that is too long loses tokens on its left, but no scored one: None if it would.
+def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> Row:
+    """Tokens of one row, however long.
 
     Raises:
         DataError: the text cannot be encoded (with the row's place).
@@ -76,13 +76,36 @@ def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges, max_length: int) ->
         tokens, scored = _encoded(asked, tokenizer, edges)
     except DataError as error:
         raise DataError(f"{asked.where}: {error}" if asked.where else str(error)) from error
-    cut = max(0, len(tokens) - max_length)
-    # A truncated row keeps its BOS.
-    kept = (len(edges.front) if _begins(tokens, edges.front) else int(tokens[:1] == [edges.bos])) if cut else 0
-    if not scored or scored[0] - 1 < cut + kept:
-        return None
     facts = json.dumps(dict(asked.facts), sort_keys=True, default=str)
-    return Row((*tokens[:kept], *tokens[cut + kept :]), tuple(place - cut for place in scored), cut, facts)
+    return Row(tuple(tokens), tuple(scored), facts=facts)
+
+
+def fitted(row: Row, edges: Edges, max_length: int) -> Row | None:
+    """A whole row in at most ``max_length`` tokens.
+
+    It loses tokens on its left, but no scored one: None if it would, or if nothing of it is scored.
+    """
+    if not row.scored or least(row, edges) > max_length:
+        return None
+    cut = max(0, len(row.tokens) - max_length)
+    kept = _kept(row, edges) if cut else 0
+    tokens = (*row.tokens[:kept], *row.tokens[cut + kept :])
+    return row._replace(tokens=tokens, scored=tuple(place - cut for place in row.scored), cut=cut)
+
+
+def least(row: Row, edges: Edges) -> int:
+    """The shortest ``max_length`` that a whole row fits into with all its scored tokens; 0 where none is scored."""
+    if not row.scored:
+        return 0
+    # The token before the first scored one is needed to predict it.
+    return min(len(row.tokens), len(row.tokens) + _kept(row, edges) + 1 - row.scored[0])
+
+
+def _kept(row: Row, edges: Edges) -> int:
+    """Tokens in front of a text that stay when it is cut: what begins every text."""
+    if _begins(row.tokens, edges.front):
+        return len(edges.front)
+    return int(row.tokens[:1] == (edges.bos,))
 
 
 def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int], list[int]]:
@@ -118,7 +141,7 @@ def _place(tokens: list[int], tokenizer: Tokenizer, before: str) -> tuple[int, i
     return same, int(same < len(alone) and same < len(tokens))
 
 
-def _begins(tokens: list[int], front: tuple[int, ...]) -> bool:
+def _begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
     """Whether the text already begins with what the tokenizer would put in front of it."""
     return bool(front) and tuple(tokens[: len(front)]) == front
 

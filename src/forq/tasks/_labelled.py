@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from forq.batches import cut
 from forq.tasks._rewarded import Answer
 from forq.tasks._rows import Rows, counts
+from forq.tasks._segments import Segment
 from forq.tasks._sentences import Texts, only, texts
 
 
@@ -25,6 +26,10 @@ class Reader(Protocol):
 
     def logits(self, model: nn.Module, batch: Texts) -> Tensor:
         """fp32 [rows, classes]."""
+        ...
+
+    def learned(self, tokens: Sequence[int]) -> tuple[bool, ...]:
+        """For every token of a text, whether a word is predicted in its place."""
         ...
 
 
@@ -51,12 +56,23 @@ class Labelled(Rows[Row, Texts]):
     def details(self) -> Mapping[str, Any]:
         return {
             **self.said,
-            "truncated": self._by_split(lambda rows: sum(row.cut > 0 for row in rows)),
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
         }
 
     def length(self, row: Row) -> int:
         return len(row.tokens)
+
+    def lost(self, row: Row) -> int:
+        return row.cut
+
+    def segments(self, row: Row) -> tuple[Segment, ...]:
+        return (Segment(row.tokens, self.reader.learned(row.tokens), f"right: {self._names[row.label]!r}"),)
+
+    @property
+    def _names(self) -> Sequence[str]:
+        """Words or sentences of the classes."""
+        names: Sequence[str] = self.said.get("sentences") or self.said["words"]
+        return names
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Texts:
         return texts([row.tokens for row in rows], [row.label for row in rows], most_tokens)
@@ -76,7 +92,7 @@ class Labelled(Rows[Row, Texts]):
         return found[order.to(found.device)]
 
     def answers(self, model: nn.Module, batch: Texts) -> list[Answer]:
-        names = self.said.get("sentences") or self.said["words"]
+        names = self._names
         likeliest = self._logits(model, batch).argmax(dim=1).tolist()
         found = []
         for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ class Mask:
 
     token: int
     words: tuple[int, ...]
+
+    def learned(self, tokens: Sequence[int]) -> tuple[bool, ...]:
+        last = max((place for place, token in enumerate(tokens) if token == self.token), default=-1)
+        return tuple(place == last for place in range(len(tokens)))
 
     def logits(self, model: nn.Module, batch: Texts) -> Tensor:
         """The head's logits of the words: fp32 [rows, classes].

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.core import ConfigError, DataError
-from forq.tasks import Score, Split, Task
+from forq.tasks import Score, Split, Task, Tokenizer
 
 _SHOWN = 200
 """Characters of a prompt's end that an error shows."""
@@ -56,6 +56,11 @@ class Rewarded:
     @property
     def digest(self) -> str:
         return hashlib.sha256(f"{self.inner.digest} {self.name} {self.source}".encode()).hexdigest()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        found: Tokenizer = self.inner.tokenizer
+        return found
 
     def describe(self) -> Mapping[str, Any]:
         # A reward is given all fields of a row, so none of them is ignored.

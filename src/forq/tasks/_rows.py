@@ -13,9 +13,11 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from forq.core import ConfigError
+from forq.core import ConfigError, DataError
 from forq.tasks import Score, Split, Tokenizer
+from forq.tasks._account import SHARE, nine_in_ten
 from forq.tasks._order import row_at, rows_of
+from forq.tasks._segments import Segment
 
 R = TypeVar("R")
 B = TypeVar("B")
@@ -31,6 +33,13 @@ class Rows(ABC, Generic[R, B]):
         batch_rows: rows of a batch, where ``tokens_per_probe`` does not say otherwise.
         tokens_per_probe: a batch takes rows while they hold no more tokens together; one row at least.
         micro_batch_tokens: of one forward, padding included. It bounds memory and changes no loss but in its last bits.
+        dropped: for every row of a split that was left out, the least ``max_length`` that keeps it; 0 where none does.
+        part: what a row loses that is longer than ``max_length``, in words; empty where no row can be.
+        ignored: fields of the rows that nothing reads.
+        unused: files and splits of the data that are not read.
+
+    Raises:
+        DataError: more training rows are dropped than kept.
     """
 
     name: str
@@ -42,11 +51,33 @@ class Rows(ABC, Generic[R, B]):
     digest: str
     tokens_per_probe: int | None = None
     micro_batch_tokens: int | None = None
+    dropped: Mapping[Split, tuple[int, ...]] = field(default_factory=dict)
+    part: str = ""
+    ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        lost, kept = self.dropped.get("train", ()), len(self.rows["train"])
+        if len(lost) > kept:
+            enough = nine_in_ten([0] * kept + list(lost))
+            advice = f"task.max_length={enough} keeps nine in ten" if enough > self.max_length else "check the rows"
+            raise DataError(
+                f"{self.name}: {len(lost):,} of {len(lost) + kept:,} training rows would be dropped, because what is "
+                f"to be learned of them does not fit into {self.max_length:,} tokens; {advice}"
+            )
 
     @abstractmethod
     def length(self, row: R) -> int:
         """Tokens a forward computes for a row."""
+
+    @abstractmethod
+    def segments(self, row: R) -> Sequence[Segment]:
+        """A row as the model sees it."""
+
+    def lost(self, row: R) -> int:
+        """Tokens that ``max_length`` took from a row."""
+        return 0
 
     @abstractmethod
     def pack(self, rows: Sequence[R], most_tokens: int | None = None) -> B:
@@ -84,6 +115,7 @@ class Rows(ABC, Generic[R, B]):
             "task": self.name,
             "rows": self._by_split(len),
             "tokens": self._by_split(lambda rows: sum(map(self.length, rows))),
+            **self._losses(),
             **self.details(),
             "max_length": self.max_length,
         }
@@ -93,7 +125,35 @@ class Rows(ABC, Generic[R, B]):
             said["tokens_per_probe"] = self.tokens_per_probe
         if self.micro_batch_tokens is not None:
             said["micro_batch_tokens"] = self.micro_batch_tokens
+        said |= {"ignored": list(self.ignored)} if self.ignored else {}
+        said |= {"unused": list(self.unused)} if self.unused else {}
         return said | {"digest": self.digest}
+
+    def _losses(self) -> dict[str, Any]:
+        """Rows that ``max_length`` cost something, and which would cost little where these are many."""
+        if not self.part:
+            return {}
+        cut = {split: [self.lost(row) for row in rows] for split, rows in self.rows.items()}
+        found: dict[str, Any] = {
+            "truncated": {split: sum(tokens > 0 for tokens in lost) for split, lost in cut.items()},
+        }
+        if self.dropped:
+            found["dropped"] = {split: len(lost) for split, lost in self.dropped.items()}
+        whole = {
+            split: nine_in_ten([self.length(row) + tokens for row, tokens in zip(self.rows[split], lost, strict=True)])
+            for split, lost in cut.items()
+            if found["truncated"][split] * SHARE > len(lost)
+        }
+        kept = {split: len(rows) for split, rows in self.rows.items()}
+        keeping = {
+            split: nine_in_ten([0] * kept[split] + list(lost))
+            for split, lost in self.dropped.items()
+            if len(lost) * SHARE > len(lost) + kept[split]
+        }
+        keeping = {split: enough for split, enough in keeping.items() if enough > self.max_length}
+        if whole or keeping:
+            found["limits"] = {"part": self.part, "whole": whole, "keeping": keeping}
+        return found
 
     def batch(self, step: int) -> B:
         rows = self.rows["train"]

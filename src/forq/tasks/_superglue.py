@@ -11,7 +11,9 @@ from typing import Any
 from forq.core import ConfigError, DataError, Kind
 from forq.tasks import Split, Task, Tokenizer
 from forq.tasks._classify import By, Classes, Example, classify
+from forq.tasks._fields import Fields
 from forq.tasks._order import draw
+from forq.tasks._table import content_of, records
 
 _TRAIN = ("train.jsonl", "train_full.jsonl")
 _SHARE = 5
@@ -54,12 +56,13 @@ def superglue(
         raise ConfigError(f"splits need 1 row or more, found {limits}")
     folder = Path(data)
     path = next((folder / file for file in _TRAIN if (folder / file).is_file()), folder / _TRAIN[0])
-    known, digest = _examples(path, read)
+    ignored: set[str] = set()
+    known, digest = _examples(path, read, ignored)
     held_out = 500 if validation_rows is None else validation_rows
     wanted = None if train_rows is None else train_rows + held_out
     own = folder / validation if validation is not None else None
     if len(known) < (wanted or 2 * held_out) and own is not None and own.is_file():
-        held, more = _examples(own, read)
+        held, more = _examples(own, read, ignored)
         digest += more
         examples: dict[Split, Sequence[Example]] = {"train": known[:train_rows], "validation": held[:held_out]}
     else:
@@ -69,7 +72,7 @@ def superglue(
         # Validation first: it stays the same when the number of training rows changes.
         picked = [known[row] for row in order]
         examples = {"train": picked[held_out:], "validation": picked[:held_out]}
-    examples["test"] = _examples(folder / "val.jsonl", read)[0][:test_rows]
+    examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][:test_rows]
     return classify(
         name,
         examples,
@@ -81,6 +84,7 @@ def superglue(
         seed=seed,
         max_length=max_length,
         batch_rows=batch_rows,
+        ignored=tuple(sorted(ignored)),
     )
 
 
@@ -117,25 +121,17 @@ def text(row: Mapping[str, Any], field: str) -> str:
     return found.strip()
 
 
-def _examples(path: Path, read: Callable[[Mapping[str, Any]], Example]) -> tuple[list[Example], str]:
-    """The examples of a file, and the digest of its bytes."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; expected SuperGLUE's train.jsonl and val.jsonl") from error
+def _examples(path: Path, read: Callable[[Mapping[str, Any]], Example], ignored: set[str]) -> tuple[list[Example], str]:
+    """The examples of a file, and the digest of its bytes; the fields that ``read`` leaves join ``ignored``."""
+    content = content_of(path, "SuperGLUE's train.jsonl and val.jsonl")
     examples = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        if not line.strip():
-            continue
+    for record in records(content, path):
+        fields = Fields(record.fields)
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"expected an object, found {type(row).__name__}")
-            examples.append(read(row))
+            examples.append(read(fields))
         except KeyError as error:
-            raise DataError(f"{path}, line {number}: expected a field {error}, found {', '.join(row)}") from error
+            raise DataError(f"{record.where}: expected a field {error}, found {', '.join(fields)}") from error
         except ValueError as error:
-            raise DataError(f"{path}, line {number}: {error}") from error
-    if not examples:
-        raise DataError(f"{path}: no rows")
+            raise DataError(f"{record.where}: {error}") from error
+        ignored |= fields.unread()
     return examples, hashlib.sha256(content).hexdigest()

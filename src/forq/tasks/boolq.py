@@ -18,7 +18,7 @@ from forq.tasks._superglue import label, superglue, text, write
 
 _LABELS = (True, False)
 _KEEP = "?\n"
-_CLASSES = Classes(("Yes", "No"), _KEEP, ("yes, it is true", "no, it is not true"))
+_CLASSES = Classes(("Yes", "No"), _KEEP, ("yes, it is true", "no, it is not true"), part="the beginning of the passage")
 
 
 def open(

@@ -18,7 +18,12 @@ from forq.tasks._superglue import label, superglue, text, write
 
 _LABELS = ("entailment", "contradiction", "neutral")
 _KEEP = '"? Yes, No, or Maybe?\n'
-_CLASSES = Classes(("Yes", "No", "Maybe"), _KEEP, ("yes, it is true", "no, it is false", "maybe, nobody knows"))
+_CLASSES = Classes(
+    ("Yes", "No", "Maybe"),
+    _KEEP,
+    ("yes, it is true", "no, it is false", "maybe, nobody knows"),
+    part="the beginning of the premise",
+)
 
 
 def open(

@@ -8,6 +8,7 @@ has no validation or test file of its own gives one row in ten to each.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,13 @@ def open(
         ConfigError: a split or a batch would be empty.
         DataError: the data cannot be used (file and line), or the tokenizer has no chat template for messages.
     """
-    found, digest = read(data)
+    found, digest, unused = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(found, seed=seed, digest=digest, limits=limits)
     source = None if template is None else _template(Path(template))
     reader = _Reader((prompt_field, completion_field), tokenizer, source, parsed(moment))
     asked = {split: [reader.asked(record) for record in rows] for split, rows in chosen.items()}
-    return completion(
+    task = completion(
         "completion",
         asked,
         tokenizer,
@@ -77,6 +78,7 @@ def open(
         template=reader.template,
         further=reader.details(),
     )
+    return replace(task, unused=unused)
 
 
 def example(folder: Path) -> Path:

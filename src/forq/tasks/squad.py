@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from forq import rewards
 from forq.core import DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks._completion import Completion, completion, splits
 from forq.tasks._encoding import Asked, Piece
+from forq.tasks._fields import Fields
 from forq.tasks._order import draw
 from forq.tasks._table import Record, read
 
@@ -50,8 +51,11 @@ def open(
         ConfigError: a split or a batch would be empty.
         DataError: the data cannot be used (file and line).
     """
-    found, digest = read(data)
-    asked = {split: [one for record in records for one in _questions(record)] for split, records in found.items()}
+    found, digest, unused = read(data)
+    unread = _Unread()
+    asked: dict[Split, list[Asked]] = {}
+    for split, records in found.items():
+        asked[split] = [question for record in records for question in _questions(record, unread)]
     if "test" not in asked and "validation" in asked:
         asked["test"] = asked.pop("validation")
     for split in asked.keys() - {"train"}:
@@ -60,7 +64,7 @@ def open(
             asked[split][row] for row in draw(len(asked[split]), len(asked[split]), seed=seed, digest=digest)
         ]
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    return completion(
+    task = completion(
         "squad",
         splits(asked, seed=seed, digest=digest, limits=limits),
         tokenizer,
@@ -72,6 +76,10 @@ def open(
         line=True,
         metrics=_METRICS,
     )
+    part = "the beginning of the prompt: the title, then the passage"
+    if unread.impossible:
+        unused += (f"{unread.impossible:,} questions marked is_impossible",)
+    return replace(task, part=part, ignored=tuple(sorted(unread.fields)), unused=unused)
 
 
 def example(folder: Path) -> Path:
@@ -85,53 +93,73 @@ def example(folder: Path) -> Path:
     return folder
 
 
-def _questions(record: Record) -> Iterator[Asked]:
+@dataclass(slots=True)
+class _Unread:
+    """What was left aside while rows were read: fields, and questions that have no answer."""
+
+    fields: set[str] = field(default_factory=set)
+    impossible: int = 0
+
+
+def _questions(record: Record, unread: _Unread) -> Iterator[Asked]:
     """The questions of a row, or of an article in SQuAD's own layout."""
-    fields = record.fields
-    if "paragraphs" not in fields:
-        yield _asked(fields, record.where)
+    row = Fields(record.fields)
+    if "paragraphs" not in row:
+        yield from _asked(row, record.where, unread)
         return
+    head = {"title": row["title"]} if "title" in row else {}
     try:
-        for paragraph in fields["paragraphs"]:
-            for question in paragraph["qas"]:
-                if not question.get("is_impossible", False):
-                    told = {"title": fields.get("title", ""), "context": paragraph["context"]}
-                    yield _asked({**told, **question}, f"{record.where}, question {question.get('id')}")
+        for inner in row["paragraphs"]:
+            paragraph = Fields(inner, "paragraphs[].")
+            for found in paragraph["qas"]:
+                question = Fields({**head, "context": paragraph["context"], **found}, "paragraphs[].qas[].")
+                yield from _asked(question, f"{record.where}, question {found.get('id')}", unread)
+            unread.fields |= paragraph.unread()
     except (AttributeError, KeyError, TypeError) as error:
         said = f"{type(error).__name__}: {error}"
         raise DataError(f"{record.where}: expected an article with paragraphs and their qas, found {said}") from error
+    unread.fields |= row.unread()
 
 
-def _asked(fields: Mapping[str, Any], where: str) -> Asked:
-    title = _text(fields, ("title",), where) if fields.get("title") else None
-    context, question = _text(fields, ("context", "passage"), where), _text(fields, ("question", "query"), where)
-    answers = _answers(fields, where)
+def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
+    """A question as it is put to the model; none where the row says that it has no answer."""
+    if row.get("is_impossible", False):
+        unread.impossible += 1
+        return
+    title = _text(row, ("title",), where) if row.get("title") else None
+    context, question = _text(row, ("context", "passage"), where), _text(row, ("question", "query"), where)
+    answers = _answers(row, where)
+    unread.fields |= row.unread()
     # Titles of the original files are those of pages, with underscores.
     head = "" if title is None else f"Title: {title.replace('_', ' ')}\n"
     prompt = f"{head}Context: {context}\nQuestion: {question}\nAnswer:"
     pieces = (Piece(prompt, scored=False), Piece(f" {answers[0]}\n", scored=True))
-    return Asked(pieces, {"question": question, "answer": answers[0], "answers": answers})
+    yield Asked(pieces, {"question": question, "answer": answers[0], "answers": answers})
 
 
-def _text(fields: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
+def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: expected text in {' or '.join(map(repr, names))}, found {_shown(value, fields)}")
+        raise DataError(
+            f"{where}: expected text in {' or '.join(map(repr, names))}, found {_shown(value, names, fields)}"
+        )
     return value.strip()
 
 
-def _answers(fields: Mapping[str, Any], where: str) -> list[str]:
+def _answers(fields: Fields, where: str) -> list[str]:
     """Right answers, of ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
-    found = fields.get("answers", fields.get("answer"))
+    names = ("answers", "answer")
+    found = next((fields[name] for name in names if name in fields), None)
     if isinstance(found, Mapping):
         found = found.get("text")
     every = found if isinstance(found, list) else [found]
     said = [one.get("text") if isinstance(one, Mapping) else one for one in every]
     texts = [text.strip() for text in said if isinstance(text, str) and text.strip()]
     if not texts or len(texts) < len(said):
-        raise DataError(f"{where}: expected texts in 'answers' or 'answer', found {_shown(found, fields)}")
+        raise DataError(f"{where}: expected texts in 'answers' or 'answer', found {_shown(found, names, fields)}")
     return texts
 
 
-def _shown(value: object, fields: Mapping[str, Any]) -> str:
-    return f"only {', '.join(map(repr, fields))}" if value is None else repr(value)[:80]
+def _shown(value: object, names: tuple[str, ...], fields: Fields) -> str:
+    absent = value is None and not any(name in fields for name in names)
+    return f"only {', '.join(map(repr, fields))}" if absent else json.dumps(value, default=str)[:80]

@@ -32,6 +32,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks._corpus import Tokens, files, tokenised
 from forq.tasks._generate import written
 from forq.tasks._rows import Rows
+from forq.tasks._segments import Segment
 from forq.tokens.text import prefix
 
 _HELD_OUT: tuple[Split, Split] = ("validation", "test")
@@ -54,6 +55,11 @@ class Text(Rows[Tokens, Batch]):
 
     def length(self, row: Tokens) -> int:
         return len(self.prefix) + len(row)
+
+    def segments(self, row: Tokens) -> tuple[Segment, ...]:
+        tokens = (*self.prefix, *row.tolist())
+        first = max(len(self.prefix), 1)  # the first token of all is predicted by none
+        return (Segment(tokens, tuple(place >= first for place in range(len(tokens)))),)
 
     def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
         return losses.token_nll(model, batch), None
@@ -116,7 +122,7 @@ def open(
         raise ConfigError(f"max_length must be {len(front) + 2} or more, found {max_length}")
     if batch_rows < 1 or any(rows is not None and rows < 1 for rows in limits.values()):
         raise ConfigError(f"batches and splits need 1 row or more, found {batch_rows} and {limits}")
-    named = files(Path(data))
+    named, unused = files(Path(data))
     tokens = {split: tokenised(paths, tokenizer) for split, paths in named.items()}
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
@@ -135,6 +141,7 @@ def open(
         max_length=max_length,
         batch_rows=batch_rows,
         digest=_digest(settings, windows),
+        unused=unused,
     )
 
 

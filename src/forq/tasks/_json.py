@@ -1,0 +1,103 @@
+"""JSON as a data file may hold it: every value has one meaning, and every string can be encoded.
+
+Python's reader takes more than JSON allows: it keeps the last of two equal keys, it knows ``NaN``, and it makes a
+string that no file can hold out of half a surrogate pair. Each of these would change or lose a row without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+_DEPTH = 100
+"""Levels of lists and objects inside each other."""
+
+_DEEP = f"more than {_DEPTH} lists and objects inside each other"
+
+# An escape that may be half of a pair; the text itself came out of UTF-8 and holds none.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parsed(text: str) -> Any:
+    """The value of one JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or not strictly: a key twice in an object, NaN or an infinite number, half a
+            surrogate pair, or more than 100 levels.
+    """
+    value = decoded(text)
+    if suspect(text):
+        check(value)
+    return value
+
+
+def decoded(text: str) -> Any:
+    """The value of one JSON text, whose strings and depth are not checked yet.
+
+    Raises:
+        ValueError: it is not JSON, or a key stands twice in an object, or a number is none.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError(_DEEP) from None
+
+
+def suspect(text: str) -> bool:
+    """Whether the value of a JSON text could fail :func:`check`; to look at the text is faster."""
+    return _HALF.search(text) is not None or text.count("[") + text.count("{") > _DEPTH
+
+
+def check(value: object, depth: int = 0) -> None:
+    """Hold a value to what JSON in a data file may be.
+
+    Raises:
+        ValueError: a string, a key included, holds half a surrogate pair; or there are more than 100 levels.
+    """
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict | list):
+        if depth == _DEPTH:
+            raise ValueError(_DEEP)
+        for inner in value.values() if isinstance(value, dict) else value:
+            check(inner, depth + 1)
+        for key in value if isinstance(value, dict) else ():
+            if isinstance(key, str):
+                _check_text(key)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):04x}"
+        near = ascii(text[max(0, error.start - 20) : error.start + 20])
+        raise ValueError(
+            f"half of a surrogate pair, {half}, at character {error.start} of {near}; it is no character on its own: "
+            "remove it, or write both halves"
+        ) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"the key {twice!a} stands twice in one object; only one value can count")
+    return made
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON; leave the field out, or write null")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
