@@ -46,6 +46,10 @@ ABOUT = About(
         "scales   float16, bfloat16 or float32 (groups, out)",
         "g_idx    int32 (in,), act-order",
     ),
+    zero_points=(
+        "Under sym all of them are 2^(bits − 1). Where that holds for the version that checkpoint_format does not name, "
+        "and not for the one it names, forq reads the other one and says so. Otherwise checkpoint_format decides."
+    ),
 )
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
