@@ -47,8 +47,8 @@ ABOUT = About(
         "g_idx    int32 (in,), act-order",
     ),
     zero_points=(
-        "Under sym all of them are 2^(bits − 1). Where that holds for the version that checkpoint_format does not name, "
-        "and not for the one it names, forq reads the other one and says so. Otherwise checkpoint_format decides."
+        "Under sym all of them are 2^(bits − 1). Where that holds for the version that checkpoint_format does not "
+        "name, and not for the one it names, forq reads the other one and says so. Otherwise checkpoint_format decides."
     ),
 )
 
