@@ -166,7 +166,7 @@ class ChatTemplate:
 
     def _rendered(self, tools: object) -> str:
         text = self.text(tools)
-        return text if self.moment is None else fixed(text, self.moment)
+        return fixed(text, self.moment) if self.moment is not None and self.tells_time else text
 
 
 def mark_for(text: str) -> str:
