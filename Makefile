@@ -37,7 +37,11 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 	bash tests/oracles/formats/setup.sh
 	touch $@
 
-test-oracles: $(VENV)/.done .venv-gptq/.done .venv-formats/.done   ## the libraries the formats belong to load what we saved
+.venv-chat/.done: tests/oracles/chat/setup.sh
+	bash tests/oracles/chat/setup.sh
+	touch $@
+
+test-oracles: $(VENV)/.done .venv-gptq/.done .venv-formats/.done .venv-chat/.done   ## the libraries the formats belong to load what we saved
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle
 
 # The float sentence encoder, where its package (extra `experiments`) is installed.

@@ -119,11 +119,13 @@ class Conversations:
         text: str,
     ) -> None:
         settings = row.get(_SETTINGS) or {}
-        for name in row.keys() - {"messages", _SETTINGS}:
-            self._seen(name, used=name in fields)
+        for name, value in row.items():
+            if name not in ("messages", _SETTINGS) and value is not None:
+                self._seen(name, used=name in fields)
         for name in settings:
             self._seen(f"{_SETTINGS}.{name}", used=name in fields)
-        names = {(name, turn["role"] == "assistant") for turn in messages for name in turn}
+        said = ((turn, name) for turn in messages for name, value in turn.items() if value is not None)
+        names = {(name, turn["role"] == "assistant") for turn, name in said}
         for name, own in names:
             if name in ("role", "content") or (name in _LEARNED and own):
                 continue

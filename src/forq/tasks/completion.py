@@ -1,8 +1,8 @@
 """Data of one's own: prompts with completions, conversations, or plain texts, from JSON lines, CSV or a data set.
 
 A row is ``{"prompt": …, "completion": …}``, ``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``, told
-by its fields. Only completions are learned, and of a conversation the assistant's turns, laid out by the model's own
-chat template. What has no validation or test file of its own gives one row in ten to each.
+by its fields. Only completions are learned, and of a conversation the assistant's turns (:mod:`forq.tasks._chat`). What
+has no validation or test file of its own gives one row in ten to each.
 """
 
 from __future__ import annotations

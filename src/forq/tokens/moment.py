@@ -36,10 +36,13 @@ def fixed(template: str, moment: datetime) -> str:
     bound inside the template: a macro that replaces every directive of a format by its value.
     """
     steps = [("%%", _PERCENT), *_values(moment), (_PERCENT, "%")]
-    filters = "".join(f"|replace({old!r}, {new!r})" for old, new in steps)
     # The macro writes nothing else, and ends with the line break that Jinja drops behind a tag, so that what follows
     # stands at the start of a line, as it does in the original.
-    return f"{{%- macro {NOW}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
+    return (
+        f"{{%- macro {NOW}(format) -%}}{{%- set told = namespace(text=format) -%}}"
+        f"{{%- for old, new in {steps!r} -%}}{{%- set told.text = told.text | replace(old, new) -%}}{{%- endfor -%}}"
+        f"{{{{- told.text -}}}}{{%- endmacro %}}\n{template}"
+    )
 
 
 def _values(moment: datetime) -> list[tuple[str, str]]:

@@ -85,15 +85,17 @@ class ChatTemplate:
     @cached_property
     def variables(self) -> frozenset[str]:
         """Names of variables the template reads and does not set itself."""
-        return frozenset(jinja2.meta.find_undeclared_variables(self._tree)) - {NOW}
+        return frozenset(name for tree in self._trees for name in jinja2.meta.find_undeclared_variables(tree)) - {NOW}
 
     @cached_property
     def names(self) -> frozenset[str]:
         """Every name and every constant text of the template: a field it reads by name is among them."""
-        found = {node.name for node in self._tree.find_all(jinja2.nodes.Name)}
-        found |= {node.attr for node in self._tree.find_all(jinja2.nodes.Getattr)}
-        constants = (node.value for node in self._tree.find_all(jinja2.nodes.Const))
-        return frozenset(found | {value for value in constants if isinstance(value, str)})
+        found: set[object] = set()
+        for tree in self._trees:
+            found |= {node.name for node in tree.find_all(jinja2.nodes.Name)}
+            found |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
+            found |= {node.value for node in tree.find_all(jinja2.nodes.Const)}
+        return frozenset(name for name in found if isinstance(name, str))
 
     @property
     def tells_time(self) -> bool:
@@ -132,13 +134,13 @@ class ChatTemplate:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether the template reads a content that is a list of text parts as it reads the text itself."""
+        """Whether the template writes the text of a content that is a list of text parts, and not the list."""
         mark = _MARKS[0]
         try:
-            plain = self.render([{"role": "user", "content": mark}], {})
-            return plain == self.render([{"role": "user", "content": [{"type": "text", "text": mark}]}], {})
+            text = self.render([{"role": "user", "content": [{"type": "text", "text": mark}]}], {})
         except Exception:  # as above
             return False
+        return mark in text and re.search(rf"['\"]text['\"]\s*:\s*['\"]{mark}", text) is None
 
     @cached_property
     def added(self) -> tuple[str, ...]:
@@ -158,11 +160,14 @@ class ChatTemplate:
         return found
 
     @cached_property
-    def _tree(self) -> jinja2.nodes.Template:
+    def _trees(self) -> list[jinja2.nodes.Template]:
+        """The template as Jinja reads it; both, where there is one of its own for conversations with tools."""
+        reader = jinja2.Environment(extensions=[jinja2.ext.loopcontrols, _Generation])
         try:
-            return jinja2.Environment(extensions=[jinja2.ext.loopcontrols, _Generation]).parse(self.text())
+            return [reader.parse(text) for text in {self.text(), self.text([{}])}]
         except jinja2.TemplateError as error:
-            raise ConfigError(f"the chat template is no Jinja template: line {_line(error)}: {error}") from error
+            line = getattr(error, "lineno", "?")
+            raise ConfigError(f"the chat template is no Jinja template: line {line}: {error}") from error
 
     def _rendered(self, tools: object) -> str:
         text = self.text(tools)
@@ -200,7 +205,3 @@ class _Generation(jinja2.ext.Extension):
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _line(error: jinja2.TemplateError) -> object:
-    return getattr(error, "lineno", "?")

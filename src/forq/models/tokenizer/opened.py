@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,15 @@ class CheckpointTokenizer:
             raise AttributeError(name)
         return getattr(self.own, name)
 
-    def _check(self, ids: Iterable[int]) -> None:
-        if self.rows is None:
+    def _check(self, ids: Sequence[int]) -> None:
+        if self.rows is None or not ids or max(ids) < self.rows:
             return
-        beyond = next((token for token in ids if token >= self.rows), None)
-        if beyond is not None:
-            raise FormatError(
-                f"{self._where}: the tokenizer gives {self.own.convert_ids_to_tokens(beyond)!r} the id {beyond}, and "
-                f"the model's embedding has {self.rows} rows, 0 … {self.rows - 1}: use the tokenizer the model was "
-                "published with"
-            )
+        beyond = next(token for token in ids if token >= self.rows)
+        raise FormatError(
+            f"{self._where}: the tokenizer gives {self.own.convert_ids_to_tokens(beyond)!r} the id {beyond}, and the "
+            f"model's embedding has {self.rows} rows, 0 … {self.rows - 1}: use the tokenizer the model was published "
+            "with"
+        )
 
 
 def open_tokenizer(ckpt: Checkpoint) -> CheckpointTokenizer:

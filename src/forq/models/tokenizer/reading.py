@@ -59,12 +59,13 @@ def reading(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | N
         origins.setdefault(int(own.eos_token_id), "the tokenizer")
     parts = [f"chat template from {source}" if source else "no chat template"]
     parts.append(_bos(chat is not None, writes, plain_bos))
-    turn = "".join(chat.end) if chat is not None else ""
+    turn = chat.end if chat is not None else ()
     if turn:
-        parts.append(f"turns end with {turn}")
-    if origins:
-        named = ", ".join(f"{_token(own, token)} ({origin})" for token, origin in origins.items())
-        parts.append(f"generation stops at {named}")
+        parts.append(f"turns end with {''.join(turn)}")
+    others = {_token(own, token): origin for token, origin in origins.items() if _token(own, token) not in turn}
+    if others:
+        named = ", ".join(f"{token} ({origin})" for token, origin in others.items())
+        parts.append(f"generation {'also ' if turn else ''}stops at {named}")
     return Reading(
         template_source=source,
         bos="template" if writes else "tokenizer" if plain_bos else "nobody",
