@@ -230,10 +230,12 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
     """How many damaged copies were refused, and how many taken.
 
     Raises:
-        RuntimeError: some ended in something else; the message holds their tracebacks.
+        RuntimeError: some ended in something else; the message holds a traceback for each place.
     """
     refused, wrong = 0, dict[str, str]()
-    with tempfile.TemporaryDirectory() as scratch:
+    late = signal.signal(signal.SIGALRM, _late)
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         made = Fuzz(Path(scratch), seed)
         for number in range(count):
             signal.alarm(LIMIT_S)
@@ -245,6 +247,7 @@ def fuzz(count: int, seed: int) -> tuple[int, int]:
                 wrong.setdefault(f"{type(error).__name__} {place.filename}:{place.lineno}", f"turn {number}:\n{what}")
             finally:
                 signal.alarm(0)
+    signal.signal(signal.SIGALRM, late)
     if wrong:
         raise RuntimeError(f"seed {seed}: {len(wrong)} kinds of traceback\n\n" + "\n".join(wrong.values()))
     return refused, count - refused
@@ -259,8 +262,6 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, _late)
     try:
         refused, taken = fuzz(args.count, args.seed)
     except RuntimeError as error:
