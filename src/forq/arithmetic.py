@@ -90,7 +90,9 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
 
 
 def as_stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """The coordinates, float32, that come back from :func:`stored`; whole numbers are packed without loss."""
+    """The coordinates that come back from :func:`stored`, float32; packed integers as they are packed, without loss."""
+    if isinstance(leaf, PackedLeaf):
+        return x.detach()
     return x.detach().float() if isinstance(leaf, LatticeLeaf) else stored(leaf, x).float()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,13 +74,24 @@ def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
     Raises:
         ConfigError: an unknown key (the nearest is named), or a value that cannot be.
     """
-    tree: dict[str, Any] = {**values, "recipe": name, "method": recipe(name).settings.model_dump()}
+    return parse(with_sets({**values, "recipe": name, "method": recipe(name).settings.model_dump()}, sets))
+
+
+def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
+    """Plain values of a run's settings with ``a.b=c`` changes on top.
+
+    Raises:
+        ConfigError: an unknown key of the method (the nearest is named), or a text that is no ``key=value``.
+    """
+    changed = copy.deepcopy(dict(tree))
+    if isinstance(changed["task"], TaskConfig):
+        changed["task"] = changed["task"].model_dump()
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, found {text!r}")
-        _put(tree, key.strip(), _value(value.strip()))
-    return parse(tree)
+        _put(changed, key.strip(), _value(value.strip()))
+    return changed
 
 
 def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> TaskConfig:
@@ -109,8 +122,13 @@ def parse(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def write(config: RunConfig, path: Path) -> None:
-    """Write config.toml."""
-    path.write_text(tomli_w.dumps(config.model_dump(exclude_none=True)), encoding="utf-8")
+    """Write config.toml whole or not at all."""
+    new = path.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(tomli_w.dumps(config.model_dump(exclude_none=True)))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def read(path: Path) -> RunConfig:
@@ -128,8 +146,7 @@ def read(path: Path) -> RunConfig:
 def _put(tree: dict[str, Any], key: str, value: Option) -> None:
     head, _, rest = key.partition(".")
     if head == "task" and rest:
-        task: TaskConfig = tree["task"]
-        tree["task"] = task.model_copy(update={"options": {**task.options, rest: value}})
+        tree["task"]["options"][rest] = value
         return
     method = tree["method"]
     if head in GROUPS and rest in GroupSettings.model_fields:

@@ -77,7 +77,8 @@ def summary(ckpt: Checkpoint) -> Summary:
         FormatError: forq cannot load it: see :func:`forq.models.load.layout`.
     """
     found = layout(ckpt)
-    form, specs = found.form, found.specs
+    form, moving = found.form, found.specs
+    specs = moving | (form.fixed(ckpt) if hasattr(form, "fixed") else {})  # type: ignore[union-attr]
     sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
     floats: dict[str, str] = {}
     still = {name for name, _ in found.model.named_buffers()}  # tables of positions, which a file may hold
@@ -86,7 +87,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         # A head tied to the embedding is the embedding's tensor, whichever comes first.
         floats[stored] = group if group == "embeddings" else floats.get(stored, group)
     moves: Counter[str] = Counter()
-    for spec in specs.values():
+    for spec in moving.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
         if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from forq.core import RunError
-from forq.leaves import Leaf
+from forq.core import FormatError, RunError
+from forq.formats.checkpoint import Streamed, TensorInfo
+from forq.formats.checkpoint.header import read_header, read_metadata
+from forq.formats.checkpoint.write import write_file
+from forq.leaves import LatticeLeaf, Leaf, PackedLeaf
 from forq.profiles import FILE
+from forq.spaces import stored
 from forq.tasks import Score
 
 _CHUNK = 1 << 20
@@ -31,17 +35,19 @@ class Scored:
         trained: training steps done before it.
         forwards: forward passes spent on training and calibration before it.
         best: no earlier score was better.
+        worse: clearly worse than the score before the first step (:mod:`forq.setbacks`).
     """
 
     trained: int
     forwards: int
     score: Score
     best: bool
+    worse: bool = False
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Scored:
         """From its row of metrics.jsonl."""
-        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"])
+        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"], body.get("worse", False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +59,15 @@ class Masters:
 
     @classmethod
     def load(cls, path: Path) -> Masters | None:
-        """A snapshot, or ``None`` where there is no whole one; nothing is believed of it but its own bytes."""
+        """A snapshot, or ``None`` where there is no whole one; nothing is believed of it but its own bytes.
+
+        Its tensors are read when they are asked for.
+        """
         try:
-            with safe_open(path, framework="pt") as file:
-                step = int((file.metadata() or {}).get("step", "-1"))
-                return cls({name: file.get_tensor(name) for name in file.keys()}, step)  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError):
+            held, step = read_header(path), int(read_metadata(path).get("step", "-1"))
+        except (OSError, FormatError, ValueError):
             return None
+        return cls(Streamed({name: partial(_read, path, info) for name, info in held.items()}), step)
 
     def save(self, path: Path) -> None:
         """Write the snapshot whole or not at all.
@@ -68,13 +76,14 @@ class Masters:
             RunError: the disk refuses.
         """
         new = path.with_suffix(".new")
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors.items()}
+        plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()}
+        tensors = ((name, self.tensors[name].cpu()) for name in plan)
         try:
-            save_file(tensors, new, metadata={"step": str(self.step)})
-        except SafetensorError as error:  # a full disk, in this library's words
+            write_file(new, plan, tensors, {"step": str(self.step)})
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:  # a full disk
             raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
         new.replace(path)
 
 
@@ -141,10 +150,27 @@ class Metrics:
         self._file.flush()
 
 
-def rounding_error(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -> float:
-    """Norm of what rounding changed, as a share of the norm of all that was rounded."""
-    off = sum(float((rounded[name].double() - x.double()).square().sum()) for name, x in exact.items())
-    whole = sum(float(x.double().square().sum()) for x in exact.values())
+def _read(path: Path, info: TensorInfo) -> Tensor:
+    with path.open("rb") as stream:
+        return info.read(stream)
+
+
+def rounding_error(leaves: Iterable[Leaf], masters: Mapping[str, Tensor]) -> float:
+    """Norm of what rounding to the file's dtype changes, as a share of the norm of all that is rounded.
+
+    Integers are stored as they are, and do not count.
+    """
+    off = whole = 0.0
+    for leaf in leaves:
+        if isinstance(leaf, LatticeLeaf | PackedLeaf):
+            continue
+        exact = masters[leaf.name]
+        rounded = stored(leaf, exact).reshape(-1)
+        exact = exact.reshape(-1)
+        for start in range(0, len(exact), _CHUNK):
+            x = exact[start : start + _CHUNK].double()
+            whole += float(x.square().sum())
+            off += float(x.sub_(rounded[start : start + _CHUNK].double()).square_().sum())
     return math.sqrt(off / whole) if whole else 0.0
 
 
@@ -180,8 +206,10 @@ def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mappin
         changed, flipped, norm, moved = 0, 0, 0.0, 0.0
         for start in range(0, old.numel(), _CHUNK):
             was, now = old[start : start + _CHUNK], new[start : start + _CHUNK]
-            x, y = was.double(), now.double()
             changed += int((was != now).sum())
+            if not old.is_floating_point():
+                continue
+            x, y = was.double(), now.double()
             flipped += int((x * y < 0).sum())
             norm += float(x.square().sum())
             moved += float((y - x).square().sum())
@@ -202,13 +230,21 @@ BASE = "base"
 
 
 def vacant(folder: Path) -> bool:
-    """Whether a run may begin here: nothing there, or a journal that was killed before its first whole line."""
+    """Whether a run may begin here: nothing there, or what a run leaves that was killed before its first whole line."""
     if not folder.is_dir():
-        return False
-    names = {path.name for path in folder.iterdir()}
+        return not folder.exists()
+    names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    return not names or (names <= {"state", "config.toml", "journal.jsonl", BASE, FILE} and (torn or not path.exists()))
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, FILE}
+    return names <= begun and (torn or not path.exists())
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what saves of ``folder / name`` left beside it that were killed half-way."""
+    for pattern in (f".{name}.*.partial", f".{name}.*.old"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def difference(written: object, now: object) -> tuple[str, str]:

@@ -22,8 +22,9 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,12 @@ from forq import config as configs
 from forq import engine, journal, spaces
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError, JournalError
+from forq.formats.checkpoint import Streamed
 from forq.formats.checkpoint.replace import check_destination
 from forq.journal import Journal, Line
-from forq.leaves import Domains
+from forq.leaves import Domains, Leaf
 from forq.methods import plan
+from forq.methods.settings import settings
 from forq.models.adapters import adapted, add_lora, starts
 from forq.models.leaves import trainable
 from forq.models.load import kernels
@@ -47,7 +50,8 @@ from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
 from forq.rules.audit import at_floor
-from forq.runfiles import Masters, Metrics, Scored, changes, difference, put_json, rounding_error, vacant
+from forq.runfiles import BASE, Masters, Metrics, Scored, changes, difference, put_json, rounding_error, sweep, vacant
+from forq.setbacks import clearly_worse
 from forq.spaces import Space
 from forq.tasks import Draws, Task, Writes
 
@@ -76,7 +80,7 @@ class Run:
     Made by :meth:`begin` or :meth:`resume`.
 
     Attributes:
-        first, best: the score before the first step, and the best so far.
+        first, best, last: the score before the first step, the best so far, and the latest.
         certificate: audits in a row that found no step worth taking, where that ended the run.
         floor: mean gain of the last audits, where steps of this size no longer pay (:mod:`forq.rules.audit`).
         rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
@@ -100,10 +104,10 @@ class Run:
         self._plan = plan(config.method, seed=config.seed, steps=config.steps, room=self.space.room)
         self.first: Scored | None = None
         self.best: Scored | None = None
+        self.last: Scored | None = None
         self.rounding: float | None = None
         self.certificate: float | None = None
         self.floor: float | None = None
-        self._kept: dict[str, Tensor] = {}
 
     @property
     def journal(self) -> Path:
@@ -127,12 +131,14 @@ class Run:
         Raises:
             ConfigError: something is in the way, a setting cannot be, or nothing can move.
         """
+        if not vacant(folder):
+            raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
+        (folder / FILE).unlink(missing_ok=True)  # a kill may have cut it off; it is copied again
+        sweep(folder, BASE)
         lm: Any = model
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
         found = {"device": str(lm.device), "kernel": kernel, "task": _settled(config.task, task)}
         run = cls(folder, config.model_copy(update=found), model, task)
-        if folder.exists() and not vacant(folder):
-            raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         check_destination(lm.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
         header = run.header()
         for left in [folder / "journal.jsonl", *folder.glob("state/*")]:
@@ -153,13 +159,13 @@ class Run:
         """
         run = cls(folder, config, model, task)
         # Through JSON, as the journal's side has been: tuples become lists, keys become text.
-        written, now = journal.read(run.journal).header, json.loads(json.dumps(run.header()))
+        written, now = _shared(journal.read(run.journal).header), _shared(json.loads(json.dumps(run.header())))
         # What later versions describe beside is no difference; every token and setting stands in the task's digest.
         if isinstance(then := written.get("task"), dict):
             now["task"] = {key: value for key, value in now["task"].items() if key in then}
         for key, mend in _SHARED.items():
-            if written.get(key) != now[key]:
-                wanted, found = difference(written.get(key), now[key])
+            if written.get(key) != now.get(key):
+                wanted, found = difference(written.get(key), now.get(key))
                 raise JournalError(
                     f"{folder}: cannot resume: its journal was written with {key} {wanted}, found {found}; {mend}"
                 )
@@ -204,6 +210,8 @@ class Run:
         """
         past = journal.read(self.journal)
         writer = journal.Writer.extend(past)
+        for name in ("checkpoint", "adapter"):
+            sweep(self.folder, name)
         metrics, held = self._pick_up(past)
         local = Local(self.space, self.task.batch, lambda batch: self.task.loss(self.model, batch))
         tape = Tape(past.lines, then=local)
@@ -244,11 +252,13 @@ class Run:
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.
         """
-        self._save(Path(folder), Path(folder) if self.checkpoint is None else Path(folder) / "adapter", self._best())
+        best = self._rounded(self._best())
+        self._save(Path(folder), Path(folder) if self.checkpoint is None else Path(folder) / "adapter", best)
 
     def finish(self) -> None:
         """Save the best into the run's folder, close the journal with it, and show it to the model."""
-        best = self._best()
+        masters = self._best()
+        best = self._rounded(masters)
         past = journal.read(self.journal)
         if past.lines[-1].kind != "saved":
             assert self.best is not None
@@ -259,13 +269,14 @@ class Run:
             writer.close()
         elif past.lines[-1].digest != spaces.digest(best):
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
-        self.space.restore(self._kept)
+        self.rounding = rounding_error(self.space.leaves, masters)
+        self.space.restore(self._made(masters, spaces.as_stored))
         self._save(self.folder / "checkpoint", self.folder / "adapter", best)
         moved = changes(self.space.leaves, self._base(), best)
         put_json(self.folder / "moved.json", [asdict(change) for change in moved])
         self._sample("after")
 
-    def _save(self, checkpoint: Path, adapter: Path, best: dict[str, Tensor]) -> None:
+    def _save(self, checkpoint: Path, adapter: Path, best: Mapping[str, Tensor]) -> None:
         model: Any = self.model
         save(model.checkpoint, getattr(model, "adapters", ()), best, checkpoint, adapter)
 
@@ -278,17 +289,24 @@ class Run:
         begun = starts(model, **_lora(self.config))
         return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
-    def _best(self) -> dict[str, Tensor]:
-        """The best masters, rounded to the file's dtypes."""
+    def _best(self) -> Mapping[str, Tensor]:
+        """The best masters, read from the run's folder one at a time, as they are asked for."""
         if self.best is None:
             raise ConfigError(f"{self.folder}: no validation loss was finite, so there is no best to save")
         best = Masters.load(self.folder / "state" / "best.safetensors")
         if best is None or best.step != self.best.trained:
             raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
-        rounded = {leaf.name: spaces.stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self._kept = {leaf.name: spaces.as_stored(leaf, best.tensors[leaf.name]) for leaf in self.space.leaves}
-        self.rounding = rounding_error(best.tensors, self._kept)
-        return rounded
+        return best.tensors
+
+    def _rounded(self, masters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Masters as the files hold them, one at a time."""
+        return self._made(masters, spaces.stored)
+
+    def _made(self, masters: Mapping[str, Tensor], how: Callable[[Leaf, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        def make(leaf: Leaf) -> Tensor:
+            return how(leaf, masters[leaf.name])
+
+        return Streamed({leaf.name: partial(make, leaf) for leaf in self.space.leaves})
 
     def _score(self, metrics: Metrics, trained: int, forwards: int) -> Scored:
         scored = metrics.scores.get(trained)
@@ -302,9 +320,10 @@ class Run:
                     self._sample("before")
             if isinstance(self.task, Draws):
                 self._picture(trained)
-            scored = Scored(trained, forwards, score, best)
+            worse = self.first is not None and clearly_worse(score, self.first.score)
+            scored = Scored(trained, forwards, score, best, worse)
             metrics.score(scored)
-        self.first = self.first or scored
+        self.first, self.last = self.first or scored, scored
         if scored.best:
             self.best = scored
         return scored
@@ -358,6 +377,24 @@ class Run:
                 f"{self.folder}: step {written.step} of the journal rebuilds other masters than it says; it was "
                 "edited, or its noise is not portable and the versions in its header are not these"
             )
+
+
+def _shared(header: Mapping[str, Any]) -> dict[str, Any]:
+    """A header as two sittings of one run must agree on it.
+
+    Its method names every setting: one that came later has its default in a journal from before. The names of the
+    data's files are left out: the digest beside them tells the same data under another name.
+    """
+    own = ("recipe", "seed", "steps")
+    found = dict(header)
+    try:
+        method = header["method"]
+        chosen = settings({name: value for name, value in method.items() if name not in own}).model_dump()
+        found["method"] = {name: method[name] for name in own} | json.loads(json.dumps(chosen))
+        found["task"] = {name: value for name, value in header["task"].items() if name != "origin"}
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
+        return dict(header)  # not what a run writes: it is shown as it stands
+    return found
 
 
 def _lora(config: RunConfig) -> dict[str, Any]:

@@ -71,6 +71,14 @@ class Space:
         return tuple(sorted({one.leaf.group for one in self._held}))
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of coordinates by group, in the order of their names."""
+        found = dict.fromkeys(self.groups, 0)
+        for one in self._held:
+            found[one.leaf.group] += one.size
+        return found
+
+    @property
     def room(self) -> dict[str, float]:
         """Half of the cells a lattice has, by group; groups that are no lattice have none."""
         found: dict[str, float] = {}
@@ -174,7 +182,7 @@ class Space:
         return {one.leaf.name: one.master for one in self._held}
 
     def restore(self, masters: Mapping[str, Tensor]) -> None:
-        """Put a snapshot's coordinates back, in place.
+        """Put a snapshot's coordinates back, in place; each is asked for once, and not kept.
 
         Raises:
             JournalError: names or shapes are not this space's.
@@ -182,10 +190,10 @@ class Space:
         if set(masters) != {one.leaf.name for one in self._held}:
             raise JournalError("the snapshot holds other leaves than this run moves")
         for one in self._held:
-            if masters[one.leaf.name].shape != one.master.shape:
+            kept = masters[one.leaf.name]
+            if kept.shape != one.master.shape:
                 raise JournalError(f"{one.leaf.name}: the snapshot has another shape")
-        for one in self._held:
-            one.master.copy_(masters[one.leaf.name])
+            one.master.copy_(kept)
             if one.lazy is None:
                 one.leaf.write(one.master)
 

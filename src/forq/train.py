@@ -14,9 +14,12 @@ from torch import nn
 
 from forq import config as configs
 from forq import registry, rewards
+from forq.agreement import holds_run, moved_to, require
 from forq.config import RunConfig, TaskConfig
 from forq.core import ConfigError
+from forq.coverage import chosen, require_floats
 from forq.formats.checkpoint import Checkpoint
+from forq.memory import summary
 from forq.models.encoders import Encoders
 from forq.models.families import kind_of
 from forq.models.load import kernels, load
@@ -137,6 +140,7 @@ def tune(
     micro_batch_tokens: int | None = None,
     quantize_on_load: str | None = None,
     sets: Iterable[str] = (),
+    resume: bool = False,
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
 
@@ -157,19 +161,28 @@ def tune(
         quantize_on_load: ``gptq4``, …: a float checkpoint is quantized into ``out/base`` first, and that is tuned; see
             :mod:`forq.models.onload`.
         sets: changes to the recipe, as ``"rule.lr=1e-3"``, and options of the task, as ``"task.max_length=64"``.
+        resume: go on with the run in ``out`` if one was begun there, and begin it otherwise. The same call, repeated
+            after any interruption, ends in the same run.
 
     Returns:
         The finished run: ``run.journal``, ``run.best``, ``run.folder / "checkpoint"``, ``run.save(folder)``.
 
     Example:
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
+
+    Raises:
+        ConfigError: a setting cannot be; with ``resume``, one is not the run's.
+        JournalError: with ``resume``, base or data are not the run's.
     """
+    if resume and out is None:
+        raise ConfigError("resume: expected out, the run's folder, found none")
+    sets = tuple(sets)
     folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)
     if quantize_on_load is not None:
         if isinstance(model, nn.Module):
             raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
-        if folder.exists() and not vacant(folder):
-            raise ConfigError(f"{folder} is in the way: choose another out")
+        if not resume and not vacant(folder):
+            raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
         model = quantized(model, quantize_on_load, folder / BASE)
     loaded: Any = model if isinstance(model, nn.Module) else load(model)
     named = task if isinstance(task, str) else str(task.describe()["task"])
@@ -192,7 +205,14 @@ def tune(
         profile=None if profile is None else str(Path(profile).resolve()),
     )
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
-    run = Run.begin(folder, config, loaded, opened)
+    if resume and holds_run(folder):
+        own = configs.read(folder / "config.toml")
+        require(folder, own, config, profile=None if profile is None else Path(profile))
+        run = Run.resume(folder, moved_to(own, config), loaded, opened)
+    else:
+        if not chosen(move, sets):
+            require_floats(config, summary(loaded.checkpoint))
+        run = Run.begin(folder, config, loaded, opened)
     for _ in run.events():
         pass
     run.finish()

@@ -60,7 +60,8 @@ def test_a_recipe_runs_and_replays(name):
     assert list(engine.run(again, Tape(lines), made, steps=30)) == lines and again.digest() == space.digest()
     calibration = sum(len(line.losses) for line in lines if line.kind == "calibrate")
     trained = sum(len(line.losses) for line in lines if line.kind == "train")
-    assert calibration <= max(0.05 * trained, 5 * len(settings.parts))
+    checks = 3 * settings.rule.checks * len(settings.parts)
+    assert calibration <= max(0.05 * trained, 5 * len(settings.parts)) + checks
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,40 @@ def test_peft_gives_our_loss(tmp_path: Path) -> None:
         folders.append(f"{base}::{adapter}")
         ours.append(loss(load(base, "cpu", adapter=adapter)))
         assert abs(ours[-1] - plain) > 100 * LOSS
+    lines = call("loss.py", *folders, stdin=json.dumps(IDS.tolist())).splitlines()
+    theirs = [json.loads(line.removeprefix("RESULT "))["loss"] for line in lines if line.startswith("RESULT ")]
+    assert theirs == pytest.approx(ours, abs=1e-3)
+
+
+WHOLE = "model.layers.0.self_attn.q_proj"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rank-stabilised": {"use_rslora": True},
+    "alpha of single layers": {"alpha_pattern": {WHOLE: 40, "q_proj": 5, "proj": 99}},
+    "rank of single layers": {"r": 3, "rank_pattern": {"q_proj": 8, "down_proj": 8}},
+    "all at once": {"r": 3, "rank_pattern": {"q_proj": 8, "down_proj": 8}, "use_rslora": True},
+    "eva": {"init_lora_weights": "eva"},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+}
+
+
+def test_settings_of_an_adapter_mean_what_peft_says(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    quantize(tiny_checkpoints.folder(tmp_path / "float", "llama", torch.float16), base, group_size=32, sym=True)
+    model = load(base, "cpu")
+    forq.add_lora(model, alpha=96.0, targets=("q_proj", "down_proj"))
+    space = forq.space(model, "lora", "spread")
+    space.apply(Move((Term(3, 1.0, "rademacher"),)))
+    ours, folders = [], []
+    for name, settings in SETTINGS.items():
+        adapter = tmp_path / name.replace(" ", "-")
+        peft.write(adapter, model.checkpoint, model.adapters, space.exported())  # type: ignore[arg-type]
+        config = json.loads((adapter / peft.CONFIG).read_text())
+        (adapter / peft.CONFIG).write_text(json.dumps(config | settings))
+        folders.append(f"{base}::{adapter}")
+        ours.append(loss(load(base, "cpu", adapter=adapter)))
+    assert len({round(value, 3) for value in ours}) == 3  # plain, by the root of the rank, and with an alpha of its own
     lines = call("loss.py", *folders, stdin=json.dumps(IDS.tolist())).splitlines()
     theirs = [json.loads(line.removeprefix("RESULT "))["loss"] for line in lines if line.startswith("RESULT ")]
     assert theirs == pytest.approx(ours, abs=1e-3)

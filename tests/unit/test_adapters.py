@@ -1,6 +1,7 @@
 """LoRA adapters beside quantized and float layers: in floats, or on a grid of integers."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from forq.quant.leaf import TensorLeaf
 from forq.rules.sign_step import SignStep
 from tests import tiny_checkpoints
 
+MLP = ("mlp.down_proj", "mlp.up_proj")
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
 BITS = (None, 8, 4, 2)
 
@@ -215,7 +217,7 @@ DAMAGE = {
     "another kind": edit(peft_type="IA3"),
     "no rank": edit(r="eight"),
     "dora": edit(use_dora=True),
-    "rank-stabilised": edit(use_rslora=True),
+    "a rank that is none": edit(r=0),
     "another rank": edit(r=3),
     "ranks of their own": edit(rank_pattern={"q_proj": 4}),
     "modules beside": edit(modules_to_save=["lm_head"]),
@@ -223,6 +225,7 @@ DAMAGE = {
     "torn": lambda folder: (folder / peft.FLOATS).write_bytes((folder / peft.FLOATS).read_bytes()[:500]),
     "a factor missing": tensors(lambda held: {name: x for name, x in held.items() if name != first(held)}),
     "a factor too many": tensors(lambda held: {**held, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}),
+    "not a number": tensors(lambda held: {**held, first(held): held[first(held)] * math.nan}),
     "another shape": tensors(lambda held: {**held, first(held): held[first(held)].T.contiguous()}),
 }
 
@@ -234,6 +237,87 @@ def test_an_adapter_that_cannot_be_read(base, tmp_path, damage):
     DAMAGE[damage](folder)
     with pytest.raises(FormatError):
         load(base, "cpu", adapter=folder)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "olora", "OLoRA", "corda", "lora_ga", "loftq"])
+def test_an_adapter_that_took_something_out_of_its_base_is_refused(base, tmp_path, start):
+    folder = adapter(base, tmp_path / "adapter")
+    edit(init_lora_weights=start)(folder)
+    with pytest.raises(FormatError, match=rf"{start}.*path_initial_model_for_weight_conversion"):
+        load(base, "cpu", adapter=folder)
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "eva", "orthogonal", "mica"])
+def test_a_start_that_leaves_the_base_alone_is_read(base, tmp_path, start):
+    folder = adapter(base, tmp_path / "adapter")
+    edit(init_lora_weights=start)(folder)
+    assert load(base, "cpu", adapter=folder).adapters
+
+
+CHANGES_NUMBERS = {
+    "init_lora_weights": "a start of tomorrow",
+    "bias": "lora_only",
+    "use_dora": True,
+    "modules_to_save": ["lm_head"],
+    "layer_replication": [[0, 1], [0, 1]],
+    "lora_bias": True,
+    "megatron_config": {"tensor_model_parallel_size": 2},
+    "target_parameters": ["experts.down_proj"],
+    "trainable_token_indices": [1, 2],
+    "use_qalora": True,
+    "use_bdlora": {"nblocks": 2},
+    "arrow_config": {"top_k": 3},
+    "kasa_config": {"beta": 0.1},
+    "monteclora_config": {"num_samples": 2},
+    "velora_config": {"num_groups": 2},
+    "alora_invocation_tokens": [1],
+    "ensure_weight_tying": True,
+    "a_setting_of_tomorrow": 3,
+    "rank_pattern": {"(q|k)_proj": 4},
+    "alpha_pattern": {"q_proj": "many"},
+    "use_rslora": "yes",
+}
+
+
+@pytest.mark.parametrize("key", CHANGES_NUMBERS)
+def test_a_setting_that_changes_numbers_is_refused_by_its_name(base, tmp_path, key):
+    folder = adapter(base, tmp_path / "adapter")
+    edit(**{key: CHANGES_NUMBERS[key]})(folder)
+    with pytest.raises(FormatError, match=key):
+        load(base, "cpu", adapter=folder)
+
+
+def test_settings_that_change_no_number_are_passed_over(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    edit(
+        exclude_modules=["lm_head"],
+        layers_to_transform=[0],
+        layers_pattern="layers",
+        fan_in_fan_out=True,
+        qalora_group_size=16,
+        loftq_config={"loftq_bits": 4},
+        eva_config={"rho": 2.0},
+        arrow_config=None,
+        a_setting_of_tomorrow=None,
+        another=False,
+    )(folder)
+    assert load(base, "cpu", adapter=folder).adapters
+
+
+def test_scales_of_single_layers_and_of_the_root_of_the_rank_are_pefts(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    whole = "model.layers.0.self_attn.q_proj"
+    edit(
+        lora_alpha=6, alpha_pattern={"q_proj": 10, whole: 5, "attn.k_proj": 99, "self_attn.k_proj": 5, "down_proj": 3}
+    )(folder)
+
+    def scales():
+        found = {one.module: one.alpha / one.rank for one in load(base, "cpu", adapter=folder).adapters}
+        return [found[f"model.layers.0.{end}"] for end in ("self_attn.q_proj", "self_attn.k_proj", *MLP)]
+
+    assert scales() == [10 / 2, 5 / 2, 3 / 2, 6 / 2]
+    edit(use_rslora=True)(folder)
+    assert scales() == pytest.approx([alpha / math.sqrt(2) for alpha in (10, 5, 3, 6)], rel=1e-15)
 
 
 def test_b_is_measured_where_its_product_is_as_large_as_a_layer():

@@ -12,7 +12,7 @@ from forq.core import SHAPES, SQUARES, Method, RunError
 SIZE = 200
 
 
-def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=1000, decay="none", walk=None):
+def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=1000, decay="none", walk=None, checks=0):
     """Drive a calibration by hand; ``loss`` sees the displacement of each probe, ±1 vectors drawn from its seeds.
 
     A loss that takes two arguments is told the batch too.
@@ -24,7 +24,7 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=10
         spent.append((one.eps, one.lr, one.clip, first, one.notes))
         return Method(None, (), one.notes)
 
-    group = Wanted("all", ("rademacher",), directions, newton, eps, walk=walk)
+    group = Wanted("all", ("rademacher",), directions, newton, eps, walk=walk, checks=checks)
     run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, decay=decay, finish=finish)
     probes, used, number = next(run), 0, 0
     batched = loss.__code__.co_argcount == 2
@@ -195,3 +195,51 @@ def test_every_group_is_measured_alone_and_gets_its_own_numbers():
     for name, trace in (("scales", 20.0), ("norms", 2000.0)):
         assert found[name].notes["trace"] == pytest.approx(trace, rel=1e-3)
     assert found["norms"].eps == 0.02 and found["norms"].lr < 0.1 * found["scales"].lr
+
+
+SHORT = {"forwards": 50, "steps": 5}
+"""A run whose twentieth pays for one pair of probes."""
+
+
+def test_a_short_run_without_checks_takes_the_step_it_always_took():
+    """Journals from before the checks replay with this."""
+    found, (_, lr, clip, *_), used = measure(bowl(curvature=5.0), **SHORT)
+    assert used == 5 and "bend" not in found
+    assert lr == pytest.approx(8 * calibrations.LENGTH / found["slope"])
+    assert clip == pytest.approx(calibrations.CLIP * found["slope"])
+
+
+def test_a_short_run_does_not_step_further_than_the_curvature_of_one_pair_allows():
+    """The bowl of a big network: the step of a fixed length would raise the loss by hundreds of its own gain."""
+    found, (_, lr, *_), used = measure(bowl(curvature=5.0), **SHORT, checks=3)
+    assert used == 8, "one check agreed"
+    assert found["bend"] == pytest.approx(5.0 * SIZE, rel=0.2)
+    assert lr == pytest.approx(8 * 0.25 * calibrations.UNKNOWN / 1000, rel=0.2)
+
+
+def test_a_step_is_shortened_by_the_batch_that_bends_most_and_checked_again():
+    def loss(x, number):
+        return bowl(curvature={0: 1.0, 1: 4.0, 2: 2.0}[number])(x)
+
+    found, (_, lr, *_), used = measure(loss, **SHORT, checks=3)
+    assert used == 11
+    assert lr == pytest.approx(8 * 0.25 * calibrations.UNKNOWN / found["bend"])
+    assert found["bend"] == pytest.approx(4.0 * SIZE, rel=0.2)
+
+
+def test_checks_end_and_survive_losses_that_are_not_finite():
+    def loss(x, number):
+        return bowl(curvature=2.0**number)(x) if number != 2 or not x.any() else math.inf
+
+    found, (_, lr, *_), used = measure(loss, **SHORT, checks=3)
+    assert used == 5 + 3 * 3 and math.isfinite(lr) and found["bend"] == pytest.approx(8.0 * SIZE, rel=0.2)
+    found, (_, lr, *_), used = measure(lambda x, number: math.nan if number else bowl(1.0)(x), **SHORT, checks=2)
+    assert used == 11 and "bend" not in found
+    assert lr == pytest.approx(8 * 0.25 * calibrations.UNKNOWN / found["trace"] / 16)
+
+
+def test_a_flat_loss_is_not_shortened_and_a_rehearsed_step_is_not_checked():
+    found, (_, lr, *_), _ = measure(bowl(curvature=-0.01), **SHORT, checks=3)
+    assert lr <= 8 * calibrations.LENGTH / found["slope"] * 1.001
+    with_checks, without = (measure(bowl(curvature=0.1), checks=checks) for checks in (3, 0))
+    assert with_checks[:1] == without[:1] and with_checks[2] == without[2]

@@ -16,6 +16,7 @@ from forq.formats import gptq
 from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.write import write_file
+from forq.models.load import load
 from forq.quant.codes import BITS, pack, unpack
 from forq.quant.weight import QuantWeight, zeros_dtype
 from tests.reference.gptq import cut
@@ -91,6 +92,63 @@ def test_older_files_keep_their_settings_in_a_file_of_their_own(folder: Path) ->
     assert gptq.recognise(ckpt) and gptq.layers(ckpt)[Q].group_size == 16
 
 
+def symmetric(folder: Path, bits: int, stored_as: str, said: str, **settings: Any) -> Checkpoint:
+    """An example whose zero points are all the middle, stored as one version and declared as another."""
+    gptq.example(folder, bits=bits, group_size=-1, checkpoint_format="gptq_v2")
+    ckpt = configured(folder, sym=True, checkpoint_format=said, **settings)
+    offset = {"gptq": 1, "gptq_v2": 0}[stored_as]
+    zeros = {}
+    for name, spec in gptq.layers(ckpt).items():
+        middle = torch.full((1, spec.out_features), 1 << bits - 1, dtype=zeros_dtype(bits))
+        zeros[f"{name}.qzeros"] = pack_zeros(middle, offset, bits)
+    return rewritten(folder, zeros)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("stored_as", ["gptq", "gptq_v2"])
+@pytest.mark.parametrize("said", ["gptq", "gptq_v2"])
+def test_symmetric_zero_points_show_the_version_that_stored_them(
+    tmp_path: Path, bits: int, stored_as: str, said: str
+) -> None:
+    ckpt = symmetric(tmp_path / "a", bits, stored_as, said)
+    assert gptq.version(ckpt).form == stored_as
+    for spec in gptq.layers(ckpt).values():
+        weight = gptq.read(ckpt, spec).weight
+        assert isinstance(weight, QuantWeight) and weight.zero == 1 << bits - 1
+        # A save that moved nothing writes the bytes that were there.
+        points = gptq.zero_points(ckpt, spec)
+        assert torch.equal(points.packed(weight.zeros), ckpt.read(points.name))
+    told = gptq.unlike(ckpt)
+    assert bool(told) is (stored_as != said) and all(f"reads this file as {stored_as}" in one for one in told)
+
+
+def test_words_of_eights_under_version_1_are_version_2(tmp_path: Path) -> None:
+    ckpt = symmetric(tmp_path / "a", 4, "gptq_v2", "gptq")
+    assert set(ckpt.read(f"{Q}.qzeros").view(-1).tolist()) == {0x88888888 - (1 << 32)}
+    assert "checkpoint_format 'gptq' and sym" in load(tmp_path / "a", device="cpu").unlike[0]
+
+
+def test_an_asymmetric_file_is_read_as_it_says(tmp_path: Path) -> None:
+    symmetric(tmp_path / "a", 4, "gptq_v2", "gptq")
+    ckpt = configured(tmp_path / "a", sym=False)
+    assert gptq.version(ckpt).form == "gptq" and gptq.unlike(ckpt) == ()
+    weight = gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight
+    assert isinstance(weight, QuantWeight) and weight.zero == 9
+
+
+@pytest.mark.parametrize("sym", [True, None])
+def test_where_no_version_gives_the_middle_the_file_is_read_as_it_says(tmp_path: Path, sym: bool | None) -> None:
+    ckpt = symmetric(tmp_path / "a", 4, "gptq_v2", "gptq")
+    name = f"{Q}.qzeros"
+    moved = ckpt.read(name)
+    moved[0, 0] -= 1
+    rewritten(tmp_path / "a", {name: moved})
+    ckpt = configured(tmp_path / "a", sym=sym)
+    assert gptq.version(ckpt).form == "gptq"
+    # Without a word on symmetry nothing is contradicted.
+    assert ["zero points other than 8 are stored" in one for one in gptq.unlike(ckpt)] == ([True] if sym else [])
+
+
 def test_a_missing_or_consecutive_g_idx_means_consecutive_groups(folder: Path) -> None:
     ckpt = Checkpoint.open(folder)
     assert gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of is None
@@ -118,6 +176,7 @@ def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
         ({"bits": 3}, "contradicts the tensors"),
         ({"bits": 5}, "expected 2, 3, 4, 8 bits, found 5"),
         ({"bits": "4"}, "whole numbers"),
+        ({"sym": "yes"}, "expected sym to be true or false, found 'yes'"),
         ({"bits": None}, "whole numbers"),
         ({"group_size": 0}, "positive group_size"),
         ({"group_size": 32}, "contradicts the tensors"),

@@ -19,6 +19,10 @@ what the unconfirmed share adds up to as a random walk over the run, because ste
 long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``LENGTH``. A group may be given a walk of
 its own, of which all of a step counts: slopes of adapters grow as they leave zero, and what is confirmed at the start
 bounds no later step.
+
+A run too short to rehearse has its step checked (:mod:`forq.calibrations._checks`) where the group asks for it: the
+curvature of the trial then bounds the step even if it is in doubt, and further batches shorten the step if they find
+more.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forq.calibrations._cells import measure_cells
+from forq.calibrations._checks import check
 from forq.calibrations._found import Found, Wanted
 from forq.core import HERE, SQUARES, Method, Move, RunError, Term, direction_seed
 
@@ -67,7 +72,8 @@ def calibrate(
     """Measure one group after the other, each alone, then return the method.
 
     Args:
-        forwards: of the whole run; at most a twentieth of them (five a group at the least) go into this.
+        forwards: of the whole run; at most a twentieth of them (five a group at the least) go into this, and three
+            for each batch on which a short run checks its step.
         steps: of the whole run.
         decay: how a step shrinks over it, one of :data:`forq.core.SHAPES`.
 
@@ -89,8 +95,43 @@ def calibrate(
 def _measure(
     group: Wanted, seed: int, number: int, forwards: int, steps: float
 ) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
-    """The trials of one group, from step ``number`` on; what was found, and the number of the next step."""
+    """The numbers of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
+    best, number, spent = yield from _try(group, seed, number, pairs, count)
+    step, number = yield from _rehearse(group, seed, number, best, int(SHARE * forwards) - spent)
+    walk, length, noise = WALK, LENGTH, 1.0 - (UNKNOWN if step is None else step.share)
+    if group.walk is not None:
+        walk, length, noise = group.walk, FREE_LENGTH, 1.0
+    wander = math.sqrt(max(noise, 1e-6) * group.directions * steps)
+    longest = min(LONGEST * best.eps, walk / wander, length if step is None else math.inf)
+    slope, notes = best.slope, {name: getattr(best, name) for name in ("noise", "signal", "trace", "trace_error")}
+    if step is not None:
+        each = group.newton * step.share / step.bend if step.bend > 0.0 else math.inf
+        notes |= {"share": step.share, "share_error": step.error, "bend": step.bend}
+    else:
+        each = _unrehearsed(group, best)
+    each = min(each, longest / slope)
+    if step is None and group.checks:
+        bound = group.newton * UNKNOWN
+        done = yield from check(group, seed, number, each=each, slope=slope, eps=best.eps, bound=bound)
+        number, slope = (
+            done.number,
+            math.sqrt((pairs * slope**2 + sum(x * x for x in done.slopes)) / (pairs + len(done.slopes))),
+        )
+        each = min(done.each, longest / slope)
+        notes |= {"bend": done.bend} if math.isfinite(done.bend) else {}
+    lr, clip = each * group.directions, CLIP * slope
+    return Found(best.eps, lr, clip, {"slope": slope, **notes, "eps": best.eps, "lr": lr, "clip": clip}), number
+
+
+def _try(
+    group: Wanted, seed: int, number: int, pairs: int, count: int
+) -> Generator[tuple[Move, ...], Sequence[float], tuple[_Trial, int, int]]:
+    """Trials of at most ``count`` radii; the best trial, the number of the next step, and the forwards spent.
+
+    Raises:
+        RunError: the losses are not finite, or no displacement changes them.
+    """
     tried: list[_Trial] = []
     here = math.nan
     for radius in EPS[:count] if group.eps is None else (group.eps,):
@@ -117,21 +158,16 @@ def _measure(
             f"no displacement{what} changes the loss: what moves has no part in it, estimator.eps is too small, or an "
             "objective of whole numbers has too few rows to show a change (task.batch_rows)"
         )
-    left = int(SHARE * forwards) - len(tried) * (3 + 2 * pairs)
-    step, number = yield from _rehearse(group, seed, number, best, left)
-    walk, length, noise = WALK, LENGTH, 1.0 - (UNKNOWN if step is None else step.share)
-    if group.walk is not None:
-        walk, length, noise = group.walk, FREE_LENGTH, 1.0
-    if step is not None:
-        each = group.newton * step.share / step.bend if step.bend > 0.0 else math.inf
+    return best, number, len(tried) * (3 + 2 * pairs)
+
+
+def _unrehearsed(group: Wanted, best: _Trial) -> float:
+    """The longest step of each direction, per slope, that the trial's curvature allows where nothing is rehearsed."""
+    if group.checks:
+        bend = max(best.trace, best.trace_error)
     else:
-        each = min(group.newton * UNKNOWN / best.trace if best.sure else math.inf, length / best.slope)
-    wander = math.sqrt(max(noise, 1e-6) * group.directions * steps)
-    each = min(each, LONGEST * best.eps / best.slope, walk / (wander * best.slope))
-    lr, clip = each * group.directions, CLIP * best.slope
-    notes = {name: getattr(best, name) for name in ("slope", "noise", "signal", "trace", "trace_error")}
-    notes |= {} if step is None else {"share": step.share, "share_error": step.error, "bend": step.bend}
-    return Found(best.eps, lr, clip, {**notes, "eps": best.eps, "lr": lr, "clip": clip}), number
+        bend = best.trace if best.sure else 0.0
+    return group.newton * UNKNOWN / bend if bend > 0.0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Wanted:
         room: half of the cells there are.
         walk: how far all steps together may walk, root mean square, in units, or of integers in half their range; then
             all of a step counts as noise. ``None``: as far as the calibration thinks, and the unconfirmed share counts.
+        checks: batches on which a run too short to rehearse its step checks it, at most; 0: none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Wanted:
     cells: bool = False
     room: float = math.inf
     walk: float | None = None
+    checks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

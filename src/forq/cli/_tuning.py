@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterable
@@ -10,23 +9,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forq.cli import _screen
+from forq.cli._setbacks import Setbacks
 
 if TYPE_CHECKING:
     from forq.config import RunConfig
     from forq.journal import Line
     from forq.runfiles import Scored
     from forq.runs import Run
-    from forq.tasks import Score
+    from forq.tasks import Account, Score
 
 
 def tune(
-    config: RunConfig, out: Path, *, resume: bool = False, tensorboard: bool = False, as_json: bool = False
+    config: RunConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    as_json: bool = False,
+    chosen: bool = True,
 ) -> dict[str, Any]:
-    """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON."""
+    """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON.
+
+    Args:
+        chosen: the user says what moves; otherwise a recipe that would move next to nothing is refused.
+    """
     import torch
 
-    from forq import journal
-    from forq.memory import peak_bytes
+    from forq.coverage import moves, require_floats
+    from forq.memory import summary
     from forq.models.load import load
     from forq.report import tensorboard as board
     from forq.runs import Run
@@ -35,76 +45,118 @@ def tune(
     if tensorboard:
         board.require()
     torch.set_num_threads(config.threads)
-    how: Any = {"kernel": config.kernel, "activations": config.activations}
     began = time.perf_counter()
-    with _screen.err.status("loading"):
-        model = load(config.checkpoint, config.device, **how)
-        task = open_task(config.task, model, config.seed)
-        run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
-    _screen.told(model)
-    rows = _screen.opened(task, model.checkpoint, config.task)
     try:
+        with _screen.err.status("loading"):
+            model: Any = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+            held = summary(model.checkpoint)
+            if not (resume or chosen):
+                require_floats(config, held)
+            task = open_task(config.task, model, config.seed)
+            run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
+        _screen.told(model)
+        rows = _screen.opened(task, model.checkpoint, config.task)
+        _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
+        with _screen.err.status("saving, and scoring what was saved"):
+            run.finish()
+            result = _concluded(run, config, rows, began)
     except KeyboardInterrupt:
-        _screen.err.print(
-            "stopped; nothing is lost. Go on with: "
-            + shlex.join(["forq", "tune", config.checkpoint, "--out", str(out), "--resume"])
-            + (" --tensorboard" if tensorboard else ""),
-            highlight=False,
-            soft_wrap=True,
-        )
+        _say_how_to_go_on(config, out, tensorboard=tensorboard)
         raise
-    with _screen.err.status("saving, and scoring what was saved"):
-        run.finish()
-        saved, adapter, certificate, floor = run.checkpoint, run.adapter, run.certificate, run.floor
-        seconds = time.perf_counter() - began
-        best, first, rounding = run.best, run.first, run.rounding
-        del run, model
-        before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
-        tuned = load(saved or config.checkpoint, config.device, adapter=adapter, **how)
-        after = task.evaluate(tuned, "test")
-    assert best is not None and first is not None
+    show(result, config, as_json=as_json)
+    return result
+
+
+def _concluded(run: Run, config: RunConfig, rows: Account, began: float) -> dict[str, Any]:
+    """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
+    from forq import journal
+    from forq.memory import peak_bytes
+    from forq.models.load import load
+    from forq.runfiles import put_json
+
+    how: Any = {"kernel": config.kernel, "activations": config.activations}
+    first, best, last = run.first, run.best, run.last
+    assert first is not None and best is not None and last is not None
+    saved, adapter, task = run.checkpoint, run.adapter, run.task
+    del run.model  # before another is loaded
+    before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
+    after = task.evaluate(load(saved or config.checkpoint, config.device, adapter=adapter, **how), "test")
     result = {
-        "validation": {"before": _plain(first.score), "after": _plain(best.score)},
+        "improved": best.trained > 0,
+        "worse": last.worse,
+        "validation": {"before": _plain(first.score), "after": _plain(best.score), "last": _plain(last.score)},
         "test": {"before": _plain(before), "after": _plain(after)},
         "data": rows.plain(),
         "step": best.trained,
-        "forwards": journal.read(out / "journal.jsonl").forwards,
-        "rounding": rounding,
-        "certificate": certificate,
-        "floor": floor,
-        "seconds": round(seconds, 1),
+        "forwards": journal.read(run.journal).forwards,
+        "rounding": run.rounding,
+        "certificate": run.certificate,
+        "floor": run.floor,
+        "seconds": round(time.perf_counter() - began, 1),
         "peak_mb": peak_bytes() // 1_000_000,
         "checkpoint": None if saved is None else str(saved),
         "adapter": None if adapter is None else str(adapter),
-        "journal": str(out / "journal.jsonl"),
+        "journal": str(run.journal),
     }
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    put_json(run.folder / "result.json", result)
+    return result
+
+
+def show(result: dict[str, Any], config: RunConfig, *, as_json: bool) -> None:
+    """The result of a finished run on stdout."""
     if as_json:
         _screen.data(result)
-    else:
-        _screen.table(
-            f"{config.recipe}, {config.steps} steps; best on validation after {best.trained}",
-            ["", "before", "after"],
-            [*_rows("validation", first.score, best.score), *_rows("test (the saved file)", before, after)],
+        return
+    _screen.table(
+        f"{config.recipe}, {config.steps} steps; best on validation after {result['step']}",
+        ["", "before", "after", "last step"],
+        [*_rows("validation", result["validation"]), *_rows("test (the saved file)", result["test"])],
+    )
+    for sentence in _sentences(result):
+        _screen.out.print(sentence, highlight=False, soft_wrap=True)
+    for name in ("checkpoint", "adapter", "journal"):
+        if result[name] is not None:
+            _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    """What the numbers of a result mean."""
+    said = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
+    if not result.get("improved", True):
+        said = [
+            f"nothing better than the original was found in {result['forwards']:,} forwards; what is saved is the "
+            "original"
+        ]
+    if result.get("worse", False):
+        said.append(
+            "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…) "
+            "or give each more rows (--set task.batch_rows=…)"
         )
-        _screen.out.print(f"rounding to the file's dtype changed {rounding:.1e} of what moves", highlight=False)
-        if certificate is not None:
-            _screen.out.print(
-                f"ended after {certificate:.0f} audits in a row that found no better neighbour", highlight=False
-            )
-        if floor is not None:
-            _screen.out.print(
-                "at the floor of its grid: of the last audits the better side was worse than staying, by "
-                f"{-floor:.2g} on average; with probes of this size the grid resolves no more; take a finer one "
-                "(--bits), fewer coordinates a step (estimator.noise), or let the scales move",
-                highlight=False,
-                soft_wrap=True,
-            )
-        for name in ("checkpoint", "adapter", "journal"):
-            if result[name] is not None:
-                _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)
-    return result
+    if result["certificate"] is not None:
+        said.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
+    if result["floor"] is not None:
+        said.append(
+            "at the floor of its grid: of the last audits the better side was worse than staying, by "
+            f"{-result['floor']:.2g} on average; with probes of this size the grid resolves no more; take a finer one "
+            "(--bits), fewer coordinates a step (estimator.noise), or let the scales move"
+        )
+    return said
+
+
+def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> None:
+    """After Ctrl-C: whether something was begun, and the command that goes on with it."""
+    from forq.agreement import holds_run
+
+    if not holds_run(out):
+        _screen.err.print("stopped before the run began; the same command begins it", highlight=False)
+        return
+    again = shlex.join(["forq", "tune", config.checkpoint, "--out", str(out), "--resume"])
+    _screen.err.print(
+        f"stopped; nothing is lost. Go on with: {again}" + (" --tensorboard" if tensorboard else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def watch(run: Run, events: Iterable[Line | Scored]) -> None:
@@ -122,14 +174,18 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     )
     with Progress(*columns, console=_screen.err, transient=False) as bar:
         shown = bar.add_task("calibrating", total=run.config.steps, says="")
-        loss, scored, trained = "", "", 0
+        loss, scored, trained, setbacks = "", "", 0, Setbacks()
         for event in events:
             if isinstance(event, Scored):
                 best = run.best
                 scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")
+                for sentence in setbacks.said(event):
+                    _screen.err.print(sentence, highlight=False, soft_wrap=True)
             elif event.kind == "train":
                 trained += 1
                 loss = f"loss {event.notes['loss']:.3f}"
+            else:
+                setbacks.rates = {name: value for name, value in event.notes.items() if name.endswith("lr")}
             bar.update(
                 shown,
                 completed=trained,
@@ -142,11 +198,13 @@ def _main(score: Score) -> str:
     return _screen.number(score.main, score.value)
 
 
-def _rows(name: str, before: Score, after: Score) -> list[list[str]]:
-    then = after.numbers()
+def _rows(name: str, sides: dict[str, Any]) -> list[list[str]]:
+    """A row for each number: before, after, and at the last step where that was scored."""
+    times = [sides.get(when, {}) for when in ("before", "after", "last")]
     return [
-        [f"{name}, {key}", _screen.number(key, value), _screen.number(key, then[key])]
-        for key, value in before.numbers().items()
+        [f"{name}, {key}", *(_screen.number(key, numbers[key]) if key in numbers else "" for numbers in times)]
+        for key in times[0]
+        if key != "rows"
     ]
 
 

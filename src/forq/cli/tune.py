@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +9,17 @@ import typer
 
 from forq.cli import _arguments as given
 
+TAKEN = "go on with its run by --resume, or choose another --out"
+
 
 def tune(
     checkpoint: given.Checkpoint,
     out: Annotated[
         Path,
         typer.Option(
-            help="The run's folder: new, empty, or with --resume a stopped run's.", parser=given.path, metavar="PATH"
+            help="The run's folder: new or empty; with --resume also the folder of a run.",
+            parser=given.path,
+            metavar="PATH",
         ),
     ],
     task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
@@ -73,83 +76,70 @@ def tune(
             help="Quantize a float checkpoint into OUT/base first, and tune that: gptq4, gptq8, gptq3, gptq2, nf4, fp4."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in OUT, or begin it: the same command line, repeated, ends in a finished run.",
+        ),
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard's files, into the run's folder tensorboard/.")
     ] = False,
     as_json: given.Json = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
-    from forq import config as configs
-    from forq.cli import _tuning
+    from forq.agreement import holds_run
+    from forq.cli import _resumed, _screen, _tuning
     from forq.core import ConfigError
-    from forq.train import settings
+    from forq.coverage import chosen
+    from forq.runfiles import BASE, vacant
 
+    held = holds_run(out)
+    if not vacant(out) and not (resume and held):
+        raise ConfigError(f"{out} is in the way: " + (TAKEN if held else "it holds no run; choose another --out"))
     if quantize_on_load is not None:
         from forq.models.onload import quantized
-        from forq.runfiles import BASE, vacant
 
-        if not resume and out.exists() and not vacant(out):
-            raise ConfigError(f"{out} is in the way: go on with it by --resume, or choose another --out")
-        checkpoint = str(quantized(checkpoint, quantize_on_load, out / BASE))
-    if resolution is not None:
-        sets = [*(sets or []), f"task.resolution={resolution}"]
-    adapters = {"rank": rank, "alpha": alpha, "targets": targets, "bits": bits}
-    if resume:
-        wanted: dict[str, object] = {
-            "--task": task,
-            "--recipe": recipe,
-            "--steps": steps,
-            "--seed": seed,
-            "--set": sets,
-        }
-        wanted |= {
-            "--eval-every": eval_every,
-            "--kernel": kernel,
-            "--activations": activations,
-            "--move": move,
-            **{f"--{name}": value for name, value in adapters.items()},
-            "--profile": profile,
-            "--reward": reward,
-            "--tokens-per-probe": tokens_per_probe,
-            "--micro-batch-tokens": micro_batch_tokens,
-        }
-        if not (out / "config.toml").exists():
-            raise ConfigError(f"{out}: no run to resume is there; leave out --resume to begin one")
-        config = configs.read(out / "config.toml")
-        if given_now := [name for name, value in wanted.items() if value is not None]:
-            raise ConfigError(f"--resume keeps the run's settings: leave out {', '.join(given_now)}")
-        found = config.task.data if data is None else given.data_path(data, config.task.name)
-        config = config.model_copy(
-            update={
-                "checkpoint": checkpoint,
-                "task": config.task.model_copy(update={"data": found}),
-                "device": device or config.device,
-            }
-        )
+        if held and not (out / BASE).is_dir():
+            raise ConfigError(f"--quantize-on-load: the run in {out} has none, found {quantize_on_load}; leave it out")
+        with _screen.err.status("quantizing"):
+            checkpoint = str(quantized(checkpoint, quantize_on_load, out / BASE))
+    sets = [*(sets or []), *([] if resolution is None else [f"task.resolution={resolution}"])]
+    options: dict[str, object] = {
+        "--task": task,
+        "--recipe": recipe,
+        "--steps": steps,
+        "--seed": seed,
+        "--eval-every": eval_every,
+        "--reward": reward,
+        "--tokens-per-probe": tokens_per_probe,
+        "--micro-batch-tokens": micro_batch_tokens,
+        "--activations": activations,
+        "--move": move,
+        "--rank": rank,
+        "--alpha": alpha,
+        "--targets": targets,
+        "--bits": bits,
+    }
+    given_now = {name: value for name, value in options.items() if value is not None}
+    asked = _resumed.Asked(checkpoint, given_now, tuple(sets), data, profile, device, kernel)
+    if held:
+        config = _resumed.settings(out, asked)
+        drawn = not tensorboard or (out / "tensorboard").is_dir()
+        if drawn and (result := _resumed.result(out, config)) is not None:
+            _screen.err.print(f"{out}: this run is finished", highlight=False, soft_wrap=True)
+            _tuning.show(result, config, as_json=as_json)
+            return
     else:
-        if task is None:
-            raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
-        lora = [f"lora.{name}={json.dumps(value)}" for name, value in adapters.items() if value is not None]
-        config = settings(
-            recipe or "qzo",
-            [*([] if move is None else [f"move={move}"]), *lora, *(sets or [])],
-            steps=2000 if steps is None else steps,
-            eval_every=eval_every,
-            checkpoint=checkpoint,
-            task=configs.TaskConfig(
-                name=task,
-                data=given.data_path(data, task),
-                reward=reward,
-                tokens_per_probe=tokens_per_probe,
-                micro_batch_tokens=micro_batch_tokens,
-            ),
-            seed=0 if seed is None else seed,
-            device=device or "auto",
-            kernel=kernel or "auto",
-            activations=activations or "float",
-            profile=None if profile is None else str(profile.resolve()),
-        )
-        if lora and "lora" not in config.method.kinds:
-            raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
-    _tuning.tune(config, out, resume=resume, tensorboard=tensorboard, as_json=as_json)
+        if resume:
+            _screen.err.print(f"{out}: no run was begun here yet; it begins now", highlight=False, soft_wrap=True)
+        config = _resumed.first(asked)
+    _tuning.tune(
+        config,
+        out,
+        resume=held,
+        tensorboard=tensorboard,
+        as_json=as_json,
+        chosen=chosen(move, sets),
+    )

@@ -16,5 +16,6 @@ and, where the format has them,
     read_live(ckpt, spec, live) -> Tensor    one live tensor alone, where it is not simply a tensor of the file
     unlike(ckpt, activations) -> tuple[str, ...]   what its owner computes and forq does not, a sentence each, for users
     exported(ckpt) -> str                    ``ABOUT.exported`` of this checkpoint, where checkpoints differ in it
+    fixed(ckpt) -> dict[str, LayerSpec]      quantized layers that nothing can move, where there are some
     relaid(ckpt, moved) -> Relaid            what a save writes, where replacing the bytes of what moved does not do
 """

@@ -13,7 +13,7 @@ bitsandbytes through transformers; see :mod:`forq.formats._bnb_state` for what i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from forq.formats import _tiny
 from forq.formats._about import About
 from forq.formats._bnb_state import check_levels, magnitudes, state, unnested
 from forq.formats._bnb_write import config, filed, nested_again
-from forq.formats.checkpoint import Checkpoint, Relaid
+from forq.formats.checkpoint import Checkpoint, Relaid, Streamed
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
 from forq.quant.normal_float import Kind, quantise, table
 from forq.quant.weight import QuantWeight
@@ -124,16 +124,22 @@ def relaid(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
         for name, (weight, how) in nested.items()
         if name in moved and torch.equal(moved[name].cpu().float(), magnitudes(ckpt, weight, how))
     }
-    tensors = {name: tensor for name, tensor in moved.items() if name not in stay}
-    if not nested.keys() & tensors.keys():
-        return Relaid(tensors)
+    make: dict[str, Callable[[], Tensor]] = {
+        name: partial(moved.__getitem__, name) for name in moved if name not in stay
+    }
+    if not nested.keys() & make.keys():
+        return Relaid(Streamed(make))
     gone = set()
     for name, (weight, how) in nested.items():
-        tensors[name] = moved[name].float() if name in moved else magnitudes(ckpt, weight, how)
-        tensors[how.name] = unnested(how)
+        make[name] = partial(_absmax, moved, name) if name in moved else partial(magnitudes, ckpt, weight, how)
+        make[how.name] = partial(unnested, how)
         gone |= {f"{weight}.nested_absmax", f"{weight}.nested_quant_map"}
     settings = {**ckpt.config.get("quantization_config", {}), "bnb_4bit_use_double_quant": False}
-    return Relaid(tensors, frozenset(gone), {**ckpt.config, "quantization_config": settings})
+    return Relaid(Streamed(make), frozenset(gone), {**ckpt.config, "quantization_config": settings})
+
+
+def _absmax(moved: Mapping[str, Tensor], name: str) -> Tensor:
+    return moved[name].float()
 
 
 def _weight_of(name: str) -> str | None:

@@ -28,6 +28,7 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint._gguf_kinds import BY_NAME, Kind
 from forq.quant.codes import pack, unpack
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -35,7 +36,7 @@ ABOUT = About(
     bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
     moves=("scales", "codes"),
     exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
-    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1; llama.cpp itself was not at hand",
+    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1, xllamacpp 2026.10.11549 (llama.cpp)",
     layout=(
         "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
         "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
@@ -44,6 +45,9 @@ ABOUT = About(
         "a quantized embedding moves like a layer",
     ),
 )
+
+_CHUNK = 1 << 20
+"""Codes packed at once: a byte each would be twice their storage."""
 
 _PLAIN = ("Q4_0", "Q8_0")
 """Types that are codes with one scale a block, which every kernel reads."""
@@ -58,6 +62,13 @@ def recognise(ckpt: Checkpoint) -> bool:
 def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     """The tensors in blocks, embeddings among them, by module name."""
     return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
+
+
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """Keys of the architecture that change nothing here; the llama.cpp of the oracle tests reads none of them."""
+    if not (keys := ckpt.contents.values.get("unknown_keys")):
+        return ()
+    return (f"{ckpt.path.name} sets {', '.join(keys)}: forq computes as if they were absent, and so does llama.cpp",)
 
 
 def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
@@ -111,16 +122,21 @@ def _turned(scales: Tensor) -> Tensor:
 def _codes(qs: Tensor, kind: Kind) -> Tensor:
     """The field qs (out, blocks, bytes) → codes as :class:`QuantWeight` keeps them: offset binary, in order."""
     if kind.bits == 8:
-        return (qs.to(torch.int16) + 128).to(torch.uint8).flatten(1)
+        return (qs.view(torch.uint8) ^ 128).flatten(1)
     return pack(taken_apart(qs, kind).flatten(1), kind.bits)
 
 
 def _filed(codes: Tensor, kind: Kind) -> Tensor:
-    """The inverse."""
-    whole = unpack(codes, kind.bits)
+    """The inverse; in bytes a code each no more than some rows at a time."""
     if kind.bits == 8:
-        return (whole.to(torch.int16) - 128).to(torch.int8).view(len(whole), -1, kind.size)
-    return put_together(whole.view(len(whole), -1, kind.size), kind)
+        return (codes ^ 128).view(torch.int8).view(len(codes), -1, kind.size)
+    blocks = codes.shape[1] * 8 // kind.bits // kind.size
+    out = torch.empty(len(codes), blocks, kind.size * kind.bits // 8, dtype=torch.uint8)
+    some = max(1, _CHUNK // (blocks * kind.size))
+    for start in range(0, len(codes), some):
+        whole = unpack(codes[start : start + some], kind.bits)
+        out[start : start + some] = put_together(whole.view(len(whole), -1, kind.size), kind)
+    return out
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = _SHAPES

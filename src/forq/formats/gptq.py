@@ -5,8 +5,9 @@
     scales   float (groups, out)
     g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
 
-Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files). Layout
-as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_format`` has both conventions.
+Under ``sym`` every zero point is 2^(bits − 1), so the tensors themselves show which version wrote them: see
+:func:`version`. Settings stand in config.json under ``quantization_config``, or in quantize_config.json (older files).
+Layout as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v2_format`` has both conventions.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from forq.formats.checkpoint.folder import read_json
 from forq.quant.codes import BITS
 from forq.quant.codes import pack as codes_in_bytes
 from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.quant.linear import Activations
 from forq.quant.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
@@ -46,17 +48,43 @@ ABOUT = About(
 )
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+_OTHER = {"gptq": "gptq_v2", "gptq_v2": "gptq"}
 _SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _WORD_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The part of a GPTQ configuration that says how the tensors are to be read."""
+    """The part of a GPTQ configuration that says how the tensors are to be read.
+
+    Attributes:
+        group_size: inputs that share a scale; −1 is a whole row.
+        declared: the format the configuration names, ``gptq`` (version 1) or ``gptq_v2``.
+        sym: whether it says that all zero points are 2^(bits − 1); None where it says nothing.
+    """
 
     bits: int
     group_size: int
-    zero_offset: int
+    declared: str
+    sym: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """How the stored zero points are read.
+
+    Attributes:
+        form: ``gptq`` or ``gptq_v2``.
+        why: a sentence for users where the tensors contradict the configuration, else "".
+    """
+
+    form: str
+    why: str = ""
+
+    @property
+    def zero_offset(self) -> int:
+        """What is added to a stored zero point."""
+        return _ZERO_OFFSETS[self.form]
 
 
 def recognise(ckpt: Checkpoint) -> bool:
@@ -95,7 +123,28 @@ def settings(ckpt: Checkpoint) -> Settings:
         )
     if raw.get("dynamic"):
         raise FormatError(f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet")
-    return Settings(bits, group_size, _ZERO_OFFSETS[form])
+    sym = raw.get("sym")
+    if sym is not None and type(sym) is not bool:
+        raise FormatError(f"{where}: expected sym to be true or false, found {sym!r}")
+    return Settings(bits, group_size, form, sym)
+
+
+def version(ckpt: Checkpoint) -> Version:
+    """Which version of the format wrote the zero points.
+
+    The configuration says, and decides wherever zero points may be any number. Under ``sym`` they may not: all are
+    2^(bits − 1). Where that holds for every layer under the other version alone, the other one wrote the file.
+    gptqmodel's fast kernels agree (under ``sym`` they never read zero points); its plain ones follow the configuration.
+    Where neither version gives 2^(bits − 1) throughout (zero points of a symmetric file that were tuned, for example)
+    the configuration is followed.
+    """
+    return ckpt.once(_version)
+
+
+def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """Whether the zero points contradict the configuration, and how they are read."""
+    why = version(ckpt).why
+    return (why,) if why else ()
 
 
 def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
@@ -117,7 +166,7 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     """
     name = spec.name
     codes = unpack_codes(ckpt.read(f"{name}.qweight"), spec.bits)
-    zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), settings(ckpt).zero_offset, spec.bits)
+    zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), version(ckpt).zero_offset, spec.bits)
     group_of = _group_of(ckpt, spec)
     weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, group_of)
     bias = None if spec.bias is None else ckpt.read(spec.bias)
@@ -126,7 +175,7 @@ def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
 
 def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
     """How a layer's zero points are packed. Where v1 stores a zero less one the smallest that is written alone is 1."""
-    offset, top = settings(ckpt).zero_offset, (1 << spec.bits) - 1
+    offset, top = version(ckpt).zero_offset, (1 << spec.bits) - 1
 
     def packed(x: Tensor) -> Tensor:
         return pack_zeros(x.to(zeros_dtype(spec.bits)), offset, spec.bits)
@@ -188,6 +237,36 @@ def quantization_config(
 def multiple(bits: int) -> int:
     """Inputs and outputs come in multiples of this: they fill 32-bit words, three at a time at 3 bits."""
     return 32 if bits == 3 else 32 // bits
+
+
+def _version(ckpt: Checkpoint) -> Version:
+    how, middle = settings(ckpt), 1 << settings(ckpt).bits - 1
+    if how.sym is False:
+        return Version(how.declared)
+    possible = {how.declared, _OTHER[how.declared]}
+    for name, spec in layers(ckpt).items():
+        stored = ckpt.read(f"{name}.qzeros")
+        row = torch.full((1, spec.out_features), middle, dtype=zeros_dtype(spec.bits))
+        for form in tuple(possible):
+            if not bool((stored == pack_zeros(row, _ZERO_OFFSETS[form], spec.bits)).all()):
+                possible.discard(form)
+        if not possible:
+            break
+    if how.declared in possible or (not possible and how.sym is None):
+        return Version(how.declared)
+    said = f"quantization_config says checkpoint_format {how.declared!r}{' and sym' if how.sym else ''}"
+    if not possible:
+        return Version(
+            how.declared,
+            f"{said}, but zero points other than {middle} are stored. forq reads them as {how.declared} stores them; "
+            "kernels that never read zero points of a symmetric file (Marlin, for example) compute something else.",
+        )
+    other = possible.pop()
+    return Version(
+        other,
+        f"{said}, but read that way the zero points are not {middle}, which a symmetric file's are. Read as {other} "
+        f"every zero point is {middle}, so forq reads this file as {other}.",
+    )
 
 
 def _settings_dict(ckpt: Checkpoint) -> dict[str, Any]:

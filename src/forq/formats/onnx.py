@@ -58,13 +58,23 @@ def nodes(ckpt: Checkpoint) -> list[Any]:
 
 
 def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The quantized products by the names of their nodes, checked from the headers alone.
+    """The quantized products that can move, by the names of their nodes, checked from the headers alone.
 
-    Of nodes that share their scales the first stands for all.
+    Of nodes that share their scales the first stands for all. A product whose scales something else reads too (an
+    embedding by GatherBlockQuantized, tied to the head) stands still: see :func:`fixed`.
 
     Raises:
         FormatError: tensors are missing, or contradict each other or the node's attributes.
     """
+    return {name: spec for name, spec in _products(ckpt).items() if _alone(ckpt, spec.live[0].name)}
+
+
+def fixed(ckpt: Checkpoint) -> dict[str, LayerSpec]:
+    """The quantized products that stand still, since something else than a product reads their scales."""
+    return {name: spec for name, spec in _products(ckpt).items() if not _alone(ckpt, spec.live[0].name)}
+
+
+def _products(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     found: dict[str, LayerSpec] = {}
     ours = [node for node in nodes(ckpt) if node.op == OP and node.domain == DOMAIN]
     often, scales = Counter(node.name for node in ours), set()
@@ -123,10 +133,14 @@ def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
     return ZeroPoints(name, (0, (1 << spec.bits) - 1), torch.uint8, packed)
 
 
-def _alone(ckpt: Checkpoint, name: str, scales: str) -> bool:
-    """Whether integers are read by products with these scales and by nothing else."""
-    readers = [node for node in nodes(ckpt) if name in node.inputs]
-    return all(node.op == OP and node.domain == DOMAIN and node.inputs[2:3] == (scales,) for node in readers)
+def _alone(ckpt: Checkpoint, name: str, scales: str | None = None) -> bool:
+    """Whether a tensor is read by products with these scales and by nothing else; None: whether it is such scales."""
+    want = (scales or name,)
+    return all(node.op == OP and node.domain == DOMAIN and node.inputs[2:3] == want for node in _readers(ckpt, name))
+
+
+def _readers(ckpt: Checkpoint, name: str) -> list[Any]:
+    return [node for node in nodes(ckpt) if name in node.inputs]
 
 
 def by_group(scales: Tensor, rows: int) -> Tensor:
@@ -135,14 +149,21 @@ def by_group(scales: Tensor, rows: int) -> Tensor:
 
 
 def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """Products the file asks the runtime to round the inputs of."""
+    """Products the file asks the runtime to round the inputs of, and products that stand still."""
+    found = []
     levels = sorted({node.ints.get("accuracy_level", 0) for node in nodes(ckpt) if node.op == OP} - {0, 1})
-    if not levels:
-        return ()
-    return (
-        f"The file lets onnxruntime round what enters a product (accuracy_level {', '.join(map(str, levels))}); forq "
-        "tunes and scores at level 0, in float32, and the saved file asks for what it asked for.",
-    )
+    if levels:
+        found.append(
+            f"The file lets onnxruntime round what enters a product (accuracy_level {', '.join(map(str, levels))}); "
+            "forq tunes and scores at level 0, in float32, and the saved file asks for what it asked for."
+        )
+    for name, spec in fixed(ckpt).items():
+        others = sorted({node.op for node in _readers(ckpt, spec.live[0].name)} - {OP}) or [OP]
+        found.append(
+            f"The layer {name} stands still and the rest tunes: its scales {spec.live[0].name} are also read by "
+            f"{', '.join(others)}."
+        )
+    return tuple(found)
 
 
 def _spec(ckpt: Checkpoint, name: str, node: Any) -> LayerSpec:

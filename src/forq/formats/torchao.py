@@ -109,7 +109,9 @@ def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
     half = 1 << spec.bits - 1
 
     def packed(codes: Tensor) -> Tensor:
-        return (unpack(codes, spec.bits).to(torch.int16) - half).to(torch.int8)
+        whole = unpack(codes, spec.bits)
+        # As bytes of two's complement; a half of 128 is the sign bit itself.
+        return (whole ^ half).view(torch.int8) if spec.bits == 8 else whole.view(torch.int8).sub_(half)
 
     return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, spec.shape, spec.bits, packed)
 

@@ -66,7 +66,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
             share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
             eps = None if part.eps == "auto" else part.eps
             cells, walk = _room(part, room or {}), WALK.get(part.kind, VOTED if part.voted else None)
-            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk))
+            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk, rule.checks))
     if not wanted:
         return finish({}, 0)
     forwards = steps * make(eps=1.0).forwards

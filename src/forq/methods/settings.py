@@ -79,6 +79,8 @@ class RuleSettings(Frozen):
         feedback, feedback_decay: steps whose rounding is carried along, and how it fades, :mod:`forq.rules.feedback`.
         edge: integers at the end of their range: ``cut`` a probe there, or ``skip`` them.
         newton: share of the greediest stable step that ``auto`` dares.
+        checks: batches on which ``auto`` checks the step of a run that is too short to rehearse it, at most. Journals
+            that do not name it were calibrated without.
     """
 
     lr: Positive | Literal["auto"]
@@ -91,6 +93,7 @@ class RuleSettings(Frozen):
     feedback_decay: Annotated[float, Field(ge=0, le=1)] = 0.9
     edge: Literal["cut", "skip"] = "cut"
     newton: Annotated[float, Field(gt=0, le=1)] = 0.5
+    checks: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class GroupSettings(Frozen):

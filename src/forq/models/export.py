@@ -15,6 +15,7 @@ from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.models import parts as layer_parts
 from forq.models.load import Layout, layout
 from forq.models.rewrite import Piece, planned, rewrite
 from forq.quant.kernels.reference import dequantise, dequantise_rows
@@ -106,7 +107,7 @@ Turn = Callable[[Parts], Mapping[str, Tensor]]
 
 def _piece(ckpt: Checkpoint, form: ModuleType, spec: LayerSpec, turn: Turn) -> Piece:
     def made() -> dict[str, Tensor]:
-        parts = form.read(ckpt, spec)
+        parts = layer_parts.read(form, ckpt, spec)
         try:
             tensors = dict(turn(parts))
         except FormatError as error:

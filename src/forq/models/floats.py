@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint import Checkpoint, finite
 from forq.models.skeleton import put
 from forq.quant.dense import DenseEmbedding, DenseLeaf, DenseLinear
 from forq.quant.scratch import Scratch
@@ -32,7 +32,7 @@ def fill_floats(
     def parameter(place: str) -> nn.Parameter:
         name = file_of[place]
         if name not in shared:
-            tensor = ckpt.read(name).to(device=device, dtype=dtype)
+            tensor = finite.check(name, ckpt.read(name)).to(device=device, dtype=dtype)
             shared[name] = nn.Parameter(tensor, requires_grad=False)
         return shared[name]
 

@@ -8,6 +8,7 @@ from types import ModuleType
 from torch import Tensor
 
 from forq.formats.checkpoint import Checkpoint
+from forq.models import parts
 from forq.quant.layer import LayerSpec
 from forq.quant.linear import QuantLinear
 from forq.quant.scratch import Scratch
@@ -25,7 +26,7 @@ class GraphLinear(QuantLinear):
             weight: QuantWeight = form.read(ckpt, spec).weight
             return weight
 
-        super().__init__(form.read(ckpt, spec), spec.live, scratch)
+        super().__init__(parts.read(form, ckpt, spec), spec.live, scratch)
         self._weight, self._read = None, read
         self.filed_codes = form.filed_codes(ckpt, spec)
         self.zero_points = None if spec.zeros is None else form.zero_points(ckpt, spec)

@@ -19,10 +19,12 @@ from forq.formats.checkpoint import Checkpoint
 from forq.formats.checkpoint.folder import read_json
 from forq.formats.checkpoint.patch import unread
 from forq.models import graph, peft
+from forq.models import parts as layer_parts
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
+from forq.models.graph_inputs import Inputs, logits_of
 from forq.models.names import FileNames, NoNames, ties
-from forq.models.skeleton import compute_buffers, put, sizes, skeleton, stretch
+from forq.models.skeleton import amplify, compute_buffers, put, sizes, skeleton, stretch
 from forq.quant import heap
 from forq.quant.embedding import QuantEmbedding
 from forq.quant.kernels import int8, ort
@@ -113,13 +115,15 @@ def load(
     model, names = found.model, found.names
     assert isinstance(names, FileNames)
     compute_buffers(model, place)
-    if (factors := ckpt.contents.values.get("rope")) is not None:
+    if (factors := ckpt.contents.values.get("rope_factors")) is not None:
         stretch(model, ckpt.read(factors))
+    if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
+        amplify(model, magnitude)
     scratch = Scratch()
     if found.form is not None:
         for spec in found.specs.values():
             where = names.module_of(spec)
-            parts = found.form.read(ckpt, spec)
+            parts = layer_parts.read(found.form, ckpt, spec)
             old = model.get_submodule(where)
             layer = _quant_linear(old, spec, parts, place, scratch)
             embeds = isinstance(old, nn.Embedding)
@@ -167,13 +171,18 @@ def load(
 
 
 def _graph_layout(ckpt: Checkpoint) -> Layout:
-    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill."""
+    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill.
+
+    Raises:
+        FormatError: no layer is quantized, or the graph is no causal language model.
+    """
     form = recognised(ckpt)
     if form is None:
         raise FormatError(
             f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
             "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
         )
+    Inputs.of(ckpt), logits_of(ckpt)  # what a load refuses is refused before anything is read
     return Layout(form, form.layers(ckpt), nn.Module(), NoNames())
 
 

@@ -18,30 +18,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.folder import read_json
+from forq.formats.checkpoint import Checkpoint, finite
 from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.models import adapter_settings
+from forq.models.adapter_settings import CONFIG
 from forq.models.adapters import attach, linears
 from forq.models.families import family_of
 from forq.quant.leaf import TensorLeaf
 from forq.quant.lora import PREFIX, Adapter, GridFactor, names
 
-CONFIG, FLOATS, CODES = "adapter_config.json", "adapter_model.safetensors", "adapter_codes.safetensors"
+FLOATS, CODES = "adapter_model.safetensors", "adapter_codes.safetensors"
 
 _TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "masked": None, "diffusion": None}
-
-# Settings of PEFT that change what the two factors mean; forq knows them at rest only.
-_AT_REST: Mapping[str, tuple[object, ...]] = {
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "use_rslora": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "lora_bias": (False, None),
-    "megatron_config": (None,),
-}
 
 
 def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor]) -> None:
@@ -82,15 +70,7 @@ def read(model: nn.Module, folder: Path) -> None:
     """
     if not (folder / CONFIG).is_file() or not (folder / FLOATS).is_file():
         raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none")
-    said = read_json(folder / CONFIG)
-    alpha, rank = said.get("lora_alpha"), said.get("r")
-    if said.get("peft_type") != "LORA" or not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise FormatError(f"{folder / CONFIG}: expected a LoRA with r and lora_alpha, found {said.get('peft_type')!r}")
-    for key, rest in _AT_REST.items():
-        if said.get(key) not in (*rest, None):
-            raise FormatError(
-                f"{folder / CONFIG}: expected {key} = {rest[0]!r}, found {said[key]!r}, which forq does not know"
-            )
+    settings = adapter_settings.read(folder / CONFIG)
     layers = linears(model)
     try:
         with safe_open(folder / FLOATS, framework="pt") as file:
@@ -100,14 +80,15 @@ def read(model: nn.Module, folder: Path) -> None:
                 a, b = names(module)
                 if a not in held and b not in held:
                     continue
+                rank = settings.rank_of(module)
                 want = {a: [rank, inputs], b: [outputs, rank]}
                 for name, shape in want.items():
                     # Sizes before bytes: a header may claim anything.
                     if name not in held or file.get_slice(name).get_shape() != shape:
                         there = file.get_slice(name).get_shape() if name in held else "none"
                         raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {there}")
-                pair = [TensorLeaf(name, "lora", torch.float32, file.get_tensor(name).float()) for name in want]
-                found.append(Adapter(module, pair[0], pair[1], float(alpha)))
+                pair = [_factor(name, file.get_tensor(name)) for name in want]
+                found.append(Adapter(module, pair[0], pair[1], settings.alpha_of(module)))
                 held -= set(want)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{folder / FLOATS}: expected a safetensors file, found {error}") from error
@@ -128,6 +109,10 @@ def holds(folder: Path, adapters: Sequence[Adapter], tensors: Mapping[str, Tenso
             return same and all(torch.equal(file.get_tensor(name), x) for name, x in wanted.items())
     except (SafetensorError, OSError):
         return False
+
+
+def _factor(name: str, stored: Tensor) -> TensorLeaf:
+    return TensorLeaf(name, "lora", torch.float32, finite.check(name, stored).float())
 
 
 def _float(factor: Any, x: Tensor) -> Tensor:

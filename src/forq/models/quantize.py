@@ -12,7 +12,7 @@ from torch import Tensor
 from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint import Checkpoint, finite
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.models.quantize_levels import LevelsJob
 from forq.models.rewrite import Piece, rewrite, write_json
@@ -129,7 +129,7 @@ class _Job:
         }
 
     def _made(self, name: str) -> dict[str, Tensor]:
-        tensor, module = self.ckpt.read(name), name.removesuffix(".weight")
+        tensor, module = finite.check(name, self.ckpt.read(name)), name.removesuffix(".weight")
         if self.chosen[name][1]:
             tensor = tensor.t().contiguous()
         weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)

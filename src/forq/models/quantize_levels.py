@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from forq.formats._bnb_write import config, filed, plan
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint import Checkpoint, finite
 from forq.models.rewrite import Piece, rewrite
 from forq.models.skeleton import sizes, skeleton
 from forq.quant.normal_float import Kind, quantise, table
@@ -51,7 +51,7 @@ class LevelsJob:
         return {f"{name}{end}": described for end, described in found.items()}
 
     def _made(self, name: str) -> dict[str, Tensor]:
-        tensor: Any = self.ckpt.read(name)
+        tensor: Any = finite.check(name, self.ckpt.read(name))
         if self.chosen[name][1]:
             tensor = tensor.t().contiguous()
         ranks, absmax = quantise(tensor, self.kind, self.blocksize)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from forq.formats.checkpoint import Checkpoint, Relaid, Saved
+from forq.formats.checkpoint import Checkpoint, Relaid, Saved, Streamed
 from forq.formats.checkpoint.patch import fit
 from forq.formats.checkpoint.replace import check_destination, replace_folder
 from forq.models import peft
@@ -26,12 +26,12 @@ def save(
     """Write the checkpoint where a tensor of it moved, and the adapters where there are any; each whole or not at all.
 
     Args:
-        tensors: what moved, by name, as the files hold it.
+        tensors: what moved, by name, as the files hold it; asked for one at a time, some of them more than once.
 
     Raises:
         ConfigError: a folder cannot be written.
     """
-    own = {name: tensor for name, tensor in tensors.items() if name in base.info}
+    own = Streamed({name: partial(tensors.__getitem__, name) for name in tensors if name in base.info})
     if own:
         write(base, with_twins(base, own), checkpoint, overwrite=True)
     if adapters:
@@ -52,14 +52,16 @@ def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, over
     if plan.patches:
         return base.save_patched(folder, plan.tensors, overwrite=overwrite)
     # Written anew: other tensors keep their bytes, other files are copied.
-    fitted = {name: _fitted(base, name, tensor) for name, tensor in sorted(plan.tensors.items())}
-    made = {name: tensor for name, (tensor, _) in fitted.items()}
-    pieces = [Piece((name,), plan_of({name: tensor}), partial(dict, {name: tensor})) for name, tensor in made.items()]
+    names, pieces, nbytes, rounding = sorted(plan.tensors), [], 0, 0.0
+    for name in names:
+        # Made twice: places in a file come before its bytes, and no tensor is kept.
+        made, off = _fitted(base, name, plan.tensors[name])
+        nbytes, rounding = nbytes + made.nbytes, max(rounding, off)
+        pieces.append(Piece((name,), plan_of({name: made}), partial(_made, base, name, plan.tensors)))
     pieces += [Piece((name,), {}, dict) for name in sorted(plan.gone)]
     check_destination(base.path, folder, overwrite)
     replace_folder(folder, lambda fresh: rewrite(base, fresh, pieces, plan.config or base.config))
-    rounding = max((off for _, off in fitted.values()), default=0.0)
-    return Saved(folder, tuple(made), sum(tensor.nbytes for tensor in made.values()), rounding)
+    return Saved(folder, tuple(names), nbytes, rounding)
 
 
 def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
@@ -67,6 +69,10 @@ def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
     relaid = getattr(recognised(base), "relaid", None)
     plan: Relaid = Relaid(tensors) if relaid is None else relaid(base, tensors)
     return plan
+
+
+def _made(base: Checkpoint, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return {name: _fitted(base, name, tensors[name])[0]}
 
 
 def _fitted(base: Checkpoint, name: str, tensor: Tensor) -> tuple[Tensor, float]:

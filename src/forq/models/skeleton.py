@@ -90,6 +90,13 @@ def stretch(model: nn.Module, factors: Tensor) -> None:
             buffer.div_(factors.to(buffer.device))
 
 
+def amplify(model: nn.Module, magnitude: float) -> None:
+    """Multiply the cosine and sine of rotary positions by a factor, beside what the scaling multiplies them by."""
+    for module in model.modules():
+        if hasattr(module, "attention_scaling"):
+            module.attention_scaling = module.attention_scaling * magnitude
+
+
 def blocks(model: nn.Module) -> list[str]:
     """Names of the modules inside a model's blocks: below a list of modules."""
     lists = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.checkpoint import Checkpoint, Streamed
 from forq.models.load import layout
 
 
@@ -16,4 +17,5 @@ def with_twins(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Mapping[str, Te
     if not any((ckpt.info[name].dtype, ckpt.info[name].shape) in left for name in moved):
         return moved  # none can have a twin, and the architecture need not be built to see it
     twins = layout(ckpt).names.twins
-    return {**moved, **{twins[name]: tensor for name, tensor in moved.items() if name in twins}}
+    names = {name: name for name in moved} | {twins[name]: name for name in moved if name in twins}
+    return Streamed({written: partial(moved.__getitem__, name) for written, name in names.items()})

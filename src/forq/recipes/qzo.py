@@ -11,6 +11,6 @@ recipe = Recipe(
         estimator=EstimatorSettings(
             name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
         ),
-        rule=RuleSettings(lr="auto", clip="auto", decay="late"),
+        rule=RuleSettings(lr="auto", clip="auto", decay="late", checks=3),
     ),
 )

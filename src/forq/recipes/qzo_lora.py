@@ -11,7 +11,7 @@ recipe = Recipe(
         estimator=EstimatorSettings(
             name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher"), phases=True
         ),
-        rule=RuleSettings(lr="auto", clip="auto", decay="late"),
+        rule=RuleSettings(lr="auto", clip="auto", decay="late", checks=3),
         lora=LoraSettings(targets=("qv",), alone=True),
     ),
 )

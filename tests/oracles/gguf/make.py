@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gguf
 import numpy as np
 import torch
+from blocks import Q, packed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -21,7 +22,6 @@ SIZES = {"vocab_size": 320, "hidden_size": 64, "num_hidden_layers": 2, "num_atte
 SIZES |= {"intermediate_size": 96, "num_key_value_heads": 2, "max_position_embeddings": 128}
 SIZES |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 WIDE = SIZES | {"hidden_size": 256, "intermediate_size": 512}
-Q = gguf.GGMLQuantizationType
 CASES = {
     "llama-q4_0": ("llama", SIZES, [Q.Q4_0], False),
     "llama-mixed": ("llama", SIZES, [Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0], False),
@@ -59,17 +59,6 @@ def name_of(name: str) -> str:
 def interleaved(weight: np.ndarray, heads: int) -> np.ndarray:
     """Rows as llama.cpp rotates them."""
     return weight.reshape(heads, 2, len(weight) // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def blocks(kind: Q, shape: tuple[int, int], draw: np.random.Generator) -> np.ndarray:
-    """Random blocks of a type gguf-py reads and does not write: uint8 (rows, bytes), small scales of both signs."""
-    size, nbytes = gguf.GGML_QUANT_SIZES[kind]
-    raw = draw.integers(0, 256, (shape[0] * shape[1] // size, nbytes), dtype=np.uint8)
-    places = {Q.Q2_K: (80, 82), Q.Q3_K: (108,), Q.Q4_K: (0, 2), Q.Q5_K: (0, 2), Q.Q6_K: (208,)}[kind]
-    for place in places:
-        scales = (draw.standard_normal(len(raw)) * 0.0007).astype(np.float16)
-        raw[:, place : place + 2] = scales.view(np.uint8).reshape(-1, 2)
-    return raw.reshape(shape[0], -1)
 
 
 def tokenizer(writer: gguf.GGUFWriter) -> None:
@@ -136,11 +125,7 @@ def main() -> None:
                 writer.add_tensor(name_of(name), weight)
                 continue
             made, turn = types[turn % len(types)], turn + 1
-            if gguf.GGML_QUANT_SIZES[made][0] == 256:
-                data = blocks(made, weight.shape, draw)
-            else:
-                data = gguf.quants.quantize(weight, made)
-            writer.add_tensor(name_of(name), data, raw_dtype=made)
+            writer.add_tensor(name_of(name), packed(made, weight, draw), raw_dtype=made)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

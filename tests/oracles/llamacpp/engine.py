@@ -1,4 +1,4 @@
-"""llama.cpp through cffi: what it reads of a GGUF file, the tokens of texts, logits and losses. Run in .venv-llamacpp."""
+"""llama.cpp through cffi: what it reads of a GGUF file, tokens, logits and losses. Run in .venv-llamacpp."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ class Engine:
         path: the file.
         vocabulary: read the vocabulary alone, no weights.
         context: positions at most.
+        exact: attention in float32; llama.cpp's default keeps keys and values in float16.
     """
 
-    def __init__(self, path: str | Path, *, vocabulary: bool = False, context: int = 1024) -> None:
+    def __init__(
+        self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False
+    ) -> None:
         self.ffi = get_ffi()
         found = find_spec("xllamacpp")
         assert found is not None and found.submodule_search_locations is not None
@@ -34,7 +37,7 @@ class Engine:
             raise ValueError(f"llama.cpp refuses {path}")
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         self.size = self.lib.llama_vocab_n_tokens(self.vocab)
-        self.context = context
+        self.context, self.exact = context, exact
 
     def tokens(self, text: str, *, special: bool = True, parse: bool = True) -> list[int]:
         """Token ids of a text.
@@ -75,6 +78,9 @@ class Engine:
         settings = self.lib.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = max(self.context, len(ids))
         settings.n_threads = settings.n_threads_batch = threads
+        if self.exact:
+            settings.type_k = settings.type_v = self.lib.GGML_TYPE_F32
+            settings.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = self.lib.llama_init_from_model(self.model, settings)
         assert context != self.ffi.NULL
         batch = self.lib.llama_batch_init(len(ids), 0, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
+from forq.formats.checkpoint import _gguf_rope
+from forq.formats.checkpoint._gguf_keys import Keys
 
 _PARTS = {
     "attn_norm": "input_layernorm",
@@ -27,9 +29,6 @@ _PARTS = {
     "ffn_down": "mlp.down_proj",
 }
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-
-ROPE = "rope_freqs.weight"
-"""Factors of the rotary frequencies (Llama 3): divisors, by frequency."""
 
 KNOWN = ("llama", "qwen2", "qwen3")
 """Values of general.architecture that are read; files of Mistral models say llama."""
@@ -87,42 +86,31 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
         raise FormatError(f"{path}: expected general.architecture among {', '.join(KNOWN)}, found {kind!r:.80}")
     if (parts := values.get("split.count", 0)) not in (0, 1):
         raise FormatError(f"{path}: expected a whole model, found one of {parts!r:.80} files; merge them first")
-    if values.get(f"{kind}.expert_count"):
-        raise FormatError(f"{path}: expected a model without experts, found expert_count; mixtures are not built")
-
-    def whole(name: str, usual: int | None = None) -> int:
-        found = values.get(f"{kind}.{name}", usual)
-        if type(found) is not int or not 0 < found < 1 << 24:
-            raise FormatError(f"{path}: expected a whole number for {kind}.{name}, found {found!r:.80}")
-        return found
-
-    def real(name: str, usual: float) -> float:
-        found = values.get(f"{kind}.{name}", usual)
-        if not isinstance(found, int | float) or not 0.0 < found < 1e12:
-            raise FormatError(f"{path}: expected a positive number for {kind}.{name}, found {found!r:.80}")
-        return float(found)
-
+    keys = Keys(path, kind, values)
+    keys.check()
     embedding = shapes.get("token_embd.weight", ())
     if len(embedding) != 2:
         raise FormatError(f"{path}: expected a matrix token_embd.weight, found shape {embedding}")
-    width, count = whole("embedding_length"), whole("attention.head_count")
+    width, count = keys.whole("embedding_length"), keys.whole("attention.head_count")
+    head = keys.whole("attention.key_length", max(width // count, 1))
+    if (other := keys.whole("attention.value_length", max(width // count, 1))) != head:
+        raise keys.error(f"{head}, as attention.key_length", "attention.value_length", other)
     made: dict[str, Any] = {
         "model_type": kind,
         "architectures": [f"{kind.capitalize()}ForCausalLM"],
         "vocab_size": embedding[0],
         "hidden_size": width,
-        "intermediate_size": whole("feed_forward_length"),
-        "num_hidden_layers": whole("block_count"),
+        "intermediate_size": keys.whole("feed_forward_length"),
+        "num_hidden_layers": keys.whole("block_count"),
         "num_attention_heads": count,
-        "num_key_value_heads": whole("attention.head_count_kv", count),
-        "max_position_embeddings": whole("context_length", 2048),
-        "rms_norm_eps": real("attention.layer_norm_rms_epsilon", 1e-5),
-        "rope_theta": real("rope.freq_base", 10000.0),
+        "num_key_value_heads": keys.whole("attention.head_count_kv", count),
+        "head_dim": head,
+        "max_position_embeddings": keys.whole("context_length"),
+        "rms_norm_eps": keys.real("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": "output.weight" not in shapes,
         "dtype": "float16",
+        **_gguf_rope.settings(keys, head, keys.whole("context_length")),
     }
-    if kind != "qwen2":
-        made["head_dim"] = whole("attention.key_length", max(width // count, 1))
     if kind == "llama":
         made |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
     if made["num_hidden_layers"] > len(shapes):
@@ -130,20 +118,4 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
     for ours, theirs in (("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")):
         token = values.get(f"tokenizer.ggml.{theirs}_token_id")
         made[ours] = token if type(token) is int and 0 <= token < embedding[0] else None
-    return made | _scaling(path, kind, values, made, real, shapes)
-
-
-def _scaling(
-    path: Path, kind: str, values: Mapping[str, Any], made: Mapping[str, Any], real: Any, shapes: Collection[str]
-) -> dict[str, Any]:
-    """How positions are stretched, where the file says so."""
-    said = values.get(f"{kind}.rope.scaling.type", "none")
-    if said == "none" or (said == "linear" and f"{kind}.rope.scaling.factor" not in values):
-        return {}
-    if said not in ("linear", "yarn") or ROPE in shapes:
-        raise FormatError(f"{path}: expected rope.scaling.type none, linear or yarn, found {said!r:.80}")
-    told = {"rope_type": said, "factor": real("rope.scaling.factor", 1.0)}
-    if said == "yarn":
-        usual = float(made["max_position_embeddings"])
-        told["original_max_position_embeddings"] = int(real("rope.scaling.original_context_length", usual))
-    return {"rope_scaling": told}
+    return made

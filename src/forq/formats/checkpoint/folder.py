@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ _SINGLE, _CONFIG = "model.safetensors", "config.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _CHUNK_BYTES = 1 << 22
 
+T = TypeVar("T")
+
 
 class Checkpoint:
     """Tensors and settings of one folder, or of one file that holds all; opened with :meth:`open`, never written to.
@@ -33,13 +35,14 @@ class Checkpoint:
         contents: what they hold.
     """
 
-    __slots__ = ("_digest", "contents", "folder", "path")
+    __slots__ = ("_digest", "_known", "contents", "folder", "path")
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
         self.folder = contents.folder or (path if path.is_dir() else path.parent)
         self.contents = contents
         self._digest: str | None = None
+        self._known: dict[Callable[[Checkpoint], Any], Any] = {}
 
     @property
     def config(self) -> dict[str, Any]:
@@ -127,6 +130,12 @@ class Checkpoint:
                         left -= len(chunk)
             self._digest = state.hexdigest()
         return self._digest
+
+    def once(self, ask: Callable[[Checkpoint], T]) -> T:
+        """The answer of a function of the checkpoint, computed at the first call and kept."""
+        if ask not in self._known:
+            self._known[ask] = ask(self)
+        return cast(T, self._known[ask])
 
     def save_patched(
         self,

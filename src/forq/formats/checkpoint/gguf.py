@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forq.core import FormatError
-from forq.formats.checkpoint import _gguf_header, _gguf_model, _gguf_sd3
+from forq.formats.checkpoint import _gguf_header, _gguf_model, _gguf_rope, _gguf_sd3
+from forq.formats.checkpoint._gguf_keys import Keys
 from forq.formats.checkpoint._gguf_tensors import Part, read
 from forq.formats.checkpoint.contents import Contents
 
@@ -37,8 +39,19 @@ def contents(path: Path) -> Contents:
         info,
         files=(path.name,),
         tokenizer=partial(_tokenizer, path),
-        values={"rope": _gguf_model.ROPE} if _gguf_model.ROPE in info else {},
+        values=_values(path, header.values, info),
     )
+
+
+def _values(path: Path, values: Mapping[str, Any], info: Collection[str]) -> dict[str, Any]:
+    """What no config.json can say: changes of the rotary positions, and the keys forq does not know."""
+    keys = Keys(path, values["general.architecture"], values)
+    found: dict[str, Any] = {"unknown_keys": keys.unknown()}
+    if _gguf_rope.FACTORS in info:
+        found["rope_factors"] = _gguf_rope.FACTORS
+    if (magnitude := _gguf_rope.magnitude(keys)) != 1.0:
+        found["rope_magnitude"] = magnitude
+    return found
 
 
 def _tokenizer(path: Path) -> Any:

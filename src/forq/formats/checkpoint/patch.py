@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from forq.core import ConfigError, FormatError
+from forq.formats.checkpoint import finite
 from forq.formats.checkpoint.contents import Contents
 from forq.formats.checkpoint.header import TensorInfo
 from forq.formats.checkpoint.replace import check_destination, replace_folder
@@ -22,6 +23,7 @@ _WEIGHTS = (
     *("*.safetensors", "*.gguf", "*.onnx", "*pytorch_model*.bin", "consolidated*.pth", "qmodel.pt"),
     *("tf_model*.h5", "flax_model*.msgpack"),
 )
+_CHUNK = 1 << 20
 _SKIPPED_SUFFIXES = (".lock", ".incomplete", ".partial")
 
 
@@ -56,17 +58,18 @@ def save_patched(
     # Of one file that holds all only the file itself is the original: a run may lie beside it.
     check_destination(src if contents.files is None else src / files[0], dst, overwrite)
     _check_extra(files, extra_files)
-    # Everything is converted and checked before a byte is written.
-    fitted = {name: fit(name, tensors[name], info[name]) for name in sorted(tensors)}
+    names, roundings = sorted(tensors), [0.0]
 
     def fill(folder: Path) -> None:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(src / name, folder / name)
-        for name, (tensor, _) in fitted.items():
+        for name in names:  # one tensor is in memory at a time; what does not fit leaves no folder behind
+            tensor, rounding = fit(name, tensors[name], info[name])
+            roundings.append(rounding)
             with (folder / info[name].file).open("r+b") as stream:
                 info[name].write(stream, tensor)
-        if contents.mend is not None and fitted:
+        if contents.mend is not None and names:
             contents.mend(folder)
         for name, content in extra_files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +81,9 @@ def save_patched(
     replace_folder(dst, fill)
     return Saved(
         dst,
-        tuple(fitted),
-        sum(info[name].nbytes for name in fitted),
-        max((rounding for _, rounding in fitted.values()), default=0.0),
+        tuple(names),
+        sum(info[name].nbytes for name in names),
+        max(roundings),
     )
 
 
@@ -93,16 +96,25 @@ def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
     if not same and not (given.dtype in (torch.float32, torch.float64) and info.dtype.is_floating_point):
         raise FormatError(f"{name}: expected {info.dtype} as in the file, or float32; found {given.dtype}")
     stored = given.to(info.dtype)
-    if info.dtype.is_floating_point and not torch.isfinite(stored.float()).all():
-        worst = given.double().abs().max().item()
+    if not finite.holds(stored):
+        worst = float(given.abs().max())
         raise FormatError(
             f"{name}: expected finite values that fit {info.dtype}, found a magnitude of {worst:g}; "
             "the run has diverged: lower the learning rate"
         )
     if same:
         return given, 0.0
-    off = ((stored.double() - given.double()).abs() / given.double().abs()).nan_to_num_(nan=0.0)
-    return stored, float(off.max()) if off.numel() else 0.0
+    return stored, _rounding(given.reshape(-1), stored.reshape(-1))
+
+
+def _rounding(given: Tensor, stored: Tensor) -> float:
+    """The largest |stored − given| / |given|, a chunk at a time."""
+    worst = 0.0
+    for start in range(0, len(given), _CHUNK):
+        exact = given[start : start + _CHUNK].double()
+        off = stored[start : start + _CHUNK].double().sub_(exact).abs_().div_(exact.abs_()).nan_to_num_(nan=0.0)
+        worst = max(worst, float(off.max()))
+    return worst
 
 
 def files_of(src: Path) -> list[str]:

@@ -1,0 +1,77 @@
+"""What a save takes beside the steps before it: the peak of each, above the imports, in a process of its own.
+
+    python -m benchmarks.saving CHECKPOINT --text FILE [--move scales --move codes] [--steps 2] [--out FILE]
+
+A run of a few steps on short rows of the first kilobytes of a text. The kernel's high-water mark is read after the
+steps, set back, and read again after ``Run.finish`` (Linux only). What the steps hold when they end is what the save
+begins with, so the two peaks compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+_TEXT_BYTES = 6000
+_RECIPES = {"scales": "qzo", "codes": "zoqo"}
+
+_RUN = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from forq.memory import peak_bytes as peak
+from forq.models.load import load
+from forq.runs import Run
+from forq.train import open_task, settings
+from forq.config import TaskConfig
+from transformers.models.llama import modeling_llama
+def back():
+    Path("/proc/self/clear_refs").write_text("5")
+checkpoint, data, out, move, recipe, steps = sys.argv[1:]
+back(); imports = peak()
+model = load(checkpoint, "cpu"); loaded = peak()
+config = settings(recipe, [f"move={move}", "task.max_length=32"], steps=int(steps), eval_every=int(steps),
+                  checkpoint=checkpoint, device="cpu", task=TaskConfig(name="text", data=data, tokens_per_probe=64))
+run = Run.begin(Path(out), config, model, open_task(config.task, model, 0))
+back()
+for _ in run.events(): pass
+stepped = peak()
+back(); run.finish()
+saved = peak()
+print(json.dumps({"imports": imports, "loaded": loaded - imports, "steps": stepped - imports, "save": saved - imports}))
+"""
+
+
+def peaks(checkpoint: str, text: Path, move: str, steps: int) -> dict[str, float]:
+    """Peaks above the imports in MB: of loading, of the steps, of the save."""
+    with tempfile.TemporaryDirectory() as where:
+        data = Path(where) / "text.txt"
+        data.write_bytes(text.read_bytes()[:_TEXT_BYTES])
+        words = [sys.executable, "-c", _RUN, checkpoint, str(data), f"{where}/run", move, _RECIPES[move], str(steps)]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    return {name: round(value / 1e6, 1) for name, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint")
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--move", action="append", choices=tuple(_RECIPES))
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    found = {move: peaks(args.checkpoint, args.text, move, args.steps) for move in args.move or _RECIPES}
+    for move, row in found.items():
+        print(f"{move}: " + ", ".join(f"{name} {value:g} MB" for name, value in row.items()))
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""What a command line means for a run: its settings at the first call, and whether a later call agrees with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from forq import agreement, journal
+from forq import config as configs
+from forq.cli import _arguments as given
+from forq.config import RunConfig, TaskConfig
+from forq.core import ConfigError
+from forq.formats.checkpoint import Checkpoint
+from forq.train import settings as complete
+
+_PLACES = {
+    "--task": "task.name",
+    "--recipe": "recipe",
+    "--steps": "steps",
+    "--seed": "seed",
+    "--eval-every": "eval_every",
+    "--reward": "task.reward",
+    "--tokens-per-probe": "task.tokens_per_probe",
+    "--micro-batch-tokens": "task.micro_batch_tokens",
+    "--activations": "activations",
+    "--move": "method.move",
+    "--rank": "method.lora.rank",
+    "--alpha": "method.lora.alpha",
+    "--targets": "method.lora.targets",
+    "--bits": "method.lora.bits",
+}
+"""Where a setting of the command line stands among those of a run."""
+
+_LORA = ("--rank", "--alpha", "--targets", "--bits")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command line: the options it names, and no others.
+
+    Attributes:
+        options: by their names; see ``_PLACES``.
+        sets: the texts of ``--set``.
+    """
+
+    checkpoint: str
+    options: Mapping[str, Any]
+    sets: tuple[str, ...]
+    data: str | None
+    profile: Path | None
+    device: str | None
+    kernel: str | None
+
+
+def first(asked: Asked) -> RunConfig:
+    """The settings of a run that begins.
+
+    Raises:
+        typer.BadParameter: no task.
+        ConfigError: a setting cannot be.
+        DataError: there is no such data.
+    """
+    options = asked.options
+    if "--task" not in options:
+        raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
+    lora = [f"lora.{name[2:]}={json.dumps(options[name])}" for name in _LORA if name in options]
+    move = [f"move={options['--move']}"] if "--move" in options else []
+    config = complete(
+        options.get("--recipe", "qzo"),
+        [*move, *lora, *asked.sets],
+        steps=options.get("--steps", 2000),
+        eval_every=options.get("--eval-every"),
+        checkpoint=asked.checkpoint,
+        task=TaskConfig(
+            name=options["--task"],
+            data=given.data_path(asked.data, options["--task"]),
+            reward=options.get("--reward"),
+            tokens_per_probe=options.get("--tokens-per-probe"),
+            micro_batch_tokens=options.get("--micro-batch-tokens"),
+        ),
+        seed=options.get("--seed", 0),
+        device=asked.device or "auto",
+        kernel=asked.kernel or "auto",
+        activations=options.get("--activations", "float"),
+        profile=None if asked.profile is None else str(asked.profile.resolve()),
+    )
+    if lora and "lora" not in config.method.kinds:
+        raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
+    return config
+
+
+def settings(out: Path, asked: Asked) -> RunConfig:
+    """The settings of the run in a folder, its checkpoint and data where the command line finds them.
+
+    Raises:
+        ConfigError: the command line names a setting that the run does not have; each is named with both values.
+    """
+    run = configs.read(out / "config.toml")
+    found = agreement.changed(run, {_PLACES[name]: value for name, value in asked.options.items()}, asked.sets)
+    names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
+    agreement.require(out, run, found, names=names, profile=asked.profile)
+    data = run.task.data if asked.data is None else given.data_path(asked.data, run.task.name)
+    placed = {
+        "checkpoint": asked.checkpoint,
+        "task": run.task.model_copy(update={"data": data}),
+        "device": run.device if asked.device in (None, "auto") else asked.device,
+        "kernel": run.kernel if asked.kernel in (None, "auto") else asked.kernel,
+    }
+    return run.model_copy(update=placed)
+
+
+def result(out: Path, config: RunConfig) -> dict[str, Any] | None:
+    """The result of a finished run; None where something is left to do, or to check by loading the model.
+
+    Args:
+        config: from :func:`settings`.
+    """
+    run, past = configs.read(out / "config.toml"), journal.read(out / "journal.jsonl")
+    if not past.lines or past.lines[-1].kind != "saved":
+        return None
+    same = (config.task.data, config.device, config.kernel) == (run.task.data, run.device, run.kernel)
+    if not same or Checkpoint.open(config.checkpoint).digest() != past.header.get("base"):
+        return None
+    try:
+        found = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    saved = [out / name for name in ("checkpoint", "adapter") if found.get(name) is not None]
+    return found if saved and all(folder.is_dir() for folder in saved) else None

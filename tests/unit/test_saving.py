@@ -1,0 +1,104 @@
+"""A save holds one tensor of the run at a time, and makes no floats of integers."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import forq
+from forq import runfiles, spaces
+from forq.core import FormatError, RunError
+from forq.formats.checkpoint import Checkpoint, Streamed
+from forq.models.leaves import trainable
+from forq.models.quantize import quantize
+from forq.runfiles import Masters, rounding_error
+from tests import tiny_lm
+
+LEAVES = 14
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("saving")
+    tiny_lm.model().half().save_pretrained(where / "float")
+    tiny_lm.tokenizer().save_pretrained(where / "float")
+    return quantize(where / "float", where / "q", 4, 16).path
+
+
+@pytest.mark.parametrize(("recipe", "move"), [("qzo", "scales"), ("zoqo", "codes")])
+def test_of_a_runs_tensors_no_more_than_two_are_in_memory(
+    recipe: str, move: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[weakref.ref[np.ndarray[Any, Any]]] = []
+    most = 0
+
+    def watched(read: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def reading(*given: object) -> torch.Tensor:
+            nonlocal most
+            array = read(*given).numpy().copy()  # the tensor, its views and its clones' source keep it alive
+            held.append(weakref.ref(array))
+            most = max(most, sum(one() is not None for one in held))
+            return torch.from_numpy(array)
+
+        return reading
+
+    monkeypatch.setattr(runfiles, "_read", watched(runfiles._read))
+    monkeypatch.setattr(spaces, "stored", watched(spaces.stored))
+    (tmp_path / "text.txt").write_text("once upon a time there was a grid of integers. " * 200)
+    sets = ["task.max_length=16", "estimator.eps=1"] if move == "codes" else ["task.max_length=16"]
+    run = forq.tune(str(base), "text", tmp_path / "text.txt", recipe=recipe, move=move, steps=1, sets=sets)
+    assert len(run.space.leaves) == LEAVES and len(held) >= 4 * LEAVES
+    # The master and what the file holds of it, or one of them and the one before.
+    assert most <= 3
+    saved = Checkpoint.open(run.folder / "checkpoint")
+    for leaf in run.space.leaves:
+        assert torch.equal(saved.read(leaf.name), run.space.exported()[leaf.name])
+    moved = json.loads((run.folder / "moved.json").read_text())
+    assert {row["norm"] is None for row in moved} == {move == "codes"}
+    assert run.rounding == 0.0 if move == "codes" else 0.0 < (run.rounding or 0.0) < 1e-3
+
+
+def test_rounding_counts_what_is_rounded_and_never_asks_for_integers(base: Path) -> None:
+    leaves = trainable(forq.load(base, "cpu"), "scales,zeros,codes")
+
+    def refused() -> torch.Tensor:
+        raise AssertionError("integers have no rounding")
+
+    exact = {leaf.name: torch.full_like(leaf.read(), 1.0001) for leaf in leaves if leaf.group == "scales"}
+    masters = Streamed(
+        {leaf.name: lambda name=leaf.name: exact[name] if name in exact else refused() for leaf in leaves}
+    )
+    near = float(torch.tensor(1.0001, dtype=torch.float16))
+    assert rounding_error(leaves, masters) == pytest.approx(abs(near - 1.0001) / 1.0001, rel=1e-3)
+    assert rounding_error([leaf for leaf in leaves if leaf.group != "scales"], masters) == 0.0
+
+
+def test_a_tensor_that_does_not_fit_leaves_nothing_behind(base: Path, tmp_path: Path) -> None:
+    ckpt = Checkpoint.open(base)
+    first, *_, last = sorted(name for name in ckpt.info if name.endswith(".scales"))
+    tensors = {first: ckpt.read(first), last: torch.full(ckpt.info[last].shape, math.inf)}
+    with pytest.raises(FormatError, match=f"{last}: expected finite values that fit"):
+        ckpt.save_patched(tmp_path / "out", tensors)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_snapshot_comes_back_bit_for_bit_and_a_torn_one_not_at_all(tmp_path: Path) -> None:
+    tensors = {"b": torch.arange(6, dtype=torch.uint8).view(2, 3), "a": torch.randn(5), "c": torch.zeros(2).bfloat16()}
+    path = tmp_path / "best.safetensors"
+    Masters(tensors, 7).save(path)
+    found = Masters.load(path)
+    assert found is not None and found.step == 7 and set(found.tensors) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype and torch.equal(found.tensors[name], tensor)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert Masters.load(path) is None and Masters.load(tmp_path / "none") is None
+    with pytest.raises(RunError, match="nothing that was already written is lost"):
+        Masters(tensors, 8).save(tmp_path / "no" / "folder.safetensors")
