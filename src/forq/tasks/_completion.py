@@ -39,7 +39,7 @@ class Completion(Rows[Row, Batch]):
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
         ends: tokens that end an answer.
-        further: what a description says beside; nothing a batch depends on.
+        further: more entries for the description; batches do not depend on them.
         rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
@@ -120,11 +120,11 @@ def completion(
     """Tokenise the rows of every split.
 
     Args:
-        end: the last scored piece is followed by the tokenizer's end of text, if it has one, scored like it; not where
-            it has an end already, or a chat template wrote it.
+        end: append the tokenizer's EOS to the last scored piece and score it, unless the piece ends with an end token
+            or a chat template rendered it.
         new_tokens: of an answer, at most; by default as many as the longest of the training rows has, and one.
-        template: in place of the tokenizer's own chat template; its end of turn ends an answer too.
-        further: goes into the task's description.
+        template: the chat template, if not the tokenizer's own; its end of turn also ends an answer.
+        further: more entries for the task's description.
 
     Raises:
         ConfigError: a batch or an answer would be empty, or a row shorter than two tokens.
