@@ -160,7 +160,7 @@ class Run:
         run = cls(folder, config, model, task)
         # Through JSON, as the journal's side has been: tuples become lists, keys become text.
         written, now = _shared(journal.read(run.journal).header), _shared(json.loads(json.dumps(run.header())))
-        # What later versions describe beside is no difference; every token and setting stands in the task's digest.
+        # Later versions may describe more; the task's digest covers every token and setting.
         if isinstance(then := written.get("task"), dict):
             now["task"] = {key: value for key, value in now["task"].items() if key in then}
         for key, mend in _SHARED.items():
@@ -403,7 +403,7 @@ def _lora(config: RunConfig) -> dict[str, Any]:
 
 
 def _settled(config: TaskConfig, task: Task) -> TaskConfig:
-    """The task's settings with the date and time its rows were rendered at, where they show one."""
+    """The task's settings, with the moment its rows were rendered at if its chat template shows one."""
     moment = task.describe().get("moment")
     if moment is None:
         return config

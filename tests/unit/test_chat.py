@@ -85,6 +85,17 @@ def test_what_a_generation_prompt_says_is_given(tmp_path):
     assert learned(task) == ["5<|im_end|>", "good\n\nbad 7<|im_end|>"] and "ignored" not in task.describe()
 
 
+def test_dropped_reasoning_leaves_the_turn_where_its_head_ends(tmp_path):
+    turns = [ASK, {**SHORT[1], "reasoning_content": "bad"}, *LONG[2:]]
+    row = {"messages": turns, "chat_template_kwargs": {"enable_thinking": False}}
+    assert learned(opened(tmp_path, [row], QWEN))[0] == "5<|im_end|>"
+
+
+def test_a_template_may_end_the_last_turn_alone(tmp_path):
+    template = TEMPLATES["plain"].replace("{% endfor %}", "{% if loop.last %}{{ eos_token }}{% endif %}{% endfor %}")
+    assert learned(opened(tmp_path, [LONG], template)) == ["5\n", "good\n\nbad 7\n</s>"]
+
+
 def test_a_conversation_may_begin_with_system_or_assistant(tmp_path):
     refuses = "{% if messages[-1].role == 'system' %}{{ raise_exception('no question') }}{% endif %}" + CHATML
     turns = [{"role": "system", "content": "film"}, *SHORT]
@@ -233,11 +244,12 @@ def test_ready_made_texts_get_no_second_bos_or_end(tmp_path, row, starts, ends):
     assert (made.tokens.count(0), made.tokens.count(1)) == (starts, ends)
 
 
-def test_a_long_conversation_keeps_the_bos_its_template_wrote(tmp_path):
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_long_conversation_keeps_the_bos_its_template_wrote(tmp_path, bos):
     path = tmp_path / "rows.jsonl"
     turns = [{"role": "user", "content": "film " * 60}, SHORT[1]]
     path.write_text((json.dumps({"messages": turns}) + "\n") * 5)
-    row = completion.open(path, tokenizer(LLAMA), seed=0, max_length=20).rows["train"][0]
+    row = completion.open(path, tokenizer(LLAMA, bos), seed=0, max_length=20).rows["train"][0]
     assert len(row.tokens) == 20 and row.tokens[0] == 0 and row.cut > 0
 
 

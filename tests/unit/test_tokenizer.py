@@ -135,7 +135,7 @@ def test_files_that_disagree_are_named_and_which_is_followed(folder):
     assert note.startswith("tokenizer_config.json names LlamaTokenizer, and transformers loads TokenizersBackend")
     changed(folder / "tokenizer_config.json", tokenizer_class="Qwen2Tokenizer")  # splits numbers into digits
     (note,) = said(folder).notes
-    assert note.startswith("tokenizer.json splits texts otherwise than Qwen2Tokenizer")
+    assert note.startswith("tokenizer.json splits texts differently from Qwen2Tokenizer")
 
 
 def test_a_run_stopped_and_resumed_a_minute_later_renders_the_same_date(base, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ class Finished:
 
     Attributes:
         task: the name of the run's task.
-        moment: the date and time its chat template was rendered at, where it shows one.
+        moment: the date and time its chat template rendered, if it shows one.
     """
 
     base: str

@@ -1,8 +1,8 @@
-"""Conversations: rendered once, whole, by the model's chat template; learned are the assistant's turns.
+"""Conversations: the chat template renders each one once, as a whole, and the assistant's turns are learned.
 
-The tokens of a row are those of transformers' ``apply_chat_template(tokenize=True)``: the template alone writes what
-begins and ends a text. A template with ``{% generation %}`` blocks says itself what is learned. For others a turn is
-learned from where the generation prompt ends to the token that ends the turn, that token included.
+The tokens of a row are those of transformers' ``apply_chat_template(tokenize=True)``: only the template writes BOS and
+ends. A template with ``{% generation %}`` blocks decides itself what is learned. Otherwise a turn is learned from the
+end of its generation prompt to the token that ends the turn, that token included.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _LEARNED = ("weight", "train")
 _HANDED = ("tools", "documents")
 _SETTINGS = "chat_template_kwargs"
 _TRIED = 20
-"""Rows on which a field is tried that the template does not name: it can read fields without naming them too."""
+"""How many rows are rendered again without a field that the template does not name, to see whether it reads it."""
 
 
 @dataclass(slots=True)
 class Conversations:
-    """Turns rows of ``messages`` into text, and remembers which of their fields nothing reads.
+    """Render rows of ``messages``, and keep track of fields that nothing reads.
 
     Attributes:
         template: the chat template of the run.
-        read: names of fields that something reads.
-        unread: the others, and on how many rows they were tried.
+        read: names of fields that are used.
+        unread: names of the other fields, with the number of rows they were tried on.
     """
 
     template: ChatTemplate
@@ -46,10 +46,10 @@ class Conversations:
         return sorted(self.unread.keys() - self.read)
 
     def asked(self, record: Record) -> Asked:
-        """The text of a row, cut where learning begins and ends.
+        """The text of a row, in pieces that are learned or not.
 
         Raises:
-            DataError: it is no conversation, the template refuses it, or what to learn cannot be told exactly.
+            DataError: the row is no conversation, the template cannot render it, or a turn cannot be located exactly.
         """
         messages = _messages(record)
         try:
@@ -80,21 +80,23 @@ class Conversations:
                 begin, end = turns.content(place)
                 rest = [span for span in spans if not (span[0] <= begin and end <= span[1])]
                 if len(rest) + 1 != len(spans):
-                    raise Unsplit(f"no one generation block of the chat template is turn {place + 1}, of weight 0")
+                    raise Unsplit(
+                        f"turn {place + 1} has weight 0, but no single generation block of the chat template matches it"
+                    )
                 spans = rest
         return text, [span for span in spans if span[0] < span[1]]
 
     def _texts(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Contents in the shape the template takes: a list of one text part as that text, where it takes texts only."""
-        found: list[Mapping[str, Any]] = []
+        """Contents the template can render: if it takes only text, a list of one text part becomes that text."""
+        contents: list[Mapping[str, Any]] = []
         for turn in messages:
             parts = turn.get("content")
             if isinstance(parts, list) and not self.template.takes_parts:
                 if len(parts) != 1:
                     raise Unsplit(f"the chat template takes text, found a content of {len(parts)} parts: join them")
                 turn = {**turn, "content": parts[0]["text"]}
-            found.append(turn)
-        return found
+            contents.append(turn)
+        return contents
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The variables of the template that a row sets."""
@@ -124,8 +126,8 @@ class Conversations:
                 self._seen(name, used=name in fields)
         for name in settings:
             self._seen(f"{_SETTINGS}.{name}", used=name in fields)
-        said = ((turn, name) for turn in messages for name, value in turn.items() if value is not None)
-        names = {(name, turn["role"] == "assistant") for turn, name in said}
+        present = ((turn, name) for turn in messages for name, value in turn.items() if value is not None)
+        names = {(name, turn["role"] == "assistant") for turn, name in present}
         for name, own in names:
             if name in ("role", "content") or (name in _LEARNED and own):
                 continue
@@ -146,9 +148,9 @@ class Conversations:
 
 
 def _tokens(template: ChatTemplate) -> Mapping[str, Any]:
-    """The special tokens transformers hands a template by name; a row does not set them."""
-    found: Mapping[str, Any] = template.tokenizer.special_tokens_map
-    return found
+    """The special tokens that transformers passes to a template by name; a row cannot set them."""
+    tokens: Mapping[str, Any] = template.tokenizer.special_tokens_map
+    return tokens
 
 
 def _messages(record: Record) -> Sequence[Mapping[str, Any]]:
@@ -174,7 +176,7 @@ def _is_turn(turn: object) -> bool:
 
 
 def _learned(turn: Mapping[str, Any]) -> bool:
-    """Whether a turn of the assistant is to be learned: ``weight`` 0 or ``train`` false says no.
+    """Whether an assistant turn is learned: not with ``weight`` 0 or ``train`` false.
 
     Raises:
         Unsplit: another value than 0 and 1.
@@ -189,7 +191,7 @@ def _learned(turn: Mapping[str, Any]) -> bool:
 
 
 def _pieces(text: str, spans: Sequence[Span]) -> Iterator[Piece]:
-    """The text in pieces, learned and not, in turn."""
+    """Split the text into alternating pieces that are not learned and learned."""
     edges = [0, *(edge for span in sorted(spans) for edge in span), len(text)]
     for count, (begin, end) in enumerate(pairwise(edges)):
         if end < begin:

@@ -20,7 +20,7 @@ from forq.batches import Batch
 from forq.core import ConfigError, DataError
 from forq.rewards import Reward
 from forq.tasks import Split, Tokenizer
-from forq.tasks._encoding import Asked, Edges, Row, encode, fitted, least
+from forq.tasks._encoding import Asked, Edges, Row, encode, fitted
 from forq.tasks._generate import ending, written
 from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
@@ -39,7 +39,7 @@ class Completion(Rows[Row, Batch]):
         new_tokens: tokens of an answer at most, where the model is asked for one.
         line: an answer ends with its line.
         ends: tokens that end an answer.
-        further: what a description says beside; nothing a batch depends on.
+        further: more entries for the description; batches do not depend on them.
         rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
     """
 
@@ -120,11 +120,11 @@ def completion(
     """Tokenise the rows of every split.
 
     Args:
-        end: the last scored piece is followed by the tokenizer's end of text, if it has one, scored like it; not where
-            it has an end already, or a chat template wrote it.
+        end: append the tokenizer's EOS to the last scored piece and score it, unless the piece ends with an end token
+            or a chat template rendered it.
         new_tokens: of an answer, at most; by default as many as the longest of the training rows has, and one.
-        template: in place of the tokenizer's own chat template; its end of turn ends an answer too.
-        further: goes into the task's description.
+        template: the chat template, if not the tokenizer's own; its end of turn also ends an answer.
+        further: more entries for the task's description.
 
     Raises:
         ConfigError: a batch or an answer would be empty, or a row shorter than two tokens.
@@ -149,10 +149,8 @@ def completion(
         whole = [encode(row, tokenizer, edges) for row in every]
         found = [fitted(row, edges, max_length) for row in whole]
         rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = tuple(least(row, edges) for row, kept in zip(whole, found, strict=True) if kept is None)
-        if not rows[split]:
-            raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
-    most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens
+        dropped[split] = tuple(len(row.tokens) for row, kept in zip(whole, found, strict=True) if kept is None)
+    most = 1 + max((len(row.scored) for row in rows["train"]), default=0) if new_tokens is None else new_tokens
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "end": end}
     settings |= {"new_tokens": most, "line": line}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()

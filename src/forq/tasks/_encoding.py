@@ -1,4 +1,4 @@
-"""One row of text to tokens: encoded once as a whole, with what is scored by place."""
+"""Encode one row: its text as a whole, once, and the positions of the tokens that are scored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Asked(NamedTuple):
     """A row in text.
 
     Attributes:
-        pieces: follow one another, and are encoded as one text.
-        facts: what rewards are told of the row.
+        pieces: consecutive pieces of one text.
+        facts: fields of the row, for rewards.
         where: file and line, for errors.
         rendered: a chat template wrote the text, so neither BOS nor an end is added to it.
     """
@@ -36,13 +36,13 @@ class Asked(NamedTuple):
 
 
 class Edges(NamedTuple):
-    """What is added to a text and what ends one, in token ids.
+    """Token ids that begin and end texts.
 
     Attributes:
-        front: what the tokenizer puts in front of a text.
-        bos: kept in front of a row that is cut.
-        end: what follows a completion, None for nothing.
-        ends: what ends a text; a completion that has one gets no second.
+        front: ids the tokenizer puts in front of a text.
+        bos: the id of BOS, which a truncated row keeps.
+        end: the id appended to a completion; None: nothing is appended.
+        ends: ids that end a text; a completion that ends with one gets no second.
     """
 
     front: tuple[int, ...]
@@ -85,33 +85,26 @@ def fitted(row: Row, edges: Edges, max_length: int) -> Row | None:
 
     It loses tokens on its left, but no scored one: None if it would, or if nothing of it is scored.
     """
-    if not row.scored or least(row, edges) > max_length:
-        return None
     cut = max(0, len(row.tokens) - max_length)
     kept = _kept(row, edges) if cut else 0
+    # The token before the first scored one is needed to predict it.
+    if not row.scored or row.scored[0] - 1 < cut + kept:
+        return None
     tokens = (*row.tokens[:kept], *row.tokens[cut + kept :])
     return row._replace(tokens=tokens, scored=tuple(place - cut for place in row.scored), cut=cut)
 
 
-def least(row: Row, edges: Edges) -> int:
-    """The shortest ``max_length`` that a whole row fits into with all its scored tokens; 0 where none is scored."""
-    if not row.scored:
-        return 0
-    # The token before the first scored one is needed to predict it.
-    return min(len(row.tokens), len(row.tokens) + _kept(row, edges) + 1 - row.scored[0])
-
-
 def _kept(row: Row, edges: Edges) -> int:
-    """Tokens in front of a text that stay when it is cut: what begins every text."""
+    """Tokens that a truncated row keeps in front: its BOS."""
     if _begins(row.tokens, edges.front):
         return len(edges.front)
     return int(row.tokens[:1] == (edges.bos,))
 
 
 def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int], list[int]]:
-    """Tokens of a row, and the places of those that are scored.
+    """Tokens of a row, and the positions of those that are scored.
 
-    The text is encoded once, as a whole. A token that lies over the edge of a scored piece is scored.
+    A token that straddles the edge of a scored piece is scored.
     """
     text = "".join(piece.text for piece in asked.pieces)
     tokens = bare(tokenizer, text)
@@ -134,20 +127,17 @@ def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int
 
 
 def _place(tokens: list[int], tokenizer: Tokenizer, before: str) -> tuple[int, int]:
-    """How many tokens of the whole hold nothing but ``before``, its beginning; and 1 if the next lies over its end."""
+    """How many of the tokens lie inside the prefix ``before`` of the text; and 1 if the next one straddles its end."""
     alone = bare(tokenizer, before)
     same = next((i for i, (a, b) in enumerate(zip(alone, tokens, strict=False)) if a != b), len(alone))
     same = min(same, len(tokens))
     return same, int(same < len(alone) and same < len(tokens))
 
-
-def _begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
-    """Whether the text says itself what the tokenizer would put in front of it."""
     return bool(front) and tuple(tokens[: len(front)]) == front
 
 
 def _closed(text: str, tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> bool:
-    """Whether a text ends with a token that ends texts, space behind it aside."""
+    """Whether a text ends with an end token; white space behind it does not count."""
     if tokens and tokens[-1] in ends:
         return True
     stripped = text.rstrip()

@@ -1,7 +1,7 @@
-"""Where a conversation's turns stand in its rendered text, told by how whole renderings differ.
+"""Find a conversation's turns in its rendered text by comparing whole renderings.
 
-A template is a program: it may trim contents, drop earlier reasoning, or end the last turn otherwise than the others.
-So no turn is rendered alone. A turn's content stands where the text changes once it is replaced by a mark.
+A template is a program. It may trim contents, drop earlier reasoning, or end the last turn differently, so a turn
+cannot be rendered alone. Instead a turn's content is replaced by a mark: it stands where the rendered text changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Unsplit(ValueError):
-    """What a conversation teaches cannot be told exactly; the message says why."""
+    """It is not certain which text a turn teaches; the message says why."""
 
 
 class Turns:
@@ -36,20 +36,20 @@ class Turns:
         self.text = template.render(messages, fields)
 
     def content(self, place: int) -> Span:
-        """Where the content of a turn stands.
+        """The span of a turn's content.
 
         Raises:
             Unsplit: it is not written, or more than once.
         """
         if place not in self._contents:
-            self._contents[place] = self._found(self.text, place, len(self._messages))
+            self._contents[place] = self._locate(self.text, place, len(self._messages))
         return self._contents[place]
 
     def learned(self, place: int) -> Span:
-        """What a turn of the assistant teaches: from where its generation prompt ends to the token that ends it.
+        """The span to learn of an assistant turn: from the end of its generation prompt to its end token, inclusive.
 
         Raises:
-            Unsplit: it cannot be told exactly.
+            Unsplit: the turn cannot be located exactly.
         """
         try:
             content = self.content(place)
@@ -62,7 +62,7 @@ class Turns:
         return self._begin(place, content), self._end(place, content[1])
 
     def _between(self, place: int) -> Span | None:
-        """A turn by what is rendered before it and with it, where both are beginnings of the whole."""
+        """The span of a turn between the rendering before it and the one with it, if both are prefixes of the whole."""
         prompt, alone = self._prompt(place), self._template.render(self._messages[: place + 1], self._fields)
         if prompt is None or not len(prompt) < len(alone) or not all(map(self.text.startswith, (prompt, alone))):
             return None
@@ -85,11 +85,11 @@ class Turns:
             return content[0]
         raise Unsplit(
             f"turn {place + 1}: the chat template changes earlier turns, or writes another generation prompt than the "
-            "turn begins with, so that where the turn begins cannot be told exactly; give prompt and completion"
+            "turn begins with, so that the beginning of the turn cannot be located exactly; give prompt and completion"
         )
 
     def _prompt(self, place: int) -> str | None:
-        """What the model is given to write a turn, or None where the template refuses so short a conversation."""
+        """The text the model is given to write a turn; None if the template cannot render the turns before it."""
         if place == 0:
             return None
         try:
@@ -103,18 +103,18 @@ class Turns:
         if stop < content_end:
             raise Unsplit(f"turn {place + 1}: the chat template writes the next turn before it")
         end = "".join(self._template.end)
-        if (found := first(self.text, (end,), content_end, stop)) is not None:
-            return found[1]
+        if (end_token := first(self.text, (end,), content_end, stop)) is not None:
+            return end_token[1]
         if end or last:
             # Some templates end the last turn with a token of its own. Behind another turn there must be a second
             # special token, the head of the next turn, or the only one is that head.
-            found = first(self.text, self._template.specials, content_end, stop)
-            if found and (last or first(self.text, self._template.specials, found[1], stop)):
-                return found[1]
+            end_token = first(self.text, self._template.specials, content_end, stop)
+            if end_token and (last or first(self.text, self._template.specials, end_token[1], stop)):
+                return end_token[1]
         return content_end + self._plain_end(place, content_end)
 
     def _stop(self, place: int, content_end: int) -> int:
-        """Where the content of the next turn begins, or another place between the two turns."""
+        """A position between this turn's end and the content of the next turn."""
         if place + 1 == len(self._messages):
             return len(self.text)
         try:
@@ -123,18 +123,18 @@ class Turns:
             return content_end + self._plain_end(place, content_end)
 
     def _plain_end(self, place: int, content_end: int) -> int:
-        """How many characters of ordinary text end a turn, in a template without a token for it."""
+        """Length of the text that ends a turn, for templates without an end token."""
         if place + 1 == len(self._messages):
             return len(self.text) - content_end
         try:
             alone = self._template.render(self._messages[: place + 1], self._fields)
         except Exception as error:  # as above
             raise Unsplit(f"turn {place + 1}: the chat template has no token that ends it: {error}") from error
-        behind = alone[self._found(alone, place, place + 1)[1] :]
+        behind = alone[self._locate(alone, place, place + 1)[1] :]
         return common(behind, self.text[content_end:])
 
-    def _found(self, text: str, place: int, count: int) -> Span:
-        """Where the content of a turn stands in the text of the first ``count`` messages."""
+    def _locate(self, text: str, place: int, count: int) -> Span:
+        """The span of a turn's content in the text of the first ``count`` messages."""
         turn = self._messages[place]
         content = turn.get("content")
         mark = [{"type": "text", "text": self._mark}] if isinstance(content, list) else self._mark
@@ -142,8 +142,8 @@ class Turns:
         other = self._template.render(messages, self._fields)
         if other.count(self._mark) != 1:
             raise Unsplit(
-                f"turn {place + 1}: the chat template writes its content {other.count(self._mark)} times, so that what "
-                "it teaches cannot be told exactly"
+                f"turn {place + 1}: the chat template writes its content {other.count(self._mark)} times, so that it "
+                "cannot be located exactly"
             )
         begin = common(text, other)
         end = len(text) - common(text[begin:][::-1], other[begin:][::-1])
@@ -151,7 +151,7 @@ class Turns:
 
 
 def common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Length of the common prefix of two texts."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

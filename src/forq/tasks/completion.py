@@ -50,11 +50,11 @@ def open(
         prompt_field, completion_field: what a file calls them. They are joined as they stand: a completion that
             begins a new word begins with a space.
         template: file of a chat template (Jinja), in place of the tokenizer's own.
-        end: learn to stop: the tokenizer's end of text follows a completion that has no end itself. Nothing is added
-            to conversations: their template ends them.
+        end: learn to stop: append EOS to completions that do not end with an end token. Nothing is appended to
+            conversations; their template ends them.
         new_tokens: see :func:`forq.tasks._completion.completion`; for rewards.
-        moment: the date and time, in ISO form, that a chat template gets where it asks for them; by default the
-            present. A run keeps its own.
+        moment: the date and time, in ISO form, that a chat template renders if it shows them; by default the
+            present. A run keeps the moment it began with.
 
     Raises:
         ConfigError: a split or a batch would be empty.
@@ -99,7 +99,7 @@ def _template(path: Path) -> str:
 
 
 def _asked(record: Record, names: tuple[str, str]) -> tuple[Asked, tuple[str, ...]]:
-    """The text of a row that is no conversation, and the fields it was read from."""
+    """The text of a row that is not a conversation, and the names of the fields it was read from."""
     fields, (asked, answered) = record.fields, names
     if asked in fields and answered in fields:
         prompt, answer = (_said(record, name) for name in names)
@@ -126,7 +126,7 @@ def _said(record: Record, name: str) -> str:
 
 
 class _Reader:
-    """Rows to text, with the names of the fields that nothing reads."""
+    """Turn rows into text, and keep track of fields that nothing reads."""
 
     def __init__(self, names: tuple[str, str], tokenizer: Tokenizer, source: str | None, moment: datetime) -> None:
         self._names, self._ignored = names, set[str]()
@@ -157,7 +157,7 @@ class _Reader:
         return self._chats.asked(record)
 
     def details(self) -> dict[str, Any]:
-        """What the task's description says of the rows: only what they have."""
+        """Entries for the task's description: ignored fields, and the rendered moment, if any."""
         ignored = sorted(self._ignored.union(self._chats.ignored if self._chats else ()))
         found: dict[str, Any] = {"ignored": ignored} if ignored else {}
         if self._any_chat and self.template is not None and self.template.tells_time:

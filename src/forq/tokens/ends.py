@@ -1,4 +1,4 @@
-"""Which tokens end a text that a model writes."""
+"""Which tokens end a generated text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ def ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> frozense
     """Ids that end a text: the tokenizer's EOS, those of generation_config.json, and the chat template's end of turn.
 
     Args:
-        tokenizer: where it was opened beside a checkpoint (:mod:`forq.models.tokenizer`), it knows the latter's
-            generation_config.json.
-        template: in place of the tokenizer's own.
+        tokenizer: if opened with :mod:`forq.models.tokenizer`, it also knows the ids of generation_config.json.
+        template: the chat template, if not the tokenizer's own.
     """
     known: Any = tokenizer
-    found = {getattr(known, "eos_token_id", None), *getattr(known, "generation_ends", ())}
-    return frozenset(one for one in found if one is not None) | frozenset(turn_ends(tokenizer, template))
+    ids = {getattr(known, "eos_token_id", None), *getattr(known, "generation_ends", ())}
+    return frozenset(token for token in ids if token is not None) | frozenset(turn_ends(tokenizer, template))
 
 
 def turn_ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> tuple[int, ...]:
-    """The id of the token that closes the assistant's turns, by the chat template; nothing where there is none."""
+    """The id of the token that closes the assistant's turns, by the chat template; empty without one."""
     known: Any = tokenizer
     if template is None:
         if not getattr(known, "chat_template", None):

@@ -1,4 +1,4 @@
-"""The date and time that a chat template renders, fixed: the same row must give the same tokens tomorrow."""
+"""Fix the date and time that a chat template renders, so that a row gives the same tokens tomorrow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PERCENT = "\x00"
 
 
 def parsed(text: str | None) -> datetime:
-    """The moment a setting names; the present one, in whole seconds, where it names none.
+    """Parse the setting ``task.moment``; without one, the present in whole seconds.
 
     Raises:
         ConfigError: the text is no date and time in ISO form.
@@ -30,23 +30,23 @@ def parsed(text: str | None) -> datetime:
 
 
 def fixed(template: str, moment: datetime) -> str:
-    """The same template with ``strftime_now`` bound to a moment.
+    """Bind ``strftime_now`` in a template to a fixed moment.
 
-    transformers offers no way to set its clock, and hands templates plain data only, no functions. So the name is
-    bound inside the template: a macro that replaces every directive of a format by its value.
+    transformers reads the system clock and passes only plain data to templates, no functions. So the name is bound
+    inside the template, by a macro that replaces every directive of a format by its value.
     """
     steps = [("%%", _PERCENT), *_values(moment), (_PERCENT, "%")]
     # The macro writes nothing else, and ends with the line break that Jinja drops behind a tag, so that what follows
     # stands at the start of a line, as it does in the original.
     return (
-        f"{{%- macro {NOW}(format) -%}}{{%- set told = namespace(text=format) -%}}"
-        f"{{%- for old, new in {steps!r} -%}}{{%- set told.text = told.text | replace(old, new) -%}}{{%- endfor -%}}"
-        f"{{{{- told.text -}}}}{{%- endmacro %}}\n{template}"
+        f"{{%- macro {NOW}(format) -%}}{{%- set state = namespace(text=format) -%}}"
+        f"{{%- for old, new in {steps!r} -%}}{{%- set state.text = state.text | replace(old, new) -%}}{{%- endfor -%}}"
+        f"{{{{- state.text -}}}}{{%- endmacro %}}\n{template}"
     )
 
 
 def _values(moment: datetime) -> list[tuple[str, str]]:
-    found = []
+    pairs = []
     for letter in _DIRECTIVES:
         for directive in (f"%-{letter}", f"%{letter}"):
             try:
@@ -54,5 +54,5 @@ def _values(moment: datetime) -> list[tuple[str, str]]:
             except ValueError:  # not every platform knows every directive
                 continue
             if value != directive:
-                found.append((directive, value))
-    return found
+                pairs.append((directive, value))
+    return pairs

@@ -20,11 +20,11 @@ from forq.tokens.moment import NOW, fixed
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
-"""Characters of a text, from the first to the one behind the last."""
+"""Start and end of a stretch of text, in characters; the end is exclusive."""
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MARKS = "\ue000\ue001\ue002\ue003\uf8ff"
-"""Private-use characters, one of which stands for a turn's content while it is looked for."""
+"""Private-use characters; one replaces a turn's content to find where the template writes it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,8 @@ class ChatTemplate:
 
     Attributes:
         tokenizer: of transformers; it renders.
-        source: the Jinja text, in place of the tokenizer's own.
-        moment: what the template gets where it asks for the date and time; None: the present.
+        source: a Jinja text to use instead of the tokenizer's template.
+        moment: the date and time the template renders; None: the present.
     """
 
     tokenizer: Any
@@ -42,9 +42,9 @@ class ChatTemplate:
     moment: datetime | None = None
 
     def text(self, tools: object = None) -> str:
-        """The Jinja text; some tokenizers have one of their own for conversations with tools."""
-        found: str = self.tokenizer.get_chat_template(self.source, tools)
-        return found
+        """The Jinja text; some tokenizers have another one for conversations with tools."""
+        text: str = self.tokenizer.get_chat_template(self.source, tools)
+        return text
 
     def render(self, messages: Sequence[Message], fields: Mapping[str, Any], *, prompt: bool = False) -> str:
         """A conversation as text, with ``prompt`` up to where the assistant's next turn begins.
@@ -55,16 +55,16 @@ class ChatTemplate:
         Raises:
             jinja2.TemplateError, TypeError, …: whatever the template ends in.
         """
-        found: str = self.tokenizer.apply_chat_template(
+        text: str = self.tokenizer.apply_chat_template(
             list(messages),
             tokenize=False,
             add_generation_prompt=prompt,
             **{**fields, "chat_template": self._rendered(fields.get("tools"))},
         )
-        return found
+        return text
 
     def blocks(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> tuple[str, list[Span]] | None:
-        """The text of a conversation and what its ``{% generation %}`` blocks wrote; None where it has no such block.
+        """The rendered text and the spans of its ``{% generation %}`` blocks; None if the template has none.
 
         Raises:
             As :meth:`render`.
@@ -90,12 +90,12 @@ class ChatTemplate:
     @cached_property
     def names(self) -> frozenset[str]:
         """Every name and every constant text of the template: a field it reads by name is among them."""
-        found: set[object] = set()
+        names: set[object] = set()
         for tree in self._trees:
-            found |= {node.name for node in tree.find_all(jinja2.nodes.Name)}
-            found |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
-            found |= {node.value for node in tree.find_all(jinja2.nodes.Const)}
-        return frozenset(name for name in found if isinstance(name, str))
+            names |= {node.name for node in tree.find_all(jinja2.nodes.Name)}
+            names |= {node.attr for node in tree.find_all(jinja2.nodes.Getattr)}
+            names |= {node.value for node in tree.find_all(jinja2.nodes.Const)}
+        return frozenset(name for name in names if isinstance(name, str))
 
     @property
     def tells_time(self) -> bool:
@@ -104,20 +104,20 @@ class ChatTemplate:
 
     @cached_property
     def end(self) -> tuple[str, ...]:
-        """The tokens that end the assistant's turns, mostly one: those that follow the content of a trial turn."""
+        """The tokens that end the assistant's turns, usually one: what follows the content of a trial turn."""
         mark = _MARKS[0]
         try:
             text = self.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}], {})
         except Exception:  # the template wants another kind of conversation
             return ()
         behind = text.rpartition(mark)[2] if mark in text else ""
-        found: list[str] = []
+        tokens: list[str] = []
         place = first(behind, self.added)
-        while place is not None and (not found or place[0] == 0):
-            found.append(behind[slice(*place)])
+        while place is not None and (not tokens or place[0] == 0):
+            tokens.append(behind[slice(*place)])
             behind = behind[place[1] :]
             place = first(behind, self.added)
-        return tuple(found)
+        return tuple(tokens)
 
     @cached_property
     def begins(self) -> bool:
@@ -144,24 +144,24 @@ class ChatTemplate:
 
     @cached_property
     def added(self) -> tuple[str, ...]:
-        """Tokens beside the vocabulary proper, spaces aside: those a template can write as one token."""
+        """All added tokens that are not white space: a template can write each as one token."""
         known = {*self.specials, *map(str, self._decoder.values())}
         return tuple(token for token in known if token and not token.isspace())
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
-        """Those of them that are marked special."""
+        """The tokens that are marked special."""
         marked = [str(token) for token in self._decoder.values() if token.special]
         return tuple({*marked, *map(str, self.tokenizer.all_special_tokens)})
 
     @cached_property
     def _decoder(self) -> Mapping[int, Any]:
-        found: Mapping[int, Any] = getattr(self.tokenizer, "added_tokens_decoder", {})
-        return found
+        decoder: Mapping[int, Any] = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return decoder
 
     @cached_property
     def _trees(self) -> list[jinja2.nodes.Template]:
-        """The template as Jinja reads it; both, where there is one of its own for conversations with tools."""
+        """The parsed template; two if the tokenizer has another one for conversations with tools."""
         reader = jinja2.Environment(extensions=[jinja2.ext.loopcontrols, _Generation])
         try:
             return [reader.parse(text) for text in {self.text(), self.text([{}])}]
@@ -175,19 +175,19 @@ class ChatTemplate:
 
 
 def mark_for(text: str) -> str:
-    """A character to stand for a turn's content that does not occur in a text.
+    """A character that does not occur in a text, to replace a turn's content with.
 
     Raises:
         ValueError: the text holds all of them.
     """
-    found = next((mark for mark in _MARKS if mark not in text), None)
-    if found is None:
+    mark = next((mark for mark in _MARKS if mark not in text), None)
+    if mark is None:
         raise ValueError("the conversation holds every private-use character that could mark a turn")
-    return found
+    return mark
 
 
 def first(text: str, tokens: Sequence[str], start: int = 0, stop: int | None = None) -> Span | None:
-    """Where the first of some tokens stands in part of a text; of two that begin together the longer."""
+    """The span of the token that occurs first in ``text[start:stop]``; the longest if several start there."""
     stop = len(text) if stop is None else stop
     places = [(text.find(token, start, stop), -len(token)) for token in tokens if token]
     known = [place for place in places if place[0] >= 0]

@@ -20,9 +20,7 @@ class Engine:
         exact: attention in float32; llama.cpp's default keeps keys and values in float16.
     """
 
-    def __init__(
-        self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False) -> None:
         self.ffi = get_ffi()
         found = find_spec("xllamacpp")
         assert found is not None and found.submodule_search_locations is not None

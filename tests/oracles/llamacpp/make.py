@@ -73,7 +73,9 @@ def write(
         "ffn_up": (hidden, width),
         "ffn_down": (width, hidden),
     }
-    norms = {"attn_norm": width, "ffn_norm": width} | ({"attn_q_norm": head, "attn_k_norm": head} if kind == "qwen3" else {})
+    norms = {"attn_norm": width, "ffn_norm": width} | (
+        {"attn_q_norm": head, "attn_k_norm": head} if kind == "qwen3" else {}
+    )
     biased = {*biases, *(("attn_q", "attn_k", "attn_v") if kind == "qwen2" else ())}
     for layer in range(layers):
         matrices |= {f"blk.{layer}.{part}": shape for part, shape in parts.items()}

@@ -32,7 +32,9 @@ def settings(keys: Keys, head: int, context: int) -> dict[str, Any]:
         FormatError: a scaling, or a part of a head, that llama.cpp or transformers does not rotate.
     """
     if (rotated := keys.whole("rope.dimension_count", head)) != head:
-        raise keys.error(f"{head}, the width of a head (llama.cpp rotates whole heads)", "rope.dimension_count", rotated)
+        raise keys.error(
+            f"{head}, the width of a head (llama.cpp rotates whole heads)", "rope.dimension_count", rotated
+        )
     base = {"rope_theta": keys.real("rope.freq_base", 10000.0)}
     # Without a type llama.cpp takes linear; a factor of 0 is none, and so is a type without a factor.
     kind, factor = keys.get("rope.scaling.type", "linear"), _factor(keys)

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, opened in one place, with what the checkpoint's other files say of tokens."""
+"""Open the tokenizer of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from forq.formats.checkpoint.folder import read_json
 
 _FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 GENERATION = "generation_config.json"
+_LIMIT = 1 << 31
 
 
 class CheckpointTokenizer:
-    """A tokenizer of transformers that gives no token without a row in the model's embedding.
+    """A tokenizer of transformers that refuses ids without a row in the model's embedding.
 
-    Everything else is the tokenizer's own.
+    All other attributes are those of the wrapped tokenizer.
 
     Attributes:
-        own: the tokenizer of transformers, or what a GGUF file's vocabulary made.
-        rows: of the embedding; None where the checkpoint does not say.
-        generation_ends: ids that end a text by the checkpoint's generation settings.
+        own: the wrapped tokenizer, of transformers or built from a GGUF file.
+        rows: number of rows of the embedding; None if the configuration does not give it.
+        generation_ends: ids that end a text according to the generation settings.
     """
 
     def __init__(self, own: Any, rows: int | None, generation_ends: tuple[int, ...], where: Path) -> None:
@@ -35,11 +36,17 @@ class CheckpointTokenizer:
         """Token ids of a text.
 
         Raises:
-            FormatError: one of them has no row in the embedding.
+            FormatError: one of them has no row in the embedding, or the tokenizer's files are damaged.
         """
-        found: Mapping[str, Any] = self.own(text, **settings)
-        self._check(found["input_ids"])
-        return found
+        try:
+            encoding: Mapping[str, Any] = self.own(text, **settings)
+        except Exception as error:  # a damaged file may load, and fail in the library's own way where it is used
+            raise FormatError(
+                f"{self._where}: the tokenizer cannot encode {text!r:.60}: {type(error).__name__}: {error}; its files "
+                "are damaged: copy them again from where the model came from"
+            ) from error
+        self._check(encoding["input_ids"])
+        return encoding
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
@@ -52,9 +59,9 @@ class CheckpointTokenizer:
         Raises:
             FormatError: it has no row in the embedding.
         """
-        found: int = self.own.convert_tokens_to_ids(token)
-        self._check([] if found is None else [found])
-        return found
+        token_id: int = self.own.convert_tokens_to_ids(token)
+        self._check([] if token_id is None else [token_id])
+        return token_id
 
     def __len__(self) -> int:
         return len(self.own)
@@ -76,10 +83,10 @@ class CheckpointTokenizer:
 
 
 def open_tokenizer(ckpt: Checkpoint) -> CheckpointTokenizer:
-    """The tokenizer that lies beside a checkpoint, or in it.
+    """The tokenizer beside a checkpoint, or inside it.
 
     Raises:
-        ConfigError: there is none, it needs a package that is not here, or transformers cannot load it.
+        ConfigError: there is no tokenizer, it needs a package that is not installed, or transformers cannot load it.
         FormatError: a file beside it is damaged.
     """
     own = _loaded(ckpt.folder) if ckpt.contents.tokenizer is None else ckpt.contents.tokenizer()
@@ -88,18 +95,19 @@ def open_tokenizer(ckpt: Checkpoint) -> CheckpointTokenizer:
 
 
 def generation_ends(ckpt: Checkpoint) -> tuple[int, ...]:
-    """Ids that end a text by generation_config.json, or by the configuration where that says none.
+    """Ids that end a text: from generation_config.json, or else from the configuration.
 
     Raises:
-        FormatError: they are neither a whole number nor a list of them.
+        FormatError: they are neither a whole number nor a list of them, or one is no id of any vocabulary.
     """
     path = ckpt.folder / GENERATION
-    said = read_json(path).get("eos_token_id") if path.is_file() and ckpt.contents.tokenizer is None else None
-    said = ckpt.config.get("eos_token_id") if said is None else said
-    found = [] if said is None else said if isinstance(said, list) else [said]
-    if not all(type(token) is int for token in found):
-        raise FormatError(f"{path}: expected a token id or a list of them for eos_token_id, found {said!r:.80}")
-    return tuple(found)
+    value = read_json(path).get("eos_token_id") if path.is_file() and ckpt.contents.tokenizer is None else None
+    value = ckpt.config.get("eos_token_id") if value is None else value
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(token) is int and token < _LIMIT for token in ids):
+        raise FormatError(f"{path}: expected a token id or a list of them for eos_token_id, found {value!r:.80}")
+    # Some configurations write −1 for none.
+    return tuple(token for token in ids if token >= 0)
 
 
 def _loaded(folder: Path) -> Any:
@@ -115,12 +123,12 @@ def _loaded(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file ends in, somewhere inside transformers
-        said = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{folder}: no tokenizer that transformers can load: {said}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{folder}: no tokenizer that transformers can load: {reason}") from error
 
 
 def _needs(folder: Path) -> None:
-    """Refuse a tokenizer whose only file is read by a package that is not here.
+    """Refuse a tokenizer whose only file needs a package that is not installed.
 
     Raises:
         ConfigError: with the package's name.
@@ -145,15 +153,15 @@ def _needs(folder: Path) -> None:
 
 
 def _is_tiktoken(file: Path) -> bool:
-    """Whether a file is a list of tokens in base64 with their ranks; Llama 3's first one is called tokenizer.model."""
+    """Whether a file is in tiktoken's format, lines of base64 and rank; Llama 3's is called tokenizer.model too."""
     with file.open("rb") as stream:
         return re.match(rb"[A-Za-z0-9+/=]+ \d+\r?\n", stream.readline(200)) is not None
 
 
 def settings(folder: Path) -> Mapping[str, Any]:
-    """What tokenizer_config.json says; nothing where it is not there or not readable."""
+    """The contents of tokenizer_config.json; empty if it is missing or unreadable."""
     try:
-        found = json.loads((folder / "tokenizer_config.json").read_bytes())
+        values = json.loads((folder / "tokenizer_config.json").read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}

@@ -1,4 +1,4 @@
-"""How a model's texts are read, in one line: the chat template, who writes BOS, what ends a text."""
+"""Describe how forq tokenizes a model's texts: the chat template, BOS, and end tokens."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from forq.tokens.text import bare, frame
 
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
 _TRIALS = ("Hello, world. It's 1234567 o'clock\n\n\n  don't WAIT\t", " état naïve 你好 🙂 ", "<s>a </s>")
-"""Texts on which two tokenizers that are not the same mostly differ: numbers, spaces, line breaks, other scripts."""
+"""Texts that different tokenizers usually split differently: numbers, spaces, line breaks, other scripts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What forq does with the texts of a model.
+    """How forq tokenizes the texts of a model.
 
     Attributes:
-        template_source: the file the chat template comes from; None: there is none.
+        template_source: the file of the chat template; None without a template.
         bos: who writes BOS: ``template``, ``tokenizer`` or ``nobody``.
-        ends: ids that end a text the model writes.
-        line: all of it for people.
-        notes: where the model's files disagree, and which is followed; a sentence each.
+        ends: ids that end a generated text.
+        line: all of this in one line, to print.
+        notes: one sentence for each disagreement between the model's files, naming the file that is followed.
     """
 
     template_source: str | None
@@ -38,10 +38,10 @@ class Reading:
 
 
 def reading(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | None = None) -> Reading:
-    """How texts of a checkpoint are read.
+    """Describe how a checkpoint's texts are tokenized.
 
     Args:
-        template: of ``task.template``, in place of the checkpoint's own.
+        template: the file of ``task.template``, if one replaces the checkpoint's template.
     """
     own = tokenizer.own
     source = _source(tokenizer, ckpt, template)
@@ -103,27 +103,27 @@ def _bos(chat: bool, writes: bool, plain: bool) -> str:
 
 
 def _token(own: Any, token: int) -> str:
-    found = own.convert_ids_to_tokens(token)
-    return str(token) if found is None else str(found)
+    token_text = own.convert_ids_to_tokens(token)
+    return str(token) if token_text is None else str(token_text)
 
 
 def _disagreements(own: Any, ckpt: Checkpoint) -> Iterator[str]:
-    """Where tokenizer_config.json and tokenizer.json differ, told by trying what transformers makes of them."""
+    """Compare tokenizer_config.json and tokenizer.json with the tokenizer that transformers loads."""
     if ckpt.contents.tokenizer is not None:
         return
-    said, file = settings(ckpt.folder), ckpt.folder / "tokenizer.json"
+    declared, file = settings(ckpt.folder), ckpt.folder / "tokenizer.json"
     front, back = frame(own)
     for name, token, there in (
         ("add_bos_token", "BOS", own.bos_token_id is not None and own.bos_token_id in front),
         ("add_eos_token", "EOS", own.eos_token_id is not None and own.eos_token_id in back),
     ):
-        if isinstance(said.get(name), bool) and said[name] != there:
+        if isinstance(declared.get(name), bool) and declared[name] != there:
             does = "writes one" if there else "writes none"
             yield (
-                f"tokenizer_config.json says {name} {str(said[name]).lower()}, and the tokenizer that transformers "
+                f"tokenizer_config.json says {name} {str(declared[name]).lower()}, and the tokenizer that transformers "
                 f"loads {does}: forq follows transformers, {token if there else 'no ' + token} by the tokenizer"
             )
-    wanted = str(said.get("tokenizer_class") or "").removesuffix("Fast")
+    wanted = str(declared.get("tokenizer_class") or "").removesuffix("Fast")
     got = type(own).__name__.removesuffix("Fast")
     if not file.is_file():
         return
@@ -134,13 +134,13 @@ def _disagreements(own: Any, ckpt: Checkpoint) -> Iterator[str]:
         )
     if (text := _differing(own, file)) is not None:
         yield (
-            f"tokenizer.json splits texts otherwise than {got}, which transformers loads ({text!r}, for example): forq "
-            "follows transformers"
+            f"tokenizer.json splits texts differently from {got}, which transformers loads ({text!r}, for example): "
+            "forq follows transformers"
         )
 
 
 def _differing(own: Any, file: Path) -> str | None:
-    """A trial text that tokenizer.json by itself splits in another way."""
+    """A trial text that tokenizer.json alone splits differently; None if there is none."""
     from tokenizers import Tokenizer
 
     try:
