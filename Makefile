@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check mutants test-oracles bench bench-real-size clean
+.PHONY: demo test check fuzz-rows mutants test-oracles bench bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ check: $(VENV)/.done          ## style, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Damaged rows, chat templates and tokenizer files; `make fuzz-rows N=10000` for more.
+N ?= 1000
+fuzz-rows: $(VENV)/.done
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_rows --count $(N)
 
 mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fail a test
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m mutants

@@ -31,9 +31,10 @@ CASES = ("nf4-llama-f16", "nf4-llama-f32", "nf4-odd-bf16", "nf4-tied", "nf4-qwen
 CASES = (*CASES, "nf4-nested-qwen2", "fp4-llama", "fp4-nested-opt", "int8-llama", "int8-qwen2", "int8-opt")
 CASES = (*CASES, "nf4-gpt2", "nf4-mixed", "int8-gpt2")
 OWN = {
-    "own-nf4": ("llama-tied", "nf4"),
-    "own-fp4-biased": ("llama-biased", "fp4"),
-    "own-nf4-opt-350m": ("opt-350m", "nf4"),
+    "own-nf4": ("llama-tied", "nf4", ()),
+    "own-nf4-kept": ("llama-tied", "nf4", ("down_proj", "model.layers.0.self_attn.q_proj")),
+    "own-fp4-biased": ("llama-biased", "fp4", ()),
+    "own-nf4-opt-350m": ("opt-350m", "nf4", ()),
 }
 MOVES = ("", "-scales", "-codes")
 SAME, NATIVE = 3e-6, 0.03
@@ -59,8 +60,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     """Every case as made and as saved by us after a move of scales or of codes: the library's answer on it."""
     root = tmp_path_factory.mktemp("bnb")
     call("make.py", root, *CASES)
-    for name, (kind, to) in OWN.items():
-        quantize(tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16), root / name, to=to)
+    for name, (kind, to, keep) in OWN.items():
+        floats = tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16)
+        quantize(floats, root / name, to=to, keep=keep)
     folders = []
     for name in (*CASES, *OWN):
         folders.append(root / name)

@@ -36,6 +36,7 @@ OWN = {
     "own-3bit-v2": ("llama", {"bits": 3, "group_size": -1, "sym": False, "checkpoint_format": "gptq_v2"}),
     "own-3bit-v1": ("llama", {"bits": 3, "group_size": 32, "sym": False, "checkpoint_format": "gptq"}),
     "own-8bit-v1": ("llama", {"bits": 8, "group_size": 16, "sym": False, "checkpoint_format": "gptq"}),
+    "own-kept-v1": ("llama", {"group_size": 32, "keep": ["down_proj", "model.layers.0.self_attn.q_proj"]}),
     "own-opt-v2": ("opt", {"group_size": -1, "sym": False, "checkpoint_format": "gptq_v2"}),
 }
 SAME_ROUNDING, LOSS, LOGITS = 2e-6, 1e-4, 5e-3

@@ -174,7 +174,8 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     )
     with Progress(*columns, console=_screen.err, transient=False) as bar:
         shown = bar.add_task("calibrating", total=run.config.steps, says="")
-        loss, scored, trained, setbacks = "", "", 0, Setbacks()
+        loss, scored, trained, rate = "", "", 0, run.config.method.rule.lr
+        setbacks = Setbacks({} if rate == "auto" else {"lr": rate})
         for event in events:
             if isinstance(event, Scored):
                 best = run.best
@@ -184,7 +185,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
             elif event.kind == "train":
                 trained += 1
                 loss = f"loss {event.notes['loss']:.3f}"
-            else:
+            elif rate == "auto":
                 setbacks.rates = {name: value for name, value in event.notes.items() if name.endswith("lr")}
             bar.update(
                 shown,

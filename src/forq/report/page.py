@@ -18,7 +18,7 @@ from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, brief
 from forq.report.curves import groups
 from forq.report.layers import maps
 from forq.report.record import Record, Sides
-from forq.tasks import SHARES, shown
+from forq.tasks import SHARES, Account, shown
 
 GENERATOR = '<meta name="generator" content="forq report'
 """By this a page is known for one of ours, which may be written again."""
@@ -102,6 +102,7 @@ def summary(records: Sequence[Record]) -> list[dict[str, Any]]:
             "seconds": record.seconds,
             "best_step": None if record.best is None else record.best.trained,
             **{split: asdict(both) for split, both in _table(record).items()},
+            "data": Account.of(record.journal.header["task"]).plain(),
             "journal_bytes": record.journal.path.stat().st_size,
             "torn_bytes": record.journal.torn_bytes,
         }
@@ -127,6 +128,7 @@ def warnings(records: Sequence[Record]) -> list[str]:
             said.append(f"{record.name}: {missing:,} of {record.trained:,} steps have no row in metrics.jsonl.")
         if not record.scores:
             said.append(f"{record.name}: no score is on record.")
+        said += [f"{record.name}: {sentence}." for sentence in Account.of(record.journal.header["task"]).warnings]
     headers = [record.journal.header for record in records]
     for what, values in (
         ("tasks", {str(header["task"].get("task")) for header in headers}),
@@ -165,9 +167,14 @@ def measured(records: Sequence[Record]) -> list[Measured]:
     return rows
 
 
+def _best_step(trained: int, *, finished: bool) -> str:
+    return "0: nothing better than the original was found" if finished and trained == 0 else f"{trained:,}"
+
+
 def facts(record: Record) -> list[tuple[str, str]]:
     """What a run is and what it took, name by name."""
     header, result = record.journal.header, record.result
+    account = Account.of(header["task"])
     method, size = record.method, record.journal.path.stat().st_size
     scored = record.best
     said = {
@@ -176,7 +183,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "seed": method["seed"],
         "moves": method["move"],
         "steps": f"{record.trained:,}",
-        "best after step": None if scored is None else f"{scored.trained:,}",
+        "best after step": None if scored is None else _best_step(scored.trained, finished=record.finished),
         "forward passes": f"{record.journal.forwards:,}",
         "training time": duration(record.seconds),
         "peak memory": f"{result.peak_mb:,} MB" if result and result.peak_mb else None,
@@ -189,6 +196,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "journal": f"{size / 1000:,.1f} kB, {len(record.journal.lines):,} lines, seals whole",
         "checkpoint": header["names"]["checkpoint"],
         "data": f"{header['task'].get('task')}: {header['names']['data']}",
+        "rows": account.line.removeprefix("rows: ") or None,
         "device": f"{header['device']}, {header['dtype']}, CPU threads: {header['threads']}",
         "kernel": ", ".join(kernel) if isinstance(kernel := header.get("kernel", "reference"), dict) else kernel,
         "replays alike everywhere": "yes" if header["portable"] else "no: Gaussian noise depends on the maths library",

@@ -26,8 +26,7 @@ class Account:
         truncated: rows among the used ones that lost tokens to ``max_length``.
         max_length: tokens of a row at most; None where the task has no such limit.
         part: what a truncated row loses, as "the beginning of the prompt".
-        keeping: the least ``max_length`` that drops one row in ten at most, for splits that lose more.
-        whole: the least ``max_length`` that truncates one used row in ten at most, for splits where more are.
+        whole: the least ``max_length`` that holds nine rows in ten whole, for splits where it holds fewer.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
     """
@@ -37,7 +36,6 @@ class Account:
     truncated: Mapping[str, int] = field(default_factory=dict)
     max_length: int | None = None
     part: str = "tokens"
-    keeping: Mapping[str, int] = field(default_factory=dict)
     whole: Mapping[str, int] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
@@ -52,7 +50,6 @@ class Account:
             truncated=description.get("truncated", {}),
             max_length=description.get("max_length"),
             part=limits.get("part", "tokens"),
-            keeping=limits.get("keeping", {}),
             whole=limits.get("whole", {}),
             ignored=tuple(description.get("ignored", ())),
             unused=tuple(description.get("unused", ())),
@@ -92,12 +89,11 @@ class Account:
         if dropped:
             found.append(
                 f"{_listed(dropped)} are dropped, because what is to be learned of them does not fit into "
-                f"{self.max_length:,} tokens{_enough(self.keeping, dropped, 'keeps nine in ten')}"
+                f"{self.max_length:,} tokens{self._advice(dropped)}"
             )
         if cut:
             found.append(
-                f"{_listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}"
-                f"{_enough(self.whole, cut, 'leaves nine in ten whole')}"
+                f"{_listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
             )
         return tuple(found)
 
@@ -125,6 +121,11 @@ class Account:
         losses += [f"{cut:,} truncated"] if cut else []
         limit = f" at {self.max_length:,} tokens" if self.max_length is not None else ""
         return f"{split} {self.used[split]:,}" + (f" ({', '.join(losses)}{limit})" if losses else "")
+
+    def _advice(self, splits: Iterable[str]) -> str:
+        """The limit to take, where there is one that helps."""
+        enough = max((self.whole.get(split, 0) for split in splits), default=0)
+        return f"; task.max_length={enough} holds nine in ten whole" if enough else ""
 
     def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
         """Counts above a tenth by split, each with what it is a share of."""
@@ -154,9 +155,3 @@ def nine_in_ten(lengths: Sequence[int]) -> int:
 def _listed(counts: Mapping[str, tuple[int, int]]) -> str:
     shares = (f"{split} {count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items())
     return f"rows: {', '.join(shares)}"
-
-
-def _enough(lengths: Mapping[str, int], splits: Iterable[str], does: str) -> str:
-    """The limit to take, where there is one that helps."""
-    enough = max((lengths.get(split, 0) for split in splits), default=0)
-    return f"; task.max_length={enough} {does}" if enough else ""

@@ -20,7 +20,7 @@ from forq.batches import Batch
 from forq.core import ConfigError, DataError
 from forq.rewards import Reward
 from forq.tasks import Split, Tokenizer
-from forq.tasks._encoding import Asked, Edges, Row, encode, fitted, least
+from forq.tasks._encoding import Asked, Edges, Row, encode, fitted
 from forq.tasks._generate import ending, written
 from forq.tasks._order import draw
 from forq.tasks._rewarded import Answer
@@ -149,10 +149,8 @@ def completion(
         whole = [encode(row, tokenizer, edges) for row in every]
         found = [fitted(row, edges, max_length) for row in whole]
         rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = tuple(least(row, edges) for row, kept in zip(whole, found, strict=True) if kept is None)
-        if not rows[split]:
-            raise DataError(f"{name}: no completion of {split} fits into {max_length} tokens: raise task.max_length")
-    most = 1 + max(len(row.scored) for row in rows["train"]) if new_tokens is None else new_tokens
+        dropped[split] = tuple(len(row.tokens) for row, kept in zip(whole, found, strict=True) if kept is None)
+    most = 1 + max((len(row.scored) for row in rows["train"]), default=0) if new_tokens is None else new_tokens
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "end": end}
     settings |= {"new_tokens": most, "line": line}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()

@@ -85,24 +85,17 @@ def fitted(row: Row, edges: Edges, max_length: int) -> Row | None:
 
     It loses tokens on its left, but no scored one: None if it would, or if nothing of it is scored.
     """
-    if not row.scored or least(row, edges) > max_length:
-        return None
     cut = max(0, len(row.tokens) - max_length)
     kept = _kept(row, edges) if cut else 0
+    # The token before the first scored one is needed to predict it.
+    if not row.scored or row.scored[0] - 1 < cut + kept:
+        return None
     tokens = (*row.tokens[:kept], *row.tokens[cut + kept :])
     return row._replace(tokens=tokens, scored=tuple(place - cut for place in row.scored), cut=cut)
 
 
-def least(row: Row, edges: Edges) -> int:
-    """The shortest ``max_length`` that a whole row fits into with all its scored tokens; 0 where none is scored."""
-    if not row.scored:
-        return 0
-    # The token before the first scored one is needed to predict it.
-    return min(len(row.tokens), len(row.tokens) + _kept(row, edges) + 1 - row.scored[0])
-
-
 def _kept(row: Row, edges: Edges) -> int:
-    """Tokens in front of a text that stay when it is cut: what begins every text."""
+    """Tokens that a truncated row keeps in front: its BOS."""
     if _begins(row.tokens, edges.front):
         return len(edges.front)
     return int(row.tokens[:1] == (edges.bos,))

@@ -33,13 +33,13 @@ class Rows(ABC, Generic[R, B]):
         batch_rows: rows of a batch, where ``tokens_per_probe`` does not say otherwise.
         tokens_per_probe: a batch takes rows while they hold no more tokens together; one row at least.
         micro_batch_tokens: of one forward, padding included. It bounds memory and changes no loss but in its last bits.
-        dropped: for every row of a split that was left out, the least ``max_length`` that keeps it; 0 where none does.
+        dropped: tokens of every row that was left out, because what is learned of it does not fit.
         part: what a row loses that is longer than ``max_length``, in words; empty where no row can be.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
 
     Raises:
-        DataError: more training rows are dropped than kept.
+        DataError: more training rows are dropped than kept, or all rows of another split.
     """
 
     name: str
@@ -58,14 +58,15 @@ class Rows(ABC, Generic[R, B]):
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
     def __post_init__(self) -> None:
-        lost, kept = self.dropped.get("train", ()), len(self.rows["train"])
-        if len(lost) > kept:
-            enough = nine_in_ten([0] * kept + list(lost))
-            advice = f"task.max_length={enough} keeps nine in ten" if enough > self.max_length else "check the rows"
-            raise DataError(
-                f"{self.name}: {len(lost):,} of {len(lost) + kept:,} training rows would be dropped, because what is "
-                f"to be learned of them does not fit into {self.max_length:,} tokens; {advice}"
-            )
+        for split, rows in self.rows.items():
+            lost = len(self.dropped.get(split, ()))
+            if lost > len(rows) if split == "train" else lost and not len(rows):
+                enough = self._whole(split)
+                advice = f"task.max_length={enough} holds nine in ten whole" if enough > self.max_length else "see them"
+                raise DataError(
+                    f"{self.name}: {lost:,} of {lost + len(rows):,} rows of {split} would be dropped, because what is "
+                    f"to be learned of them does not fit into {self.max_length:,} tokens; {advice}"
+                )
 
     @abstractmethod
     def length(self, row: R) -> int:
@@ -130,30 +131,24 @@ class Rows(ABC, Generic[R, B]):
         return said | {"digest": self.digest}
 
     def _losses(self) -> dict[str, Any]:
-        """Rows that ``max_length`` cost something, and which would cost little where these are many."""
+        """Rows that ``max_length`` cost something, and which limit would cost little where these are many."""
         if not self.part:
             return {}
-        cut = {split: [self.lost(row) for row in rows] for split, rows in self.rows.items()}
-        found: dict[str, Any] = {
-            "truncated": {split: sum(tokens > 0 for tokens in lost) for split, lost in cut.items()},
-        }
-        if self.dropped:
-            found["dropped"] = {split: len(lost) for split, lost in self.dropped.items()}
+        cut = self._by_split(lambda rows: sum(self.lost(row) > 0 for row in rows))
+        dropped = {split: len(lengths) for split, lengths in self.dropped.items()}
+        found: dict[str, Any] = {"truncated": cut} | ({"dropped": dropped} if dropped else {})
         whole = {
-            split: nine_in_ten([self.length(row) + tokens for row, tokens in zip(self.rows[split], lost, strict=True)])
-            for split, lost in cut.items()
-            if found["truncated"][split] * SHARE > len(lost)
+            split: self._whole(split)
+            for split, rows in self.rows.items()
+            if cut[split] * SHARE > len(rows) or (lost := dropped.get(split, 0)) * SHARE > lost + len(rows)
         }
-        kept = {split: len(rows) for split, rows in self.rows.items()}
-        keeping = {
-            split: nine_in_ten([0] * kept[split] + list(lost))
-            for split, lost in self.dropped.items()
-            if len(lost) * SHARE > len(lost) + kept[split]
-        }
-        keeping = {split: enough for split, enough in keeping.items() if enough > self.max_length}
-        if whole or keeping:
-            found["limits"] = {"part": self.part, "whole": whole, "keeping": keeping}
-        return found
+        whole = {split: enough for split, enough in whole.items() if enough > self.max_length}
+        return found | ({"limits": {"part": self.part, "whole": whole}} if whole else {})
+
+    def _whole(self, split: Split) -> int:
+        """The least ``max_length`` that holds nine rows in ten of a split whole."""
+        used = [self.length(row) + self.lost(row) for row in self.rows[split]]
+        return nine_in_ten([*used, *self.dropped.get(split, ())])
 
     def batch(self, step: int) -> B:
         rows = self.rows["train"]

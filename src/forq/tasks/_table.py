@@ -192,12 +192,12 @@ def _tsv(text: str, file: Path) -> Iterator[Record]:
     """As GLUE writes them: quotes are letters, and no field holds a tab or a line's end."""
     lines = text.rstrip("\r\n").split("\n")
     rows = [(number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, 1)]
-    return _under_header([] if rows == [(1, [""])] else rows, file, "between tabs")
+    return _under_header(rows, file, "between tabs")
 
 
 def _under_header(rows: Sequence[tuple[int, list[str]]], file: Path, how: str) -> Iterator[Record]:
     """Rows, each with its line's number, under the names in the first."""
-    if not rows:
+    if not rows or not any(name.strip() for name in rows[0][1]):
         raise DataError(f"{file}, line 1: expected a header with the names of the columns, found none")
     (first, header), *body = rows
     if twice := next((name for place, name in enumerate(header) if name in header[:place]), None):

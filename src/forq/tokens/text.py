@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forq.core import DataError
+from forq.core import DataError, FormatError
 from forq.tokens import Tokenizer
 
 
@@ -15,16 +15,13 @@ def bare(tokenizer: Tokenizer, text: str) -> list[int]:
         DataError: the text holds half a surrogate pair, which no encoding can hold.
     """
     try:
-        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    except (TypeError, UnicodeEncodeError) as error:
-        try:
-            text.encode()
-        except UnicodeEncodeError as broken:
-            raise DataError(
-                f"expected text, found half a surrogate pair (U+{ord(text[broken.start]):04X}) at character "
-                f"{broken.start}: {text[max(0, broken.start - 20) : broken.start]!r}…"
-            ) from error
-        raise
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"expected text, found half a surrogate pair (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}: {text[max(0, error.start - 20) : error.start]!r}…"
+        ) from error
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -40,8 +37,17 @@ def frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """The id of the tokenizer's EOS, or None where it has none."""
+    """The id of the tokenizer's EOS, or None where it has none.
+
+    Raises:
+        FormatError: the tokenizer names an EOS that its vocabulary does not hold.
+    """
     known: Any = tokenizer
     token = getattr(known, "eos_token", None)
+    if token is None:
+        return None
     # Looked up rather than read from ``eos_token_id``, so that a checked tokenizer can refuse an id without a row.
-    return None if token is None else int(known.convert_tokens_to_ids(token))
+    found = known.convert_tokens_to_ids(token)
+    if found is None:
+        raise FormatError(f"the tokenizer names {token!r} as its EOS, which its vocabulary does not hold")
+    return int(found)

@@ -1,4 +1,7 @@
-"""llama.cpp through cffi: what it reads of a GGUF file, tokens, logits and losses. Run in .venv-llamacpp."""
+"""llama.cpp through cffi: what it reads of a GGUF file, tokens of texts, logits and losses.
+
+Run in .venv-llamacpp.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,7 @@ class Engine:
         exact: attention in float32; llama.cpp's default keeps keys and values in float16.
     """
 
-    def __init__(
-        self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False) -> None:
         self.ffi = get_ffi()
         found = find_spec("xllamacpp")
         assert found is not None and found.submodule_search_locations is not None

@@ -8,7 +8,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-
 from tests.oracles.gguf.blocks import Q, packed
 
 Kind = gguf.GGUFValueType
@@ -73,7 +72,9 @@ def write(
         "ffn_up": (hidden, width),
         "ffn_down": (width, hidden),
     }
-    norms = {"attn_norm": width, "ffn_norm": width} | ({"attn_q_norm": head, "attn_k_norm": head} if kind == "qwen3" else {})
+    norms = {"attn_norm": width, "ffn_norm": width} | (
+        {"attn_q_norm": head, "attn_k_norm": head} if kind == "qwen3" else {}
+    )
     biased = {*biases, *(("attn_q", "attn_k", "attn_v") if kind == "qwen2" else ())}
     for layer in range(layers):
         matrices |= {f"blk.{layer}.{part}": shape for part, shape in parts.items()}

@@ -15,6 +15,7 @@ from forq.formats.checkpoint.folder import read_json
 
 _FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 GENERATION = "generation_config.json"
+_LIMIT = 1 << 31
 
 
 class CheckpointTokenizer:
@@ -35,9 +36,15 @@ class CheckpointTokenizer:
         """Token ids of a text.
 
         Raises:
-            FormatError: one of them has no row in the embedding.
+            FormatError: one of them has no row in the embedding, or the tokenizer's files are damaged.
         """
-        encoding: Mapping[str, Any] = self.own(text, **settings)
+        try:
+            encoding: Mapping[str, Any] = self.own(text, **settings)
+        except Exception as error:  # a damaged file may load, and fail in the library's own way where it is used
+            raise FormatError(
+                f"{self._where}: the tokenizer cannot encode {text!r:.60}: {type(error).__name__}: {error}; its files "
+                "are damaged: copy them again from where the model came from"
+            ) from error
         self._check(encoding["input_ids"])
         return encoding
 
@@ -91,15 +98,16 @@ def generation_ends(ckpt: Checkpoint) -> tuple[int, ...]:
     """Ids that end a text: from generation_config.json, or else from the configuration.
 
     Raises:
-        FormatError: they are neither a whole number nor a list of them.
+        FormatError: they are neither a whole number nor a list of them, or one is no id of any vocabulary.
     """
     path = ckpt.folder / GENERATION
     value = read_json(path).get("eos_token_id") if path.is_file() and ckpt.contents.tokenizer is None else None
     value = ckpt.config.get("eos_token_id") if value is None else value
     ids = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(type(token) is int for token in ids):
+    if not all(type(token) is int and token < _LIMIT for token in ids):
         raise FormatError(f"{path}: expected a token id or a list of them for eos_token_id, found {value!r:.80}")
-    return tuple(ids)
+    # Some configurations write −1 for none.
+    return tuple(token for token in ids if token >= 0)
 
 
 def _loaded(folder: Path) -> Any:
