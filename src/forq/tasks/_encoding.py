@@ -133,6 +133,9 @@ def _place(tokens: list[int], tokenizer: Tokenizer, before: str) -> tuple[int, i
     same = min(same, len(tokens))
     return same, int(same < len(alone) and same < len(tokens))
 
+
+def _begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
+    """Whether the text already begins with what the tokenizer would put in front of it."""
     return bool(front) and tuple(tokens[: len(front)]) == front
 
 
