@@ -17,6 +17,7 @@ from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer, reading
 from forq.runs import Run
 from forq.tasks import completion
 from forq.tasks._completion import pack
+from forq.tokens.text import end_of_text
 from forq.train import open_task, settings
 from tests.chat_templates import CHATML, DATED, LLAMA, tokenizer
 
@@ -177,3 +178,17 @@ def test_a_run_of_before_its_ignored_fields_were_named_resumes(base, tmp_path):
     before = SimpleNamespace(describe=lambda: {k: v for k, v in task.describe().items() if k != "ignored"})
     Run.begin(tmp_path / "run", config, model, before)
     Run.resume(tmp_path / "run", config, model, task)
+
+
+def test_a_tokenizer_whose_files_are_damaged_is_refused_by_name(folder):
+    changed(folder / "tokenizer_config.json", model_max_length={})
+    with pytest.raises(FormatError, match=r"the tokenizer cannot encode 'film': TypeError"):
+        open_tokenizer(Checkpoint.open(folder))("film")
+    changed(folder / "generation_config.json", eos_token_id=[1, 1 << 70])
+    with pytest.raises(FormatError, match=r"generation_config\.json: expected a token id .* eos_token_id"):
+        open_tokenizer(Checkpoint.open(folder))
+    changed(folder / "generation_config.json", eos_token_id=[1, -1])
+    assert open_tokenizer(Checkpoint.open(folder)).generation_ends == (1,)
+    missing = SimpleNamespace(eos_token="<|gone|>", convert_tokens_to_ids=lambda token: None)
+    with pytest.raises(FormatError, match=r"names '<\|gone\|>' as its EOS, which its vocabulary does not hold"):
+        end_of_text(missing)
