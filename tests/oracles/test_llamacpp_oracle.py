@@ -29,7 +29,7 @@ from tests.oracles.gguf.blocks import Q
 from tests.oracles.llamacpp import ask
 from tests.oracles.llamacpp.make import VOCABULARY, write
 from tests.oracles.llamacpp.rounded import rounded
-from tests.smollm2 import loss, with_value
+from tests.smollm2 import loss, tolerance, with_value
 
 pytestmark = ask.pytestmark
 
@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mixture-qwen2": {"types": [Q.Q4_0, Q.F32, Q.Q6_K, Q.Q2_K], "kind": "qwen2"},
     "mixture-qwen3": {"types": [Q.Q8_0, Q.Q4_1, Q.Q3_K], "kind": "qwen3"},
 }
-EXACT, ROUNDED, NATS = 5e-6, 1e-3, 2e-3
+EXACT, ROUNDED = 5e-6, 1e-3
 SAME = "logits, its activation rounding imitated; relative, median token"
 PLAIN = "logits, its activation rounding not imitated; relative, median token"
 IDS = torch.randint(0, VOCABULARY, (1, 16), generator=torch.Generator().manual_seed(1))
@@ -103,11 +103,11 @@ def test_logits_are_llama_cpps(case: str, files: dict[str, list[Path]], compared
 def test_losses_of_a_published_model(smollm2: Path, tinyshakespeare: str, tmp_path: Path, compared: Any) -> None:
     """As published, and after a move of its scales."""
     moving = space(load(smollm2, device="cpu"), "scales")
-    moving.apply(Move((Term(direction_seed(0, 0), 0.005),)))
+    moving.apply(Move((Term(direction_seed(0, 0), 0.02),)))
     Checkpoint.open(smollm2).save_patched(tmp_path / "moved", moving.exported())
     files = [smollm2, tmp_path / "moved" / smollm2.name]
-    before, after = losses(files, compared, text=tinyshakespeare, count=512)
-    assert abs(after - before) > 5 * NATS
+    before, after = losses(files, compared, tinyshakespeare, 512)
+    assert abs(after - before) > 5 * tolerance(512)
 
 
 def test_its_loss_with_stretched_positions(smollm2: Path, tinyshakespeare: str, tmp_path: Path, compared: Any) -> None:
@@ -116,16 +116,16 @@ def test_its_loss_with_stretched_positions(smollm2: Path, tinyshakespeare: str, 
         with_value(smollm2, tmp_path / f"{place}.gguf", f"llama.rope.{key}", 4.0)
         for place, key in enumerate(("scaling.factor", "scale_linear"))
     ]
-    new, old = losses(files, compared, text=tinyshakespeare, count=128)
+    new, old = losses(files, compared, tinyshakespeare, 128)
     plain = ask.score([smollm2], text=tinyshakespeare, count=128)[smollm2]["loss"]
     assert new == old > plain + 0.5
 
 
-def losses(files: list[Path], compared: Any, **asked: Any) -> list[float]:
-    """llama.cpp's losses, held against ours."""
-    answers = ask.score(files, **asked)
+def losses(files: list[Path], compared: Any, text: str, count: int) -> list[float]:
+    """llama.cpp's losses of a text's first tokens, held against ours."""
+    answers = ask.score(files, text=text, count=count)
     for file in files:
         off = abs(loss(load(file, device="cpu"), answers[file]["ids"]) - answers[file]["loss"])
-        compared("llama.cpp", "loss of SmolLM2-135M-Instruct Q4_1; nats", off)
-        assert off < NATS
+        compared("llama.cpp", f"loss of SmolLM2-135M-Instruct Q4_1 on {count} tokens; nats", off)
+        assert off < tolerance(count)
     return [answers[file]["loss"] for file in files]
