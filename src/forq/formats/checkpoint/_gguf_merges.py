@@ -72,9 +72,9 @@ def _differences(vocabulary: Vocabulary, tied: int) -> Iterator[str]:
     """Where llama.cpp may give other ids, in sentences."""
     ids = vocabulary.ids
     if tied:
-        yield f"pairs that merge into tokens of equal scores: {tied}; llama.cpp merges the leftmost first, forq does not"
+        yield f"pairs that merge into tokens of equal scores: {tied}; llama.cpp merges the leftmost first"
     if missing := sum(f"<0x{byte:02X}>" not in ids for byte in range(256)):
-        yield f"bytes without a token: {missing}; a character that needs one becomes unknown, where llama.cpp fails"
+        yield f"bytes without a token: {missing}; their characters become unknown, llama.cpp fails"
     plain = (text for text, token in ids.items() if vocabulary.types[token] == NORMAL)
     if whole := sum(any(letter not in ids for letter in text) for text in plain):
         yield f"tokens with a character that has no token of its own: {whole}; llama.cpp finds them, forq does not"
