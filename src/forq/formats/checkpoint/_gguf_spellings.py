@@ -6,7 +6,7 @@ spellings listed here. No other spelling means anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens, as numbers in ``tokenizer.ggml.token_type``."""
@@ -117,3 +117,18 @@ def respelt(ids: Mapping[str, int], types: list[int], special: Mapping[str, int 
         ends.remove(ids["</s>"])
         types[ids["</s>"]] = NORMAL
     return ends
+
+
+def overlap(special: Sequence[str]) -> tuple[str, str] | None:
+    """Two spellings of which one ends as the other begins; None if there are none.
+
+    Where they meet in a text it matters which is found first. Runs of one character do not count:
+    the longest is found first either way.
+    """
+    begins = {text[:end]: text for text in special if len(set(text)) > 1 for end in range(1, len(text))}
+    for text in special:
+        for start in range(1, len(text)):
+            other = begins.get(text[start:], text)
+            if other != text:
+                return text, other
+    return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from forq.core import FormatError
 from forq.formats.checkpoint._gguf_merges import by_score, by_table
-from forq.formats.checkpoint._gguf_spellings import SPECIAL, USER_DEFINED
+from forq.formats.checkpoint._gguf_spellings import SPECIAL, USER_DEFINED, overlap
 from forq.formats.checkpoint._gguf_splitting import SPLITTINGS, expression
 from forq.formats.checkpoint._gguf_vocabulary import Vocabulary, flag, read
 
@@ -34,10 +34,10 @@ def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = read(path, values)
-    built = _byte_pairs(path, values, vocabulary) if vocabulary.model == "gpt2" else _pieces(path, values, vocabulary)
-    _add_special(built, values, vocabulary)
+    built, notes = (_byte_pairs if vocabulary.model == "gpt2" else _pieces)(path, values, vocabulary)
+    notes += _add_special(built, values, vocabulary)
     _frame(built, vocabulary)
-    names, notes = _names(vocabulary)
+    names, unnamed = _names(vocabulary)
     made = PreTrainedTokenizerFast(
         tokenizer_object=built,
         chat_template=_chat_templates(path, values),
@@ -45,11 +45,11 @@ def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
         model_input_names=["input_ids", "attention_mask"],
         **names,
     )
-    made.notes = (*vocabulary.notes, *notes)
+    made.notes = (*vocabulary.notes, *notes, *unnamed)
     return made
 
 
-def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> Tokenizer:
+def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Tokenizer, tuple[str, ...]]:
     """Words, cut out by patterns, whose bytes merge pair by pair."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -67,29 +67,31 @@ def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -
         steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
         built.decoder = decoders.ByteLevel()
     built.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    return built
+    return built, ()
 
 
-def _pieces(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> Tokenizer:
+def _pieces(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Tokenizer, tuple[str, ...]]:
     """SentencePiece's pieces: the text between two special tokens whole, characters that merge by score."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     prefix = flag(path, values, "add_space_prefix", True)
     unknown = None if vocabulary.unknown is None else list(vocabulary.ids)[vocabulary.unknown]
-    model = models.BPE(
-        dict(vocabulary.ids), by_score(path, values, vocabulary), unk_token=unknown, fuse_unk=True, byte_fallback=True
-    )
+    merges, notes = by_score(path, values, vocabulary)
+    model = models.BPE(dict(vocabulary.ids), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     built = Tokenizer(model)
     spaces = normalizers.Replace(" ", _SPACE)
     # Every stretch of text between special tokens is normalised by itself, as llama.cpp puts a space before each.
     built.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
     steps: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     built.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    return built
+    return built, notes
 
 
-def _add_special(built: Tokenizer, values: Mapping[str, Any], vocabulary: Vocabulary) -> None:
-    """Tokens that are found in a text before anything else; their ids are those of the vocabulary."""
+def _add_special(built: Tokenizer, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Add the tokens that are found in a text before anything else, under the ids they have.
+
+    Returns what to say of them.
+    """
     from tokenizers import AddedToken
 
     takes_before, takes_behind = _takes_spaces(values, vocabulary)
@@ -104,6 +106,10 @@ def _add_special(built: Tokenizer, values: Mapping[str, Any], vocabulary: Vocabu
             (own if mine else special).append(added)
     built.add_special_tokens(special)
     built.add_tokens(own)
+    pair = overlap([added.content for added in (*special, *own)])
+    if pair is None:
+        return ()
+    return (f"the special tokens {pair[0]!r:.40} and {pair[1]!r:.40} overlap; llama.cpp finds the longest first",)
 
 
 def _takes_spaces(values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[set[str], set[str]]:
