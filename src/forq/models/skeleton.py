@@ -92,9 +92,10 @@ def stretch(model: nn.Module, factors: Tensor) -> None:
 
 def amplify(model: nn.Module, magnitude: float) -> None:
     """Multiply the cosine and sine of rotary positions by a factor, beside what the scaling multiplies them by."""
-    for module in model.modules():
-        if hasattr(module, "attention_scaling"):
-            module.attention_scaling = module.attention_scaling * magnitude
+    rotary: Any
+    for rotary in model.modules():
+        if hasattr(rotary, "attention_scaling"):
+            rotary.attention_scaling = rotary.attention_scaling * magnitude
 
 
 def blocks(model: nn.Module) -> list[str]:
