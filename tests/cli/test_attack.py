@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, load, save
 
 from forq.attacks._images import png, read_png
 from tests.attacked import images
@@ -172,3 +172,66 @@ def test_the_curve_is_drawn_where_matplotlib_is(place, forq):
     pytest.importorskip("matplotlib")
     done = forq("attack", "mine.py:predict", "--images", "data.npz", "--out", "run", "--budget", 300)
     assert done.returncode == 0 and (place / "run" / "curve.png").stat().st_size > 1000
+
+
+def _with_features(name: str) -> None:
+    """A victim whose first output are 192 features, of which the second makes its scores."""
+    model = load(onnx("one.onnx"))
+    feat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["n", 192])
+    model.graph.output.insert(0, feat)
+    save(model, name)
+
+
+def test_of_several_outputs_one_is_named(place, forq):
+    _with_features("two.onnx")
+    words = ("--images", "data.npz", "--input", "float", "--budget", 300, "--json")
+    done = forq("attack", "two.onnx", *words, "--out", "a")
+    assert done.returncode == 1
+    assert "two.onnx: expected one output, found flat, scores: name the one that holds the scores" in done.stderr
+    done = forq("attack", "two.onnx", *words, "--output", "logits", "--out", "a")
+    assert done.returncode == 1 and "an output called 'logits', found flat, scores" in done.stderr
+    assert not (place / "a").exists()
+    named = forq("attack", "two.onnx", *words, "--output", "scores", "--out", "a")
+    plain = forq("attack", "one.onnx", *words, "--out", "b")
+    one, two = json.loads(named.stdout), json.loads(plain.stdout)
+    assert one["success"] == two["success"] == 6 and one["queries"] == two["queries"]
+    assert json.loads((place / "a" / "settings.json").read_text())["victim"]["output"] == "scores"
+    assert "output" not in json.loads((place / "b" / "settings.json").read_text())["victim"]
+    done = forq("attack", "mine.py:predict", "--images", "data.npz", "--output", "scores", "--out", "c")
+    assert done.returncode == 1 and "a Python function has one output" in done.stderr
+
+
+class Two(Halves):
+    def forward(self, x):
+        return {"feat": x.flatten(1), "scores": super().forward(x)}
+
+
+def test_of_an_exported_program_too(place, forq):
+    torch.export.save(torch.export.export(Two(), (torch.zeros(4, 3, 8, 8),)), "two.pt2")
+    words = ("attack", "two.pt2", "--images", "data.npz", "--input", "float", "--budget", 300, "--json")
+    done = forq(*words, "--out", "a")
+    assert done.returncode == 1 and "expected one output, found" in done.stderr
+    names = done.stderr.replace("\n", " ").partition("found ")[2].partition(":")[0].split(", ")
+    done = forq(*words, "--output", names[1], "--out", "a")
+    assert done.returncode == 0 and json.loads(done.stdout)["success"] == 6, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (("labels",), ""),
+        (("labels", "names"), ""),
+        (("whatever",), ""),
+        (("a", "b"), "expected an array 'labels', or one array alone, found a, b"),
+        ((), "or one array alone, found none"),
+    ],
+)
+def test_labels_of_an_npz(place, forq, held, said):
+    with np.load("data.npz") as data:
+        x, y = data["images"], data["labels"]
+    np.savez("images.npz", images=x)
+    np.savez("y.npz", **{name: y if name != "names" else np.zeros(2) for name in held})
+    words = ("attack", "mine.py:predict", "--images", "images.npz", "--budget", 300)
+    done = forq(*words, "--labels", "y.npz", "--out", "out")
+    assert (done.returncode, said in done.stderr) == (1 if said else 0, True), done.stderr
+    assert said or "adversarial          6 of 6" in done.stdout

@@ -96,10 +96,9 @@ def test_verify_says_yes_to_the_run_and_no_to_what_was_changed(run, base, tmp_pa
 def test_killed_and_resumed_is_the_undisturbed_run(run, base, text, tmp_path, forq):
     out, _ = run
     killed = tmp_path / "run"
-    words = ("tune", base, "--out", killed)
+    words = ("tune", base, "--task", "text", "--data", text, "--out", killed, *OPTIONS)
     for wanted in (4, 15):
-        more = ("--resume",) if lines(killed) else ("--task", "text", "--data", text, *OPTIONS)
-        process = subprocess.Popen(command(*words, *more), env=environment(), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(*words, "--resume"), env=environment(), stderr=subprocess.DEVNULL)
         while lines(killed) < wanted and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)

@@ -1,7 +1,10 @@
 """One command line for a supervisor: repeated, it begins a run, goes on with it, or says that it is finished."""
 
+import gc
 import json
 import shutil
+import weakref
+from importlib import import_module
 
 import pytest
 
@@ -176,3 +179,20 @@ def test_a_journal_from_before_a_setting_goes_on(stopped, whole, base, forq):
     writer.close()
     assert forq("tune", base, "--out", stopped, "--resume").returncode == 0
     assert contents(stopped / "checkpoint") == contents(whole.checkpoint)
+
+
+def test_no_two_models_are_held_at_one_time(base, text, tmp_path, forq, monkeypatch):
+    """The network that was tuned is let go before the saved file is loaded to be scored."""
+    loading = import_module("forq.models.load")
+    load, alive = loading.load, []
+
+    def watched(*given, **named):
+        gc.collect()
+        assert [ref() for ref in alive if ref() is not None] == []
+        model = load(*given, **named)
+        alive.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(loading, "load", watched)
+    done = forq(*words(base, text, tmp_path / "run"))
+    assert done.returncode == 0 and len(alive) == 3

@@ -77,11 +77,12 @@ def ours(folder: str) -> tuple[float, torch.Tensor]:
 @pytest.mark.parametrize("moved", ["", "-moved"])
 @pytest.mark.parametrize("case", [*CASES, *OWN])
 def test_the_library_sees_the_model_we_see(
-    case: str, moved: str, theirs: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    case: str, moved: str, theirs: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, compared: Any
 ) -> None:
     answer = theirs[case + moved]
     want = torch.tensor(answer["logits"])
     loss, logits = ours(answer["folder"])
+    compared("gptqmodel (AWQ)", "loss, its rounding not imitated; nats", abs(loss - answer["loss"]))
     assert abs(loss - answer["loss"]) < LOSS
     assert (logits - want).abs().max() < LOGITS * want.abs().max()
 
@@ -91,6 +92,7 @@ def test_the_library_sees_the_model_we_see(
 
     monkeypatch.setattr(QuantLinear, "forward", rounded)
     loss, logits = ours(answer["folder"])
+    compared("gptqmodel (AWQ)", "loss, its rounding imitated; nats", abs(loss - answer["loss"]))
     assert abs(loss - answer["loss"]) < SAME_LOSS
     assert (logits - want).abs().max() < SAME_LOGITS * want.abs().max()
 

@@ -31,9 +31,10 @@ CASES = ("nf4-llama-f16", "nf4-llama-f32", "nf4-odd-bf16", "nf4-tied", "nf4-qwen
 CASES = (*CASES, "nf4-nested-qwen2", "fp4-llama", "fp4-nested-opt", "int8-llama", "int8-qwen2", "int8-opt")
 CASES = (*CASES, "nf4-gpt2", "nf4-mixed", "int8-gpt2")
 OWN = {
-    "own-nf4": ("llama-tied", "nf4"),
-    "own-fp4-biased": ("llama-biased", "fp4"),
-    "own-nf4-opt-350m": ("opt-350m", "nf4"),
+    "own-nf4": ("llama-tied", "nf4", ()),
+    "own-nf4-kept": ("llama-tied", "nf4", ("down_proj", "model.layers.0.self_attn.q_proj")),
+    "own-fp4-biased": ("llama-biased", "fp4", ()),
+    "own-nf4-opt-350m": ("opt-350m", "nf4", ()),
 }
 MOVES = ("", "-scales", "-codes")
 SAME, NATIVE = 3e-6, 0.03
@@ -59,8 +60,9 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     """Every case as made and as saved by us after a move of scales or of codes: the library's answer on it."""
     root = tmp_path_factory.mktemp("bnb")
     call("make.py", root, *CASES)
-    for name, (kind, to) in OWN.items():
-        quantize(tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16), root / name, to=to)
+    for name, (kind, to, keep) in OWN.items():
+        floats = tiny_checkpoints.folder(root / f"float-{name}", kind, torch.float16)
+        quantize(floats, root / name, to=to, keep=keep)
     folders = []
     for name in (*CASES, *OWN):
         folders.append(root / name)
@@ -84,19 +86,25 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("moved", MOVES)
 @pytest.mark.parametrize("case", [*CASES, *OWN])
-def test_the_library_sees_the_model_we_see(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
+def test_the_library_sees_the_model_we_see(
+    case: str, moved: str, theirs: dict[str, dict[str, Any]], compared: Any
+) -> None:
     answer = theirs[case + moved]
     folder = Path(answer["folder"])
     model = load(folder, device="cpu")
     for name, want in load_file(folder.parent / "matrices" / f"{folder.name}.safetensors").items():
         found = model.get_submodule(name).dequantise()
-        assert (found.double() - want.double()).abs().max() < 1e-6 * want.abs().max()
+        far = (found.double() - want.double()).abs().max() / want.abs().max()
+        compared("bitsandbytes", "matrices; relative", far)
+        assert far < 1e-6
     logits = model(IDS).logits
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).item()
     want = torch.tensor(answer["plain"]["logits"])
+    compared("bitsandbytes", "loss of its matrices in float32; nats", abs(loss - answer["plain"]["loss"]))
     assert abs(loss - answer["plain"]["loss"]) < SAME * answer["plain"]["loss"]
     assert (logits[:, -1] - want).abs().max() < SAME * want.abs().max()
     native = torch.tensor(answer["native"]["logits"])
+    compared("bitsandbytes", "loss of its own forward; nats", abs(loss - answer["native"]["loss"]))
     assert abs(loss - answer["native"]["loss"]) < NATIVE * loss
     assert (native - want).abs().mean() < NATIVE * want.abs().max()
 
@@ -108,7 +116,7 @@ def test_the_move_is_seen_by_the_library(case: str, moved: str, theirs: dict[str
     assert (here - there).abs().max() > 0.01
 
 
-def test_rounding_to_nearest_is_the_librarys_to_the_last_byte(tmp_path: Path) -> None:
+def test_rounding_to_nearest_is_the_librarys_to_the_last_byte(tmp_path: Path, compared: Any) -> None:
     draw = torch.Generator().manual_seed(0)
     levels = table("nf4").levels
     wide = torch.randn(48, 80, generator=draw)
@@ -130,3 +138,4 @@ def test_rounding_to_nearest_is_the_librarys_to_the_last_byte(tmp_path: Path) ->
                 assert torch.equal(absmax, theirs[f"{name}.{kind}.{blocksize}.absmax"].float())
                 codes = packed(table(kind).code_of[ranks.int()])
                 assert torch.equal(codes, theirs[f"{name}.{kind}.{blocksize}.codes"]), (name, kind, blocksize)
+                compared("bitsandbytes", "rounding to nearest; bytes", 0)

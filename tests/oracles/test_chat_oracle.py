@@ -76,8 +76,7 @@ def of(name: str) -> Any:
 def ours(name: str, template: str, chat: list[dict[str, Any]]) -> tuple[Row, list[str]]:
     """A row as we encode it, and its learned texts."""
     asked = Conversations(ChatTemplate(of(name), template)).asked(Record({"messages": chat}, "row 1"))
-    row = encode(asked, of(name), Edges((), None, None, frozenset()), 10000)
-    assert row is not None
+    row = encode(asked, of(name), Edges((), None, None, frozenset()))
     stretches = groupby(asked.pieces, key=lambda piece: piece.scored)
     return row, ["".join(piece.text for piece in pieces) for scored, pieces in stretches if scored]
 

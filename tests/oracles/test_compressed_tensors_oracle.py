@@ -94,24 +94,28 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("moved", ["", "-moved"])
 @pytest.mark.parametrize("case", [*CASES, *OWN])
-def test_the_library_sees_the_model_we_see(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
+def test_the_library_sees_the_model_we_see(
+    case: str, moved: str, theirs: dict[str, dict[str, Any]], compared: Any
+) -> None:
     answer = theirs[case + moved]
     assert answer["through"] == (CASES[case] if case in CASES else OWN[case][0])
     model, want = load(answer["folder"], device="cpu"), torch.tensor(answer["logits_weights"])
     logits = model(IDS).logits
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).item()
+    compared("compressed-tensors", "loss; nats", abs(loss - answer["loss_weights"]))
     assert abs(loss - answer["loss_weights"]) < EQUAL
     assert (logits[:, -1] - want).abs().max() < EQUAL * want.abs().max()
 
 
 @pytest.mark.parametrize("moved", ["", "-moved"])
 @pytest.mark.parametrize("case", [*CASES, *OWN])
-def test_its_dense_matrices_are_ours(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
+def test_its_dense_matrices_are_ours(case: str, moved: str, theirs: dict[str, dict[str, Any]], compared: Any) -> None:
     folder = theirs[case + moved]["folder"]
     model, dense = load(folder, device="cpu"), load_file(f"{folder}.dense.safetensors")
     assert len(dense) > 10
     for name, matrix in dense.items():
         assert torch.equal(model.get_submodule(name).dequantise(), matrix)
+        compared("compressed-tensors", "matrices; relative", 0)
 
 
 @pytest.mark.parametrize("case", [*CASES, *OWN])

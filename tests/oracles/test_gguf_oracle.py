@@ -1,8 +1,8 @@
 """GGUF files written by gguf-py: we load, move and save them, and gguf-py and transformers load what we saved.
 
 transformers dequantises a file to float32, so the two models are the same function: what is left is the order of sums.
-llama.cpp itself, which computes with 8-bit activations, was not at hand. Build the environment with
-``tests/oracles/formats/setup.sh``.
+llama.cpp itself, which computes with 8-bit activations, is asked in ``test_llamacpp_oracle.py``. Build
+the environment with ``tests/oracles/formats/setup.sh``.
 """
 
 from __future__ import annotations
@@ -73,11 +73,14 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 
 @pytest.mark.parametrize("moved", ["", "-moved"])
 @pytest.mark.parametrize("case", CASES)
-def test_transformers_sees_the_model_we_see(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
+def test_transformers_sees_the_model_we_see(
+    case: str, moved: str, theirs: dict[str, dict[str, Any]], compared: Any
+) -> None:
     answer = theirs[case + moved]
     logits = load(answer["file"], device="cpu")(IDS).logits
     loss = cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).item()
     want = torch.tensor(answer["logits"])
+    compared("transformers (GGUF)", "loss; nats", abs(loss - answer["loss"]))
     assert abs(loss - answer["loss"]) < LOSS
     assert (logits[:, -1] - want).abs().max() < LOGITS * want.abs().max()
 
@@ -90,7 +93,9 @@ def test_the_move_is_seen(case: str, theirs: dict[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("moved", ["", "-moved"])
 @pytest.mark.parametrize("case", [case for case in CASES if case not in FLOATS])
-def test_matrices_are_gguf_pys_bit_for_bit(case: str, moved: str, theirs: dict[str, dict[str, Any]]) -> None:
+def test_matrices_are_gguf_pys_bit_for_bit(
+    case: str, moved: str, theirs: dict[str, dict[str, Any]], compared: Any
+) -> None:
     file = Path(theirs[case + moved]["file"])
     model, held = load(file, device="cpu", kernel="reference"), np.load(file.with_suffix(".npz"))
     llama = Checkpoint.open(file).config["model_type"] == "llama"
@@ -109,6 +114,7 @@ def test_matrices_are_gguf_pys_bit_for_bit(case: str, moved: str, theirs: dict[s
             heads = 4 if name.endswith("attn_q.weight") else 2
             want = want.reshape(heads, -1, 2, want.shape[1]).swapaxes(1, 2).reshape(want.shape)
         assert np.array_equal(ours[place(name)], want), name
+        compared("gguf", "matrices; relative", 0)
 
 
 def test_the_tokenizer_is_the_files(theirs: dict[str, dict[str, Any]]) -> None:

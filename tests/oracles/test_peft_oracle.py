@@ -30,7 +30,7 @@ def loss(model: object) -> float:
     return cross_entropy(logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten()).item()
 
 
-def test_peft_gives_our_loss(tmp_path: Path) -> None:
+def test_peft_gives_our_loss(tmp_path: Path, compared: Any) -> None:
     base = tmp_path / "base"
     quantize(tiny_checkpoints.folder(tmp_path / "float", "llama", torch.float16), base, group_size=32, sym=True)
     plain, ours, folders = loss(load(base, "cpu")), [], []
@@ -46,6 +46,8 @@ def test_peft_gives_our_loss(tmp_path: Path) -> None:
         assert abs(ours[-1] - plain) > 100 * LOSS
     lines = call("loss.py", *folders, stdin=json.dumps(IDS.tolist())).splitlines()
     theirs = [json.loads(line.removeprefix("RESULT "))["loss"] for line in lines if line.startswith("RESULT ")]
+    for here, there in zip(ours, theirs, strict=True):
+        compared("peft", "loss; nats", abs(here - there))
     assert theirs == pytest.approx(ours, abs=1e-3)
 
 

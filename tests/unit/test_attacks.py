@@ -97,6 +97,8 @@ def test_a_victim_that_changes_its_mind_is_no_success():
     found = attack(moody, x, y, budget=300)
     assert found.summary()["found_but_lost_by_rounding"] > 0 and not found.success.any()
     assert (found.images == x).all()
+    for one in found.outcomes:  # what is returned is the original, and so is what is said of it
+        assert (one.margin, one.answer) == of_image(Halves(), x[one.index], one.label, None)
 
 
 def test_targets_are_reached_or_drawn():
@@ -271,3 +273,40 @@ def test_the_interval_is_wilsons():
     low, high = interval(8, 10)
     assert (round(low, 4), round(high, 4)) == (0.4902, 0.9433)
     assert interval(0, 0) is None and interval(0, 5)[0] == 0.0
+
+
+def of_image(victim, image, label, target):
+    """Margin and answer that a victim gives an image, asked on its own."""
+    scores = victim(image[None])[0]
+    if target is None:
+        return scores[label] - np.delete(scores, label).max(), int(scores.argmax())
+    return np.delete(scores, target).max() - scores[target], int(scores.argmax())
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("recipe", ["square", "zoqo", "zo-signsgd"])
+def test_the_margin_is_the_returned_images_and_the_lowest_has_its_own_name(recipe, targeted):
+    near, far = images(4, gap=2), images(4, gap=30)  # the far ones cannot be reached
+    x, y = np.concatenate([near[0], far[0]]), np.concatenate([near[1], far[1]])
+    targets = 1 - y if targeted else None
+    found = attack(Halves(), x, y, recipe=recipe, budget=300, eps=4, targeted=targeted, targets=targets)
+    assert found.success.tolist() == [True] * 4 + [False] * 4
+    for one in found.outcomes:
+        margin, answer = of_image(Halves(), one.image, one.label, one.target)
+        assert (one.margin, one.answer) == (pytest.approx(margin), answer)
+        assert one.lowest_margin <= one.margin + 1e-12
+        assert (one.margin < 0) == one.success
+    assert all(one.lowest_margin < one.margin for one in found.outcomes if not one.success)
+
+
+def test_rows_of_older_folders_are_read(tmp_path):
+    x, y = images(4, gap=2)
+    first = attack(Halves(), x, y, budget=300, out=tmp_path / "a", victim={"sha256": "x"})
+    rows = [json.loads(line) for line in (tmp_path / "a" / "results.jsonl").read_text().splitlines()]
+    assert all(row["margin"] < 0 and "lowest_margin" in row for row in rows)
+    for row in rows:
+        row["margin"] = row.pop("lowest_margin")
+    (tmp_path / "a" / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    again = attack(Halves(), x, y, budget=300, out=tmp_path / "a", victim={"sha256": "x"})
+    assert [one.lowest_margin for one in again.outcomes] == [one.lowest_margin for one in first.outcomes]
+    assert all(one.margin is None for one in again.outcomes)

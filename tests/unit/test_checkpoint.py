@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_no_half_folder_and_loses_nothing(
 
 
 def test_what_is_no_checkpoint_is_refused_by_what_it_is(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="found the file"):
+    with pytest.raises(FormatError, match="found the weights of a checkpoint: name its folder"):
         Checkpoint.open(copied / "model.safetensors")
     with pytest.raises(FormatError, match="found nothing at"):
         Checkpoint.open(tmp_path / "absent")

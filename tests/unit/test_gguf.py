@@ -280,52 +280,6 @@ def test_factors_of_another_number_or_sign_are_refused(tmp_path: Path, file: Pat
         again(file, lambda _, tensors: tensors.pop())
 
 
-PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-PIECES += ["▁", "t", "h", "e", "▁t", "he", "▁the", "n", "▁then", "d"]
-
-
-def sentencepiece(values: dict[str, Any], **more: Any) -> None:
-    values |= {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": PIECES,
-        "tokenizer.ggml.scores": [-float(place) for place in range(len(PIECES))],
-        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * (len(PIECES) - 259)],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.unknown_token_id": 0,
-        **more,
-    }
-
-
-def test_a_sentencepiece_vocabulary_without_merges(file: Path) -> None:
-    again(file, lambda values, tensors: sentencepiece(values))
-    made = Checkpoint.open(file).contents.tokenizer
-    assert made is not None
-    tokenizer = made()
-    # BOS, as llama.cpp adds it where nothing is said; then the longest merges; a byte for what has no piece.
-    assert tokenizer.convert_ids_to_tokens(tokenizer("the then!")["input_ids"]) == ["<s>", "▁the", "▁then", "<0x21>"]
-    assert tokenizer.decode(tokenizer("the then!")["input_ids"], skip_special_tokens=True) == "the then!"
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
-
-
-def test_flags_and_chat_template_are_the_files(file: Path) -> None:
-    said = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": True}
-    said |= {"tokenizer.chat_template": "{{ messages[0].content }}"}
-    again(file, lambda values, tensors: sentencepiece(values, **said))
-    made = Checkpoint.open(file).contents.tokenizer
-    assert made is not None
-    tokenizer = made()
-    assert tokenizer.convert_ids_to_tokens(tokenizer("the")["input_ids"]) == ["▁the", "</s>"]
-    assert tokenizer.apply_chat_template([{"role": "user", "content": "then"}], tokenize=False) == "then"
-
-
-def test_a_vocabulary_transformers_cannot_read_is_refused(file: Path) -> None:
-    made = Checkpoint.open(file).contents.tokenizer  # tokens alone, of no model
-    assert made is not None
-    with pytest.raises(FormatError, match="no tokenizer that transformers can make of it"):
-        made()
-
-
 def test_two_files_in_one_folder_must_be_told_apart(file: Path) -> None:
     (file.parent / "other.gguf").write_bytes(file.read_bytes())
     with pytest.raises(FormatError, match=r"other\.gguf, tiny\.gguf; name one"):

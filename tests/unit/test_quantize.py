@@ -19,7 +19,7 @@ from forq.models.quantize import quantize
 from forq.quant.codes import unpack
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
-from tests import tiny_checkpoints
+from tests import tiny_checkpoints, tiny_lm
 from tests.reference import gptq as reference
 
 
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_refused(floats: Path, tmp_path: Path) -
     with (tmp_path / "broken" / info.file).open("r+b") as stream:
         stream.seek(info.start)
         stream.write(broken.view(torch.int16).numpy().tobytes())
-    with pytest.raises(ConfigError, match="finite"):
+    with pytest.raises(FormatError, match=f"{name}: expected finite numbers, found 0 NaN and 1 infinite"):
         quantize(tmp_path / "broken", tmp_path / "q", group_size=32)
     assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
@@ -185,3 +185,59 @@ def test_impossible_bits_are_refused(tmp_path: Path) -> None:
     source = tiny_checkpoints.folder(tmp_path / "float", "llama")
     with pytest.raises(ConfigError, match="--bits: expected 2, 3, 4, 8, found 5"):
         quantize(source, tmp_path / "q", 5)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama whose inner width, 172, fills no words of eight codes: down_proj is (64, 172)."""
+    model = tiny_lm.model(hidden_size=64, intermediate_size=172)
+    folder = tmp_path_factory.mktemp("uneven") / "float"
+    model.half().save_pretrained(folder)
+    return folder
+
+
+IDS = torch.randint(2, 400, (2, 12), generator=torch.Generator().manual_seed(5))
+UNEVEN = ("gate_proj", "up_proj", "down_proj")
+
+
+def test_nf4_takes_what_gptq_does_not(uneven: Path, tmp_path: Path) -> None:
+    made = quantize(uneven, tmp_path / "q", to="nf4")
+    assert made.layers == 14 and made.kept == ()
+    exact, near = (load(folder, device="cpu")(IDS).logits for folder in (uneven, tmp_path / "q"))
+    assert 0 < float((near - exact).abs().mean()) < 0.5 * float(exact.abs().mean())
+
+
+def test_what_does_not_fit_is_said_with_the_way_to_keep_it(uneven: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        quantize(uneven, tmp_path / "q")
+    said = str(refused.value)
+    assert "mlp.down_proj.weight: expected inputs and outputs in multiples of 8" in said and "5 more layers" in said
+    assert said.endswith("--keep down_proj --keep gate_proj --keep up_proj")
+    keep = said.rpartition(": --keep ")[2].split(" --keep ")
+    made = quantize(uneven, tmp_path / "q", keep=keep)
+    assert made.layers == 8 and len(made.kept) == 6
+    with pytest.raises(ConfigError, match=r"expected a group_size that divides its 64 inputs, found 48.*--keep"):
+        quantize(uneven, tmp_path / "qq", group_size=48, keep=UNEVEN)
+
+
+def test_kept_layers_stay_as_they_are_and_the_owners_loaders_are_told(uneven: Path, tmp_path: Path) -> None:
+    first = "model.layers.0.self_attn.q_proj"
+    made = quantize(uneven, tmp_path / "q", keep=["mlp.*", first])
+    assert made.layers == 7 and set(made.kept) >= {first, "model.layers.1.mlp.up_proj"}
+    old, new = Checkpoint.open(uneven), Checkpoint.open(made.path)
+    for name in made.kept:
+        assert torch.equal(new.read(f"{name}.weight"), old.read(f"{name}.weight"))
+    how = new.config["quantization_config"]
+    assert len(how["dynamic"]) == 7 and f"-:^{first.replace('.', chr(92) + '.')}$" in how["dynamic"]
+    assert len(how["modules_in_block_to_quantize"][0]) == 7
+    assert summary(new).layers == 7 and len(trainable(load(made.path, device="cpu"))) == 7
+    made = quantize(uneven, tmp_path / "nf4", to="nf4", keep=["down_proj"])
+    skipped = Checkpoint.open(made.path).config["quantization_config"]["llm_int8_skip_modules"]
+    assert {"lm_head", *made.kept} == set(skipped)
+
+
+def test_a_layer_to_keep_must_be_there_and_one_must_be_left(uneven: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--keep: expected the name of a layer, or its end \(.*q_proj.*found 'q'"):
+        quantize(uneven, tmp_path / "q", keep=["q"])
+    with pytest.raises(ConfigError, match="found all of them kept"):
+        quantize(uneven, tmp_path / "q", keep=["*"])

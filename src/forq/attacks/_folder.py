@@ -95,6 +95,8 @@ class Folder:
         return self.path / "adversarial" / f"{index:05d}.png"
 
     def _outcome(self, body: dict[str, Any], images: NDArray[np.uint8]) -> Outcome:
+        if "lowest_margin" not in body:  # an older row, which calls the lowest one the margin
+            body |= {"lowest_margin": body["margin"], "margin": None}
         distance = Distance(body.pop("linf"), body.pop("l2"), body.pop("l0"))
         image = read_png(self._png(body["index"])) if body["success"] else images[body["index"]]
         return Outcome(**body, distance=distance, image=image)

@@ -25,7 +25,8 @@ def read(images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[
     Args:
         images: an ``.npz`` with ``images`` and, unless ``labels`` is given, ``labels``; or a folder of PNG files of one
             size, grey or RGB, in the order of their names.
-        labels: ``.npy`` or ``.json`` list in that order, or ``.json`` object or ``.csv`` (columns file, label) by name.
+        labels: in that order: ``.npy``, a ``.json`` list, or ``.npz`` (the array ``labels``, or the only one there is);
+            or by name: a ``.json`` object or ``.csv`` (columns file, label).
 
     Raises:
         DataError: a file cannot be read or holds something else.
@@ -35,7 +36,7 @@ def read(images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[
         if not names:
             raise DataError(f"{images}: there is no PNG file in this folder")
         if labels is None:
-            raise ConfigError("--labels: a folder of PNG files needs a file of labels (.csv, .json or .npy)")
+            raise ConfigError("--labels: a folder of PNG files needs a file of labels (.csv, .json, .npy or .npz)")
         found = [read_png(images / name) for name in names]
         shapes = {one.shape for one in found}
         if len(shapes) > 1:
@@ -43,7 +44,7 @@ def read(images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[
         return check(np.stack(found), _labels(labels, names))
     if not images.is_file():
         raise DataError(f"{images}: there is no such file or folder")
-    arrays = _npz(images)
+    arrays = _npz(images, ("images", "labels"))
     if "images" not in arrays:
         raise DataError(f"{images}: expected an array 'images', found {', '.join(arrays) or 'none'}")
     if labels is None and "labels" not in arrays:
@@ -108,10 +109,12 @@ def from_png(data: bytes) -> Image:
     return x if x.ndim == 3 else x[..., None]
 
 
-def _npz(path: Path) -> dict[str, NDArray[Any]]:
+def _npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of those names that a file holds; where it holds one alone, that one too."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files if name in ("images", "labels")}
+            alone = file.files if len(file.files) == 1 else ()
+            return {name: file[name] for name in file.files if name in wanted or name in alone}
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
         raise DataError(f"{path}: not an .npz of plain arrays: {error}") from error
 
@@ -120,6 +123,8 @@ def _labels(path: Path, names: Sequence[str] | None) -> NDArray[Any]:
     if not path.is_file():
         raise DataError(f"{path}: there is no such file of labels")
     try:
+        if path.suffix == ".npz":
+            return _labels_among(path)
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
         if path.suffix == ".json":
@@ -127,10 +132,20 @@ def _labels(path: Path, names: Sequence[str] | None) -> NDArray[Any]:
         elif path.suffix == ".csv":
             body = _table(path)
         else:
-            raise DataError(f"{path}: expected labels as .csv, .json or .npy")
+            raise DataError(f"{path}: expected labels as .csv, .json, .npy or .npz")
         return np.array(_in_order(path, body, names) if isinstance(body, dict) else body)
     except (ValueError, TypeError, OSError, EOFError) as error:
         raise DataError(f"{path}: labels cannot be read: {error}") from error
+
+
+def _labels_among(path: Path) -> NDArray[Any]:
+    held = _npz(path, ("labels",))
+    found = held.get("labels", next(iter(held.values()), None))
+    if found is None:
+        with np.load(path, allow_pickle=False) as file:
+            names = ", ".join(file.files) or "none"
+        raise DataError(f"{path}: expected an array 'labels', or one array alone, found {names}: name it 'labels'")
+    return found
 
 
 def _table(path: Path) -> dict[str, int]:

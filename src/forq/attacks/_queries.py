@@ -70,7 +70,9 @@ class Outcome:
         found: a query won.
         success: so did the image after PNG, scored again.
         queries: evaluations spent, the first included, the check not.
-        margin: score of the label minus the best other (targeted: best other minus the target), the lowest seen.
+        margin: score of the label minus the best other (targeted: best other minus the target) of the returned image;
+            ``None``: not on record, in rows that were written before ``lowest_margin`` had a name of its own.
+        lowest_margin: the lowest that any query of the image gave.
         answer: the class the victim gives the returned image.
         image: the adversarial image; the original where there is none.
     """
@@ -82,7 +84,8 @@ class Outcome:
     found: bool
     success: bool
     queries: int
-    margin: float
+    margin: float | None
+    lowest_margin: float
     answer: int
     distance: Distance
     image: Image = field(repr=False)
@@ -101,8 +104,9 @@ class _Run:
     losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     open: int = 0
     queries: int = 0
-    margin: float = np.inf
-    answer: int = -1
+    margin: float = np.inf  # of the original
+    lowest: float = np.inf
+    answer: int = -1  # to the original
     won: int | None = None
 
 
@@ -173,15 +177,17 @@ class Queue:
     ) -> Outcome | None:
         """Take note of one scored image; the outcome, where that was the last."""
         if run.stage == "check":
-            return self._outcome(run, correct=True, success=won, answer=answer)
+            if not won:  # what is returned is the original
+                answer, margin = run.answer, run.margin
+            return self._outcome(run, correct=True, success=won, answer=answer, margin=margin)
         if run.stage == "clean":
-            run.answer, run.margin = answer, margin
+            run.answer, run.margin, run.lowest = answer, margin, margin
             if margin <= 0:  # a tie is no right answer either
-                return self._outcome(run, correct=False, success=False, answer=answer)
+                return self._outcome(run, correct=False, success=False, answer=answer, margin=margin)
             if run.job.targeted:
                 self._aim(run, scores)
             return self._start(run)
-        run.margin = min(run.margin, margin)
+        run.lowest = min(run.lowest, margin)
         if won and (run.won is None or place < run.won):
             run.won = place
         if run.open:
@@ -201,7 +207,7 @@ class Queue:
             (other,) = Draws.of(self._rules.seed, job.image, job.label).below([len(scores) - 1], 0)
             run.target = other + (other >= job.label)
         aim, yes = np.array([run.target]), np.array([True])
-        run.margin = -float(_criterion.margins(scores[None], aim)[0])
+        run.margin = run.lowest = -float(_criterion.margins(scores[None], aim)[0])
         run.losses[0] = _criterion.losses(scores[None], aim, yes, self._rules.loss)[0]
 
     def _start(self, run: _Run) -> Outcome | None:
@@ -217,7 +223,7 @@ class Queue:
         points = None if run.queries >= self._rules.budget else _next(run.search, ask)
         if points is None or run.queries + len(points) > self._rules.budget:
             self._close(run)
-            return self._outcome(run, correct=True, success=False, answer=run.answer)
+            return self._outcome(run, correct=True, success=False, answer=run.answer, margin=run.margin)
         self._ask(run, points)
         return None
 
@@ -236,7 +242,7 @@ class Queue:
             )
         return run.ball.image(k)
 
-    def _outcome(self, run: _Run, *, correct: bool, success: bool, answer: int) -> Outcome:
+    def _outcome(self, run: _Run, *, correct: bool, success: bool, answer: int, margin: float) -> Outcome:
         job = run.job
         image = run.points[0].astype(np.uint8) if run.stage == "check" and success else job.image
         return Outcome(
@@ -247,7 +253,8 @@ class Queue:
             run.won is not None,
             success,
             run.queries,
-            run.margin,
+            margin,
+            run.lowest,
             answer,
             Distance.between(image, job.image),
             image,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from forq.journal import Line
     from forq.runfiles import Scored
     from forq.runs import Run
-    from forq.tasks import Account, Score
+    from forq.tasks import Account, Score, Task
 
 
 def tune(
@@ -55,12 +55,14 @@ def tune(
             task = open_task(config.task, model, config.seed)
             run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
         _screen.told(model)
-        rows = _screen.opened(task, model.checkpoint, config.task)
+        rows: Account = _screen.opened(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
             run.finish()
-            result = _concluded(run, config, rows, began)
+            outcome = _outcome(run)
+            del run, model  # before others are loaded
+            result = _concluded(outcome | {"data": rows.plain()}, config, task, out, began)
     except KeyboardInterrupt:
         _say_how_to_go_on(config, out, tensorboard=tensorboard)
         raise
@@ -68,38 +70,44 @@ def tune(
     return result
 
 
-def _concluded(run: Run, config: RunConfig, rows: Account, began: float) -> dict[str, Any]:
-    """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
+def _outcome(run: Run) -> dict[str, Any]:
+    """What a finished run says of itself; nothing of it holds the model."""
     from forq import journal
-    from forq.memory import peak_bytes
-    from forq.models.load import load
-    from forq.runfiles import put_json
 
-    how: Any = {"kernel": config.kernel, "activations": config.activations}
     first, best, last = run.first, run.best, run.last
     assert first is not None and best is not None and last is not None
-    saved, adapter, task = run.checkpoint, run.adapter, run.task
-    del run.model  # before another is loaded
-    before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
-    after = task.evaluate(load(saved or config.checkpoint, config.device, adapter=adapter, **how), "test")
-    result = {
+    return {
         "improved": best.trained > 0,
         "worse": last.worse,
         "validation": {"before": _plain(first.score), "after": _plain(best.score), "last": _plain(last.score)},
-        "test": {"before": _plain(before), "after": _plain(after)},
-        "data": rows.plain(),
         "step": best.trained,
         "forwards": journal.read(run.journal).forwards,
         "rounding": run.rounding,
         "certificate": run.certificate,
         "floor": run.floor,
-        "seconds": round(time.perf_counter() - began, 1),
-        "peak_mb": peak_bytes() // 1_000_000,
-        "checkpoint": None if saved is None else str(saved),
-        "adapter": None if adapter is None else str(adapter),
+        "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
+        "adapter": None if run.adapter is None else str(run.adapter),
         "journal": str(run.journal),
     }
-    put_json(run.folder / "result.json", result)
+
+
+def _concluded(outcome: dict[str, Any], config: RunConfig, task: Task, out: Path, began: float) -> dict[str, Any]:
+    """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
+    from forq.memory import peak_bytes
+    from forq.models.load import load
+    from forq.runfiles import put_json
+
+    how: Any = {"kernel": config.kernel, "activations": config.activations}
+    before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
+    saved = outcome["checkpoint"] or config.checkpoint
+    after = task.evaluate(load(saved, config.device, adapter=outcome["adapter"], **how), "test")
+    result = {
+        **outcome,
+        "test": {"before": _plain(before), "after": _plain(after)},
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": peak_bytes() // 1_000_000,
+    }
+    put_json(out / "result.json", result)
     return result
 
 
@@ -174,7 +182,8 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     )
     with Progress(*columns, console=_screen.err, transient=False) as bar:
         shown = bar.add_task("calibrating", total=run.config.steps, says="")
-        loss, scored, trained, setbacks = "", "", 0, Setbacks()
+        loss, scored, trained, rate = "", "", 0, run.config.method.rule.lr
+        setbacks = Setbacks({} if rate == "auto" else {"lr": rate})
         for event in events:
             if isinstance(event, Scored):
                 best = run.best
@@ -184,7 +193,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
             elif event.kind == "train":
                 trained += 1
                 loss = f"loss {event.notes['loss']:.3f}"
-            else:
+            elif rate == "auto":
                 setbacks.rates = {name: value for name, value in event.notes.items() if name.endswith("lr")}
             bar.update(
                 shown,

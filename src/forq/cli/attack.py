@@ -22,7 +22,10 @@ def attack(
         Path, typer.Option(help="Folder of the results; the same command goes on there.", parser=given.path)
     ],
     labels: Annotated[
-        Path | None, typer.Option(help=".csv, .json or .npy, where the images have none.", parser=given.path)
+        Path | None, typer.Option(help=".csv, .json, .npy or .npz, where the images have none.", parser=given.path)
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The output with the scores, where a file has several.")
     ] = None,
     norm: Annotated[Literal["linf", "l2"], typer.Option(help="What ε bounds: every level, or all together.")] = "linf",
     eps: Annotated[float, typer.Option(help="Radius in levels of 255 (8 is 8/255); also in l2.")] = 8.0,
@@ -60,7 +63,7 @@ def attack(
             raise ConfigError(f"--set takes key=value, found {text!r}")
         settings[key.strip()] = value.strip()
     x, y = _images.read(images, labels)
-    predict, digest = _victims.open_victim(victim, floats=input == "float", threads=threads)
+    predict, digest = _victims.open_victim(victim, floats=input == "float", threads=threads, output=output)
     with _screen.err.status(f"0 of {len(x)} images") as status:
         done = [0, 0]
 
@@ -85,7 +88,8 @@ def attack(
             input=input,
             timeout=timeout,
             out=out,
-            victim={"sha256": digest, "function": victim.rpartition(":")[2] if ":" in victim else None},
+            victim={"sha256": digest, "function": victim.rpartition(":")[2] if ":" in victim else None}
+            | ({} if output is None else {"output": output}),
             progress=show,
         )
     _picture.draw(result, x, out / "picture.png")

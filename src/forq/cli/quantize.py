@@ -21,6 +21,10 @@ def quantize(
     group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
     asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
     checkpoint_format: Annotated[str, typer.Option(help="gptq (v1 zeros) or gptq_v2.")] = "gptq",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A layer to leave in float: its name, the end of it, or with * in it."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
@@ -30,10 +34,22 @@ def quantize(
 
     if not overwrite:
         given.free(out, "choose another OUT, or replace it with --overwrite")
-    made = make(source, out, bits, group_size, not asym, checkpoint_format, to=to, overwrite=overwrite)
+    left = [name.strip() for text in keep or () for name in text.split(",") if name.strip()]
+    made = make(source, out, bits, group_size, not asym, checkpoint_format, to=to, keep=left, overwrite=overwrite)
     if as_json:
-        _screen.data({"path": str(made.path), "layers": made.layers, "relative_error": made.relative_error})
+        _screen.data(
+            {
+                "path": str(made.path),
+                "layers": made.layers,
+                "relative_error": made.relative_error,
+                "kept": list(made.kept),
+            }
+        )
     else:
         error = f"relative squared error {made.relative_error:.2e}"
         how = f"{bits} bits" if to == "gptq" else to.upper()
         _screen.out.print(f"{made.layers} layers at {how}, group {group_size}, {error} → {made.path}")
+        if made.kept:
+            _screen.out.print(
+                f"{len(made.kept)} layers stay in float: {', '.join(made.kept)}", highlight=False, soft_wrap=True
+            )

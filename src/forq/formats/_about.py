@@ -19,6 +19,8 @@ class About:
         exceptions: bytes of a save that change although nothing moved there, a phrase each; none is the rule.
         library: the library the format belongs to, and its version that was seen to load what forq saved; or why none.
         layout: the tensors of a layer and their shapes, a line each.
+        zero_points: what decides a zero point where configuration and tensors could disagree; a sentence, "" where
+            they cannot.
     """
 
     title: str
@@ -28,6 +30,7 @@ class About:
     library: str
     layout: tuple[str, ...]
     exceptions: tuple[str, ...] = ()
+    zero_points: str = ""
 
 
 def inputs_here(activations: Activations, owner: str) -> str:

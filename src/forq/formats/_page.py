@@ -23,14 +23,18 @@ names them. `forq inspect CHECKPOINT` says what of it can move, what that takes,
 for one file ([models](models.md#hub-ids)).
 
 **Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load`
-(`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`.
+(`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`. A layer whose shape a format cannot
+hold stays in float with `--keep NAME`: its name, the end of it, or with `*` in it. The configuration written names such
+layers as the owner's loaders read it (`dynamic` and `modules_in_block_to_quantize` for GPTQ, `llm_int8_skip_modules`
+for bitsandbytes).
 
 **From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32 --out FOLDER`.
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
 Into floats every weight is rounded once, and the command says how many changed and by how much. ONNX stays ONNX.
 
 **Damaged files** are refused by a `FormatError` that names what was expected and found: two hundred mutations of every
-format are tried in CI, `python -m tests.fuzz --count 10000` tries more.
+format are tried in CI, `python -m tests.fuzz --count 10000` tries more. NaN and infinity in a tensor that is read as
+floats are refused by the tensor's name.
 """
 
 
@@ -43,6 +47,8 @@ def page() -> str:
         parts.append(f"## {about.title}\n\n{told}\n")
         if about.exceptions:
             parts.append("Exceptions: " + "; ".join(about.exceptions) + ".\n")
+        if about.zero_points:
+            parts.append(f"Zero points: {about.zero_points}\n")
         parts.append("```\n" + "\n".join(about.layout) + "\n```\n")
     return "\n".join(parts)
 

@@ -43,6 +43,7 @@ ABOUT = About(
         "scales   float16, bfloat16 or float32 (groups, out)",
         "version gemm; gemv, gemv_fast, marlin and llm-awq are refused",
     ),
+    zero_points="The stored ones count, whatever zero_point says, as in AutoAWQ's own kernels.",
 )
 
 _BITS, _EIGHT = 4, 8

@@ -61,6 +61,9 @@ ABOUT = About(
         "weight_scale float16, bfloat16 or float32 (out, groups), or (1,); weight_g_idx int32 (in,)",
         "float-quantized, NVFP4, MXFP and sparse weights are refused; quantized inputs stay in float",
     ),
+    zero_points=(
+        "Stored ones count, also where the configuration says symmetric; where none are stored they are the middle."
+    ),
 )
 
 

@@ -12,6 +12,7 @@ Layout as written by AutoGPTQ and GPTQModel; the latter's ``convert_gptq_v1_to_v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,10 @@ ABOUT = About(
         "qzeros   int32 (groups, out·bits/32); v1 stores zero − 1",
         "scales   float16, bfloat16 or float32 (groups, out)",
         "g_idx    int32 (in,), act-order",
+    ),
+    zero_points=(
+        "Under sym all of them are 2^(bits − 1). Where that holds for the version that checkpoint_format does not "
+        "name, and not for the one it names, forq reads the other one and says so. Otherwise checkpoint_format decides."
     ),
 )
 
@@ -121,7 +126,9 @@ def settings(ckpt: Checkpoint) -> Settings:
             f"{where}: expected checkpoint_format among {', '.join(_ZERO_OFFSETS)}, found {form!r}; "
             "the checkpoint is repacked for another kernel: load the original one"
         )
-    if raw.get("dynamic"):
+    dynamic = raw.get("dynamic")
+    # A rule that begins with a minus leaves layers in float, which the tensors show too.
+    if dynamic and not (isinstance(dynamic, dict) and all(rule.startswith("-:") for rule in dynamic)):
         raise FormatError(f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet")
     sym = raw.get("sym")
     if sym is not None and type(sym) is not bool:
@@ -232,6 +239,16 @@ def quantization_config(
     """
     how = {"quant_method": "gptq", "bits": bits, "group_size": group_size, "sym": sym, "desc_act": False}
     return how | {"checkpoint_format": checkpoint_format}
+
+
+def kept_in_float(quantized: Sequence[str], kept: Sequence[str]) -> dict[str, Any]:
+    """What config.json says besides where single layers of the blocks stay in float, for both loaders.
+
+    gptqmodel and vLLM read ``dynamic``, whose rules with a minus leave layers alone; transformers, through optimum,
+    reads the ends of the names that *are* quantized.
+    """
+    rules: dict[str, dict[str, Any]] = {f"-:^{re.escape(name)}$": {} for name in kept}
+    return {"dynamic": rules, "modules_in_block_to_quantize": [list(quantized)]}
 
 
 def multiple(bits: int) -> int:

@@ -45,6 +45,7 @@ ABOUT = About(
         "zero   likewise, continuous",
     ),
     exceptions=("checksums of the ZIP's records",),
+    zero_points="The stored ones count; HQQ has no symmetric scheme.",
 )
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)

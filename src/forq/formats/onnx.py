@@ -39,6 +39,7 @@ ABOUT = About(
         "scales       float32 or float16 (out·groups,) or (out, groups)",
         "zero_points  uint8 (out·⌈groups·bits/8⌉,), optional",
     ),
+    zero_points="Stored ones count; a node without any means 2^(bits − 1).",
 )
 
 OP, DOMAIN = "MatMulNBits", "com.microsoft"

@@ -43,6 +43,10 @@ ABOUT = About(
         "_weight_zero_point  int8, likewise; zeros of Int8Tensor, which computes without them",
         "__metadata__        JSON by weight: Int8Tensor or IntxUnpackedToInt8Tensor, block_size, target_dtype",
     ),
+    zero_points=(
+        "The kind of the weight decides: Int8Tensor computes without its zero points, and stored ones other than 0 are "
+        "refused; IntxUnpackedToInt8Tensor reads them."
+    ),
 )
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)

@@ -11,7 +11,8 @@ from pathlib import Path
 from forq import registry
 from forq.core import ConfigError, FormatError
 from forq.formats.checkpoint import Checkpoint
-from forq.models.quantize import linear_layers, quantize
+from forq.models.quantize import quantize
+from forq.models.quantize_layers import linear_layers
 
 KNOWN = ("gptq2", "gptq3", "gptq4", "gptq8", "nf4", "fp4")
 _GROUPS = (64, 32, 16)
@@ -45,7 +46,7 @@ def quantized(source: str | Path, how: str, out: Path) -> Path:
         ckpt = Checkpoint.open(source)
         if "quantization_config" in ckpt.config:
             raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already: tune it")
-        widths = {columns for columns, _ in linear_layers(ckpt, bits).values()}
+        widths = {layer.columns for layer in linear_layers(ckpt).values()}
         size = next((size for size in _GROUPS if not any(columns % size for columns in widths)), -1)
         quantize(source, out, bits=bits, group_size=size if to == "gptq" else _GROUPS[0], to=to)
     return out

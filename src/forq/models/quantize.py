@@ -1,7 +1,8 @@
-"""From a float checkpoint folder to a GPTQ one, tensor by tensor: the model is never in memory as a whole."""
+"""From a float checkpoint folder to a quantized one, tensor by tensor: the model is never in memory as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from forq.core import ConfigError, FormatError
 from forq.formats import gptq
 from forq.formats.checkpoint import Checkpoint, finite
 from forq.formats.checkpoint.replace import check_destination, replace_folder
+from forq.models.quantize_layers import Linear, check_fit, gptq_misfit, kept_layers, levels_misfit, linear_layers
 from forq.models.quantize_levels import LevelsJob
 from forq.models.rewrite import Piece, rewrite, write_json
-from forq.models.skeleton import base, blocks, sizes, skeleton, turned
 from forq.quant.codes import BITS
 from forq.quant.kernels.reference import dequantise
 from forq.quant.round_to_nearest import round_to_nearest
@@ -28,11 +29,19 @@ TARGETS = ("gptq", "nf4", "fp4")
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What quantizing did: the folder made, the layers turned, and their mean relative squared error."""
+    """What quantizing did.
+
+    Attributes:
+        path: the folder made.
+        layers: how many layers were quantized.
+        relative_error: their mean relative squared error.
+        kept: layers that stay in float because the user asked for it.
+    """
 
     path: Path
     layers: int
     relative_error: float
+    kept: tuple[str, ...] = ()
 
 
 def quantize(
@@ -44,6 +53,7 @@ def quantize(
     checkpoint_format: str = "gptq",
     *,
     to: str = "gptq",
+    keep: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Quantized:
     """Round the linear layers of the blocks to nearest; embeddings, head and norms stay as they are.
@@ -59,10 +69,11 @@ def quantize(
         checkpoint_format: ``gptq`` (zeros stored less one) or ``gptq_v2``.
         to: ``gptq``; or ``nf4``, ``fp4``: as bitsandbytes stores them, to the byte what it makes itself; 4 bits, blocks
             of ``group_size`` values, nothing else to choose.
+        keep: layers to leave in float: names, or ends of names after a dot, ``*`` for any letters.
         overwrite: swap an existing folder for the new one.
 
     Raises:
-        ConfigError: a setting is impossible for a layer (named), or ``out`` exists.
+        ConfigError: a setting is impossible for a layer (named), ``keep`` names no layer, or ``out`` exists.
         FormatError: the source is damaged or already quantized.
     """
     if to not in TARGETS:
@@ -76,30 +87,38 @@ def quantize(
     ckpt = Checkpoint.open(src)
     if "quantization_config" in ckpt.config:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
-    chosen = linear_layers(ckpt, bits)
+    layers = linear_layers(ckpt)
+    kept = kept_layers(layers, keep)
+    chosen = {name: layer for name, layer in layers.items() if name not in kept}
+    if not chosen:
+        raise ConfigError("--keep: expected some layers left to quantize, found all of them kept")
     job: _Job | LevelsJob
     if to != "gptq":
         if group_size < 2 or group_size % 2:
             raise ConfigError(f"--group-size: expected an even block size for {to}, found {group_size}")
+        check_fit(chosen, {name: levels_misfit(layer) for name, layer in chosen.items()})
         job = LevelsJob(ckpt, chosen, "nf4" if to == "nf4" else "fp4", group_size)
     else:
-        for name, (columns, _) in chosen.items():
-            if group_size != -1 and columns % group_size:
-                raise ConfigError(
-                    f"{name}: expected a group_size that divides its {columns} inputs, found {group_size}; "
-                    "choose a divisor, or -1 for one scale a row"
-                )
-        job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format)
+        check_fit(chosen, {name: gptq_misfit(layer, bits, group_size) for name, layer in chosen.items()})
+        job = _Job(ckpt, chosen, bits, group_size, sym, checkpoint_format, kept)
     check_destination(ckpt.path, Path(out), overwrite)
     replace_folder(Path(out), job.write)
-    return Quantized(Path(out), len(chosen), job.error / max(job.energy, 1e-300))
+    modules = tuple(name.removesuffix(".weight") for name in kept)
+    return Quantized(Path(out), len(chosen), job.error / max(job.energy, 1e-300), modules)
 
 
 class _Job:
     """One folder being written; sums the squared error as it goes."""
 
     def __init__(
-        self, ckpt: Checkpoint, chosen: dict[str, tuple[int, bool]], bits: int, group_size: int, sym: bool, form: str
+        self,
+        ckpt: Checkpoint,
+        chosen: Mapping[str, Linear],
+        bits: int,
+        group_size: int,
+        sym: bool,
+        form: str,
+        kept: Sequence[str],
     ) -> None:
         self.ckpt = ckpt
         self.chosen = chosen
@@ -107,18 +126,20 @@ class _Job:
         self.group_size = group_size
         self.sym = sym
         self.form = form
+        self.kept = kept
         self.error = self.energy = 0.0
 
     def write(self, folder: Path) -> None:
         settings = gptq.quantization_config(self.bits, self.group_size, self.sym, checkpoint_format=self.form)
+        if self.kept:
+            chosen, kept = ([name.removesuffix(".weight") for name in names] for names in (self.chosen, self.kept))
+            settings |= gptq.kept_in_float(chosen, kept)
         pieces = [Piece((name,), self._planned(name), partial(self._made, name)) for name in self.chosen]
         rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
         write_json(folder / "quantize_config.json", settings)
 
     def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        info = self.ckpt.info[name]
-        columns, other_way = self.chosen[name]
-        rows = info.shape[1 if other_way else 0]
+        rows, columns = self.chosen[name].rows, self.chosen[name].columns
         groups = columns // self._size(columns)
         module = name.removesuffix(".weight")
         return {
@@ -130,7 +151,7 @@ class _Job:
 
     def _made(self, name: str) -> dict[str, Tensor]:
         tensor, module = finite.check(name, self.ckpt.read(name)), name.removesuffix(".weight")
-        if self.chosen[name][1]:
+        if self.chosen[name].turned:
             tensor = tensor.t().contiguous()
         weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
         self._measure(tensor, weight, scales)
@@ -144,28 +165,3 @@ class _Job:
         exact = tensor.float()
         self.error += float((dequantise(weight, scales.float()) - exact).square_().sum())
         self.energy += float(exact.square().sum())
-
-
-def linear_layers(ckpt: Checkpoint, bits: int) -> dict[str, tuple[int, bool]]:
-    """The weights to quantize, their number of inputs, and whether they are stored (in, out): all linear layers of
-    the blocks.
-
-    Raises:
-        ConfigError: a layer does not fill the words of so many bits.
-        FormatError: there is none.
-    """
-    step = gptq.multiple(bits)
-    model = skeleton(ckpt.config, torch.float32)
-    inside = {name: model.get_submodule(name) for name in blocks(model)}
-    linear = {name: turned(module) for name, module in inside.items() if sizes(module) is not None}
-    chosen = {}
-    for name, info in ckpt.info.items():
-        module = name.removesuffix(".weight")
-        place = module if module in linear else base(model) + module
-        if name.endswith(".weight") and place in linear:
-            if len(info.shape) != 2 or info.shape[0] % step or info.shape[1] % step:
-                raise ConfigError(f"{name}: expected inputs and outputs in multiples of {step}, found {info.shape}")
-            chosen[name] = (info.shape[0 if linear[place] else 1], linear[place])
-    if not chosen:
-        raise FormatError(f"{ckpt.path}: expected linear layers in the blocks, found none")
-    return chosen

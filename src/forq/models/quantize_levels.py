@@ -12,6 +12,7 @@ from torch import Tensor
 
 from forq.formats._bnb_write import config, filed, plan
 from forq.formats.checkpoint import Checkpoint, finite
+from forq.models.quantize_layers import Linear
 from forq.models.rewrite import Piece, rewrite
 from forq.models.skeleton import sizes, skeleton
 from forq.quant.normal_float import Kind, quantise, table
@@ -21,11 +22,11 @@ class LevelsJob:
     """One folder being written; sums the squared error as it goes.
 
     Args:
-        chosen: the weights to quantize, see :func:`forq.models.quantize.linear_layers`.
+        chosen: the weights to quantize.
         blocksize: values that share a magnitude.
     """
 
-    def __init__(self, ckpt: Checkpoint, chosen: Mapping[str, tuple[int, bool]], kind: Kind, blocksize: int) -> None:
+    def __init__(self, ckpt: Checkpoint, chosen: Mapping[str, Linear], kind: Kind, blocksize: int) -> None:
         self.ckpt, self.chosen = ckpt, chosen
         self.kind, self.blocksize = kind, blocksize
         self.error = self.energy = 0.0
@@ -45,14 +46,13 @@ class LevelsJob:
         return [name for name in linear if not any(name == one or name.endswith(f".{one}") for one in inside)]
 
     def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-        info = self.ckpt.info[name]
-        shape = info.shape[::-1] if self.chosen[name][1] else info.shape
-        found = plan((shape[0], shape[1]), self.kind, self.blocksize, info.dtype)
+        layer = self.chosen[name]
+        found = plan((layer.rows, layer.columns), self.kind, self.blocksize, self.ckpt.info[name].dtype)
         return {f"{name}{end}": described for end, described in found.items()}
 
     def _made(self, name: str) -> dict[str, Tensor]:
         tensor: Any = finite.check(name, self.ckpt.read(name))
-        if self.chosen[name][1]:
+        if self.chosen[name].turned:
             tensor = tensor.t().contiguous()
         ranks, absmax = quantise(tensor, self.kind, self.blocksize)
         exact = tensor.float().view(-1)

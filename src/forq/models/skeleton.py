@@ -92,6 +92,7 @@ def stretch(model: nn.Module, factors: Tensor) -> None:
 
 def amplify(model: nn.Module, magnitude: float) -> None:
     """Multiply the cosine and sine of rotary positions by a factor, beside what the scaling multiplies them by."""
+    module: Any  # of transformers, which writes the factor as a plain number
     for module in model.modules():
         if hasattr(module, "attention_scaling"):
             module.attention_scaling = module.attention_scaling * magnitude

@@ -167,6 +167,10 @@ def measured(records: Sequence[Record]) -> list[Measured]:
     return rows
 
 
+def _best_step(trained: int, *, finished: bool) -> str:
+    return "0: nothing better than the original was found" if finished and trained == 0 else f"{trained:,}"
+
+
 def facts(record: Record) -> list[tuple[str, str]]:
     """What a run is and what it took, name by name."""
     header, result = record.journal.header, record.result
@@ -179,7 +183,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "seed": method["seed"],
         "moves": method["move"],
         "steps": f"{record.trained:,}",
-        "best after step": None if scored is None else f"{scored.trained:,}",
+        "best after step": None if scored is None else _best_step(scored.trained, finished=record.finished),
         "forward passes": f"{record.journal.forwards:,}",
         "training time": duration(record.seconds),
         "peak memory": f"{result.peak_mb:,} MB" if result and result.peak_mb else None,

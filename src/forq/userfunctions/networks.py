@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,21 @@ class Network:
     input: Input | None
 
 
-def open_network(name: str, asked: str, threads: int | None = None) -> Network:
+def open_network(
+    name: str, asked: str, threads: int | None = None, output: str | None = None, name_it: str = "export it with one"
+) -> Network:
     """The network a name means.
 
     Args:
         name: ``model.onnx``, ``model.pt2``, ``module:function`` or ``path/to/file.py:function``.
         asked: what the name was given for, as errors call it.
         threads: of an ONNX session; ``None``: as many as ONNX Runtime likes.
+        output: which of a file's outputs is meant; ``None``: its only one.
+        name_it: what to do where a file has several outputs, as errors say it.
 
     Raises:
-        ConfigError: no such network, or it takes something else than pictures.
+        ConfigError: no such network or output, several outputs and none named, or it takes something else than
+            pictures.
         FormatError: the file is broken or would have to be unpickled.
     """
     path = Path(name).expanduser()
@@ -73,14 +79,31 @@ def open_network(name: str, asked: str, threads: int | None = None) -> Network:
             "(.pt2), or name a function that loads it (file.py:function)"
         )
     if suffix not in (".onnx", ".pt2"):
+        if output is not None:
+            raise ConfigError(f"{name}: a Python function has one output: let it return the scores, found {output!r}")
         return Network(*userfunctions.resolve(name, asked), input=None)
     if not path.is_file():
         raise ConfigError(f"{asked}: there is no file {name}")
-    predict, taken = _onnx(path, threads) if suffix == ".onnx" else _exported(path)
+    choose = partial(_chosen, path, output, name_it)
+    predict, taken = _onnx(path, threads, choose) if suffix == ".onnx" else _exported(path, choose)
     return Network(predict, hashlib.sha256(path.read_bytes()).hexdigest(), taken)
 
 
-def _onnx(path: Path, threads: int | None) -> tuple[Predict, Input]:
+def _chosen(path: Path, output: str | None, name_it: str, outputs: Sequence[str]) -> int:
+    """Which of a file's outputs is meant.
+
+    Raises:
+        ConfigError: it has none of that name, or several and none is named.
+    """
+    if output is None and len(outputs) == 1:
+        return 0
+    if output not in outputs:
+        wanted = "one output" if output is None else f"an output called {output!r}"
+        raise ConfigError(f"{path}: expected {wanted}, found {', '.join(outputs)}: {name_it}")
+    return outputs.index(output)
+
+
+def _onnx(path: Path, threads: int | None, choose: Callable[[Sequence[str]], int]) -> tuple[Predict, Input]:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -96,7 +119,8 @@ def _onnx(path: Path, threads: int | None) -> tuple[Predict, Input]:
         said = ", ".join(f"{one.name} {one.shape}" for one in inputs)
         raise ConfigError(f"{path}: expected one input of four axes (images), found {said}")
     floats = _floats(path, inputs[0].type, "tensor(float)", "tensor(uint8)")
-    shape, name, output = inputs[0].shape, inputs[0].name, session.get_outputs()[0].name
+    outputs = [one.name for one in session.get_outputs()]
+    shape, name, output = inputs[0].shape, inputs[0].name, outputs[choose(outputs)]
     # uint8 models come with either order of axes; the one that has 1 or 3 channels tells.
     channels_first = not floats and shape[1] in (1, 3) and shape[3] not in (1, 3)
 
@@ -107,7 +131,7 @@ def _onnx(path: Path, threads: int | None) -> tuple[Predict, Input]:
     return _filled(predict, shape[0]), _input(floats, shape, channels_first)
 
 
-def _exported(path: Path) -> tuple[Predict, Input]:
+def _exported(path: Path, choose: Callable[[Sequence[str]], int]) -> tuple[Predict, Input]:
     import torch
 
     _refuse_pickles(path)
@@ -132,11 +156,12 @@ def _exported(path: Path) -> tuple[Predict, Input]:
     if more or not isinstance(example, torch.Tensor) or example.dim() != 4:
         raise ConfigError(f"{path}: expected one input of four axes (images)")
     floats = _floats(path, example.dtype, torch.float32, torch.uint8)
+    place = choose([str(name) for name in program.graph_signature.user_outputs])
     module = program.module()
 
     def predict(batch: NDArray[Any]) -> Any:
         with torch.no_grad():
-            return module(torch.from_numpy(batch))
+            return torch.utils._pytree.tree_leaves(module(torch.from_numpy(batch)))[place]
 
     return _filled(predict, example.shape[0]), _input(floats, example.shape)
 

@@ -1,4 +1,7 @@
-"""llama.cpp through cffi: what it reads of a GGUF file, tokens, logits and losses. Run in .venv-llamacpp."""
+"""llama.cpp through cffi: what it reads of a GGUF file, tokens of texts, logits and losses.
+
+Run in .venv-llamacpp.
+"""
 
 from __future__ import annotations
 

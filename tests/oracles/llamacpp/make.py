@@ -8,7 +8,6 @@ from typing import Any
 
 import gguf
 import numpy as np
-
 from tests.oracles.gguf.blocks import Q, packed
 
 Kind = gguf.GGUFValueType

@@ -1,7 +1,7 @@
-"""forq's model with the input of every matrix rounded as llama.cpp rounds it: what is left of the gap between the two.
+"""forq's model with the input of every matrix rounded as llama.cpp rounds it.
 
-llama.cpp multiplies a quantized matrix by activations in 8 bits, and a float16 or bfloat16 matrix by activations of that
-type. ``d`` is a block's scale, ``q`` its integers:
+llama.cpp multiplies a quantized matrix by activations in 8 bits, and a float16 or bfloat16 matrix
+by activations of that type. ``d`` is a block's scale, ``q`` its integers:
 
     Q8_0, blocks of 32:   d = max|x| / 127,  q = round(x / d),  d stored as float16
     Q8_1, the same:       and the sum of a block's x, d·Σq, stored as float16, for types that have a minimum
@@ -31,9 +31,13 @@ def rounded(model: Any) -> Any:
             module.forward = _product(module, types[module.leaf_name.rpartition(".")[0]])
         elif isinstance(module, DenseLinear):
             # A tied head has no tensor of its own.
-            held = ckpt.info.get(f"{name}.weight", ckpt.info["model.embed_tokens.weight"])
-            module.register_forward_pre_hook(lambda _, given, dtype=held.dtype: (given[0].to(dtype).float(),))
+            own = f"{name}.weight" if f"{name}.weight" in ckpt.info else "model.embed_tokens.weight"
+            module.register_forward_pre_hook(_cast(ckpt.info[own].dtype))
     return model
+
+
+def _cast(dtype: torch.dtype) -> Callable[..., tuple[Tensor]]:
+    return lambda module, given: (given[0].to(dtype).float(),)
 
 
 def _product(module: QuantLinear, kind: str) -> Callable[[Tensor], Tensor]:

@@ -1,9 +1,10 @@
-"""Run in .venv-llamacpp: llama.cpp's logits of GGUF files.
+"""Run in .venv-llamacpp: llama.cpp's losses and logits of GGUF files.
 
-score.py < '{"files": [FILE, …], "ids": [token, …], "exact": true}'   →   a line of JSON for each file, after the word RESULT
+score.py < '{"files": [FILE, …], "ids": [token, …]}'   →   a line of JSON for each file, after the word RESULT
 
-Logits go into FILE.npy. Each file has a process of its own, since llama.cpp ends the process where an assertion fails;
-a file it refuses, or ends in one, has no loss.
+Further settings: ``text`` and ``count`` in place of ``ids``, the first tokens of a text; ``exact``,
+attention in float32; ``logits``, they go into FILE.npy. Each file has a process of its own, since
+llama.cpp ends the process where an assertion fails; a file that it refuses has no loss.
 """
 
 from __future__ import annotations
@@ -11,26 +12,32 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from engine import Engine
 
 
-def score(file: str, ids: list[int], exact: bool) -> None:
-    """Write the logits, float32 [tokens, vocabulary]."""
-    np.save(f"{file}.npy", Engine(file, exact=exact).logits(ids))
+def score(file: str, asked: dict[str, Any], out: Connection) -> None:
+    engine = Engine(file, exact=asked.get("exact", False))
+    ids = asked.get("ids") or engine.tokens(asked["text"])[: asked["count"]]
+    if asked.get("logits"):
+        np.save(f"{file}.npy", engine.logits(ids))
+    out.send({"loss": engine.loss(ids), "ids": ids})
 
 
 def main() -> None:
-    asked: dict[str, Any] = json.load(sys.stdin)
+    asked = json.load(sys.stdin)
     # A fork inherits the loaded library, which takes longer to load than a tiny model takes to run.
     forks = multiprocessing.get_context("fork")
     for file in asked["files"]:
-        one = forks.Process(target=score, args=(file, asked["ids"], asked["exact"]))
-        one.start()
-        one.join()
-        print("RESULT " + json.dumps({"file": file, "read": one.exitcode == 0}), flush=True)
+        receive, send = forks.Pipe(duplex=False)
+        process = forks.Process(target=score, args=(file, asked, send))
+        process.start()
+        process.join()
+        answer = receive.recv() if receive.poll() else {"loss": None}
+        print("RESULT " + json.dumps({"file": file, **answer}), flush=True)
 
 
 if __name__ == "__main__":

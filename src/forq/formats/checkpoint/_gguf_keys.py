@@ -18,7 +18,7 @@ _ONE_VALUE: Mapping[str, tuple[Any, str]] = {
 }
 """Keys that llama.cpp reads, the only value with which it computes what forq does, and what that value means."""
 
-_READ = frozenset(
+READ = frozenset(
     {
         *_ONE_VALUE,
         "attention.head_count",
@@ -105,4 +105,4 @@ class Keys:
     def unknown(self) -> list[str]:
         """Keys of the architecture that forq does not know, in alphabetical order."""
         names = (key.removeprefix(f"{self.kind}.") for key in self.values if key.startswith(f"{self.kind}."))
-        return sorted(f"{self.kind}.{name}" for name in names if name not in _READ | _WITHOUT_EFFECT)
+        return sorted(f"{self.kind}.{name}" for name in names if name not in READ | _WITHOUT_EFFECT)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
-from forq.formats.checkpoint import _gguf_rope
+from forq.formats.checkpoint import _gguf_rope, _gguf_vocabulary
 from forq.formats.checkpoint._gguf_keys import Keys
 
 _PARTS = {
@@ -115,7 +115,4 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
         made |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
     if made["num_hidden_layers"] > len(shapes):
         raise FormatError(f"{path}: expected a tensor or more for each of {made['num_hidden_layers']} layers")
-    for ours, theirs in (("bos_token_id", "bos"), ("eos_token_id", "eos"), ("pad_token_id", "padding")):
-        token = values.get(f"tokenizer.ggml.{theirs}_token_id")
-        made[ours] = token if type(token) is int and 0 <= token < embedding[0] else None
-    return made
+    return made | _gguf_vocabulary.configured(path, values, rows=embedding[0])

@@ -6,8 +6,8 @@ With base b, scale s = 1 / factor and divisors f (``rope_freqs.weight``), pair i
     linear  θ = s · p · b^(−2i/n) / f_i
     yarn    between the two by frequency, and cosine and sine times 1 + 0.1 · ln(factor)
 
-and cosine and sine are multiplied by ``attn_factor`` whatever the type. Source: llama.cpp, ``llm_load_hparams`` and
-``ggml_rope_ext``; held to it by tests/oracles.
+and cosine and sine are multiplied by ``attn_factor`` whatever the type. Source: llama.cpp's loading
+of hyper-parameters and ``ggml_rope_ext``; held to it by tests/oracles.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from forq.formats.checkpoint._gguf_keys import Keys
 
 FACTORS = "rope_freqs.weight"
 """The tensor of divisors of the rotary frequencies (Llama 3), one for each frequency."""
+
+_LEAST_CONTEXT = 7
+"""Positions that yarn needs. Below 2π the ends of its ramp change places, from frequencies that turn
+often to those that do not, and llama.cpp and transformers read that differently."""
 
 
 def settings(keys: Keys, head: int, context: int) -> dict[str, Any]:
@@ -32,20 +36,24 @@ def settings(keys: Keys, head: int, context: int) -> dict[str, Any]:
         FormatError: a scaling, or a part of a head, that llama.cpp or transformers does not rotate.
     """
     if (rotated := keys.whole("rope.dimension_count", head)) != head:
-        raise keys.error(
-            f"{head}, the width of a head (llama.cpp rotates whole heads)", "rope.dimension_count", rotated
-        )
-    base = {"rope_theta": keys.real("rope.freq_base", 10000.0)}
+        expected = f"{head}, the width of a head (llama.cpp rotates whole heads),"
+        raise keys.error(expected, "rope.dimension_count", rotated)
+    if (base := keys.real("rope.freq_base", 10000.0)) <= 1.0:
+        raise keys.error("a number above 1", "rope.freq_base", base)
+    found: dict[str, Any] = {"rope_theta": base}
     # Without a type llama.cpp takes linear; a factor of 0 is none, and so is a type without a factor.
     kind, factor = keys.get("rope.scaling.type", "linear"), _factor(keys)
     if kind not in ("none", "linear", "yarn"):
         raise keys.error("none, linear or yarn", "rope.scaling.type", kind)
     if kind == "none" or factor == 1.0:
-        return base
+        return found
     scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
     if kind == "yarn":
-        scaling["original_max_position_embeddings"] = keys.whole("rope.scaling.original_context_length", context)
-    return {**base, "rope_scaling": scaling}
+        original = keys.whole("rope.scaling.original_context_length", context)
+        if original < _LEAST_CONTEXT:
+            raise keys.error(f"{_LEAST_CONTEXT} or more", "rope.scaling.original_context_length", original)
+        scaling["original_max_position_embeddings"] = original
+    return {**found, "rope_scaling": scaling}
 
 
 def magnitude(keys: Keys) -> float:

@@ -21,12 +21,12 @@ def check(path: Path, own: str) -> None:
     """
     with path.open("rb") as stream:
         head = stream.read(256)
-    kind, what = _found(head, path.stat().st_size)
+    kind, what = found(head, path.stat().st_size)
     if kind not in ("", own):
         raise FormatError(f"{path}: expected {own}, found {what}")
 
 
-def _found(head: bytes, size: int) -> tuple[str, str]:
+def found(head: bytes, size: int) -> tuple[str, str]:
     """A kind of file, and what to do with one in another's place; "" where nothing gives it away."""
     if head.startswith(_POINTER):
         return "git-LFS", "a pointer of git-LFS in its place: run git lfs pull there, or download the file itself"

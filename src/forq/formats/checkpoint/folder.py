@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from forq.core import FormatError
-from forq.formats.checkpoint import _signature, pipeline, torchzip
+from forq.formats.checkpoint import _signature, foreign, pipeline, torchzip
 from forq.formats.checkpoint import contents as containers
 from forq.formats.checkpoint.contents import PICKLE, Contents
 from forq.formats.checkpoint.header import DTYPES, TensorInfo, byte_view, read_header
@@ -71,11 +71,11 @@ class Checkpoint:
         if (file := containers.container(path)) is not None:
             return cls(file, containers.read(file))
         if path.is_file():
-            raise FormatError(f"expected a checkpoint folder, found the file {path}; name the folder it lies in")
+            raise FormatError(f"{path}: expected a checkpoint, found {foreign.file(path)}")
         if pipeline.is_pipeline(path):
             return cls(path, pipeline.contents(path, read_json, _tensors))
         if not (path / _CONFIG).is_file():
-            raise FormatError(f"{path}: expected a {_CONFIG}, found {_instead(path)}")
+            raise FormatError(f"{path}: expected a {_CONFIG}, found {foreign.folder(path)}")
         return cls(path, _contents(path))
 
     def read(self, name: str) -> Tensor:
@@ -184,14 +184,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _instead(path: Path) -> str:
-    """What a folder without a configuration holds, and what to name."""
-    if (path / "journal.jsonl").is_file():
-        return "a run's journal; name its folder checkpoint/"
-    files = containers.files(path)
-    return f"{', '.join(files)}; name one of them" if files else "none; this is not a transformers checkpoint"
-
-
 def _contents(path: Path) -> Contents:
     config = read_json(path / _CONFIG)
     if (path / PICKLE).is_file() and not any(path.glob("*.safetensors")):
@@ -209,15 +201,12 @@ def _tensors(path: Path, single: str = _SINGLE) -> dict[str, TensorInfo]:
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
             graphs = containers.files(path)
-            pickles = sorted(file.name for file in path.glob("*.bin")) + sorted(file.name for file in path.glob("*.pt"))
             if files:
                 instead = f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
             elif graphs:
                 instead = f"{', '.join(graphs)}; name one of them"
-            elif pickles:
-                instead = f"{pickles[0]}, a pickle, which can run code when loaded: convert it to safetensors"
             else:
-                instead = "no weights: download them into it"
+                instead = foreign.weights(path)
             raise FormatError(f"{path}: expected {single} or {index.name}, found {instead}")
         found = read_header(files[0])
     return dict(sorted(found.items()))

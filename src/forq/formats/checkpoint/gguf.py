@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forq.core import FormatError
-from forq.formats.checkpoint import _gguf_header, _gguf_model, _gguf_rope, _gguf_sd3
+from forq.formats.checkpoint import _gguf_header, _gguf_model, _gguf_rope, _gguf_sd3, _gguf_tokenizer
 from forq.formats.checkpoint._gguf_keys import Keys
 from forq.formats.checkpoint._gguf_tensors import Part, read
 from forq.formats.checkpoint.contents import Contents
@@ -55,11 +55,4 @@ def _values(path: Path, values: Mapping[str, Any], info: Collection[str]) -> dic
 
 
 def _tokenizer(path: Path) -> Any:
-    from transformers import PreTrainedTokenizerFast
-
-    try:
-        # This class, not the automatic one: that reads the configuration too, which takes the gguf package.
-        return PreTrainedTokenizerFast(gguf_file=path.name, name_or_path=str(path.parent))
-    except Exception as error:  # whatever a damaged vocabulary ends in, somewhere inside transformers
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise FormatError(f"{path}: no tokenizer that transformers can make of it: {said:.200}") from error
+    return _gguf_tokenizer.tokenizer(path, _gguf_header.read(path).values)

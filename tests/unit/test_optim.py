@@ -1,0 +1,83 @@
+"""forq.QZO: a calibration spread over the first calls, one measurement each, on the batches those calls bring."""
+
+import numpy as np
+import pytest
+import torch
+
+import forq
+from forq.spaces import Space
+from tests.toys import Toy
+
+NOISE = 3.0
+
+
+def drawn(number):
+    return torch.from_numpy(np.random.default_rng(number).standard_normal((200, 20))).float()
+
+
+TRUE = drawn(10_000)
+
+
+class Problem:
+    """A quadratic whose batches add slopes of their own, ``NOISE`` times as large as the true one's."""
+
+    def __init__(self) -> None:
+        self.leaf = Toy("a", torch.ones(200, 20), group="scales")
+        self.space = Space([self.leaf])
+        self.calls = 0
+
+    def batch(self, number):
+        own = drawn(number)
+
+        def closure():
+            self.calls += 1
+            x = self.leaf.x - 1.0
+            return float((0.05 * x * (TRUE + NOISE * own)).sum() + 0.05 * (x * x).sum())
+
+        return closure
+
+
+def calibrated(batches):
+    problem = Problem()
+    optimizer = forq.QZO(problem.space, seed=2)
+    start, number = problem.space.digest(), 0
+    while optimizer.found is None:
+        problem.calls = 0
+        optimizer.step(problem.batch(batches(number)))
+        number += 1
+        if optimizer.found is None:
+            assert problem.space.digest() == start, "a calibration moves nothing"
+            assert problem.calls <= 49, "one measurement a call"
+    assert problem.space.digest() != start, "the first call after it takes a step"
+    return optimizer, number
+
+
+def test_a_calibration_sees_the_batches_of_its_calls():
+    changing, calls = calibrated(lambda number: number)
+    assert 15 <= calls <= 25
+    assert changing.found["share"] == pytest.approx(1 / (1 + NOISE**2), abs=0.12), "what a batch and another agree on"
+    still, _ = calibrated(lambda number: 0)
+    assert still.found["share"] > 0.9
+    assert still.found["lr"] > 5 * changing.found["lr"], "what one batch alone would make of it"
+
+
+def test_what_needs_no_calibration_steps_at_once():
+    problem = Problem()
+    start = problem.space.digest()
+    optimizer = forq.QZO(problem.space, lr=1e-3, eps=1e-2, clip=1.0)
+    optimizer.step(problem.batch(0))
+    assert problem.space.digest() != start
+
+
+def test_a_closure_that_raises_is_called_anew():
+    problem = Problem()
+    optimizer = forq.QZO(problem.space)
+
+    def broken():
+        raise ValueError("no batch")
+
+    optimizer.step(problem.batch(0))
+    with pytest.raises(ValueError, match="no batch"):
+        optimizer.step(broken)
+    while optimizer.found is None:
+        optimizer.step(problem.batch(1))
