@@ -55,6 +55,11 @@ def test_above_a_tenth_dropped_the_length_that_helps_is_named(tmp_path):
     assert account(opened(tmp_path / "a", rows, max_length=enough - 1)).warnings
 
 
+def test_a_reward_is_given_every_field_of_a_row_of_ones_own(tmp_path):
+    task = opened(tmp_path, [{**row, "id": 1} for row in pairs(9, 0)])
+    assert account(task).ignored == ("id",) and account(rewarded(task, f1, "f1", "")).ignored == ()
+
+
 def test_exactly_a_tenth_is_no_warning(tmp_path):
     assert account(opened(tmp_path, pairs(9, 1), max_length=24)).warnings == ()
 
@@ -105,7 +110,8 @@ def test_classification_names_fields_and_columns(tmp_path):
     boolq.example(tmp_path / "boolq")
     with (tmp_path / "boolq" / "val.jsonl").open("a") as stream:
         stream.write('{"question": "a", "passage": "b", "label": true, "idx": 3}\n')
-    assert account(boolq.open(tmp_path / "boolq", TOKENIZER, seed=0)).ignored == ("idx",)
+    asked = boolq.open(tmp_path / "boolq", TOKENIZER, seed=0)
+    assert account(asked).ignored == account(rewarded(asked, f1, "f1", "")).ignored == ("idx",)
     sst2.example(tmp_path)
     (tmp_path / "dev.tsv").write_text("idx\tlabel\tsentence\n3\t1\tgood\n")
     task = sst2.open(tmp_path, TOKENIZER, seed=0, max_length=10)

@@ -63,8 +63,10 @@ class Rewarded:
         return found
 
     def describe(self) -> Mapping[str, Any]:
-        # A reward is given all fields of a row, so none of them is ignored.
         inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
+        # What a task's rows carry along is given to the reward; fields that were never kept stay ignored.
+        kept = getattr(self.inner, "ignored", ())
+        inner |= {"ignored": list(kept)} if kept else {}
         return {**inner, "reward": self.name, "reward_code": self.source, "digest": self.digest}
 
     def batch(self, step: int) -> Any:
