@@ -202,7 +202,9 @@ def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mappin
     """
     rows = []
     for leaf in leaves:
-        old, new = base(leaf.name).reshape(-1), saved[leaf.name].cpu().reshape(-1)
+        # In this order: a tensor that is packed to be saved takes twice its size while it is made.
+        new = saved[leaf.name].cpu().reshape(-1)
+        old = base(leaf.name).reshape(-1)
         changed, flipped, norm, moved = 0, 0, 0.0, 0.0
         for start in range(0, old.numel(), _CHUNK):
             was, now = old[start : start + _CHUNK], new[start : start + _CHUNK]

@@ -49,6 +49,7 @@ from forq.models.saved import save
 from forq.oracles.local import Local
 from forq.oracles.tape import Tape
 from forq.profiles import FILE, Profile
+from forq.quant import heap
 from forq.rules.audit import at_floor
 from forq.runfiles import BASE, Masters, Metrics, Scored, changes, difference, put_json, rounding_error, sweep, vacant
 from forq.setbacks import clearly_worse
@@ -257,6 +258,7 @@ class Run:
 
     def finish(self) -> None:
         """Save the best into the run's folder, close the journal with it, and show it to the model."""
+        heap.trim()  # what the allocator keeps of freed buffers would stand beside what the save takes
         masters = self._best()
         best = self._rounded(masters)
         past = journal.read(self.journal)
@@ -271,7 +273,9 @@ class Run:
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
         self.rounding = rounding_error(self.space.leaves, masters)
         self.space.restore(self._made(masters, spaces.as_stored))
+        heap.trim()
         self._save(self.folder / "checkpoint", self.folder / "adapter", best)
+        heap.trim()
         moved = changes(self.space.leaves, self._base(), best)
         put_json(self.folder / "moved.json", [asdict(change) for change in moved])
         self._sample("after")

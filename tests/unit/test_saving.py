@@ -16,7 +16,7 @@ import torch
 import forq
 from forq import runfiles, spaces
 from forq.core import FormatError, RunError
-from forq.formats.checkpoint import Checkpoint, Streamed
+from forq.formats.checkpoint import Checkpoint, Streamed, TensorInfo, header
 from forq.models.leaves import trainable
 from forq.models.quantize import quantize
 from forq.runfiles import Masters, rounding_error
@@ -102,3 +102,26 @@ def test_a_snapshot_comes_back_bit_for_bit_and_a_torn_one_not_at_all(tmp_path: P
     assert Masters.load(path) is None and Masters.load(tmp_path / "none") is None
     with pytest.raises(RunError, match="nothing that was already written is lost"):
         Masters(tensors, 8).save(tmp_path / "no" / "folder.safetensors")
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 1 << 22])
+def test_a_tensor_in_pieces_is_read_and_written_some_pieces_at_a_time(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = TensorInfo(torch.float16, (3, 5), "x", start=7, nbytes=30, piece=2, pitch=9)
+    path, before = tmp_path / "x", bytes(range(7 + info.span + 4))
+    path.write_bytes(before)
+    want = b"".join(before[7 + 9 * place : 9 + 9 * place] for place in range(15))
+    monkeypatch.setattr(header, "_SPAN_BYTES", at_once)
+    with path.open("r+b") as stream:
+        found = info.read(stream)
+        assert found.shape == (3, 5) and found.view(torch.uint8).numpy().tobytes() == want
+        info.write(stream, found.clone())
+        assert path.read_bytes() == before
+        info.write(stream, torch.zeros(3, 5, dtype=torch.float16))
+    after = path.read_bytes()
+    changed = {place for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new}
+    assert changed == {7 + 9 * piece + byte for piece in range(15) for byte in (0, 1)}
+    path.write_bytes(before[: 7 + info.span - 1])
+    with path.open("rb") as stream, pytest.raises(FormatError, match="it was truncated"):
+        info.read(stream)

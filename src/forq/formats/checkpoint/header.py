@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,8 @@ _LENGTH_BYTES = 8
 # The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
 _HEADER_LIMIT_BYTES = 100_000_000
 _MAX_SIZE = 1 << 48
+# Read at once of a tensor that lies in pieces: the bytes between them are never held as a whole.
+_SPAN_BYTES = 1 << 20
 _MAX_RANK = 16
 
 DTYPES: dict[str, torch.dtype] = {
@@ -77,9 +79,12 @@ class TensorInfo:
         Raises:
             FormatError: the file ends before it.
         """
-        raw = self._span(stream)
         if self.pitch:
-            raw = self._pieces(raw).contiguous().view(-1)
+            raw = torch.empty(self.nbytes, dtype=torch.uint8)
+            for pieces, span, _ in self._spans(stream, raw):
+                pieces.copy_(self._pieces(span))
+        else:
+            raw = self._bytes(stream, self.start, self.nbytes)
         tensor = raw.view(self.dtype).reshape(self.shape)
         return tensor if self.order is None else tensor[self.order(self.shape[0])]
 
@@ -88,24 +93,39 @@ class TensorInfo:
         if self.order is not None:
             tensor, ours = torch.empty_like(tensor), tensor
             tensor[self.order(self.shape[0])] = ours
-        if self.pitch:
-            raw = self._span(stream)
-            self._pieces(raw).copy_(tensor.contiguous().reshape(-1).view(torch.uint8).view(-1, self.piece))
-            tensor = raw
-        stream.seek(self.start)
-        stream.write(byte_view(tensor))
+        if not self.pitch:
+            stream.seek(self.start)
+            stream.write(byte_view(tensor))
+            return
+        for pieces, span, start in self._spans(stream, tensor.contiguous().reshape(-1).view(torch.uint8)):
+            self._pieces(span).copy_(pieces)
+            stream.seek(start)
+            stream.write(byte_view(span))
 
-    def _span(self, stream: BinaryIO) -> Tensor:
-        raw = torch.empty(self.span, dtype=torch.uint8)
-        stream.seek(self.start)
-        got = stream.readinto(byte_view(raw)) if self.span else 0  # type: ignore[attr-defined]
-        if got != self.span:
-            raise FormatError(f"expected {self.span} bytes in {self.file}, found {got}; it was truncated")
+    def _spans(self, stream: BinaryIO, raw: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Some pieces of a tensor at a time, (n, piece), and the bytes of the file from the first of them to the last.
+
+        The third is where in the file these bytes begin.
+        """
+        some, count = max(1, _SPAN_BYTES // self.pitch), self.nbytes // self.piece
+        for first in range(0, count, some):
+            n = min(some, count - first)
+            start = self.start + first * self.pitch
+            held = self._bytes(stream, start, (n - 1) * self.pitch + self.piece)
+            yield raw.view(count, self.piece)[first : first + n], held, start
+
+    def _pieces(self, span: Tensor) -> Tensor:
+        """The bytes of a span that are the tensor's, (n, piece): a view."""
+        n = (len(span) - self.piece) // self.pitch + 1
+        return span.as_strided((n, self.piece), (self.pitch, 1))
+
+    def _bytes(self, stream: BinaryIO, start: int, nbytes: int) -> Tensor:
+        raw = torch.empty(nbytes, dtype=torch.uint8)
+        stream.seek(start)
+        got = stream.readinto(byte_view(raw)) if nbytes else 0  # type: ignore[attr-defined]
+        if got != nbytes:
+            raise FormatError(f"expected {nbytes} bytes in {self.file}, found {got}; it was truncated")
         return raw
-
-    def _pieces(self, raw: Tensor) -> Tensor:
-        """The bytes that are the tensor's, (pieces, piece): a view."""
-        return raw.as_strided((self.nbytes // self.piece, self.piece), (self.pitch, 1))
 
 
 def byte_view(tensor: Tensor) -> memoryview:
