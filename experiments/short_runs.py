@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="*", default=STEPS)
+    parser.add_argument("--checks", type=int, nargs="*", default=CHECKS)
     args = parser.parse_args()
     if args.action == "table":
         print(table(), end="")
@@ -119,7 +120,7 @@ def main() -> None:
     start: list[Score] = []
     for steps in args.steps:
         for seed in range(args.seeds):
-            for checks in CHECKS:
+            for checks in args.checks:
                 if (args.name, args.tokens, steps, seed, checks) in done:
                     continue  # a stopped experiment goes on where it was
                 row = run(model, args, start, checks, steps, seed)
