@@ -182,7 +182,9 @@ def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
         ({"group_size": 32}, "contradicts the tensors"),
         ({"group_size": -1}, "contradicts the tensors"),
         ({"checkpoint_format": "marlin"}, "repacked for another kernel"),
-        ({"dynamic": {"-:.*": {}}}, "dynamic"),
+        ({"dynamic": {"-:.*": {}}}, "leaves .* in float, found it in integers"),
+        ({"dynamic": {"-:(": {}}}, "cannot be used"),
+        ({"dynamic": {"+:.*": {"bits": 8}}}, "'dynamic', which is not supported"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, Any], says: str) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import regex
 import torch
 from torch import Tensor
 
@@ -53,6 +54,9 @@ ABOUT = About(
 )
 
 _ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+_KEPT = "-:"
+"""What a rule of ``dynamic`` begins with that leaves layers in float."""
+_REGEX_TIMEOUT_S = 1.0
 _OTHER = {"gptq": "gptq_v2", "gptq_v2": "gptq"}
 _SCALE_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 _WORD_BITS = 32
@@ -128,7 +132,7 @@ def settings(ckpt: Checkpoint) -> Settings:
         )
     dynamic = raw.get("dynamic")
     # A rule that begins with a minus leaves layers in float, which the tensors show too.
-    if dynamic and not (isinstance(dynamic, dict) and all(rule.startswith("-:") for rule in dynamic)):
+    if dynamic and not (isinstance(dynamic, dict) and all(rule.startswith(_KEPT) for rule in dynamic)):
         raise FormatError(f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet")
     sym = raw.get("sym")
     if sym is not None and type(sym) is not bool:
@@ -162,7 +166,22 @@ def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     """
     how = settings(ckpt)
     modules = sorted(name.removesuffix(".qweight") for name in ckpt.info if name.endswith(".qweight"))
+    _check_kept(ckpt, modules)
     return {module: _spec(ckpt, module, how) for module in modules}
+
+
+def _check_kept(ckpt: Checkpoint, modules: Sequence[str]) -> None:
+    """Refuse rules of ``dynamic`` that leave a layer in float which the file holds in integers."""
+    where = f"{ckpt.path}: quantization_config: dynamic"
+    for rule in _settings_dict(ckpt).get("dynamic") or ():
+        for module in modules:
+            try:
+                # The file chooses the expression, so its time is bounded.
+                matches = regex.match(rule.removeprefix(_KEPT), module, timeout=_REGEX_TIMEOUT_S)
+            except (regex.error, TimeoutError) as error:
+                raise FormatError(f"{where}: the rule {rule!r:.80} cannot be used: {error}") from error
+            if matches:
+                raise FormatError(f"{where}: the rule {rule!r:.80} leaves {module} in float, found it in integers")
 
 
 def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
@@ -247,7 +266,7 @@ def kept_in_float(quantized: Sequence[str], kept: Sequence[str]) -> dict[str, An
     gptqmodel and vLLM read ``dynamic``, whose rules with a minus leave layers alone; transformers, through optimum,
     reads the ends of the names that *are* quantized.
     """
-    rules: dict[str, dict[str, Any]] = {f"-:^{re.escape(name)}$": {} for name in kept}
+    rules: dict[str, dict[str, Any]] = {f"{_KEPT}^{re.escape(name)}$": {} for name in kept}
     return {"dynamic": rules, "modules_in_block_to_quantize": [list(quantized)]}
 
 
