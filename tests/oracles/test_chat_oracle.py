@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import re
 from functools import cache
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,17 @@ def theirs(name: str, template: str, chat: list[dict[str, Any]]) -> tuple[list[i
 
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("name", PAIRS)
-def test_under_trls_own_templates_its_masks_are_learned(name: str, chat: str) -> None:
+def test_under_trls_own_templates_its_masks_are_learned(name: str, chat: str, compared: Any) -> None:
     template = TEMPLATES[f"{name}_training"]
     tokens, marked = theirs(name, template, CHATS[chat])
     row, _ = ours(name, template, CHATS[chat])
+    compared("trl", "learned tokens of a conversation; tokens that differ", len({*row.scored} ^ {*marked}))
     assert list(row.tokens) == tokens and row.scored == marked
 
 
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if not name.endswith("_training")])
-def test_under_published_templates_the_same_turns_are_learned(name: str, chat: str) -> None:
+def test_under_published_templates_the_same_turns_are_learned(name: str, chat: str, compared: Any) -> None:
     tokens, _ = theirs(name, TEMPLATES[name], CHATS[chat])
     try:
         row, texts = ours(name, TEMPLATES[name], CHATS[chat])
@@ -112,6 +113,8 @@ def test_under_published_templates_the_same_turns_are_learned(name: str, chat: s
         assert "cannot be located exactly" in str(refused) or "writes the next turn before it" in str(refused)
         assert chat == "tools" or "smolvlm" in name or "idefics" in name or "nothink" in name, refused
         return
+    different = sum(a != b for a, b in zip_longest(row.tokens, tokens))
+    compared("transformers", "token ids of a conversation; tokens that differ", different)
     assert list(row.tokens) == tokens
     if name in PAIRS and name != "glm4moe":  # TRL adds an end to GLM's turns that the published template has not
         _, marked = ours(name, TEMPLATES[f"{name}_training"], CHATS[chat])

@@ -130,7 +130,7 @@ def theirs(request: pytest.FixtureRequest, out: Path) -> Iterator[dict[str, Any]
 
 
 @pytest.mark.parametrize("theirs", CASES, indirect=True, ids=list(CASES))
-def test_every_line_has_llamacpps_ids(request: pytest.FixtureRequest, theirs: dict[str, Any]) -> None:
+def test_every_line_has_llamacpps_ids(request: pytest.FixtureRequest, theirs: dict[str, Any], compared: Any) -> None:
     case = CASES[request.node.callspec.id]
     file = Path(theirs["file"])
     values = _gguf_header.read(file).values
@@ -138,6 +138,7 @@ def test_every_line_has_llamacpps_ids(request: pytest.FixtureRequest, theirs: di
     asked = ALL[:: case.get("every", 1)]
     ours = [tokenizer(line, add_special_tokens=False)["input_ids"] for line in asked]
     wrong = [(line, got, want) for line, got, want in zip(asked, ours, theirs["bare"], strict=True) if got != want]
+    compared("llama.cpp", "token ids of a line; lines that differ", len(wrong), cases=len(asked))
     assert not wrong, f"{len(wrong)} of {len(asked)} lines, the first {wrong[0]}"
     assert [tokenizer(line)["input_ids"] for line in asked[::10]] == theirs["framed"]
     flags, vocabulary = theirs["flags"], _gguf_vocabulary.read(file, values)
