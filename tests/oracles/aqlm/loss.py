@@ -12,6 +12,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Threads of its numba kernel (aqlm 1.1.7, numba 0.68.1) overwrite each other's sums: one file gave six losses.
+os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import torch
 from aqlm import QuantizedLinear
