@@ -25,26 +25,29 @@ from typing import Any
 
 import torch
 
-from forq import engine, noise, rebuild
-from forq.batches import Batch
-from forq.core import Method
-from forq.engine import step
-from forq.estimators.one_sided import OneSided
-from forq.estimators.two_point import TwoPoint
-from forq.formats.checkpoint import Checkpoint
-from forq.losses import mean_nll
-from forq.memory import summary
-from forq.models.graph import GraphLM
+from forq.checkpoints import Checkpoint
+from forq.inspection.memory import summary
+from forq.layers.kernels import ort, reference
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
+from forq.models.convert.quantize import quantize
+from forq.models.graph.model import GraphLM
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.space import space
-from forq.oracles.local import Local
-from forq.oracles.tape import Tape
-from forq.quant.kernels import ort, reference
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
-from forq.rules.clip import Clip
-from forq.rules.sgd import SGD
+from forq.noise.bits import Bits
+from forq.noise.law import law
+from forq.runs import engine
+from forq.runs import replay as rebuild
+from forq.runs.engine import step
+from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
+from forq.scalars.estimators.one_sided import OneSided
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.protocols import Method
+from forq.scalars.rules.clip import Clip
+from forq.scalars.rules.sgd import SGD
+from forq.tasks.objectives.losses import mean_nll
+from forq.tokens.batches import Batch
 
 
 def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -154,9 +157,9 @@ def kernel_speed(rounds: int) -> dict[str, float]:
 _LAYERS = """
 import torch
 torch.set_num_threads(1)
-from forq.quant.kernels import ort
-from forq.quant.heap import trim
-from forq.quant.weight import QuantWeight
+from forq.layers.kernels import ort
+from forq.layers.heap import trim
+from forq.layers.weight import QuantWeight
 def held():
     text = open("/proc/self/status").read()
     return 1024 * int(text.split("VmRSS:")[1].split()[0])
@@ -186,20 +189,20 @@ def layer_memory() -> dict[str, float]:
 
 _MEMORY = """
 import json, sys, torch, transformers
-import forq.runs, forq.models.load, forq.models.space, forq.losses
+import forq.runs.run, forq.models.load, forq.models.space, forq.tasks.objectives.losses
 torch.set_num_threads(1)
 from transformers.models.llama import modeling_llama
-from forq.memory import peak_bytes as peak
+from forq.inspection.memory import peak_bytes as peak
 imports = peak()
 from benchmarks.bench import batch, loss
 from forq.models.load import load
 from forq.models.space import space
-from forq.memory import summary
-from forq.core import Method
-from forq.engine import step
-from forq.estimators.one_sided import OneSided
-from forq.oracles.local import Local
-from forq.rules.sgd import SGD
+from forq.inspection.memory import summary
+from forq.scalars.protocols import Method
+from forq.runs.engine import step
+from forq.scalars.estimators.one_sided import OneSided
+from forq.runs.oracles.local import Local
+from forq.scalars.rules.sgd import SGD
 model = load(sys.argv[1]); moves = space(model); data = batch(model, int(sys.argv[2]), int(sys.argv[3]))
 method = Method(OneSided(seed=0, eps=1e-2), (SGD(1e-9),))
 oracle = Local(moves, lambda n: None, lambda _: loss(model, data))
@@ -267,9 +270,9 @@ def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, 
 
 
 _IMPORTS = """
-from forq.memory import peak_bytes
-import forq.cli._tuning, forq.train, forq.runs, forq.tasks.text, forq.recipes.qzo, forq.formats.gptq, rich.progress
-import forq.estimators.one_sided, forq.noises.rows, forq.noises.rademacher
+from forq.inspection.memory import peak_bytes
+import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo, forq.formats.gptq, rich.progress
+import forq.scalars.estimators.one_sided, forq.noise.laws.rows, forq.noise.laws.rademacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.llama import modeling_llama
 print(peak_bytes() // 1_000_000)
@@ -316,9 +319,9 @@ def noise_speed() -> dict[str, float]:
     """Milliseconds to draw 22 million signs, the scales of a model of 2.8 billion parameters at group 128."""
     import numpy as np
 
-    out, law, bits = np.empty(1 << 16, np.float32), noise.law("rademacher"), noise.Bits(1, 2)
+    out, draw, bits = np.empty(1 << 16, np.float32), law("rademacher").draw, Bits(1, 2)
     chunks = 22_000_000 // len(out)
-    seconds = interleaved({"draw": lambda: [law.draw(bits, k * len(out), out) for k in range(chunks)]}, 5)
+    seconds = interleaved({"draw": lambda: [draw(bits, k * len(out), out) for k in range(chunks)]}, 5)
     return {"milliseconds_for_22_million_signs": round(1e3 * seconds["draw"], 1)}
 
 

@@ -22,12 +22,12 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.bench import memory, random_llama, speed
-from forq import registry
+from forq.checkpoints import Checkpoint
 from forq.formats import _gguf_tiny, _tiny
-from forq.formats.checkpoint import Checkpoint
-from forq.models.export import export
+from forq.models.convert.export import export
+from forq.models.convert.quantize import quantize
 from forq.models.load import layout
-from forq.models.quantize import quantize
+from forq.plugins import registry
 
 _WIDTH, _HIDDEN, _GROUP = 1024, 2816, 64
 _GGUF = {"width": _WIDTH, "hidden": _HIDDEN}

@@ -25,19 +25,19 @@ import torch
 
 from benchmarks.bench import batch, interleaved, random_llama
 from benchmarks.grid import METHOD
-from forq.batches import Batch
-from forq.core import Method
-from forq.engine import step
-from forq.estimators.two_point import TwoPoint
+from forq.checkpoints import Checkpoint
 from forq.formats._onnx_tiny import llama, rounded
-from forq.formats.checkpoint import Checkpoint
-from forq.losses import mean_nll
-from forq.memory import summary
+from forq.inspection.memory import summary
 from forq.models.load import load
 from forq.models.space import space
-from forq.oracles.local import Local
-from forq.rules.clip import Clip
-from forq.rules.sgd import SGD
+from forq.runs.engine import step
+from forq.runs.oracles.local import Local
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.protocols import Method
+from forq.scalars.rules.clip import Clip
+from forq.scalars.rules.sgd import SGD
+from forq.tasks.objectives.losses import mean_nll
+from forq.tokens.batches import Batch
 
 METHODS = {"scales": Method(TwoPoint(seed=0, eps=1e-2), (Clip(100.0), SGD(1e-6))), "codes": METHOD}
 
@@ -92,7 +92,7 @@ def speed(path: Path, rows: int, length: int, rounds: int) -> dict[str, float]:
 
 def peaks(path: str, kind: str, rows: int, length: int) -> dict[str, float]:
     """Most memory above what the imports take, after three steps."""
-    from forq.memory import peak_bytes
+    from forq.inspection.memory import peak_bytes
 
     imports = peak_bytes()
     model: Any = load(path)

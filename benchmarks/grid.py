@@ -21,22 +21,22 @@ from typing import Any
 import torch
 
 from benchmarks.bench import batch, interleaved, loss, random_llama
-from forq.core import Method
-from forq.engine import step
-from forq.estimators.two_point import TwoPoint
-from forq.models.adapters import add_lora
+from forq.models.adapters.lora import add_lora
+from forq.models.convert.quantize import quantize
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.space import space
-from forq.oracles.local import Local
-from forq.rules.sign_step import SignStep
+from forq.runs.engine import step
+from forq.runs.oracles.local import Local
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.protocols import Method
+from forq.scalars.rules.sign_step import SignStep
 
 METHOD = Method(TwoPoint(seed=0, eps=1.0, noise=("cells:0.03",)), (SignStep(None, vote=True),))
 
 _MEMORY = """
 import json, sys
 from transformers.models.llama import modeling_llama
-from forq.memory import peak_bytes as peak, summary
+from forq.inspection.memory import peak_bytes as peak, summary
 imports = peak()
 from benchmarks.grid import METHOD, batch, load, loss, space, step, Local
 model = load(sys.argv[1], kernel="reference"); moves = space(model, "codes", "cells")

@@ -26,22 +26,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from forq import engine
-from forq.accelerator import triton_for
-from forq.core import Move, Term
-from forq.methods import plan
-from forq.models.denoiser import skeleton
+from forq.coordinates.space import Space
+from forq.devices import triton_for
+from forq.layers.layer import Live, Parts
+from forq.layers.leaves import LiveLeaf
+from forq.layers.linear import QuantLinear
+from forq.layers.normal_float import table
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
+from forq.models.diffusion.denoiser import skeleton
 from forq.models.skeleton import blocks, put
-from forq.oracles.local import Local
-from forq.quant.layer import Live, Parts
-from forq.quant.leaf import LiveLeaf
-from forq.quant.linear import QuantLinear
-from forq.quant.normal_float import table
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
 from forq.recipes import recipe
-from forq.spaces import Space
-from forq.tasks._noised import Noised, flow, sigmas
+from forq.recipes.plan import plan
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.scalars.moves import Move, Term
+from forq.tasks.kinds.noised import Noised, flow, sigmas
 
 PACKAGES = ("forq", "torch", "diffusers", "transformers", "triton")
 ROWS = 16

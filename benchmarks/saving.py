@@ -24,11 +24,11 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from forq.memory import peak_bytes as peak
+from forq.inspection.memory import peak_bytes as peak
 from forq.models.load import load
 from forq.runs import Run
-from forq.train import open_task, settings
-from forq.config import TaskConfig
+from forq.runs.tune import open_task, settings
+from forq.runs.config import TaskConfig
 from transformers.models.llama import modeling_llama
 def back():
     Path("/proc/self/clear_refs").write_text("5")

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from forq.attacks._attack import attack
-from forq.attacks._result import Result
-from forq.attacks._victims import open_victim
+from forq.attacks.attack import attack
+from forq.attacks.result import Result
+from forq.attacks.victims import open_victim
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "attacks.jsonl"

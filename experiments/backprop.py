@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from forq.config import TaskConfig
-from forq.memory import peak_bytes
+from forq.inspection.memory import peak_bytes
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
-from forq.train import open_task
+from forq.runs.config import TaskConfig
+from forq.runs.tune import open_task
 
 
 class Differentiable(nn.Module):

@@ -25,10 +25,10 @@ import torch
 from shakespeare import run, spread, tune
 from torch import Tensor
 
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
 from forq.formats._onnx_tiny import dense, llama
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
-from forq.models.export import export
+from forq.models.convert.export import export
 from forq.models.load import layout
 
 ROOT = Path(__file__).parents[1]

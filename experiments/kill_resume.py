@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from forq import journal
+from forq.runs import journal
 
 
 def command(args: argparse.Namespace, out: Path, resume: bool) -> list[str]:

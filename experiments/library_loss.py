@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from forq.config import TaskConfig
 from forq.models.load import load
-from forq.train import open_task
+from forq.runs.config import TaskConfig
+from forq.runs.tune import open_task
 
 ROOT = Path(__file__).parents[1]
 

@@ -30,19 +30,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, cross_entropy, grid_sample, relu
 
-from forq import engine
-from forq.leaves import Leaf
-from forq.methods import plan
-from forq.methods.settings import Settings
-from forq.noise import Bits
-from forq.oracles.local import Local
-from forq.quant.layer import FiledCodes, Live, Parts
-from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf
-from forq.quant.linear import QuantLinear
-from forq.quant.round_to_nearest import round_to_nearest
-from forq.quant.scratch import Scratch
+from forq.coordinates.leaf import Leaf
+from forq.coordinates.space import Space
+from forq.layers.layer import FiledCodes, Live, Parts
+from forq.layers.leaves import CodeLeaf, LiveLeaf, TensorLeaf
+from forq.layers.linear import QuantLinear
+from forq.layers.round_to_nearest import round_to_nearest
+from forq.layers.scratch import Scratch
+from forq.noise.bits import Bits
 from forq.recipes import recipe
-from forq.spaces import Space
+from forq.recipes.plan import plan
+from forq.recipes.settings import Settings
+from forq.runs import engine
+from forq.runs.oracles.local import Local
 
 TARGET = Path(__file__).parents[1] / "results" / "mnist_mlp.jsonl"
 SIZES = (784, 256, 128, 10)

@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 import forq
-from forq.config import TaskConfig
-from forq.runfiles import Scored
-from forq.runs import Run
+from forq.runs.config import TaskConfig
+from forq.runs.files import Scored
+from forq.runs.run import Run
+from forq.runs.tune import open_task, settings
 from forq.tasks import Score, Split, Task
-from forq.train import open_task, settings
 
 RESULTS = Path(__file__).parents[1] / "results" / "short_runs.jsonl"
 STEPS, CHECKS = (2, 4, 8, 20), (0, 3)

@@ -26,7 +26,7 @@ def text(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory) -> Path:
     """A random Llama with 300 tokens, rounded to 4 bits by the command line itself."""
-    from forq.models.quantize import quantize
+    from forq.models.convert.quantize import quantize
 
     source = tmp_path_factory.mktemp("float")
     tiny_lm.model("llama", vocab_size=300, tie_word_embeddings=True).save_pretrained(source)

@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from forq import registry
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.models.load import layout, load
+from forq.plugins import registry
 from tests import tiny_pipeline
 
 LIMIT_BYTES, LIMIT_S = 1 << 30, 20

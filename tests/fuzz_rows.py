@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forq import registry
-from forq.core import ForqError
+from forq.checkpoints import Checkpoint
+from forq.errors import ForqError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
 from forq.models.tokenizer import open_tokenizer, reading
+from forq.plugins import registry
 from forq.tasks import account
-from forq.tasks._segments import spellings
+from forq.tasks.rows.segments import spellings
 from tests import tiny_lm
 
 LIMIT_S = 20

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
-from forq.quant.round_to_nearest import round_to_nearest
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.layers.round_to_nearest import round_to_nearest
 
 
 def repacked(

@@ -84,7 +84,7 @@ def with_t5(source: Path, out: Path) -> Path:
     """A copy of a pipeline with a third text encoder, a T5 of random weights in NF4, and its tokenizer."""
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
-    from forq.models.onload import quantized
+    from forq.models.convert.onload import quantized
 
     shutil.copytree(source, out)
     torch.manual_seed(2)

@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
 import forq
-from forq import journal
-from forq.models.encoders import Encoders
+from forq.layers.linear import QuantLinear
+from forq.models.convert.onload import quantized
+from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
-from forq.models.onload import quantized
-from forq.quant.linear import QuantLinear
-from forq.tasks._features import distance
-from forq.tasks._pictures import grid, pixels
+from forq.runs import journal
+from forq.tasks.kinds.features import distance
+from forq.tasks.kinds.pictures import grid, pixels
 from forq.tasks.text_to_image import open as open_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -24,19 +24,19 @@ from digits import test_digits, train_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from forq import engine
-from forq.core import direction_seed
-from forq.methods import plan
-from forq.noise import Bits, leaf_id
-from forq.oracles.local import Local
-from forq.quant.layer import Live, Parts
-from forq.quant.leaf import LiveLeaf
-from forq.quant.linear import QuantLinear
-from forq.quant.round_to_nearest import round_to_nearest
-from forq.quant.scratch import Scratch
+from forq.coordinates.space import Space
+from forq.layers.layer import Live, Parts
+from forq.layers.leaves import LiveLeaf
+from forq.layers.linear import QuantLinear
+from forq.layers.round_to_nearest import round_to_nearest
+from forq.layers.scratch import Scratch
+from forq.noise.bits import Bits, leaf_id
 from forq.recipes import recipe
-from forq.spaces import Space
-from forq.tasks._noised import epsilon, normal, stratified
+from forq.recipes.plan import plan
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.scalars.moves import direction_seed
+from forq.tasks.kinds.noised import epsilon, normal, stratified
 
 TARGET = Path(__file__).parents[2] / "results" / "diffusion_ddpm.jsonl"
 ROWS, SCORED, BITS = 16, 200, 4

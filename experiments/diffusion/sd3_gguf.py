@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-from forq.formats.checkpoint._gguf_sd3 import INSIDE, OUTSIDE
+from forq.checkpoints.containers.gguf.sd3 import INSIDE, OUTSIDE
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

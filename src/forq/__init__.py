@@ -14,29 +14,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forq.attacks._attack import attack
-    from forq.core import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
-    from forq.models.adapters import add_lora
-    from forq.models.export import export
+    from forq.attacks.attack import attack
+    from forq.errors import ConfigError, DataError, FormatError, ForqError, JournalError, RunError
+    from forq.models.adapters.lora import add_lora
+    from forq.models.convert.export import export
+    from forq.models.convert.quantize import quantize
     from forq.models.load import load
-    from forq.models.quantize import quantize
     from forq.models.space import space
-    from forq.optim import QZO
-    from forq.rebuild import replay, verify
-    from forq.train import tune
+    from forq.runs.optim import QZO
+    from forq.runs.replay import replay, verify
+    from forq.runs.tune import tune
 
 _HOMES = {
-    "add_lora": "forq.models.adapters",
-    "attack": "forq.attacks._attack",
-    "export": "forq.models.export",
+    "add_lora": "forq.models.adapters.lora",
+    "attack": "forq.attacks.attack",
+    "export": "forq.models.convert.export",
     "load": "forq.models.load",
-    "quantize": "forq.models.quantize",
+    "quantize": "forq.models.convert.quantize",
     "space": "forq.models.space",
-    "QZO": "forq.optim",
-    "replay": "forq.rebuild",
-    "verify": "forq.rebuild",
-    "tune": "forq.train",
-    **dict.fromkeys(("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.core"),
+    "QZO": "forq.runs.optim",
+    "replay": "forq.runs.replay",
+    "verify": "forq.runs.replay",
+    "tune": "forq.runs.tune",
+    **dict.fromkeys(
+        ("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.errors"
+    ),
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, load, save
 
-from forq.attacks._images import png, read_png
+from forq.attacks.images import png, read_png
 from tests.attacked import images
 
 CODE = """

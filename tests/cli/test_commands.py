@@ -8,9 +8,9 @@ from importlib.metadata import version
 
 import pytest
 
-from forq import memory
+from forq.coordinates.leaf import GROUPS
 from forq.formats import bnb8, torchao
-from forq.leaves import GROUPS
+from forq.inspection import memory
 
 COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
 
@@ -39,7 +39,7 @@ def test_wrong_usage_is_exit_code_2(forq):
 def test_listing_and_importing_load_neither_torch_nor_numpy():
     code = (
         "import sys; sys.argv = ['forq', 'ls']\n"
-        "import forq, forq.core, forq.estimators.two_point, forq.rules.clip, forq.journal, forq.calibrations\n"
+        "import forq, forq.errors, forq.scalars.estimators.two_point, forq.scalars.rules.clip, forq.runs.journal, forq.scalars.calibrations\n"
         "from forq.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from forq.formats.checkpoint import Checkpoint
-from forq.models.denoiser import library
-from forq.models.pipeline import given
+from forq.checkpoints import Checkpoint
+from forq.models.diffusion.denoiser import library
+from forq.models.diffusion.pipeline import given
 from tests import tiny_pipeline
 
 TASK = ("--task", "text-to-image", "--resolution", "28", "--set", f"task.text_tokens={tiny_pipeline.TEXT_TOKENS}")

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import forq as library
-from forq import registry
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers import gguf
+from forq.errors import FormatError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint, gguf
-from forq.models.quantize import quantize
+from forq.models.convert.quantize import quantize
+from forq.plugins import registry
 from tests import tiny_checkpoints
 
 IDS = tiny_checkpoints.ids(rows=2, length=9) % 64
@@ -111,7 +112,7 @@ def test_an_unsound_export_leaves_nothing_behind(source: Path, there: bool, tmp_
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "old").touch()
     before = sorted(tmp_path.rglob("*"))
-    monkeypatch.setattr("forq.models.export._compared", unsound)
+    monkeypatch.setattr("forq.models.convert.export._compared", unsound)
     with pytest.raises(FormatError, match="not what was there"):
         library.export(source, tmp_path / "out", "awq", overwrite=there)
     assert sorted(tmp_path.rglob("*")) == before

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import forq as library
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
 from forq.formats import aqlm
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.models.convert.quantize import quantize
 from forq.models.load import layout
-from forq.models.quantize import quantize
 from tests import tiny_lm
 
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")

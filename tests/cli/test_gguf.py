@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.gguf import header as _gguf_header
+from forq.checkpoints.containers.gguf.kinds import BY_NAME, NUMBERS
+from forq.checkpoints.containers.gguf.write import write_gguf
 from forq.formats._gguf_tiny import blocks
-from forq.formats.checkpoint import Checkpoint, _gguf_header
-from forq.formats.checkpoint._gguf_kinds import BY_NAME, NUMBERS
-from forq.formats.checkpoint._gguf_write import write_gguf
 from tests import tiny_lm
 
 OPTIONS = ("--task", "text", "--set", "task.max_length=32", "--set", "task.validation_rows=16")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
 from tests import tiny_pipeline
 
 TASK = ("--task", "text-to-image", "--resolution", "28", "--set", f"task.text_tokens={tiny_pipeline.TEXT_TOKENS}")

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from forq import journal, registry
-from forq.core import Link, Move, Term, direction_seed
 from forq.models.load import kernels, load
 from forq.models.space import space
+from forq.plugins import registry
+from forq.runs import journal
+from forq.scalars.moves import Link, Move, Term, direction_seed
 from tests.cli.conftest import command, environment
 from tests.contract.test_formats import CASES, IDS
 

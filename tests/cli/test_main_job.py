@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer
 
 import forq
-from forq import journal
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.runs import journal
 from tests.cli.conftest import command, environment
 
 OPTIONS = ("--steps", 24, "--eval-every", 8, "--set", "task.max_length=32", "--set", "task.validation_rows=16")

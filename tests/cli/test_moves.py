@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 import forq as library
-from forq import journal
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
-from forq.quant.linear import QuantLinear
+from forq.runs import journal
 
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
 OPTIONS = ("--steps", 24, "--eval-every", 8, *OPTIONS)

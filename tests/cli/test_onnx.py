@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
+from forq.checkpoints import Checkpoint
 from forq.formats._onnx_tiny import llama, rounded
-from forq.formats.checkpoint import Checkpoint
 from tests import tiny_lm
 
 SMALL = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import forq
-from forq.config import TaskConfig
-from forq.core import ConfigError, DataError, FormatError
-from forq.train import open_task
+from forq.errors import ConfigError, DataError, FormatError
+from forq.runs.config import TaskConfig
+from forq.runs.tune import open_task
 
 
 def test_a_scored_model_still_generates(base, text):
@@ -109,7 +109,7 @@ def test_an_error_of_the_system_about_a_file_is_one_line(forq, monkeypatch, numb
     def broken(family):
         raise OSError(number, os.strerror(number), "some/place")
 
-    monkeypatch.setattr("forq.registry.names", broken)
+    monkeypatch.setattr("forq.plugins.registry.names", broken)
     done = forq("ls")
     assert done.returncode == 1 and done.stderr.startswith(f"forq: some/place: {os.strerror(number)}")
     assert done.stderr.count("\n") == 1
@@ -145,8 +145,8 @@ def test_what_is_in_the_way_is_said_before_the_work_and_in_words_of_the_command_
     def work(*args, **options):
         raise AssertionError("worked before it looked")
 
-    monkeypatch.setattr("forq.rebuild.replay", work)
-    monkeypatch.setattr(importlib.import_module("forq.models.quantize"), "quantize", work)
+    monkeypatch.setattr("forq.runs.replay.replay", work)
+    monkeypatch.setattr(importlib.import_module("forq.models.convert.quantize"), "quantize", work)
     (tmp_path / "file").touch()
     for out in (tmp_path, tmp_path / "file"):
         done = forq("replay", "run", "--base", base, "--out", out)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import forq as library
-from forq.core import ConfigError
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError
 from forq.tasks import text
 from tests import tiny_lm
 

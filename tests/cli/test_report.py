@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from forq import journal
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.runs import journal
 from tests.unit.test_report import scalars
 
 OPTIONS = ("--steps", 6, "--eval-every", 3, "--recipe", "mezo", "--move", "scales,norms")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import forq
-from forq import journal
-from forq.core import ConfigError, JournalError
-from forq.runs import Run
-from forq.train import open_task
+from forq.errors import ConfigError, JournalError
+from forq.runs import journal
+from forq.runs.run import Run
+from forq.runs.tune import open_task
 
 OPTIONS = ("task.max_length=32", "task.validation_rows=16")
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq import journal, registry, rewards
-from forq.core import ConfigError
+from forq.errors import ConfigError
 from forq.models.load import load
-from forq.tasks._generate import written
+from forq.plugins import registry
+from forq.runs import journal
+from forq.tasks.kinds.generate import written
+from forq.tasks.objectives import rewards
 
 SST2 = ("--set", "task.validation_rows=40", "--set", "task.test_rows=40", "--set", "task.batch_rows=32")
 SHORT = ("--steps", 12, "--eval-every", 4)

@@ -48,7 +48,7 @@ def test_a_run_says_what_moves(tune):
 
 
 def test_a_recipe_for_floats_on_a_quantized_network_is_refused_unless_it_is_meant(tune, tmp_path, monkeypatch):
-    from forq import coverage
+    from forq.inspection import coverage
 
     monkeypatch.setattr(coverage, "MOST", 0.05)  # most of a tiny network is its embedding
     refused, _ = tune("--recipe", "mezo", "--steps", 1)

@@ -9,9 +9,11 @@ from importlib import import_module
 import pytest
 
 import forq
-from forq import journal, runfiles, runs
 from forq.cli import _tuning
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.runs import files as runfiles
+from forq.runs import journal
+from forq.runs import run as runs
 
 OPTIONS = ("--steps", 4, "--eval-every", 2, "--seed", 3, "--set", "task.max_length=32", "--set", "rule.newton=0.4")
 OPTIONS = (*OPTIONS, "--set", "task.validation_rows=4", "--set", "task.test_rows=4", "--set", "task.batch_rows=2")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forq import registry
-from forq.attacks._attack import attack, method
-from forq.attacks._ball import Ball
-from forq.attacks._task import Draws, Task
+from forq.attacks.attack import attack, method
+from forq.attacks.ball import Ball
+from forq.attacks.task import Draws, Task
+from forq.plugins import registry
 from tests.attacked import Halves, images
 
 NAMES = registry.names("attacks")

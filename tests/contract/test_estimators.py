@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from forq import registry
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.plugins import registry
 
 NAMES = registry.names("estimators")
 SIZE = 6

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from forq import registry
-from forq.core import ConfigError
-from forq.formats.checkpoint import Checkpoint
-from forq.leaves import Few, StrewnLeaf
+from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import Few, StrewnLeaf
+from forq.errors import ConfigError
+from forq.layers.linear import QuantLinear
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.saved import planned, write
-from forq.quant.linear import QuantLinear
+from forq.plugins import registry
 
 NAMES = registry.names("formats")
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])

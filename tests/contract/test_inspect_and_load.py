@@ -10,14 +10,14 @@ import pytest
 import torch
 from onnx import helper
 
-from forq import registry
-from forq.core import ConfigError
+from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import GROUPS
+from forq.errors import ConfigError
 from forq.formats import onnx as graphs
-from forq.formats.checkpoint import Checkpoint
-from forq.leaves import GROUPS
-from forq.memory import summary
+from forq.inspection.memory import summary
 from forq.models.load import load
 from forq.models.space import space
+from forq.plugins import registry
 from tests.contract.test_formats import CASES
 
 IDS = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(3))

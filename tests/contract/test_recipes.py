@@ -5,15 +5,18 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from forq import engine, methods, registry
-from forq.core import ConfigError, Method
-from forq.leaves import DOMAINS
-from forq.methods import plan
-from forq.methods.settings import Settings
-from forq.oracles.local import Local
-from forq.oracles.tape import Tape
+from forq.coordinates.domain import DOMAINS
+from forq.coordinates.space import Space
+from forq.errors import ConfigError
+from forq.plugins import registry
+from forq.recipes import plan as methods
 from forq.recipes import recipe
-from forq.spaces import Space
+from forq.recipes.plan import plan
+from forq.recipes.settings import Settings
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
+from forq.scalars.protocols import Method
 from tests.toys import Toy
 
 NAMES = registry.names("recipes")

@@ -5,8 +5,10 @@ import math
 
 import pytest
 
-from forq import registry
-from forq.core import ConfigError, Estimate, Move, Term
+from forq.errors import ConfigError
+from forq.plugins import registry
+from forq.scalars.moves import Move, Term
+from forq.scalars.protocols import Estimate
 
 NAMES = registry.names("rules")
 

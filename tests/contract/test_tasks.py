@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq import registry
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.plugins import registry
 from tests import tiny_lm
 
 # Of language models: what a diffusion model is tuned on is opened with a pipeline, see tests/unit/test_diffusion.py.

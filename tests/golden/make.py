@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from forq import engine, spaces
-from forq.core import Move, Moved
-from forq.journal import Line
-from forq.methods import plan
-from forq.methods.settings import settings
-from forq.oracles.tape import Tape
+from forq.coordinates import space as spaces
+from forq.coordinates.space import Space
 from forq.recipes import recipe
-from forq.spaces import Space
+from forq.recipes.plan import plan
+from forq.recipes.settings import settings
+from forq.runs import engine
+from forq.runs.journal import Line
+from forq.runs.oracles.tape import Tape
+from forq.scalars.moves import Move, Moved
 from tests.toys import Toy
 
 HERE = Path(__file__).parent

@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 MUTANTS = {
     "forget the 2 in 2ε": (
-        "estimators/two_point.py",
+        "scalars/estimators/two_point.py",
         "/ (2.0 * self.radius(step, k))",
         "/ self.radius(step, k)",
         "contract/test_estimators.py",
     ),
     "return by adding back": (
-        "spaces.py",
+        "coordinates/space.py",
         "            self._return(touched)\n",
         "            for one in touched:\n"
         "                away = torch.empty_like(one.master)\n"
@@ -30,24 +30,29 @@ MUTANTS = {
         "unit/test_spaces.py",
     ),
     "clip one side": (
-        "rules/clip.py",
+        "scalars/rules/clip.py",
         "min(max(d, -bound), bound)",
         "min(d, bound)",
         "contract/test_rules.py",
     ),
     "one step too many": (
-        "engine.py",
+        "runs/engine.py",
         "range(first, first + steps)",
         "range(first, first + steps + 1)",
         "unit/test_engine.py",
     ),
     "tape ignores the step": (
-        "oracles/tape.py",
+        "runs/oracles/tape.py",
         "self.lines[step].losses",
         "self.lines[0].losses",
         "unit/test_engine.py",
     ),
-    "sign uphill": ("rules/sgd.py", "weight=-rates[term.group]", "weight=rates[term.group]", "unit/test_engine.py"),
+    "sign uphill": (
+        "scalars/rules/sgd.py",
+        "weight=-rates[term.group]",
+        "weight=rates[term.group]",
+        "unit/test_engine.py",
+    ),
     "same noise for every leaf": (
         "noise.py",
         "hashlib.blake2b(name.encode()",
@@ -61,15 +66,15 @@ MUTANTS = {
         "contract/test_estimators.py",
     ),
     "journal seals nothing": (
-        "journal.py",
+        "runs/journal.py",
         'or _seal(previous, text[:cut] + "}") != body["#"]',
         "",
         "unit/test_journal.py",
     ),
-    "snapshot applied twice": ("engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
+    "snapshot applied twice": ("runs/engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
     "one mean over all groups": ("core.py", "d / share[groups[k]]", "d / len(slopes)", "contract/test_estimators.py"),
     "every leaf of every group moves": (
-        "steps.py",
+        "coordinates/steps.py",
         'return [term for term in terms if term.group in ("all", self.leaf.group)]',
         "return list(terms)",
         "unit/test_spaces.py",

@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from forq.core import Move, Term, direction_seed
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
 from forq.formats import aqlm
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.models.space import space
-from forq.quant.linear import QuantLinear
+from forq.scalars.moves import Move, Term, direction_seed
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"

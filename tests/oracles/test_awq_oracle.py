@@ -18,10 +18,10 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from forq.formats import awq
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints
 from tests.oracles.test_gptq_oracle import PYTHON, call
 from tests.reference import awq as reference

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
+from forq.layers.normal_float import packed, quantise, table
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.saved import write
-from forq.quant.normal_float import packed, quantise, table
 from tests import tiny_checkpoints
 
 HERE = Path(__file__).parent

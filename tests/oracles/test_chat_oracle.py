@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from forq.core import DataError
-from forq.tasks._chat import Conversations
-from forq.tasks._encoding import Edges, Row, encode
-from forq.tasks._table import Record
+from forq.errors import DataError
+from forq.tasks.chat.conversation import Conversations
+from forq.tasks.chat.encoding import Edges, Row, encode
+from forq.tasks.rows.table import Record
 from forq.tokens.template import ChatTemplate
 from tests import tiny_lm
 

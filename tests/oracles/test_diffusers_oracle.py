@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from forq.models.convert.onload import quantized
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.onload import quantized
 from forq.models.saved import write
 from tests import tiny_pipeline
 

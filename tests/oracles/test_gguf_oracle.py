@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from forq.core import Move, Term, direction_seed
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.layers.embedding import QuantEmbedding
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.models.space import space
-from forq.quant.embedding import QuantEmbedding
-from forq.quant.linear import QuantLinear
+from forq.scalars.moves import Move, Term, direction_seed
 from tests import tiny_checkpoints
 
 HERE = Path(__file__).parent
@@ -106,7 +106,7 @@ def test_matrices_are_gguf_pys_bit_for_bit(
         if isinstance(layer, QuantLinear)
     }
     assert len(ours) == len(held.files)
-    from forq.formats.checkpoint._gguf_model import place
+    from forq.checkpoints.containers.gguf.model import place
 
     for name in held.files:
         want = held[name]

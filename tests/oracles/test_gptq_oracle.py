@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints
 
 HERE = Path(__file__).parent

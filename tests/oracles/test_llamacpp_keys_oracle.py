@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import FormatError
-from forq.formats.checkpoint import _gguf_keys
+from forq.checkpoints.containers.gguf import keys as _gguf_keys
+from forq.errors import FormatError
 from forq.models.load import load
 from tests.oracles.llamacpp import ask
 from tests.oracles.llamacpp.make import VOCABULARY, write

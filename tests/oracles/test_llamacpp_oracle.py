@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import Move, Term, direction_seed
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
 from forq.models.load import load
 from forq.models.space import space
+from forq.scalars.moves import Move, Term, direction_seed
 from tests.oracles.gguf.blocks import Q
 from tests.oracles.llamacpp import ask
 from tests.oracles.llamacpp.make import VOCABULARY, write

@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from forq.core import FormatError
-from forq.formats.checkpoint import _gguf_header, _gguf_tokenizer, _gguf_vocabulary
-from forq.formats.checkpoint._gguf_splitting import SPLITTINGS, Splitting
+from forq.checkpoints.containers.gguf import header as _gguf_header
+from forq.checkpoints.containers.gguf import tokenizer as _gguf_tokenizer
+from forq.checkpoints.containers.gguf import vocabulary as _gguf_vocabulary
+from forq.checkpoints.containers.gguf.splitting import SPLITTINGS, Splitting
+from forq.errors import FormatError
 from tests.awkward_lines import lines
 
 HERE = Path(__file__).parent

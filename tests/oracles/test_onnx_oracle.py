@@ -19,11 +19,12 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn.functional import cross_entropy
 
-from forq.core import ConfigError, Move, Term, direction_seed
+from forq.errors import ConfigError
 from forq.formats._onnx_tiny import dense, llama
 from forq.models.load import load
 from forq.models.saved import write
 from forq.models.space import space
+from forq.scalars.moves import Move, Term, direction_seed
 from tests import tiny_lm
 
 HERE = Path(__file__).parent

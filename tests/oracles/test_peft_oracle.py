@@ -11,10 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import forq
-from forq.core import Move, Term
-from forq.models import peft
+from forq.models.adapters import peft
+from forq.models.convert.quantize import quantize
 from forq.models.load import load
-from forq.models.quantize import quantize
+from forq.scalars.moves import Move, Term
 from tests import tiny_checkpoints
 from tests.oracles.test_gptq_oracle import IDS, LOSS, PYTHON, call
 

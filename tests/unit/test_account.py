@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from forq.core import DataError
-from forq.rewards import f1
+from forq.errors import DataError
 from forq.tasks import Account, account, boolq, completion, squad, sst2, text
-from forq.tasks._account import nine_in_ten
-from forq.tasks._rewarded import rewarded
+from forq.tasks.objectives.rewarded import rewarded
+from forq.tasks.objectives.rewards import f1
+from forq.tasks.rows.account import nine_in_ten
 from tests import tiny_encoders, tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()

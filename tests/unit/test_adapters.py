@@ -11,18 +11,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import forq
-from forq import engine, steps
-from forq.core import ConfigError, FormatError, Method, Move, Term
-from forq.estimators.two_point import TwoPoint
+from forq.coordinates import steps
+from forq.coordinates.leaf import PackedLeaf
+from forq.errors import ConfigError, FormatError
 from forq.formats import gptq
-from forq.leaves import PackedLeaf
-from forq.models import peft
-from forq.models.adapters import begun
+from forq.layers import lora
+from forq.layers.leaves import TensorLeaf
+from forq.models.adapters import peft
+from forq.models.adapters.lora import begun
 from forq.models.load import load
-from forq.oracles.local import Local
-from forq.quant import lora
-from forq.quant.leaf import TensorLeaf
-from forq.rules.sign_step import SignStep
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.moves import Move, Term
+from forq.scalars.protocols import Method
+from forq.scalars.rules.sign_step import SignStep
 from tests import tiny_checkpoints
 
 MLP = ("mlp.down_proj", "mlp.up_proj")

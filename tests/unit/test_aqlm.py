@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from forq import filed
-from forq.core import FormatError, Move, Term, direction_seed
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.coordinates.domain import DOMAINS, usual_unit
+from forq.coordinates.leaf import Few
+from forq.coordinates.space import Space, digest
+from forq.errors import FormatError
 from forq.formats import aqlm
-from forq.formats._aqlm_order import order
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
-from forq.leaves import DOMAINS, Few, usual_unit
+from forq.formats.codecs.aqlm_order import order
+from forq.layers.leaves import CodeLeaf
+from forq.layers.scratch import Scratch
 from forq.models.load import load
 from forq.models.space import space
-from forq.quant.leaf import CodeLeaf
-from forq.quant.scratch import Scratch
-from forq.spaces import Space, digest
+from forq.runs import replay_leaves as filed
+from forq.scalars.moves import Move, Term, direction_seed
 from tests.reference import aqlm as reference
 
 Q = "model.layers.0.self_attn.q_proj"

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from forq.attacks import _criterion, _images
-from forq.attacks._attack import attack
-from forq.attacks._ball import Ball
-from forq.attacks._result import AttackStopped, interval
-from forq.core import ConfigError, DataError, ForqError
+from forq.attacks import criterion as _criterion
+from forq.attacks import images as _images
+from forq.attacks.attack import attack
+from forq.attacks.ball import Ball
+from forq.attacks.result import AttackStopped, interval
+from forq.errors import ConfigError, DataError, ForqError
 from tests.attacked import Halves, images
 
 

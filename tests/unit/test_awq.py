@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.errors import FormatError
 from forq.formats import awq, gptq
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.layers.weight import QuantWeight
 from forq.models.load import load, recognised
-from forq.quant.weight import QuantWeight
 from tests import tiny_checkpoints
 from tests.reference.awq import cut
 from tests.repacked import repacked

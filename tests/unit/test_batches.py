@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from forq.batches import _FORWARD, cut
-from forq.core import ConfigError
+from forq.errors import ConfigError
 from forq.tasks import completion, sst2, text
+from forq.tokens.batches import _FORWARD, cut
 from tests import tiny_encoders, tiny_lm
 
 

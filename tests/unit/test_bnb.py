@@ -11,17 +11,18 @@ import pytest
 import torch
 
 import forq
-from forq.core import ConfigError, FormatError, Move, Term
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, FormatError
 from forq.formats import bnb4, bnb8
-from forq.formats._bnb_write import nested_again
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.codecs.bnb_write import nested_again
+from forq.layers.kernels.reference import dequantise
+from forq.layers.normal_float import packed, quantise, table
+from forq.models.convert.quantize import quantize
+from forq.models.convert.rewrite import Piece, planned, rewrite
 from forq.models.leaves import trainable
 from forq.models.load import layout, load
-from forq.models.quantize import quantize
-from forq.models.rewrite import Piece, planned, rewrite
 from forq.models.saved import write
-from forq.quant.kernels.reference import dequantise
-from forq.quant.normal_float import packed, quantise, table
+from forq.scalars.moves import Move, Term
 from forq.tasks import text
 from tests import tiny_checkpoints, tiny_lm
 from tests.reference import bnb4 as reference

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from forq import calibrations
-from forq.calibrations import Wanted, calibrate, trials
-from forq.core import SHAPES, SQUARES, Method, RunError
+from forq.errors import RunError
+from forq.scalars import calibrations
+from forq.scalars.calibrations import Wanted, calibrate, trials
+from forq.scalars.course import SHAPES, SQUARES
+from forq.scalars.protocols import Method
 
 SIZE = 200
 

@@ -5,11 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from forq.calibrations import Wanted, calibrate
-from forq.calibrations._cells import WALK
-from forq.core import ConfigError, Course, Directions, Estimate, Method, Move, RunError, Term
-from forq.noise import Bits, law
-from forq.rules.sign_step import SignStep
+from forq.errors import ConfigError, RunError
+from forq.noise.bits import Bits
+from forq.noise.law import law
+from forq.scalars.calibrations import Wanted, calibrate
+from forq.scalars.calibrations.cells import WALK
+from forq.scalars.course import Course
+from forq.scalars.directions import Directions
+from forq.scalars.moves import Move, Term
+from forq.scalars.protocols import Estimate, Method
+from forq.scalars.rules.sign_step import SignStep
 
 SIZE = 4096
 

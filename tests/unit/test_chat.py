@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
 from forq.tasks import completion
 from tests.chat_templates import BLOCKS, CHATML, DATED, END, GEMMA, LLAMA, PHI, QWEN, TEMPLATES, tokenizer
 

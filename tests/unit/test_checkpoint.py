@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint import patch as patch_module
-from forq.models.quantize import quantize
+from forq.checkpoints import Checkpoint
+from forq.checkpoints import patch as patch_module
+from forq.errors import ConfigError, FormatError
+from forq.models.convert.quantize import quantize
 from tests import tiny_checkpoints
 
 

@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from forq import engine, steps
-from forq.core import Link, Method, Move, Term
-from forq.estimators.two_point import TwoPoint
+from forq.checkpoints import Checkpoint
+from forq.coordinates import steps
+from forq.coordinates.leaf import PackedLeaf
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
-from forq.leaves import PackedLeaf
+from forq.layers.codes import unpack
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.models.space import space
-from forq.noise import Bits, law, leaf_id
-from forq.oracles.local import Local
-from forq.quant.codes import unpack
-from forq.quant.linear import QuantLinear
-from forq.rules.sign_step import SignStep
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.moves import Link, Move, Term
+from forq.scalars.protocols import Method
+from forq.scalars.rules.sign_step import SignStep
 
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
 SHAPES = ["4-bit", *gptq.VARIANTS]

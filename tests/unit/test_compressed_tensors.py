@@ -11,15 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.errors import FormatError
 from forq.formats import compressed_tensors as ct
-from forq.formats._compressed_words import pack_codes, pack_zeros, signed_zeros, unpack_codes, unpack_zeros
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.formats.codecs.compressed_words import pack_codes, pack_zeros, signed_zeros, unpack_codes, unpack_zeros
+from forq.layers.codes import pack, unpack
+from forq.layers.weight import QuantWeight, zeros_dtype
 from forq.models.leaves import trainable
 from forq.models.load import load, recognised
-from forq.quant.codes import pack, unpack
-from forq.quant.weight import QuantWeight, zeros_dtype
 from tests import tiny_checkpoints
 from tests.reference.compressed_tensors import cut
 from tests.repacked import repacked

@@ -7,23 +7,26 @@ import numpy as np
 import pytest
 import torch
 
-from forq import engine
-from forq.core import ConfigError, Estimate, Link, Method, Move, Moved, RunError, Term
-from forq.estimators.three_point import ThreePoint
-from forq.estimators.two_point import TwoPoint
-from forq.leaves import Domain, cells
-from forq.methods import plan
-from forq.methods.settings import settings
-from forq.noise import Bits, law, leaf_id
-from forq.oracles.local import Local
-from forq.oracles.tape import Tape
+from forq.coordinates.domain import Domain, cells
+from forq.coordinates.space import Space
+from forq.errors import ConfigError, RunError
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
 from forq.recipes import recipe
-from forq.rules.audit import Audit, at_floor
-from forq.rules.feedback import Feedback
-from forq.rules.sgd import SGD
-from forq.rules.shape import Shape
-from forq.rules.sign_step import SignStep
-from forq.spaces import Space
+from forq.recipes.plan import plan
+from forq.recipes.settings import settings
+from forq.runs import engine
+from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
+from forq.scalars.estimators.three_point import ThreePoint
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.moves import Link, Move, Moved, Term
+from forq.scalars.protocols import Estimate, Method
+from forq.scalars.rules.audit import Audit, at_floor
+from forq.scalars.rules.feedback import Feedback
+from forq.scalars.rules.sgd import SGD
+from forq.scalars.rules.shape import Shape
+from forq.scalars.rules.sign_step import SignStep
 from tests.toys import Toy
 
 SIZE = 512

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq.leaves import LazyLeaf
+from forq.coordinates.leaf import LazyLeaf
+from forq.layers.dense import DenseLeaf
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.quant.dense import DenseLeaf
 from tests import tiny_checkpoints
 
 IDS = tiny_checkpoints.ids()

@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from forq.core import ConfigError, DataError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.models import encoders
-from forq.models.denoiser import library, skeleton
-from forq.models.encoders import Encoders
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, DataError, FormatError
+from forq.models.diffusion import encoders
+from forq.models.diffusion.denoiser import library, skeleton
+from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
-from forq.noise import Bits
-from forq.tasks import _noised, text_to_image
-from forq.tasks._pictures import pixels, read, read_splits
+from forq.noise.bits import Bits
+from forq.tasks import text_to_image
+from forq.tasks.kinds import noised as _noised
+from forq.tasks.kinds.pictures import pixels, read, read_splits
 from tests import tiny_pipeline
 
 CPU = torch.device("cpu")

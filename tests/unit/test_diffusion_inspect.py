@@ -6,9 +6,9 @@ import json
 
 import torch
 
-from forq.formats.checkpoint import Checkpoint
-from forq.memory import summary
-from forq.models import denoiser
+from forq.checkpoints import Checkpoint
+from forq.inspection.memory import summary
+from forq.models.diffusion import denoiser
 
 SD35_LARGE = {
     "_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16,

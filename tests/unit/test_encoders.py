@@ -14,17 +14,17 @@ from torch.nn.functional import log_softmax, normalize
 from transformers import AutoModel, AutoModelForMaskedLM
 
 import forq
-from forq.config import TaskConfig
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.errors import ConfigError, FormatError
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
 from forq.models.families import FAMILIES
 from forq.models.leaves import trainable
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
+from forq.runs.config import TaskConfig
+from forq.runs.tune import open_task
 from forq.tasks import sst2
-from forq.tasks._sentences import hidden, texts
-from forq.train import open_task
+from forq.tasks.rows.sentences import hidden, texts
 from tests import tiny_encoders, tiny_lm
 
 ENCODERS = sorted(name for name, row in FAMILIES.items() if row.kind != "causal")

@@ -6,15 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from forq import engine
-from forq.core import JournalError, Method, Move, RunError, Term, direction_seed
-from forq.estimators.two_point import TwoPoint
-from forq.journal import Line
-from forq.oracles.local import Local
-from forq.oracles.tape import Tape
-from forq.rules.clip import Clip
-from forq.rules.sgd import SGD
-from forq.spaces import Space
+from forq.coordinates.space import Space
+from forq.errors import JournalError, RunError
+from forq.runs import engine
+from forq.runs.journal import Line
+from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
+from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.moves import Move, Term, direction_seed
+from forq.scalars.protocols import Method
+from forq.scalars.rules.clip import Clip
+from forq.scalars.rules.sgd import SGD
 from tests.toys import Toy
 
 METHOD = Method(TwoPoint(seed=3, eps=1e-2), (Clip(1.0), SGD(0.05)))

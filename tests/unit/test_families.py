@@ -11,22 +11,23 @@ import transformers
 from torch.nn.functional import cross_entropy
 
 import forq
-from forq import batches, losses
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
-from forq.leaves import Leaf
-from forq.memory import summary
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.coordinates.leaf import Leaf
+from forq.errors import FormatError
+from forq.inspection.memory import summary
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
+from forq.models.convert.quantize import quantize
 from forq.models.families import FAMILIES, family_of
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.skeleton import compute_buffers, sizes, turned
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
-from forq.tasks import _choice
-from forq.tasks._completion import Row, pack
-from forq.tasks._generate import written
+from forq.tasks.kinds import choice as _choice
+from forq.tasks.kinds.completion import Row, pack
+from forq.tasks.kinds.generate import written
+from forq.tasks.objectives import losses
+from forq.tokens import batches
 from tests import tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))

@@ -13,13 +13,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper, save
 
-from forq.core import ConfigError, DataError, FormatError, RunError
-from forq.formats.checkpoint import Checkpoint
-from forq.models.encoders import Encoders
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, DataError, FormatError, RunError
+from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
-from forq.tasks import Compares, _features, text_to_image
-from forq.tasks._features import Features, distance
-from forq.tasks._pictures import pixels
+from forq.tasks import Compares, text_to_image
+from forq.tasks.kinds import features as _features
+from forq.tasks.kinds.features import Features, distance
+from forq.tasks.kinds.pictures import pixels
 from tests import tiny_pipeline
 
 CODE = """

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import Link, Move, Term, direction_seed
+from forq.coordinates.steps import Steps
 from forq.formats import aqlm, bnb4, gguf, gptq, hqq
+from forq.layers import linear
+from forq.layers.codes import codes_at, pack, put_codes_at, unpack
+from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.models.space import space
-from forq.noise import Bits, law
-from forq.quant import linear
-from forq.quant.codes import codes_at, pack, put_codes_at, unpack
-from forq.quant.linear import QuantLinear
-from forq.steps import Steps
+from forq.noise.bits import Bits
+from forq.noise.law import law
+from forq.scalars.moves import Link, Move, Term, direction_seed
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 CASES: dict[str, Callable[[Path], Path]] = {

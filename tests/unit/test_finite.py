@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq import registry
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint, finite
-from forq.models.export import export
+from forq.checkpoints import Checkpoint, finite
+from forq.errors import FormatError
+from forq.models.convert.export import export
+from forq.models.convert.quantize import quantize
 from forq.models.load import load
-from forq.models.quantize import quantize
+from forq.plugins import registry
 from tests import tiny_checkpoints
 
 FORMATS = registry.names("formats")

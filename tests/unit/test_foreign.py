@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
 from tests.cli.conftest import forq
 
 __all__ = ["forq"]

@@ -12,16 +12,17 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.gguf import header as _gguf_header
+from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS
+from forq.checkpoints.containers.gguf.write import write_gguf
+from forq.coordinates.leaf import Few
+from forq.errors import FormatError
 from forq.formats import gguf
-from forq.formats.checkpoint import Checkpoint, _gguf_header
-from forq.formats.checkpoint._gguf_kinds import BLOCKS, FLOATS
-from forq.formats.checkpoint._gguf_write import write_gguf
-from forq.leaves import Few
+from forq.layers.embedding import QuantEmbedding
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.skeleton import compute_buffers, skeleton
-from forq.quant.embedding import QuantEmbedding
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])
 TIED = ("q8_0", "five", "k")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from forq.core import FormatError
+from forq.checkpoints.containers.gguf import rope as _gguf_rope
+from forq.checkpoints.containers.gguf.keys import Keys
+from forq.errors import FormatError
 from forq.formats import gguf
-from forq.formats.checkpoint import _gguf_rope
-from forq.formats.checkpoint._gguf_keys import Keys
 from forq.models.load import load
 from tests.unit.test_gguf import again
 

@@ -15,14 +15,15 @@ import torch
 from diffusers import GGUFQuantizationConfig
 from diffusers.quantizers.gguf import utils as theirs
 
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint, _gguf_header
-from forq.formats.checkpoint._gguf_kinds import BLOCKS, FLOATS
-from forq.formats.checkpoint._gguf_write import write_gguf
-from forq.models.denoiser import library
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.gguf import header as _gguf_header
+from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS
+from forq.checkpoints.containers.gguf.write import write_gguf
+from forq.errors import FormatError
+from forq.layers.linear import QuantLinear
+from forq.models.diffusion.denoiser import library
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.quant.linear import QuantLinear
 from tests import tiny_pipeline
 
 KINDS = ("Q4_0", "Q8_0")

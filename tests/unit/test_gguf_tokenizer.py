@@ -11,12 +11,12 @@ import pytest
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.gguf.splitting import SPLITTINGS
+from forq.checkpoints.containers.gguf.tokenizer import tokenizer
+from forq.checkpoints.containers.gguf.vocabulary import configured, read
+from forq.errors import FormatError
 from forq.formats import gguf
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint._gguf_splitting import SPLITTINGS
-from forq.formats.checkpoint._gguf_tokenizer import tokenizer
-from forq.formats.checkpoint._gguf_vocabulary import configured, read
 from forq.models.load import load
 from tests.unit.test_gguf import again
 

@@ -11,14 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.errors import FormatError
 from forq.formats import gptq
-from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
+from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
+from forq.layers.codes import BITS, pack, unpack
+from forq.layers.weight import QuantWeight, zeros_dtype
 from forq.models.load import load
-from forq.quant.codes import BITS, pack, unpack
-from forq.quant.weight import QuantWeight, zeros_dtype
 from tests.reference.gptq import cut
 
 Q = "model.layers.0.self_attn.q_proj"

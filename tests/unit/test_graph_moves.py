@@ -12,18 +12,19 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from forq.core import FormatError, Move, Term
+from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import StrewnLeaf
+from forq.errors import FormatError
 from forq.formats import onnx as form
-from forq.formats.checkpoint import Checkpoint
-from forq.leaves import StrewnLeaf
-from forq.memory import summary
-from forq.models.graph_session import Session
+from forq.inspection.memory import summary
+from forq.layers.kernels import reference
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight, zeros_dtype
+from forq.models.graph.session import Session
 from forq.models.load import load
 from forq.models.saved import write
 from forq.models.space import space
-from forq.quant.kernels import reference
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.scalars.moves import Move, Term
 
 IDS = torch.randint(1, 64, (3, 9), generator=torch.Generator().manual_seed(3))
 PROBES = {"few": "sparse:0.01", "many": "uniform_grid:2"}

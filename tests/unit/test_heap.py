@@ -7,7 +7,7 @@ import pytest
 
 _HELD = """
 import torch
-from forq.quant.heap import trim
+from forq.layers.heap import trim
 def held():
     return 1024 * int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
 kept, freed = [], []

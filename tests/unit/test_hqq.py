@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forq.core import ConfigError, FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, FormatError
 from forq.formats import hqq
-from forq.formats._hqq_bits import PARTS, pack, unpack
-from forq.formats.checkpoint import Checkpoint
+from forq.formats.codecs.hqq_bits import PARTS, pack, unpack
+from forq.layers.scratch import Scratch
 from forq.models.leaves import trainable
 from forq.models.load import kernels, load
-from forq.quant.scratch import Scratch
 
 Q = "model.layers.0.self_attn.q_proj"
 

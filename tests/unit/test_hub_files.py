@@ -11,9 +11,9 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import gguf, hqq, onnx
-from forq.formats.checkpoint import Checkpoint
 from forq.models.load import load
 
 IDS = torch.randint(1, 64, (2, 7), generator=torch.Generator().manual_seed(3))

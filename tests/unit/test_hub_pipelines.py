@@ -12,8 +12,8 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import save_file
 
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 
 INDEX = {
     "_class_name": "StableDiffusion3Pipeline",

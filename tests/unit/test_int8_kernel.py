@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import forq
-from forq.core import ConfigError
+from forq.errors import ConfigError
 from forq.formats import bnb8
+from forq.layers.kernels import int8, reference
+from forq.layers.linear import QuantLinear
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
+from forq.models.convert.quantize import quantize
 from forq.models.load import kernels, load
-from forq.models.quantize import quantize
-from forq.quant.kernels import int8, reference
-from forq.quant.linear import QuantLinear
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
 from tests import tiny_checkpoints
 
 pytestmark = pytest.mark.skipif(
@@ -80,7 +80,7 @@ def test_a_model_takes_it_when_asked_and_its_scales_are_live(base, tmp_path):
         here, there = model(IDS).logits, plain(IDS).logits
         assert 0 < relative(here, there) < 0.1
         space = forq.space(model)
-        with space.displaced(forq.core.Move((forq.core.Term(1, 0.05),))):
+        with space.displaced(forq.scalars.moves.Move((forq.scalars.moves.Term(1, 0.05),))):
             assert not torch.equal(model(IDS).logits, here)
         assert torch.equal(model(IDS).logits, here)
     one = next(module for module in model.modules() if isinstance(module, QuantLinear))

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forq import journal
-from forq.core import JournalError, Moved
-from forq.journal import Line, Writer
+from forq.errors import JournalError
+from forq.runs import journal
+from forq.runs.journal import Line, Writer
+from forq.scalars.moves import Moved
 
 LINES = (
     Line(0, "calibrate", (1.0, math.nan), notes={"eps": 0.1}),

@@ -11,19 +11,19 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from forq.core import ConfigError, FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.write import write_file
+from forq.errors import ConfigError, FormatError
 from forq.formats import gptq
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.write import write_file
-from forq.memory import summary
+from forq.inspection.memory import summary
+from forq.layers.dense import DenseEmbedding, DenseLinear
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.skeleton import skeleton
 from forq.models.twins import with_twins
-from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.kernels.reference import dequantise
-from forq.quant.linear import QuantLinear
 from tests import tiny_checkpoints, tiny_encoders
 from tests.tiny_checkpoints import KINDS
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from forq import batches, losses
-from forq.batches import Batch
-from forq.core import ConfigError
-from forq.tasks._choice import Row, pack
+from forq.errors import ConfigError
+from forq.tasks.kinds.choice import Row, pack
+from forq.tasks.objectives import losses
+from forq.tokens import batches
+from forq.tokens.batches import Batch
 from tests import tiny_lm
 
 KINDS = ["llama", "opt", "mistral", "qwen2", "qwen3"]

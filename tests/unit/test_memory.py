@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from forq import registry
-from forq.core import ConfigError
-from forq.formats.checkpoint import Checkpoint
-from forq.memory import summary
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError
+from forq.inspection.memory import summary
+from forq.layers.linear import QuantLinear
+from forq.models.convert.quantize import quantize
 from forq.models.load import load
-from forq.models.quantize import quantize
 from forq.models.space import space
-from forq.quant.linear import QuantLinear
+from forq.plugins import registry
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import KINDS
 

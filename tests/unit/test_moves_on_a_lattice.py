@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import ConfigError, Link, Move, Moved, Term, direction_seed
-from forq.leaves import Domain, cells
-from forq.noise import Bits, law, leaf_id
-from forq.spaces import Space
+from forq.coordinates.domain import Domain, cells
+from forq.coordinates.space import Space
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
+from forq.scalars.moves import Link, Move, Moved, Term, direction_seed
 from tests.toys import Toy
 
 LEVELS = 15

@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forq import registry
-from forq.core import ConfigError, direction_seed
-from forq.noise import Bits, law, leaf_id
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
+from forq.plugins import registry
+from forq.scalars.moves import direction_seed
 from tests.reference.philox import philox
 
 SPECS = ("rademacher", "gaussian", "uniform_grid:3", "sign:uniform_grid:3", "rounded:1", "sparse:0.25")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import Move, Term, direction_seed
-from forq.leaves import free
-from forq.spaces import Space
+from forq.coordinates.domain import free
+from forq.coordinates.space import Space
+from forq.scalars.moves import Move, Term, direction_seed
 from tests.toys import Toy
 
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from forq import losses
-from forq.batches import Batch
-from forq.core import ConfigError, FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, FormatError
 from forq.formats import onnx as form
-from forq.formats.checkpoint import Checkpoint
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.saved import write
-from forq.tasks._generate import written
+from forq.tasks.kinds.generate import written
+from forq.tasks.objectives import losses
+from forq.tokens.batches import Batch
 
 IDS = torch.randint(1, 64, (3, 9), generator=torch.Generator().manual_seed(3))
 
@@ -86,7 +86,7 @@ def test_an_unscored_row_a_padded_one_and_pieces_give_the_same_losses(tmp_path: 
     batch = Batch(IDS[:, :8], row, column, IDS[row, column + 1], (2, 0, 2))
     with torch.inference_mode():
         whole = losses.token_nll(model, batch)
-        monkeypatch.setattr("forq.models.graph._LOGITS_BYTES", 1)
+        monkeypatch.setattr("forq.models.graph.model._LOGITS_BYTES", 1)
         assert torch.equal(losses.token_nll(model, batch), whole)
     logits = torch.from_numpy(plain(tmp_path / "a" / "model.onnx", IDS))
     want = torch.nn.functional.cross_entropy(logits[row, column], IDS[row, column + 1], reduction="none")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import forq
-from forq.spaces import Space
+from forq.coordinates.space import Space
 from tests.toys import Toy
 
 NOISE = 3.0

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import forq
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.layers.kernels import ort, reference
+from forq.layers.layer import Live, Parts
+from forq.layers.linear import QuantLinear
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
 from forq.models.load import kernels, load
-from forq.quant.kernels import ort, reference
-from forq.quant.layer import Live, Parts
-from forq.quant.linear import QuantLinear
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
 
 pytest.importorskip("onnxruntime")
 
@@ -115,7 +115,9 @@ def test_a_copy_computes_with_scales_of_its_own():
 
 def test_no_import_of_ours_imports_the_runtime():
     """Replay and verify run no layer; a machine without the runtime has them."""
-    words = "import sys, forq, forq.rebuild, forq.models.load; assert not {'onnx', 'onnxruntime'} & set(sys.modules)"
+    words = (
+        "import sys, forq, forq.runs.replay, forq.models.load; assert not {'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", words], check=True)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from forq import pace
+from forq.checkpoints import Checkpoint
 from forq.formats import gguf, gptq
-from forq.formats.checkpoint import Checkpoint
+from forq.inspection import pace
 
 
 def test_every_matrix_counts_once(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.memory import summary
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, FormatError
+from forq.inspection.memory import summary
+from forq.layers.codes import unpack
+from forq.layers.kernels.reference import dequantise
+from forq.layers.round_to_nearest import round_to_nearest
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
-from forq.quant.codes import unpack
-from forq.quant.kernels.reference import dequantise
-from forq.quant.round_to_nearest import round_to_nearest
 from tests import tiny_checkpoints, tiny_lm
 from tests.reference import gptq as reference
 
@@ -101,7 +101,7 @@ def test_the_search_beats_the_full_range(sym: bool, monkeypatch: pytest.MonkeyPa
         return float((dequantise(weight, scales.float()) - exact).square().mean())
 
     searched = error()
-    monkeypatch.setattr("forq.quant.round_to_nearest._SHRINK", (1.0,))
+    monkeypatch.setattr("forq.layers.round_to_nearest._SHRINK", (1.0,))
     assert searched < 0.95 * error()
 
 

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from transformers import T5EncoderModel
 
 import forq
-from forq.core import FormatError
-from forq.models.denoiser import library
-from forq.models.pipeline import given
-from forq.quant.linear import QuantLinear
+from forq.errors import FormatError
+from forq.layers.linear import QuantLinear
+from forq.models.diffusion.denoiser import library
+from forq.models.diffusion.pipeline import given
 from tests import tiny_pipeline
 
 CPU = torch.device("cpu")

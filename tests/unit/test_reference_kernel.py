@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import FormatError
-from forq.quant.kernels.reference import dequantise, matmul
-from forq.quant.layer import Live, Parts
-from forq.quant.linear import QuantLinear
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
+from forq.errors import FormatError
+from forq.layers.kernels.reference import dequantise, matmul
+from forq.layers.layer import Live, Parts
+from forq.layers.linear import QuantLinear
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
 
 ROWS, COLUMNS = 24, 96
 
@@ -70,7 +70,7 @@ def test_leading_shape_and_dtype_follow_x() -> None:
 
 def test_blocks_of_rows_make_no_difference_to_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, scales, dense = draw(32)
-    monkeypatch.setattr("forq.quant.kernels.reference._BLOCK_BYTES", {"cpu": 9 * 4 * COLUMNS})
+    monkeypatch.setattr("forq.layers.kernels.reference._BLOCK_BYTES", {"cpu": 9 * 4 * COLUMNS})
     for tokens in (2, 100):
         x = torch.randn(tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens))
         got = matmul(x, weight, scales, None, Scratch()).numpy()

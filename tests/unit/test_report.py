@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from forq.core import ConfigError, JournalError, Moved
-from forq.journal import Line, Writer
+from forq.errors import ConfigError, JournalError
 from forq.report import page, panels, tensorboard
 from forq.report.charts import brief, chart
 from forq.report.curves import POINTS, Curve, groups, metrics, scores, steps, window
 from forq.report.layers import maps
 from forq.report.record import read, read_all
-from forq.runfiles import Scored
+from forq.runs.files import Scored
+from forq.runs.journal import Line, Writer
+from forq.scalars.moves import Moved
 
 PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
 EVIL = "<script>alert('x')</script><img src=https://example.com/x.png>"

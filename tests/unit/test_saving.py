@@ -14,12 +14,14 @@ import pytest
 import torch
 
 import forq
-from forq import runfiles, spaces
-from forq.core import FormatError, RunError
-from forq.formats.checkpoint import Checkpoint, Streamed, TensorInfo, header
+from forq.checkpoints import Checkpoint, Streamed, TensorInfo
+from forq.checkpoints import tensor as header
+from forq.coordinates import space as spaces
+from forq.errors import FormatError, RunError
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
-from forq.models.quantize import quantize
-from forq.runfiles import Masters, rounding_error
+from forq.runs import files as runfiles
+from forq.runs.files import Masters, rounding_error
 from tests import tiny_lm
 
 LEAVES = 14

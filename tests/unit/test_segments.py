@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from forq import registry
+from forq.plugins import registry
 from forq.tasks import completion, sst2
-from forq.tasks._segments import spellings
+from forq.tasks.rows.segments import spellings
 from tests import tiny_encoders, tiny_lm
 from tests.contract.test_tasks import NAMES, SETTINGS
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from forq.cli._setbacks import Setbacks
-from forq.runfiles import Scored
-from forq.setbacks import clearly_worse
+from forq.runs.files import Scored
+from forq.runs.setbacks import clearly_worse
 from forq.tasks import Score
 
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import forq
+from forq.checkpoints import Checkpoint
 from forq.cli import app
-from forq.formats.checkpoint import Checkpoint
 from tests.smollm2 import loss, tolerance
 
 WANT = json.loads((Path(__file__).parents[1] / "reference" / "smollm2.json").read_text())

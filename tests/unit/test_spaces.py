@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forq import steps
-from forq.core import HERE, ConfigError, JournalError, Move, RunError, Term, direction_seed
-from forq.leaves import Domain, free, relative
-from forq.noise import Bits, law, leaf_id
-from forq.spaces import Space
+from forq.coordinates import steps
+from forq.coordinates.domain import Domain, free, relative
+from forq.coordinates.space import Space
+from forq.errors import ConfigError, JournalError, RunError
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
+from forq.scalars.moves import HERE, Move, Term, direction_seed
 from tests.toys import Overlaid, Toy
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forq.core import DataError
+from forq.errors import DataError
 from forq.tasks import boolq, completion, sst2, text
-from forq.tasks._table import read
+from forq.tasks.rows.table import read
 from tests import tiny_lm
 
 

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from forq.core import ConfigError, DataError
-from forq.losses import mean_nll
+from forq.errors import ConfigError, DataError
 from forq.tasks import completion
-from forq.tasks._completion import pack
+from forq.tasks.kinds.completion import pack
+from forq.tasks.objectives.losses import mean_nll
 from tests import tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()

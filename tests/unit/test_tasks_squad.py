@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from forq import rewards
-from forq.core import DataError
+from forq.errors import DataError
 from forq.tasks import squad
-from forq.tasks._completion import pack
+from forq.tasks.kinds.completion import pack
+from forq.tasks.objectives import rewards
 from tests import tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
 from forq.tasks import sst2
-from forq.tasks._choice import Question, encode
+from forq.tasks.kinds.choice import Question, encode
 from tests import tiny_lm
 
 SMALL = {"train_rows": 30, "validation_rows": 10}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from forq import registry
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
+from forq.plugins import registry
 from tests import tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from forq.core import DataError
-from forq.tasks import Score, Writes, _corpus, text
+from forq.errors import DataError
+from forq.tasks import Score, Writes, text
+from forq.tasks.rows import corpus as _corpus
 from tests import tiny_lm
 
 

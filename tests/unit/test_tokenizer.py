@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import forq
-from forq import config as configs
+from forq.checkpoints import Checkpoint
 from forq.cli._finished import finished
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
+from forq.errors import ConfigError, FormatError
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer, reading
-from forq.runs import Run
+from forq.runs import config as configs
+from forq.runs.run import Run
+from forq.runs.tune import open_task, settings
 from forq.tasks import completion
-from forq.tasks._completion import pack
+from forq.tasks.kinds.completion import pack
 from forq.tokens.text import end_of_text
-from forq.train import open_task, settings
 from tests.chat_templates import CHATML, DATED, LLAMA, tokenizer
 
 ROWS = [{"prompt": "film number", "completion": f" {n}"} for n in range(9)]

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from forq.core import ConfigError, FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.safetensors import read_metadata
+from forq.checkpoints.write import write_file
+from forq.errors import ConfigError, FormatError
 from forq.formats import torchao
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.header import read_metadata
-from forq.formats.checkpoint.write import write_file
 from forq.models.leaves import trainable
 from forq.models.load import kernels, load
 

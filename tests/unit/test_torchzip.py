@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from forq.core import FormatError
-from forq.formats.checkpoint import pickled
-from forq.formats.checkpoint.torchzip import _flat, contents, records
+from forq.checkpoints.containers.torch_save import _flat, contents, pickled, records
+from forq.errors import FormatError
 
 HELD: dict[str, Any] = {
     "a": {"weight": torch.arange(12.0).view(3, 4), "half": torch.ones(5, dtype=torch.float16), "nbits": 4},

@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from forq import arithmetic, steps
-from forq.core import Link, Move, Moved, Term
+from forq.coordinates import arithmetic, steps
+from forq.coordinates.leaf import Few
 from forq.formats import bnb4, gptq, hqq
-from forq.leaves import Few
+from forq.layers.codes import pack
+from forq.layers.kernels import reference
+from forq.layers.linear import QuantLinear
+from forq.layers.normal_float import table
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight, zeros_dtype
 from forq.models.load import load
 from forq.models.space import space
-from forq.noise import Bits, law, leaf_id
-from forq.quant.codes import pack
-from forq.quant.kernels import reference
-from forq.quant.linear import QuantLinear
-from forq.quant.normal_float import table
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.noise.bits import Bits, leaf_id
+from forq.noise.law import law
+from forq.scalars.moves import Link, Move, Moved, Term
 from tests.unit.test_reference_kernel import draw
 
 pytest.importorskip("triton")
-from forq import philox
-from forq.quant.kernels import triton
+from forq.layers.kernels import triton
+from forq.noise import triton as philox
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BITS = Bits((0xFEDCBA9876543210 << 64) | 0xFEDCBA9876543211, leaf_id("a.scales"), 7, rows=(12, 31))

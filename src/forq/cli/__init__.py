@@ -27,7 +27,7 @@ from forq.cli.report import report
 from forq.cli.sample import sample
 from forq.cli.tune import tune
 from forq.cli.verify import verify
-from forq.core import ForqError
+from forq.errors import ForqError
 
 app = typer.Typer(
     name="forq",

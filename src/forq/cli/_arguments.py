@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from forq import registry
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
+from forq.plugins import registry
 
 
 def path(text: str | Path) -> Path:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from forq import config as configs
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.runs import config as configs
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from typing import Any
 
 import typer
 
-from forq import agreement, journal
-from forq import config as configs
+from forq.checkpoints import Checkpoint
 from forq.cli import _arguments as given
-from forq.config import RunConfig, TaskConfig
-from forq.core import ConfigError
-from forq.formats.checkpoint import Checkpoint
-from forq.train import settings as complete
+from forq.errors import ConfigError
+from forq.runs import agreement, journal
+from forq.runs import config as configs
+from forq.runs.config import RunConfig, TaskConfig
+from forq.runs.tune import settings as complete
 
 _PLACES = {
     "--task": "task.name",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from forq.cli import _screen
 
 if TYPE_CHECKING:
-    from forq.tasks._rows import Rows
+    from forq.tasks.rows.rows import Rows
 
 _LEARNED, _GIVEN = "*", " "
 LEGEND = f"each token: its id and its text in quotes; {_LEARNED} marks what is learned"
@@ -16,7 +16,7 @@ LEGEND = f"each token: its id and its text in quotes; {_LEARNED} marks what is l
 
 def plain(task: Rows[Any, Any], count: int) -> list[dict[str, Any]]:
     """The first training rows as JSON: segments of tokens, each with its id, text and whether it is learned."""
-    from forq.tasks._segments import spellings
+    from forq.tasks.rows.segments import spellings
 
     found = []
     for number, row in enumerate(task.rows["train"][:count]):

@@ -15,8 +15,8 @@ from rich.table import Table
 from forq.tasks import shown as number
 
 if TYPE_CHECKING:
-    from forq.config import TaskConfig
-    from forq.formats.checkpoint import Checkpoint
+    from forq.checkpoints import Checkpoint
+    from forq.runs.config import TaskConfig
     from forq.tasks import Account
 
 __all__ = ["data", "err", "number", "opened", "out", "read_as", "size", "table", "told"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from forq.cli import _screen
 
 if TYPE_CHECKING:
-    from forq.runfiles import Scored
+    from forq.runs.files import Scored
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Setbacks:
 
     def said(self, scored: Scored) -> list[str]:
         """What a score is worth saying: the first of several setbacks in a row, and that they do not end."""
-        from forq.setbacks import PERSISTENT
+        from forq.runs.setbacks import PERSISTENT
 
         first = self._first = self._first or scored
         self._row = self._row + 1 if scored.worse else 0

@@ -12,10 +12,10 @@ from forq.cli import _screen
 from forq.cli._setbacks import Setbacks
 
 if TYPE_CHECKING:
-    from forq.config import RunConfig
-    from forq.journal import Line
-    from forq.runfiles import Scored
-    from forq.runs import Run
+    from forq.runs.config import RunConfig
+    from forq.runs.files import Scored
+    from forq.runs.journal import Line
+    from forq.runs.run import Run
     from forq.tasks import Account, Score, Task
 
 
@@ -35,12 +35,12 @@ def tune(
     """
     import torch
 
-    from forq.coverage import moves, require_floats
-    from forq.memory import summary
+    from forq.inspection.coverage import moves, require_floats
+    from forq.inspection.memory import summary
     from forq.models.load import load
     from forq.report import tensorboard as board
-    from forq.runs import Run
-    from forq.train import open_task
+    from forq.runs.run import Run
+    from forq.runs.tune import open_task
 
     if tensorboard:
         board.require()
@@ -51,7 +51,7 @@ def tune(
             model: Any = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
             held = summary(model.checkpoint)
             if not (resume or chosen):
-                require_floats(config, held)
+                require_floats(config.recipe, config.method, held)
             task = open_task(config.task, model, config.seed)
             run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
         _screen.told(model)
@@ -72,7 +72,7 @@ def tune(
 
 def _outcome(run: Run) -> dict[str, Any]:
     """What a finished run says of itself; nothing of it holds the model."""
-    from forq import journal
+    from forq.runs import journal
 
     first, best, last = run.first, run.best, run.last
     assert first is not None and best is not None and last is not None
@@ -93,9 +93,9 @@ def _outcome(run: Run) -> dict[str, Any]:
 
 def _concluded(outcome: dict[str, Any], config: RunConfig, task: Task, out: Path, began: float) -> dict[str, Any]:
     """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
-    from forq.memory import peak_bytes
+    from forq.inspection.memory import peak_bytes
     from forq.models.load import load
-    from forq.runfiles import put_json
+    from forq.runs.files import put_json
 
     how: Any = {"kernel": config.kernel, "activations": config.activations}
     before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
@@ -154,7 +154,7 @@ def _sentences(result: dict[str, Any]) -> list[str]:
 
 def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> None:
     """After Ctrl-C: whether something was begun, and the command that goes on with it."""
-    from forq.agreement import holds_run
+    from forq.runs.agreement import holds_run
 
     if not holds_run(out):
         _screen.err.print("stopped before the run began; the same command begins it", highlight=False)
@@ -171,7 +171,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     """Drain a run's events into a progress bar on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from forq.runfiles import Scored
+    from forq.runs.files import Scored
 
     columns = (
         TextColumn("{task.description}"),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from forq.cli import _arguments as given
-from forq.core import ConfigError
+from forq.errors import ConfigError
 
 
 def attack(
@@ -51,9 +51,11 @@ def attack(
 
     Images it gets wrong are left out; a success is one only after it was written as PNG and read again.
     """
-    from forq.attacks import _images, _picture, _victims
-    from forq.attacks._attack import attack as run
-    from forq.attacks._queries import Outcome
+    from forq.attacks import images as _images
+    from forq.attacks import picture as _picture
+    from forq.attacks import victims as _victims
+    from forq.attacks.attack import attack as run
+    from forq.attacks.queries import Outcome
     from forq.cli import _screen
 
     settings = {}

@@ -24,12 +24,12 @@ def demo(
     Nothing is downloaded. About four minutes on two cores.
     """
     from forq.cli import _screen, _tuning
-    from forq.config import TaskConfig
     from forq.demo import CHECKPOINT
     from forq.demo.corpus import upper_docs
     from forq.report import page
     from forq.report.record import read_all
-    from forq.train import settings
+    from forq.runs.config import TaskConfig
+    from forq.runs.tune import settings
 
     given.free(out, "choose another --out")
     # The texts first: where there are none, no folder is left that would be in the way of the next try.

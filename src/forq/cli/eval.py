@@ -11,7 +11,7 @@ from forq.cli import _arguments as given
 if TYPE_CHECKING:
     from torch import nn
 
-    from forq.tasks._features import Distance, Judge
+    from forq.tasks.kinds.features import Distance, Judge
 
 DISTANCE = "feature distance"
 BEFORE = f"{DISTANCE} before"
@@ -36,11 +36,11 @@ def evaluate(
     """Score a checkpoint, or what a run saved, on a task's test rows."""
     from forq.cli import _screen
     from forq.cli._finished import finished
-    from forq.config import task_config
-    from forq.core import ConfigError
+    from forq.errors import ConfigError
     from forq.models.load import load
+    from forq.runs.config import task_config
+    from forq.runs.tune import open_task
     from forq.tasks import Compares
-    from forq.train import open_task
 
     if split not in ("test", "validation"):
         raise ConfigError(f"--split: expected test or validation, found {split!r}")

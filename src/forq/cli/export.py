@@ -24,8 +24,8 @@ def export(
 ) -> None:
     """Write a checkpoint as another format, where that loses nothing or floats, and say exactly what it loses."""
     from forq.cli import _screen
-    from forq.core import ConfigError
-    from forq.models.export import export as make
+    from forq.errors import ConfigError
+    from forq.models.convert.export import export as make
 
     if not overwrite:
         given.free(out, "choose another --out, or replace it with --overwrite")

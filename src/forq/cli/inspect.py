@@ -10,7 +10,7 @@ import typer
 from forq.cli import _arguments as given
 
 if TYPE_CHECKING:
-    from forq.formats.checkpoint import Checkpoint
+    from forq.checkpoints import Checkpoint
 
 
 def inspect(
@@ -28,8 +28,8 @@ def inspect(
 
     With --data, show rows instead: token by token, as the model will see them, with the learned tokens marked.
     """
-    from forq.core import ConfigError
-    from forq.formats.checkpoint import Checkpoint
+    from forq.checkpoints import Checkpoint
+    from forq.errors import ConfigError
 
     ckpt = Checkpoint.open(checkpoint)
     if data is None and task is None:
@@ -45,8 +45,8 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
     from typing import Any
 
     from forq.cli import _rows, _screen
-    from forq.config import task_config
-    from forq.train import open_task
+    from forq.runs.config import task_config
+    from forq.runs.tune import open_task
 
     settings = task_config(task, given.data_path(data, task), sets)
     # Every task that a checkpoint alone can open is one of rows.
@@ -63,7 +63,7 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
 def _reading(ckpt: Checkpoint) -> list[str]:
     """How the checkpoint's texts are read; nothing where it has no tokenizer, or one that cannot be used."""
     from forq.cli import _screen
-    from forq.core import ForqError
+    from forq.errors import ForqError
     from forq.models.tokenizer import open_tokenizer
 
     try:
@@ -75,8 +75,8 @@ def _reading(ckpt: Checkpoint) -> list[str]:
 def _summary(ckpt: Checkpoint, as_json: bool) -> None:
     """What the checkpoint holds, and what tuning it takes."""
     from forq.cli import _screen
-    from forq.memory import summary
-    from forq.pace import TOKENS, seconds_a_forward
+    from forq.inspection.memory import summary
+    from forq.inspection.pace import TOKENS, seconds_a_forward
 
     found = summary(ckpt)
     forward = seconds_a_forward(ckpt)

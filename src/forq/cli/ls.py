@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from forq import registry
-from forq.core import ConfigError
+from forq.errors import ConfigError
+from forq.plugins import registry
 
 FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "attacks")
 
@@ -39,6 +38,6 @@ def ls(
 
 def _summary(family: str, name: str) -> str:
     """First line of the plug-in's docstring, read without importing it (and so without torch)."""
-    source = Path(__file__).parents[1] / family / f"{name}.py"
+    source = registry.source(family, name)
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
     return text.split("\n\n")[0].replace("\n", " ")

@@ -30,7 +30,7 @@ def quantize(
 ) -> None:
     """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint, for those who have none."""
     from forq.cli import _screen
-    from forq.models.quantize import quantize as make
+    from forq.models.convert.quantize import quantize as make
 
     if not overwrite:
         given.free(out, "choose another OUT, or replace it with --overwrite")

@@ -30,10 +30,10 @@ def replay(
     as_json: given.Json = False,
 ) -> None:
     """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""
+    from forq.checkpoints import Checkpoint
+    from forq.checkpoints.replace import check_destination
     from forq.cli import _screen
-    from forq.formats.checkpoint import Checkpoint
-    from forq.formats.checkpoint.replace import check_destination
-    from forq.rebuild import replay as rebuild
+    from forq.runs.replay import replay as rebuild
 
     # Said now, not after the whole run was replayed.
     given.free(out, "choose another --out")

@@ -30,9 +30,9 @@ def sample(
 
     from forq.cli import _screen
     from forq.cli._finished import finished
-    from forq.core import ConfigError
+    from forq.errors import ConfigError
+    from forq.models.diffusion.pipeline import draw
     from forq.models.load import load
-    from forq.models.pipeline import draw
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out: expected a name that ends in .png, found {out}")

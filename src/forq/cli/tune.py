@@ -89,17 +89,17 @@ def tune(
     as_json: given.Json = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
-    from forq.agreement import holds_run
     from forq.cli import _resumed, _screen, _tuning
-    from forq.core import ConfigError
-    from forq.coverage import chosen
-    from forq.runfiles import BASE, vacant
+    from forq.errors import ConfigError
+    from forq.inspection.coverage import chosen
+    from forq.runs.agreement import holds_run
+    from forq.runs.files import BASE, vacant
 
     held = holds_run(out)
     if not vacant(out) and not (resume and held):
         raise ConfigError(f"{out} is in the way: " + (TAKEN if held else "it holds no run; choose another --out"))
     if quantize_on_load is not None:
-        from forq.models.onload import quantized
+        from forq.models.convert.onload import quantized
 
         if held and not (out / BASE).is_dir():
             raise ConfigError(f"--quantize-on-load: the run in {out} has none, found {quantize_on_load}; leave it out")

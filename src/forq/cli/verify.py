@@ -25,8 +25,8 @@ def verify(
 ) -> None:
     """Check every line of a journal, and with --base that it rebuilds every digest and the saved checkpoint."""
     from forq.cli import _screen
-    from forq.core import JournalError
-    from forq.rebuild import verify as check
+    from forq.errors import JournalError
+    from forq.runs.replay import verify as check
 
     found = check(run, base)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forq.quant.linear import Activations
+from forq.layers.linear import Activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class About:
     Attributes:
         title: its name as people write it.
         bits: of its codes, in words: ``2, 3, 4, 8``.
-        moves: kinds of leaves that can move (:data:`forq.leaves.GROUPS`).
+        moves: kinds of leaves that can move (:data:`forq.coordinates.leaf.GROUPS`).
         exported: what a saved checkpoint is, and what is lost on the way; the rest of "a save is …".
         exceptions: bytes of a save that change although nothing moved there, a phrase each; none is the rule.
         library: the library the format belongs to, and its version that was seen to load what forq saved; or why none.

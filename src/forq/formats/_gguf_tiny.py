@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from forq.checkpoints.containers.gguf.kinds import BY_NAME, NUMBERS, Kind
+from forq.checkpoints.containers.gguf.write import write_gguf
 from forq.formats._tiny import generator
-from forq.formats.checkpoint._gguf_kinds import BY_NAME, NUMBERS, Kind
-from forq.formats.checkpoint._gguf_write import write_gguf
 
 _VOCABULARY, _HEADS, _KV_HEADS, _CONTEXT = 64, 4, 2, 64
 _FLOAT16, _FLOAT32 = 1, 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from forq.quant.round_to_nearest import round_to_nearest
+from forq.layers.round_to_nearest import round_to_nearest
 
 Linear = Callable[["Builder", str, str], str]
 """From a builder, a module's name and an input to the output of a node that multiplies by that module's weight."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forq import registry
 from forq.formats._about import About
+from forq.plugins import registry
 
 _HEAD = """# Formats
 

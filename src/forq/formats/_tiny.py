@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.formats.checkpoint.write import write_file
+from forq.checkpoints.write import write_file
 
 GROUP_SIZE = 16
 _WIDTH, _HIDDEN, _VOCABULARY, _HEADS, _KV_HEADS = 32, 48, 64, 4, 2

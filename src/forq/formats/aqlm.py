@@ -8,7 +8,7 @@
 
 Settings stand in config.json under ``quantization_config``. Layout as read by aqlm's ``QuantizedLinear``; method of
 arXiv 2401.06118. Where codes move, the coordinate is the rank of a vector in an order of the file's codebook
-(:mod:`forq.formats._aqlm_order`): one cell is the next vector, a near one.
+(:mod:`forq.formats.codecs.aqlm_order`): one cell is the next vector, a near one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats._aqlm_order import order
-from forq.formats._aqlm_weight import VectorWeight
-from forq.formats.checkpoint import Checkpoint
-from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
+from forq.formats.codecs.aqlm_order import order
+from forq.formats.codecs.aqlm_weight import VectorWeight
+from forq.layers.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
 
 ABOUT = About(
     title="AQLM",

@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.checkpoint import read_json
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.folder import read_json
-from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.codes import unpack as codes_in_order
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.layers.codes import pack as codes_in_bytes
+from forq.layers.codes import unpack as codes_in_order
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="AWQ",

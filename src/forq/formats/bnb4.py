@@ -7,7 +7,7 @@
     X.weight.nested_absmax, .nested_quant_map  float32, with double quantization
 
 Blocks run over the rows laid end to end, so that one may hold several rows, or end within one. Layout as written by
-bitsandbytes through transformers; see :mod:`forq.formats._bnb_state` for what is nested.
+bitsandbytes through transformers; see :mod:`forq.formats.codecs.bnb_state` for what is nested.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint, Relaid, Streamed
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats._bnb_state import check_levels, magnitudes, state, unnested
-from forq.formats._bnb_write import config, filed, nested_again
-from forq.formats.checkpoint import Checkpoint, Relaid, Streamed
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
-from forq.quant.normal_float import Kind, quantise, table
-from forq.quant.weight import QuantWeight
+from forq.formats.codecs.bnb_state import check_levels, magnitudes, state, unnested
+from forq.formats.codecs.bnb_write import config, filed, nested_again
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.layers.normal_float import Kind, quantise, table
+from forq.layers.weight import QuantWeight
 
 _UNNESTED = (
     "the magnitudes are written as float32 and no longer nested (about 0.37 bits a weight more), as nesting them again "

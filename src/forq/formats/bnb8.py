@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About, inputs_here
-from forq.formats.checkpoint import Checkpoint
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="bitsandbytes int8",

@@ -13,7 +13,7 @@
 
     w[o, i] = (q[o, i] − z[o, g]) · scale[o, g]   with q and z signed; a word holds q + 2^(bits − 1), and so does forq
 
-Symmetric weights have no zero points. Settings stand in config.json, see :mod:`forq.formats._compressed_schemes`.
+Symmetric weights have no zero points. Settings stand in config.json, see :mod:`forq.formats.codecs.compressed_schemes`.
 Layout as written by compressed-tensors 0.20. Where the configuration quantizes inputs too they stay in float here;
 :func:`unlike` says so.
 """
@@ -28,12 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About, inputs_here
-from forq.formats._compressed_schemes import PACKED, WHOLE, schemes
-from forq.formats._compressed_specs import layer_spec
-from forq.formats._compressed_words import (
+from forq.formats.codecs.compressed_schemes import PACKED, WHOLE, schemes
+from forq.formats.codecs.compressed_specs import layer_spec
+from forq.formats.codecs.compressed_words import (
     bytes_of_codes,
     codes_of_bytes,
     pack_codes,
@@ -42,11 +43,10 @@ from forq.formats._compressed_words import (
     unpack_codes,
     unpack_zeros,
 )
-from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.layer import FiledCodes, LayerSpec, Parts, ZeroPoints
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.layers.codes import pack as codes_in_bytes
+from forq.layers.layer import FiledCodes, LayerSpec, Parts, ZeroPoints
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="compressed-tensors",

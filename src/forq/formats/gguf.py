@@ -4,7 +4,7 @@
     Q4_1, Q5_0, Q5_1        d, (m,) codes:                w = d·q + m, d·(q − 16), d·q + m
     Q2_K … Q6_K             d, (dmin,) factors of a few bits for 16 or 32 codes each, codes
 
-One file holds everything: configuration and tokenizer are made of its values (:mod:`forq.formats.checkpoint.gguf`).
+One file holds everything: configuration and tokenizer are made of its values (:mod:`forq.checkpoints.containers.gguf`).
 What moves are d, m and dmin, and the codes; a save is a copy of the file with those bytes replaced.
 """
 
@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.gguf.kinds import BY_NAME, Kind
+from forq.errors import FormatError
 from forq.formats._about import About
-from forq.formats._gguf_blocks import Blocks
-from forq.formats._gguf_codes import put_together, taken_apart
 from forq.formats._gguf_tiny import VARIANTS as _SHAPES
 from forq.formats._gguf_tiny import write as _write_tiny
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint._gguf_kinds import BY_NAME, Kind
-from forq.quant.codes import pack, unpack
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.formats.codecs.gguf_blocks import Blocks
+from forq.formats.codecs.gguf_codes import put_together, taken_apart
+from forq.layers.codes import pack, unpack
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="GGUF",

@@ -23,17 +23,17 @@ import regex
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.checkpoint import read_json
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats._gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.folder import read_json
-from forq.quant.codes import BITS
-from forq.quant.codes import pack as codes_in_bytes
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
+from forq.layers.codes import BITS
+from forq.layers.codes import pack as codes_in_bytes
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="GPTQ",

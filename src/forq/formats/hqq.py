@@ -1,11 +1,11 @@
 """HQQ: w = (code − zero) · scale with both continuous, a group a row of a reshaped matrix, in a file of torch.save.
 
-    W_q    uint8 (words, columns), int32 at 3 bits; see :mod:`forq.formats._hqq_bits`
+    W_q    uint8 (words, columns), int32 at 3 bits; see :mod:`forq.formats.codecs.hqq_bits`
     scale  float (groups, 1) where axis is 1: a group is so many weights that follow each other
     zero   the same;  (1, groups) where axis is 0: a group is every groups-th weight
 
 Beside them stand plain values (nbits, group_size, shape, axis, packing, …). The folder has a config.json and
-``qmodel.pt``, which is read without running anything of it (:mod:`forq.formats.checkpoint.torchzip`). Layout as written
+``qmodel.pt``, which is read without running anything of it (:mod:`forq.checkpoints.containers.torch_save`). Layout as written
 by hqq's ``save_quantized``. Groups inside of rows become a :class:`QuantWeight`; others a weight of their own.
 """
 
@@ -20,18 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats._hqq_bits import pack as into_words
-from forq.formats._hqq_bits import unpack, words
-from forq.formats._hqq_settings import Settings, settings
-from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import PackedCodes, pack, parts
-from forq.quant.codes import unpack as codes_of
-from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight
+from forq.formats.codecs.hqq_bits import pack as into_words
+from forq.formats.codecs.hqq_bits import unpack, words
+from forq.formats.codecs.hqq_settings import Settings, settings
+from forq.layers.codes import PackedCodes, pack, parts
+from forq.layers.codes import unpack as codes_of
+from forq.layers.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight
 
 ABOUT = About(
     title="HQQ",
@@ -80,7 +80,7 @@ class StrewnWeight(PackedCodes):
         return replace(self, codes=codes)
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
-        """Rows ``start … stop − 1``: see :class:`forq.quant.weight.RowWeight`."""
+        """Rows ``start … stop − 1``: see :class:`forq.layers.weight.RowWeight`."""
         columns = self.in_features
         out.copy_(codes_of(self.codes[start:stop], self.bits))
         scales, zeros = (tensor.view(-1) for tensor in live)

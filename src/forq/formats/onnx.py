@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About
-from forq.formats.checkpoint import Checkpoint
-from forq.quant.codes import pack, unpack
-from forq.quant.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.layers.codes import pack, unpack
+from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="ONNX (MatMulNBits)",

@@ -20,16 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.core import FormatError
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.safetensors import read_metadata
+from forq.errors import FormatError
 from forq.formats import _tiny
 from forq.formats._about import About, inputs_here
-from forq.formats._torchao_header import TYPES, Said, description, said
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.header import read_metadata
-from forq.quant.codes import pack, parts, unpack
-from forq.quant.layer import SHARED, FiledCodes, LayerSpec, Live, Parts, ZeroPoints
-from forq.quant.linear import Activations
-from forq.quant.weight import QuantWeight, zeros_dtype
+from forq.formats.codecs.torchao_header import TYPES, Said, description, said
+from forq.layers.codes import pack, parts, unpack
+from forq.layers.layer import SHARED, FiledCodes, LayerSpec, Live, Parts, ZeroPoints
+from forq.layers.linear import Activations
+from forq.layers.weight import QuantWeight, zeros_dtype
 
 ABOUT = About(
     title="torchao",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.models.quantize import quantize
 
 __all__ = ["load", "quantize", "trainable"]

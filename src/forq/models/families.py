@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forq import registry
-from forq.core import FormatError, Kind
-from forq.formats.checkpoint.contents import Contents
+from forq.checkpoints.contents import Contents
+from forq.errors import FormatError
+from forq.plugins import registry
+from forq.tokens.kind import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": _ENCODER,
 }
 
-# Denoisers of diffusers, by the class their config.json names; see :mod:`forq.models.denoiser`.
+# Denoisers of diffusers, by the class their config.json names; see :mod:`forq.models.diffusion.denoiser`.
 DENOISERS: Mapping[str, Family] = {"SD3Transformer2DModel": Family(kind="diffusion")}
 
 # Encoders that are half of an encoder-decoder, by their class: they stand alone in pipelines.

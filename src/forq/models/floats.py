@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from forq.formats.checkpoint import Checkpoint, finite
+from forq.checkpoints import Checkpoint, finite
+from forq.layers.dense import DenseEmbedding, DenseLeaf, DenseLinear
+from forq.layers.scratch import Scratch
 from forq.models.skeleton import put
-from forq.quant.dense import DenseEmbedding, DenseLeaf, DenseLinear
-from forq.quant.scratch import Scratch
 
 
 def fill_floats(

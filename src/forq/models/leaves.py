@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping
 
 from torch import nn
 
-from forq import registry
-from forq.core import ConfigError
-from forq.formats.checkpoint import Checkpoint
-from forq.leaves import GROUPS, Leaf
-from forq.quant.dense import DenseEmbedding, DenseLinear
-from forq.quant.leaf import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
-from forq.quant.linear import QuantLinear
+from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import GROUPS, Leaf
+from forq.errors import ConfigError
+from forq.layers.dense import DenseEmbedding, DenseLinear
+from forq.layers.leaves import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
+from forq.layers.linear import QuantLinear
+from forq.plugins import registry
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
 

@@ -12,26 +12,27 @@ from typing import get_args
 import torch
 from torch import nn
 
-from forq import registry
-from forq.accelerator import triton_for
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.folder import read_json
-from forq.formats.checkpoint.patch import unread
-from forq.models import graph, peft
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.patch import unread
+from forq.devices import triton_for
+from forq.errors import ConfigError, FormatError
+from forq.layers import heap
+from forq.layers.embedding import QuantEmbedding
+from forq.layers.kernels import int8, ort
+from forq.layers.layer import LayerSpec, Parts
+from forq.layers.linear import Activations, Choice, QuantLinear
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight, Weight
 from forq.models import parts as layer_parts
+from forq.models.adapters import peft
 from forq.models.families import family_of
 from forq.models.floats import fill_floats
-from forq.models.graph_inputs import Inputs, logits_of
+from forq.models.graph import model as graph
+from forq.models.graph.inputs import Inputs, logits_of
 from forq.models.names import FileNames, NoNames, ties
 from forq.models.skeleton import amplify, compute_buffers, put, sizes, skeleton, stretch
-from forq.quant import heap
-from forq.quant.embedding import QuantEmbedding
-from forq.quant.kernels import int8, ort
-from forq.quant.layer import LayerSpec, Parts
-from forq.quant.linear import Activations, Choice, QuantLinear
-from forq.quant.scratch import Scratch
-from forq.quant.weight import QuantWeight, Weight
+from forq.plugins import registry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,8 +81,8 @@ def load(
 ) -> nn.Module:
     """Build the transformers model of a checkpoint, in eval mode and without gradients.
 
-    Quantized layers become :class:`~forq.quant.linear.QuantLinear`, other linear layers and embeddings
-    :class:`~forq.quant.dense.DenseLinear` and :class:`~forq.quant.dense.DenseEmbedding`. The model carries
+    Quantized layers become :class:`~forq.layers.linear.QuantLinear`, other linear layers and embeddings
+    :class:`~forq.layers.dense.DenseLinear` and :class:`~forq.layers.dense.DenseEmbedding`. The model carries
     ``checkpoint`` (where it came from), ``file_names`` (from parameter names to the checkpoint's) and ``unlike`` (what
     the format's owner computes and forq does not, and what lies beside it untuned, a sentence each).
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from forq.core import FormatError
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
+from forq.layers.layer import LayerSpec
 from forq.models.families import Family
 from forq.models.skeleton import base
-from forq.quant.layer import LayerSpec
 
 
 class FileNames:

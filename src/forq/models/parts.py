@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from forq.formats.checkpoint import Checkpoint, finite
-from forq.quant.layer import LayerSpec, Parts
+from forq.checkpoints import Checkpoint, finite
+from forq.layers.layer import LayerSpec, Parts
 
 
 def read(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> Parts:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from forq.formats.checkpoint import Checkpoint, Relaid, Saved, Streamed
-from forq.formats.checkpoint.patch import fit
-from forq.formats.checkpoint.replace import check_destination, replace_folder
-from forq.models import peft
+from forq.checkpoints import Checkpoint, Relaid, Saved, Streamed
+from forq.checkpoints.patch import fit
+from forq.checkpoints.replace import check_destination, replace_folder
+from forq.layers.lora import Adapter
+from forq.models.adapters import peft
+from forq.models.convert.rewrite import Piece, rewrite
+from forq.models.convert.rewrite import planned as plan_of
 from forq.models.load import recognised
-from forq.models.rewrite import Piece, rewrite
-from forq.models.rewrite import planned as plan_of
 from forq.models.twins import with_twins
-from forq.quant.lora import Adapter
 
 
 def save(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forq.core import FormatError
-from forq.models import denoiser
+from forq.errors import FormatError
+from forq.models.diffusion import denoiser
 from forq.models.families import family_of
 
 # What says how to read the files or which remote code to run, not what the architecture is.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from forq.core import ConfigError
-from forq.leaves import DOMAINS, LatticeLeaf, Leaf, PackedLeaf, Unit, usual_unit
+from forq.coordinates.domain import DOMAINS, Unit, usual_unit
+from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
+from forq.coordinates.space import Space
+from forq.errors import ConfigError
 from forq.models.leaves import trainable
-from forq.spaces import Space
 
 
 def space(model: nn.Module, move: str = "scales", unit: Unit = "relative") -> Space:

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from forq.formats.checkpoint import Checkpoint, Streamed
+from forq.checkpoints import Checkpoint, Streamed
 from forq.models.load import layout
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forq import registry
-from forq.methods.parts import CELLS
-from forq.methods.settings import EstimatorSettings, GroupSettings, LoraSettings, RuleSettings, Settings
+from forq.plugins import registry
+from forq.recipes.groups import CELLS
+from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, RuleSettings, Settings
 
 __all__ = [
     "CELLS",

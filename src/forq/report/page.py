@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from forq.core import ConfigError
+from forq.errors import ConfigError
 from forq.report import curves, panels
 from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, brief
 from forq.report.curves import groups

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from forq import journal
-from forq.core import ConfigError, JournalError
-from forq.journal import Journal, Line
-from forq.runfiles import Change, Scored, rows_of
+from forq.errors import ConfigError, JournalError
+from forq.runs import journal
+from forq.runs.files import Change, Scored, rows_of
+from forq.runs.journal import Journal, Line
 
 _CLOCK = ("step", "forwards", "seconds")
 

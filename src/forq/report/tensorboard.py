@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from forq.core import ConfigError
-from forq.journal import Line
-from forq.runfiles import Scored
+from forq.errors import ConfigError
+from forq.runs.files import Scored
+from forq.runs.journal import Line
 
 _SUFFIX = ".forq"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from forq.tasks._account import Account, account
+from forq.tasks.rows.account import Account, account
 from forq.tokens import Tokenizer
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from forq.tasks._features import Judge
+    from forq.tasks.kinds.features import Judge
 
 Split = Literal["train", "validation", "test"]
 

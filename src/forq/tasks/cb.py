@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forq.core import Kind
 from forq.tasks import Task, Tokenizer
-from forq.tasks._classify import By, Classes, Example
-from forq.tasks._superglue import label, superglue, text, write
+from forq.tasks.kinds.classify import By, Classes, Example
+from forq.tasks.kinds.superglue import label, superglue, text, write
+from forq.tokens.kind import Kind
 
 _LABELS = ("entailment", "contradiction", "neutral")
 _KEEP = '"? Yes, No, or Maybe?\n'
@@ -40,7 +40,7 @@ def open(
     temperature: float = 0.05,
     kind: Kind = "causal",
 ) -> Task:
-    """Read and tokenise the rows; see :func:`forq.tasks._superglue.superglue` and :mod:`forq.tasks.sst2`."""
+    """Read and tokenise the rows; see :func:`forq.tasks.kinds.superglue.superglue` and :mod:`forq.tasks.sst2`."""
     return superglue(
         "cb",
         data,

@@ -1,7 +1,7 @@
 """Data of one's own: prompts with completions, conversations, or plain texts, from JSON lines, CSV or a data set.
 
 A row is ``{"prompt": …, "completion": …}``, ``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``, told
-by its fields. Only completions are learned, and of a conversation the assistant's turns (:mod:`forq.tasks._chat`). What
+by its fields. Only completions are learned, and of a conversation the assistant's turns (:mod:`forq.tasks.chat.conversation`). What
 has no validation or test file of its own gives one row in ten to each.
 """
 
@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._chat import Conversations
-from forq.tasks._completion import Completion, completion, splits
-from forq.tasks._encoding import Asked, Piece
-from forq.tasks._table import Record, read
+from forq.tasks.chat.conversation import Conversations
+from forq.tasks.chat.encoding import Asked, Piece
+from forq.tasks.kinds.completion import Completion, completion, splits
+from forq.tasks.rows.table import Record, read
 from forq.tokens.moment import parsed
 from forq.tokens.template import ChatTemplate
 
@@ -43,7 +43,7 @@ def open(
     """Read and tokenise the rows.
 
     Args:
-        data: see :func:`forq.tasks._table.read`.
+        data: see :func:`forq.tasks.rows.table.read`.
         seed: of the draw of validation and test rows, and of the order of training.
         max_length: tokens of a row; longer ones lose the beginning of their prompt, and are counted; those whose
             completion does not fit are dropped, and counted.
@@ -52,7 +52,7 @@ def open(
         template: file of a chat template (Jinja), in place of the tokenizer's own.
         end: learn to stop: append EOS to completions that do not end with an end token. Nothing is appended to
             conversations; their template ends them.
-        new_tokens: see :func:`forq.tasks._completion.completion`; for rewards.
+        new_tokens: see :func:`forq.tasks.kinds.completion.completion`; for rewards.
         moment: the date and time, in ISO form, that a chat template renders if it shows them; by default the
             present. A run keeps the moment it began with.
 

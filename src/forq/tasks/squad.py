@@ -2,7 +2,7 @@
 
 The prompt is MeZO's, ``Title: …⏎Context: …⏎Question: …⏎Answer:``; rows without a title leave its line out. Learned is
 the first right answer and the end of its line; the loss is per token. Scored is the greedy answer up to the end of the
-line, by SQuAD's F1 and exact match against all right ones (:mod:`forq.rewards`).
+line, by SQuAD's F1 and exact match against all right ones (:mod:`forq.tasks.objectives.rewards`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from forq import rewards
-from forq.core import DataError
+from forq.errors import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._completion import Completion, completion, splits
-from forq.tasks._encoding import Asked, Piece
-from forq.tasks._fields import Fields
-from forq.tasks._order import draw
-from forq.tasks._table import Record, read
+from forq.tasks.chat.encoding import Asked, Piece
+from forq.tasks.kinds.completion import Completion, completion, splits
+from forq.tasks.objectives import rewards
+from forq.tasks.rows.fields import Fields
+from forq.tasks.rows.order import draw
+from forq.tasks.rows.table import Record, read
 
 _METRICS = {"f1": rewards.f1, "exact_match": rewards.exact_match}
 
@@ -41,7 +41,7 @@ def open(
     Args:
         data: SQuAD's own JSON files (``train….json``, ``dev….json``) in a folder, or rows of ``context`` (or
             ``passage``), ``question`` (or ``query``), ``answers`` (or ``answer``) and perhaps ``title`` in what
-            :func:`forq.tasks._table.read` takes. Validation files are the test where there is no test file, as in the
+            :func:`forq.tasks.rows.table.read` takes. Validation files are the test where there is no test file, as in the
             papers; a split without a file is drawn from the training rows, one in ten at most.
         seed: of the rows that are drawn, and of the order of training.
         max_length: tokens of a row; longer ones lose the beginning, and are counted.

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from forq.core import ConfigError, DataError, Kind
+from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
-from forq.tasks._classify import By, Classes, Example, classify
-from forq.tasks._order import draw
-from forq.tasks._table import Record, content_of, records
+from forq.tasks.kinds.classify import By, Classes, Example, classify
+from forq.tasks.rows.order import draw
+from forq.tasks.rows.table import Record, content_of, records
+from forq.tokens.kind import Kind
 
 _ASK = " It was"
 

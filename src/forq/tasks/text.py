@@ -25,14 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forq import losses
-from forq.batches import Batch
-from forq.core import ConfigError, DataError
+from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks._corpus import Tokens, files, tokenised
-from forq.tasks._generate import written
-from forq.tasks._rows import Rows
-from forq.tasks._segments import Segment
+from forq.tasks.kinds.generate import written
+from forq.tasks.objectives import losses
+from forq.tasks.rows.corpus import Tokens, files, tokenised
+from forq.tasks.rows.rows import Rows
+from forq.tasks.rows.segments import Segment
+from forq.tokens.batches import Batch
 from forq.tokens.text import prefix
 
 _HELD_OUT: tuple[Split, Split] = ("validation", "test")

@@ -1,10 +1,10 @@
 """Text to image: flow matching on pictures with captions, for Stable Diffusion 3 and 3.5.
 
-Data is a folder, see :mod:`forq.tasks._pictures`. Splits that have no folder are drawn from the training pictures with
+Data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits that have no folder are drawn from the training pictures with
 the seed, a tenth each. Latents and text embeddings come from a cache on disk, so that neither the VAE nor a text
 encoder is in memory while a model is tuned.
 
-The loss is the model's own (:mod:`forq.tasks._noised`). Noise levels of a batch are stratified; every held-out picture
+The loss is the model's own (:mod:`forq.tasks.kinds.noised`). Noise levels of a batch are stratified; every held-out picture
 is scored at four levels, one of each quarter of their law, with noise that never changes: ``loss q1`` is the mean of
 the least noised quarter, ``loss q4`` of the most.
 """
@@ -22,20 +22,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from forq.core import ConfigError, DataError, direction_seed
-from forq.noise import Bits, leaf_id
+from forq.errors import ConfigError, DataError
+from forq.noise.bits import Bits, leaf_id
+from forq.scalars.moves import direction_seed
 from forq.tasks import Score, Split
-from forq.tasks._features import Features, Judge
-from forq.tasks._noised import Noised, flow, normal, sigmas, stratified, uniform
-from forq.tasks._order import draw, rows_of
-from forq.tasks._pictures import Picture, grid, pixels, read_splits
+from forq.tasks.kinds.features import Features, Judge
+from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
+from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
+from forq.tasks.rows.order import draw, rows_of
 
 QUARTERS = 4
 _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
 
 
 class Encoded(Protocol):
-    """What a pipeline's frozen components made of pictures and captions, once; see :mod:`forq.models.encoders`."""
+    """What a pipeline's frozen components made of pictures and captions, once; see :mod:`forq.models.diffusion.encoders`."""
 
     shift: float
     channels: int
@@ -156,7 +157,7 @@ class TextToImage:
         Captions are the split's, from its first picture on and round again; the noise is of the seeds 0, 1, ….
 
         Raises:
-            ConfigError: the network failed, see :class:`forq.tasks._features.Features`.
+            ConfigError: the network failed, see :class:`forq.tasks.kinds.features.Features`.
             DataError: fewer than two held-out pictures.
         """
         if (features := self.features) is None:

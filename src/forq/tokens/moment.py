@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from forq.core import ConfigError
+from forq.errors import ConfigError
 
 NOW = "strftime_now"
 """The function by which templates of transformers ask for the time."""

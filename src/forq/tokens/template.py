@@ -15,7 +15,7 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 
-from forq.core import ConfigError
+from forq.errors import ConfigError
 from forq.tokens.moment import NOW, fixed
 
 Message = Mapping[str, Any]

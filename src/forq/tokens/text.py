@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forq.core import DataError, FormatError
+from forq.errors import DataError, FormatError
 from forq.tokens import Tokenizer
 
 

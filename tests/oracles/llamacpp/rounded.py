@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forq.quant.dense import DenseLinear
-from forq.quant.linear import QuantLinear
+from forq.layers.dense import DenseLinear
+from forq.layers.linear import QuantLinear
 
 
 def rounded(model: Any) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forq.core import ConfigError, FormatError
-from forq.formats.checkpoint import Checkpoint
-from forq.formats.checkpoint.folder import read_json
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.checkpoint import read_json
+from forq.errors import ConfigError, FormatError
 
 _FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 GENERATION = "generation_config.json"

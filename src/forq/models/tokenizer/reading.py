@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forq.formats.checkpoint import Checkpoint
+from forq.checkpoints import Checkpoint
 from forq.models.tokenizer.opened import GENERATION, CheckpointTokenizer, settings
 from forq.tokens.ends import turn_ends
 from forq.tokens.template import ChatTemplate

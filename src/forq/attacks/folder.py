@@ -1,0 +1,121 @@
+"""An attack's folder: settings.json, results.jsonl (a row as soon as an image is done), PNG files, summary."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forq.attacks.ball import Distance, Image
+from forq.attacks.images import png, read_png
+from forq.attacks.queries import Outcome
+from forq.attacks.result import row
+from forq.errors import ConfigError
+from forq.runs.files import put_json, rows_of
+
+_SETTINGS = "settings.json"
+
+
+class Folder:
+    """Where results go as they come; a second run with the same settings goes on where the first stopped.
+
+    Attributes:
+        done: outcomes of earlier sittings.
+        spent: queries, checks and calls of earlier sittings, also for images that were not done.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], images: NDArray[np.uint8]) -> None:
+        """
+        Raises:
+            ConfigError: the folder holds something else, or an attack with other settings, or another process
+                writes it.
+        """
+        self.path = path
+        body = json.loads(json.dumps(settings))
+        if path.exists() and (not path.is_dir() or any(path.iterdir())) and _read(path / _SETTINGS) is None:
+            raise ConfigError(f"{path} is in the way: name another --out")
+        (path / "adversarial").mkdir(parents=True, exist_ok=True)
+        self._release = weakref.finalize(self, os.close, _alone(path))
+        self._rows = path / "results.jsonl"
+        self._same(body)
+        put_json(path / _SETTINGS, body)
+        self.done = [self._outcome(body, images) for _, body in rows_of(self._rows)]
+        summary = _read(path / "summary.json") or {}
+        # A process that was killed wrote no summary: then what the rows say is the least that was spent.
+        least = (sum(one.queries for one in self.done), sum(one.found for one in self.done), 0)
+        keys = ("queries", "checks", "victim_calls")
+        self.spent = [max(int(summary.get(key, 0)), floor) for key, floor in zip(keys, least, strict=True)]
+        self._rewrite(self.done)
+        self._file = self._rows.open("a", encoding="utf-8")
+
+    def written(self, index: int, image: Image) -> Image:
+        """Store an image as PNG and read it back."""
+        path = self._png(index)
+        path.write_bytes(png(image))
+        return read_png(path)
+
+    def add(self, outcome: Outcome) -> None:
+        """Write an image's row."""
+        if outcome.found and not outcome.success:
+            self._png(outcome.index).unlink(missing_ok=True)
+        self._file.write(json.dumps(row(outcome)) + "\n")
+        self._file.flush()
+
+    def close(self, outcomes: Sequence[Outcome], summary: Mapping[str, Any]) -> None:
+        """Write the rows once more, in the order of the data, and the summary; each whole or not at all."""
+        self._file.close()
+        self._rewrite(outcomes)
+        put_json(self.path / "summary.json", summary)
+        self._release()
+
+    def _rewrite(self, outcomes: Sequence[Outcome]) -> None:
+        new = self._rows.with_suffix(".new")
+        new.write_text("".join(json.dumps(row(one)) + "\n" for one in outcomes), encoding="utf-8")
+        new.replace(self._rows)
+
+    def _same(self, settings: Mapping[str, Any]) -> None:
+        """Refuse results of other settings; where no image was attacked there are none, and all begins anew."""
+        earlier = _read(self.path / _SETTINGS) or settings
+        other = [name for name in sorted({*earlier, *settings}) if earlier.get(name) != settings.get(name)]
+        if other and any(body["correct"] for _, body in rows_of(self._rows)):
+            self._release()
+            raise ConfigError(f"{self.path} holds an attack with another {', '.join(other)}: name another --out")
+        if other:
+            self._rows.unlink(missing_ok=True)
+            (self.path / "summary.json").unlink(missing_ok=True)
+
+    def _png(self, index: int) -> Path:
+        return self.path / "adversarial" / f"{index:05d}.png"
+
+    def _outcome(self, body: dict[str, Any], images: NDArray[np.uint8]) -> Outcome:
+        if "lowest_margin" not in body:  # an older row, which calls the lowest one the margin
+            body |= {"lowest_margin": body["margin"], "margin": None}
+        distance = Distance(body.pop("linf"), body.pop("l2"), body.pop("l0"))
+        image = read_png(self._png(body["index"])) if body["success"] else images[body["index"]]
+        return Outcome(**body, distance=distance, image=image)
+
+
+def _alone(path: Path) -> int:
+    """Hold a folder for this process: the open folder that holds it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(f"{path}: another forq is writing this attack; wait for it, or name another --out") from error
+    return handle
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

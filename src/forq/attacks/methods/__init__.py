@@ -1,0 +1,1 @@
+"""Attack methods. One method, one file."""

@@ -1,0 +1,9 @@
+"""Checkpoint: a folder of safetensors, or one file, read tensor by tensor and saved by patching a copy."""
+
+from forq.checkpoints.checkpoint import Checkpoint
+from forq.checkpoints.patch import Saved
+from forq.checkpoints.relaid import Relaid
+from forq.checkpoints.streamed import Streamed
+from forq.checkpoints.tensor import TensorInfo
+
+__all__ = ["Checkpoint", "Relaid", "Saved", "Streamed", "TensorInfo"]

@@ -1,0 +1,108 @@
+"""A GGUF file's keys of one architecture (``llama.block_count``, …), checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forq.errors import FormatError
+
+_ONE_VALUE: Mapping[str, tuple[Any, str]] = {
+    "attention.causal": (True, "a model whose attention looks back only"),
+    "expert_count": (0, "a model without experts"),
+    "expert_used_count": (0, "a model without experts"),
+    "expert_group_count": (0, "a model without experts"),
+    "nextn_predict_layers": (0, "a model without layers that predict further tokens"),
+}
+"""Keys that llama.cpp reads, the only value with which it computes what forq does, and what that value means."""
+
+READ = frozenset(
+    {
+        *_ONE_VALUE,
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.layer_norm_rms_epsilon",
+        "attention.value_length",
+        "block_count",
+        "context_length",
+        "embedding_length",
+        "feed_forward_length",
+        "rope.dimension_count",
+        "rope.freq_base",
+        "rope.scale_linear",
+        "rope.scaling.attn_factor",
+        "rope.scaling.factor",
+        "rope.scaling.original_context_length",
+        "rope.scaling.type",
+    }
+)
+"""Keys that change what is computed."""
+
+_WITHOUT_EFFECT = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "use_parallel_residual"})
+"""Keys that converters write and that change nothing for these architectures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The values of one architecture.
+
+    Attributes:
+        path: the file, for messages.
+        kind: the architecture, which is the first part of each key.
+        values: all values of the header.
+    """
+
+    path: Path
+    kind: str
+    values: Mapping[str, Any]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of ``kind.name``, unchecked."""
+        return self.values.get(f"{self.kind}.{name}", default)
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """A positive whole number; a list, one number for each layer, must repeat it.
+
+        Raises:
+            FormatError: it is absent and has no default, or cannot be.
+        """
+        value = self.get(name, default)
+        if isinstance(value, list) and value and all(each == value[0] for each in value):
+            value = value[0]
+        if type(value) is not int or not 0 < value < 1 << 24:
+            raise self.error("a whole number", name, value)
+        return value
+
+    def real(self, name: str, default: float | None = None) -> float:
+        """A positive number.
+
+        Raises:
+            FormatError: it is absent and has no default, or cannot be.
+        """
+        value = self.get(name, default)
+        if not isinstance(value, int | float) or not 0.0 < value < 1e12:
+            raise self.error("a positive number", name, value)
+        return float(value)
+
+    def error(self, expected: str, name: str, value: Any) -> FormatError:
+        """An error that names the key."""
+        found = "none" if value is None else f"{value!r:.80}"
+        return FormatError(f"{self.path}: expected {expected} for {self.kind}.{name}, found {found}")
+
+    def check(self) -> None:
+        """Refuse the values with which llama.cpp computes something that forq does not.
+
+        Raises:
+            FormatError: naming the key.
+        """
+        for name, (only, meaning) in _ONE_VALUE.items():
+            if (value := self.get(name, only)) != only:
+                raise self.error(f"{meaning}, {only},", name, value)
+
+    def unknown(self) -> list[str]:
+        """Keys of the architecture that forq does not know, in alphabetical order."""
+        names = (key.removeprefix(f"{self.kind}.") for key in self.values if key.startswith(f"{self.kind}."))
+        return sorted(f"{self.kind}.{name}" for name in names if name not in READ | _WITHOUT_EFFECT)

@@ -1,0 +1,110 @@
+"""What a safetensors file says it holds, checked against the size of the file before anything is allocated.
+
+Layout of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the tensors end to end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from forq.checkpoints import signature as _signature
+from forq.checkpoints.tensor import DTYPES, TensorInfo
+from forq.errors import FormatError
+
+_LENGTH_BYTES = 8
+
+# The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
+_HEADER_LIMIT_BYTES = 100_000_000
+
+_MAX_SIZE = 1 << 48
+
+_MAX_RANK = 16
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Describe every tensor of one safetensors file.
+
+    Raises:
+        FormatError: the file is truncated, its header is not what safetensors prescribes, or the tensors do
+            not fill the file exactly.
+    """
+    size = path.stat().st_size
+    header, base = _header(path)
+    infos = {name: _describe(path, name, entry, base) for name, entry in header.items() if name != "__metadata__"}
+    end = base
+    for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].nbytes)):
+        if info.start != end:
+            raise FormatError(
+                f"{path}: expected {name} to start at byte {end}, found {info.start}; the header is corrupt"
+            )
+        end += info.nbytes
+    if end != size:
+        raise FormatError(
+            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
+        )
+    return infos
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors: text by name.
+
+    Raises:
+        FormatError: see :func:`read_header`; or it is not text by name.
+    """
+    found = _header(path)[0].get("__metadata__", {})
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise FormatError(f"{path}: expected __metadata__ of text by name, found {found!r:.80}")
+    return found
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header as it stands, and where the tensors begin."""
+    size = path.stat().st_size
+    if not size:
+        raise FormatError(f"{path}: expected a safetensors file, found an empty one: download it again")
+    _signature.check(path, "safetensors")
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > min(size - _LENGTH_BYTES, _HEADER_LIMIT_BYTES):
+            raise FormatError(
+                f"{path}: expected a safetensors header that fits a file of {size} bytes, found one of "
+                f"{length} bytes; the file is truncated or is not safetensors: download it again"
+            )
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: expected a JSON header, found {error}; download the file again") from error
+    if not isinstance(header, dict):
+        raise FormatError(f"{path}: expected a JSON object as header, found {type(header).__name__}")
+    return header, _LENGTH_BYTES + length
+
+
+def _describe(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
+    what = f"{path}: {name}"
+    if not isinstance(entry, dict):
+        raise FormatError(f"{what}: expected dtype, shape and data_offsets, found {entry!r:.80}")
+    kind = entry.get("dtype")
+    dtype = DTYPES.get(kind) if isinstance(kind, str) else None
+    if dtype is None:
+        raise FormatError(f"{what}: expected a dtype among {', '.join(DTYPES)}; found {kind!r:.80}")
+    shape, offsets = _whole(entry.get("shape")), _whole(entry.get("data_offsets"))
+    if shape is None or len(shape) > _MAX_RANK:
+        raise FormatError(f"{what}: expected a shape of whole numbers, found {entry.get('shape')!r:.80}")
+    if offsets is None or len(offsets) != 2:
+        raise FormatError(f"{what}: expected two data offsets, found {entry.get('data_offsets')!r:.80}")
+    nbytes = math.prod(shape) * dtype.itemsize
+    if offsets[1] - offsets[0] != nbytes:
+        raise FormatError(
+            f"{what}: expected {nbytes} bytes for {kind} of shape {shape}, found {offsets[1] - offsets[0]}"
+        )
+    return TensorInfo(dtype, shape, path.name, base + offsets[0], nbytes)
+
+
+def _whole(value: Any) -> tuple[int, ...] | None:
+    """A list of plausible sizes as a tuple; None where it is anything else."""
+    sound = isinstance(value, list) and all(type(item) is int and 0 <= item < _MAX_SIZE for item in value)
+    return tuple(value) if sound else None

@@ -1,0 +1,108 @@
+"""The arithmetic of moves, elementwise: links, rounding, bounds, what a file stores, and the digest of it all.
+
+These functions are the law of :mod:`forq.coordinates.space`, version 1: float32, each operation rounded once, nothing fused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forq.coordinates.domain import Domain
+from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
+from forq.devices import triton_for
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, leaf_id
+from forq.scalars.moves import Link
+
+LAW = 1
+
+# Streams of a leaf's bits that no noise law can ask for.
+_LINK_STREAM = 1 << 32
+_EXPORT_STREAM = 2 << 32
+
+
+def linked(total: Tensor, link: Link, key: int, start: int) -> Tensor:
+    """What a link makes of a sum of terms, in place: of a leaf's coordinates from ``start`` on."""
+    match link.kind:
+        case "identity":
+            return total
+        case "sign":
+            return total.sign_().mul_(link.size)
+        case "stochastic":
+            return rounded(total, link.seed, key, start).mul_(link.size)
+        case unknown:
+            raise ConfigError(f"no link is called {unknown!r}; known: identity, sign, stochastic")
+
+
+def rounded(total: Tensor, seed: int, key: int, start: int) -> Tensor:
+    """Rounded down or up at random, in place; whole numbers stay."""
+    bits, device = Bits(seed, key, _LINK_STREAM), total.device
+    # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
+    if triton_for(device.type):
+        from forq.noise import triton as philox
+
+        drawn = philox.uniform32(bits, start, total.numel(), device)
+        carry = (drawn >> 8 & (1 << 24) - 1).float().mul_(2.0**-24)
+    else:
+        draw = bits.uniform32(start, total.numel())
+        carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(device)
+    return total.add_(carry).floor_()
+
+
+def fitting(step: Tensor, old: Tensor, domain: Domain) -> Tensor:
+    """A step without the coordinates whose probe would be cut on one side."""
+    if not domain.skip_edge or domain.low is None or domain.high is None:
+        return step
+    room = torch.minimum(old - domain.low, domain.high - old)
+    return step.masked_fill_(step.abs() > room, 0)
+
+
+def inside(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
+    """Coordinates held within their bounds, and on the side of zero where they were."""
+    if domain.low is not None or domain.high is not None:
+        new = new.clamp(domain.low, domain.high)
+    if domain.keep_sign:
+        side = old.sign()
+        # What began below the floor may stay there: a bound must not move what a step did not.
+        floor = (old * side).clamp_(max=domain.floor)
+        new = torch.maximum(new * side, floor).mul_(side)
+    return new
+
+
+def stored(leaf: Leaf, x: Tensor) -> Tensor:
+    """A copy of coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
+
+    A step of a thousandth is an eighth of a bfloat16's last place: rounded to nearest most of a fine-tune would
+    vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
+    the same file.
+    """
+    if isinstance(leaf, LatticeLeaf | PackedLeaf):
+        return leaf.packed(x)
+    if leaf.dtype != torch.bfloat16 or x.dtype == torch.bfloat16:
+        return x.detach().to(leaf.dtype, copy=True)
+    draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
+    low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
+    whole = x.detach().float().contiguous().view(torch.int32) + low
+    return (whole & -65536).view(torch.float32).to(torch.bfloat16)
+
+
+def as_stored(leaf: Leaf, x: Tensor) -> Tensor:
+    """The coordinates that come back from :func:`stored`, float32; packed integers as they are packed, without loss."""
+    if isinstance(leaf, PackedLeaf):
+        return x.detach()
+    return x.detach().float() if isinstance(leaf, LatticeLeaf) else stored(leaf, x).float()
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """128-bit hash of names, dtypes, shapes and bytes, in name order."""
+    state = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

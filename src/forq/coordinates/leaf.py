@@ -1,0 +1,130 @@
+"""Leaf: one trainable tensor, wherever its format keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+GROUPS = ("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora")
+"""The kinds of leaves there are, each with a radius and a step of its own where several move."""
+
+QUANTIZED = ("scales", "codes", "zeros", "offsets", "codebooks")
+"""Those that belong to quantized layers, and are read from a file by its format."""
+
+INTEGERS = ("codes", "zeros")
+"""Those whose coordinates are always whole numbers, and move by whole cells; adapters (``lora``) may be such."""
+
+
+class Leaf(Protocol):
+    """One trainable tensor. The contract tests hold every implementation to these laws:
+
+    1. retraction: ``write(read())`` changes no stored byte;
+    2. projection: after any move the dtype and the bounds hold;
+    3. isolation: writing one leaf changes no other storage;
+    4. liveness: a displaced leaf changes the output of its layer, and the return restores it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the tensor in the checkpoint; it keys the noise, so it must never depend on the run."""
+
+    @property
+    def group(self) -> str:
+        """``scales``, ``norms``, ``dense``, …: leaves that share a radius and a step."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the checkpoint's file stores; an export rounds to it."""
+
+    @property
+    def out_axis(self) -> int:
+        """Which axis of the tensor counts the outputs of its layer: 1 for GPTQ's scales (groups, out); −1: none."""
+
+    def read(self) -> Tensor:
+        """The coordinates, as a fresh float32 tensor of the leaf's shape."""
+
+    def write(self, x: Tensor) -> None:
+        """Store coordinates in place; the storage is never re-bound."""
+
+
+@runtime_checkable
+class LazyLeaf(Leaf, Protocol):
+    """A large float tensor, never displaced in storage: the layer's forward asks for ``storage + probe``.
+
+    While ``overlay`` is set, the forward calls it with a buffer of the leaf's shape and uses what it fills in.
+    """
+
+    overlay: Callable[[Tensor], None] | None
+
+    @property
+    def storage(self) -> Tensor:
+        """The float tensor itself: it is its own master, and updates are written into it."""
+
+
+@runtime_checkable
+class LatticeLeaf(Leaf, Protocol):
+    """Integers that a file packs: coordinates are whole numbers in float32."""
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest number the file can hold."""
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The file's tensor for these coordinates."""
+
+
+@runtime_checkable
+class PackedLeaf(LazyLeaf, Protocol):
+    """Integers that stay packed where their layer keeps them, many coordinates to a word.
+
+    The storage is the master. It is never displaced: a forward asks the overlay for ``codes + probe`` in the buffer it
+    computes in. Ranges that are taken and put begin and end at rows.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, coordinates of a row)."""
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest number a code can be."""
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Coordinates ``start … stop − 1``: a fresh int32 tensor."""
+
+    def put(self, start: int, x: Tensor) -> None:
+        """Store coordinates from ``start`` on."""
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The file's tensor for a storage."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Few:
+    """Some coordinates of a leaf.
+
+    Attributes:
+        places: int64, rising; of the coordinates laid end to end.
+        x: int32, what stands there.
+    """
+
+    places: Tensor
+    x: Tensor
+
+
+@runtime_checkable
+class StrewnLeaf(PackedLeaf, Protocol):
+    """Packed integers of which single ones can be read, stored, and shown in place of what is stored."""
+
+    few: Few | None
+    """While it is set the forward computes with these in their places, and with the storage everywhere else."""
+
+    def at(self, places: Tensor) -> Tensor:
+        """The coordinates at some places: a fresh int32 tensor."""
+
+    def put_at(self, few: Few) -> None:
+        """Store some coordinates."""

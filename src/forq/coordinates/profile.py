@@ -1,0 +1,89 @@
+"""Profile: how far each coordinate moves beside the others; masks and noise shaped by sensitivity, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from forq.coordinates.domain import Domain, Domains
+from forq.coordinates.leaf import Leaf
+from forq.coordinates.space import digest
+from forq.errors import ConfigError
+
+FILE = "profile.safetensors"
+"""Its name in a run's folder, beside the journal."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Profile:
+    """Factors of the units of a space's coordinates, by leaf name: ``unit ← fl32(unit · factor)``.
+
+    0 keeps a coordinate where it is, in probes as in steps. What a profile does not name keeps its unit.
+    """
+
+    factors: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Profile:
+        """From a safetensors file of tensors called as the checkpoint's, each ≥ 0 and finite.
+
+        Raises:
+            ConfigError: no such file, or a factor cannot be.
+        """
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"--profile: {path} cannot be read as safetensors: {error}") from error
+        for name, factor in found.items():
+            if not factor.is_floating_point() or not bool((torch.isfinite(factor) & (factor >= 0)).all()):
+                raise ConfigError(
+                    f"--profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others"
+                )
+        return cls({name: factor.float() for name, factor in found.items()})
+
+    @property
+    def digest(self) -> str:
+        """Hash of names and factors."""
+        return digest(self.factors)
+
+    def check(self, leaves: Iterable[Leaf], shape: Callable[[Leaf], torch.Size]) -> None:
+        """Hold every factor to a leaf that moves.
+
+        Args:
+            shape: of a leaf's coordinates.
+
+        Raises:
+            ConfigError: a name that does not move, a shape that does not fit its leaf, or nothing left to move.
+        """
+        shapes = {leaf.name: tuple(shape(leaf)) for leaf in leaves}
+        for name, factor in self.factors.items():
+            if name not in shapes:
+                raise ConfigError(f"--profile: {name} is not among what moves, as {', '.join(list(shapes)[:3])} are")
+            try:
+                factor.expand(shapes[name])
+            except RuntimeError as error:
+                found = tuple(factor.shape)
+                raise ConfigError(
+                    f"--profile: {name}: expected a shape that broadcasts to {shapes[name]}, found {found}"
+                ) from error
+        if all(name in self.factors and not bool(self.factors[name].any()) for name in shapes):
+            raise ConfigError("--profile: keeps everything that moves in place; give a factor above 0")
+
+    def over(self, domain: Domains) -> Domains:
+        """A space's domains with the factors on top."""
+
+        def shaped(leaf: Leaf, x: Tensor) -> Domain:
+            plain = domain(leaf, x)
+            factor = self.factors.get(leaf.name)
+            if factor is None:
+                return plain
+            here = factor.to(x.device).expand(x.shape)
+            return replace(plain, unit=(plain.unit * here).float().contiguous())
+
+        return shaped

@@ -1,0 +1,1 @@
+"""Bit layouts and settings that formats read and write; no plug-ins."""

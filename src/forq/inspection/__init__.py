@@ -1,0 +1,1 @@
+"""What a checkpoint needs and can move: memory, speed, coverage."""

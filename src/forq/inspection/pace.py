@@ -1,0 +1,66 @@
+"""How long a step will take here: the products of a forward pass, at the speed one of them has on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+
+from forq.checkpoints import Checkpoint
+from forq.models.load import layout
+from forq.models.names import ties
+
+TOKENS = 1024
+"""Of a batch as the default recipe has it: 8 rows of 128."""
+
+
+def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu") -> float:
+    """Estimate of one forward pass from headers and a short measurement; attention and all that is no product left out.
+
+    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. What
+    dequantising takes is not counted, nor a graph's products of floats, nor what a kernel of few bits saves: whole
+    forwards of TinyStories-656K in eight formats took 1.3 to 3.1 times as long, one thread, one run each.
+
+    Raises:
+        FormatError: see :func:`forq.models.load.layout`.
+    """
+    shapes = [shape for shape, count in matrices(ckpt).items() for _ in range(count)]
+    operations = 2.0 * tokens * sum(rows * columns for rows, columns in shapes)
+    return operations / _operations_a_second(max(shapes, key=math.prod), tokens, device)
+
+
+def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
+    """Shapes (out, in) of the matrices a token is multiplied by, and how many there are of each."""
+    found = layout(ckpt)
+    counts: dict[tuple[int, int], int] = {}
+    heads = set(ties(found.model).values())
+    embeddings = (name for name, module in found.model.named_modules() if isinstance(module, torch.nn.Embedding))
+    lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
+    for spec in found.specs.values():
+        if found.names.module_of(spec) in lookups:
+            continue
+        shape = (spec.out_features, spec.in_features)
+        counts[shape] = counts.get(shape, 0) + 1
+    for place, stored in found.names.file_of.items():
+        module = found.model.get_submodule(place.rpartition(".")[0])
+        if isinstance(module, torch.nn.Linear) and place.endswith(".weight"):
+            rows, columns = ckpt.info[stored].shape
+            counts[(rows, columns)] = counts.get((rows, columns), 0) + 1
+    return counts
+
+
+def _operations_a_second(shape: tuple[int, int], tokens: int, device: str) -> float:
+    """Best of a few products, of a shape that is no larger than 64 MB."""
+    rows, columns = (min(dim, 4096) for dim in shape)
+    some = min(tokens, 512)
+    x, w = torch.ones(some, columns, device=device), torch.ones(rows, columns, device=device)
+    best = math.inf
+    for _ in range(4):
+        began = time.perf_counter()
+        x @ w.t()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * some * rows * columns / best

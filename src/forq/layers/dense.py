@@ -1,0 +1,104 @@
+"""Float layers whose weight is never displaced in storage: a probe is formed in a shared buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from forq.layers.scratch import Scratch
+
+
+class DenseLeaf:
+    """A large float matrix of a model; the storage is its own master.
+
+    Attributes:
+        name: of the tensor in the checkpoint.
+        group: ``dense``, or ``embeddings`` where one of the layers that share it is one.
+        dtype: what the checkpoint's file stores.
+        storage: the parameter the layers share; tied layers share one leaf.
+        overlay: fills a buffer of the storage's shape and dtype with the displaced matrix, where not None.
+    """
+
+    __slots__ = ("dtype", "group", "name", "overlay", "scratch", "storage")
+
+    out_axis = 0
+
+    def __init__(
+        self, name: str, dtype: torch.dtype, storage: nn.Parameter, scratch: Scratch, group: str = "dense"
+    ) -> None:
+        self.name = name
+        self.group = group
+        self.dtype = dtype
+        self.storage: Tensor = storage
+        self.scratch = scratch
+        self.overlay: Callable[[Tensor], None] | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the leaf, which is the shape of the checkpoint's tensor."""
+        return self.storage.shape
+
+    def read(self) -> Tensor:
+        """A fresh float32 copy of the storage."""
+        return self.storage.detach().to(torch.float32, copy=True)
+
+    @torch.no_grad()
+    def write(self, x: Tensor) -> None:
+        """Copy into the storage, rounding to its dtype."""
+        self.storage.copy_(x)
+
+    def shown(self) -> Tensor:
+        """The matrix a forward pass is to use now; valid until the next layer's forward."""
+        if self.overlay is None:
+            return self.storage
+        buffer = self.scratch.take("dense", tuple(self.shape), self.storage.dtype, self.storage.device)
+        self.overlay(buffer)
+        return buffer
+
+
+class DenseLinear(nn.Module):
+    """``y = x · wᵀ + b`` with w as its leaf shows it."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, weight: nn.Parameter, bias: Tensor | None, leaf: DenseLeaf) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.leaf = leaf
+
+    @property
+    def in_features(self) -> int:
+        return int(self.weight.shape[1])
+
+    @property
+    def out_features(self) -> int:
+        return int(self.weight.shape[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) → (..., out)."""
+        return functional.linear(x, self.leaf.shown(), self.bias)
+
+
+class DenseEmbedding(nn.Module):
+    """Rows of w by token id, with w as its leaf shows it."""
+
+    def __init__(self, weight: nn.Parameter, leaf: DenseLeaf) -> None:
+        super().__init__()
+        self.weight = weight
+        self.leaf = leaf
+
+    @property
+    def num_embeddings(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def embedding_dim(self) -> int:
+        return int(self.weight.shape[1])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int (...) → (..., width)."""
+        return functional.embedding(ids, self.leaf.shown())

@@ -1,0 +1,35 @@
+"""An embedding whose table stays quantized: the rows of the tokens asked for are dequantised, no others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from forq.layers.linear import QuantLinear
+
+
+class QuantEmbedding(nn.Module):
+    """Rows of a quantized matrix by token id.
+
+    Attributes:
+        table: the matrix (vocabulary, width) as a layer; a head that is tied to the embedding is this very layer.
+        dtype: of what comes out.
+    """
+
+    def __init__(self, table: QuantLinear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table = table
+        self.dtype = dtype
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.table.out_features
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.table.in_features
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """int (...) → (..., width)."""
+        wanted, places = torch.unique(ids, return_inverse=True)
+        return self.table.rows(wanted)[places].to(self.dtype)

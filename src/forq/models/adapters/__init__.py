@@ -1,0 +1,1 @@
+"""LoRA adapters: how they begin, and how PEFT stores them."""

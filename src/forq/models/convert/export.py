@@ -1,0 +1,201 @@
+"""From one format to another: the same integers and scales in other places, or floats; and exactly what that loses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.replace import check_destination, replace_folder
+from forq.errors import ConfigError, FormatError
+from forq.layers.kernels.reference import dequantise, dequantise_rows
+from forq.layers.layer import LayerSpec, Parts
+from forq.layers.weight import QuantWeight
+from forq.models import parts as layer_parts
+from forq.models.convert.rewrite import Piece, planned, rewrite
+from forq.models.load import Layout, layout
+from forq.plugins import registry
+
+FLOATS: Mapping[str, torch.dtype] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did, as measured on the folder it made.
+
+    Attributes:
+        layers: quantized layers that were written anew.
+        weights: their weights.
+        changed: those of them that are not the same float32 numbers any more; 0: nothing was lost.
+        max_change: the largest |after − before| / |before|.
+    """
+
+    path: Path
+    layers: int
+    weights: int
+    changed: int
+    max_change: float
+
+
+def targets() -> tuple[str, ...]:
+    """What an export can be written as: formats that can be packed from integers and scales, and floats."""
+    able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
+    return (*(name.replace("_", "-") for name in able), *FLOATS)
+
+
+def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
+    """Write a quantized checkpoint as another format, and compare what was written with what was there.
+
+    Into a format of integers a layer goes whole or not at all: codes, zero points and scales are the same numbers in
+    other places, and what the target cannot say is refused, never approximated. Into floats every weight is rounded
+    once.
+
+    Args:
+        source: a folder, a file or a hub id.
+        out: folder to make.
+        to: one of :func:`targets`.
+
+    Raises:
+        ConfigError: no such target, or ``out`` is taken.
+        FormatError: the source holds no quantized layer, or the target cannot hold one (named).
+    """
+    known = targets()
+    if to.replace("_", "-") not in known:
+        raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
+    to = to.replace("-", "_")
+    ckpt = Checkpoint.open(source)
+    if "graph" in ckpt.contents.values:
+        raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
+    found = layout(ckpt)
+    if found.form is None or not found.specs:
+        raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
+    check_destination(ckpt.path, Path(out), overwrite)
+    config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
+    if to in FLOATS:
+        turn = _as_floats(FLOATS[to])
+        config["dtype" if "dtype" in config else "torch_dtype"] = to
+    else:
+        target = registry.get("formats", to)
+        least, middle = _zeros(ckpt, found)
+        dialect = target.dialect(least, middle) if hasattr(target, "dialect") else {}
+        turn = _as_codes(target, dialect)
+        config["quantization_config"] = _settings(ckpt, found, target, {"sym": middle} | dialect)
+    pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
+    done: list[Exported] = []
+
+    def fill(folder: Path) -> None:
+        rewrite(ckpt, folder, pieces, config)
+        done.append(_compared(ckpt, found, folder))  # before it has its name: what is not sound never gets it
+
+    replace_folder(Path(out), fill)
+    return replace(done[0], path=Path(out))
+
+
+Turn = Callable[[Parts], Mapping[str, Tensor]]
+"""From a layer to the tensors that say it, by the end of their names."""
+
+
+def _piece(ckpt: Checkpoint, form: ModuleType, spec: LayerSpec, turn: Turn) -> Piece:
+    def made() -> dict[str, Tensor]:
+        parts = layer_parts.read(form, ckpt, spec)
+        try:
+            tensors = dict(turn(parts))
+        except FormatError as error:
+            raise FormatError(f"{spec.name}: {error}") from None
+        if parts.bias is not None:
+            tensors["bias"] = parts.bias
+        return {f"{spec.name}.{kind}": tensor.contiguous() for kind, tensor in tensors.items()}
+
+    # Made twice: places in a file come before its bytes, and no layer is kept.
+    return Piece(spec.tensors, planned(made()), made)
+
+
+def _as_floats(dtype: torch.dtype) -> Turn:
+    def turn(parts: Parts) -> Mapping[str, Tensor]:
+        weight = _matrix(parts).to(dtype)
+        if not bool(torch.isfinite(weight).all()):
+            raise FormatError(f"expected weights that fit {dtype}, found larger ones; export to float32")
+        return {"weight": weight}
+
+    return turn
+
+
+def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
+    def turn(parts: Parts) -> Mapping[str, Tensor]:
+        weight = parts.weight
+        if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
+            raise FormatError(
+                "expected codes with a scale and a whole zero point a group, found others, which "
+                f"{target.ABOUT.title} cannot hold; export to float16"
+            )
+        return {**target.pack(weight, **dialect), **target.pack_scales(parts.arrange(parts.live[0]))}
+
+    return turn
+
+
+def _matrix(parts: Parts) -> Tensor:
+    weight, live = parts.weight, tuple(tensor.float() for tensor in parts.live)
+    if not isinstance(weight, QuantWeight):
+        return dequantise_rows(weight, live)  # type: ignore[arg-type]
+    if weight.zeros.is_floating_point():  # continuous ones are the second live tensor
+        weight = replace(weight, zeros=parts.arrange(live[1]))
+    return dequantise(weight, parts.arrange(live[0]))
+
+
+def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
+    """The least zero point of all layers, and whether each is the middle of its codes."""
+    least, middle = 0, True
+    for place, spec in enumerate(found.specs.values()):
+        weight = found.form.read(ckpt, spec).weight  # type: ignore[union-attr]
+        if isinstance(weight, QuantWeight):
+            here = int(weight.zeros.min())
+            least = here if place == 0 else min(least, here)
+            middle = middle and weight.zero == 1 << spec.bits - 1
+    return least, middle
+
+
+def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The target's configuration; its loaders expect that all layers share their bits and group."""
+    specs = list(found.specs.values())
+    kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
+    # A whole row may be a group by chance: the number that other layers have says it too.
+    groups = {group for _, group in kinds if group != -1} or {-1}
+    if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
+        raise FormatError(
+            f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}; export to float16"
+        )
+    quantized = {found.names.module_of(spec) for spec in specs}
+    linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
+    left = sorted(set(linear) - quantized)
+    settings: dict[str, Any] = target.quantization_config(specs[0].bits, groups.pop(), left=left, **told)
+    return settings
+
+
+def _compared(ckpt: Checkpoint, found: Layout, out: Path) -> Exported:
+    """Every layer's matrix as the new folder has it, beside what it was."""
+    written = Checkpoint.open(out)
+    there = layout(written)
+    weights = changed = 0
+    worst = 0.0
+    for spec in found.specs.values():
+        before = _matrix(found.form.read(ckpt, spec))  # type: ignore[union-attr]
+        if there.form is None:
+            after = written.read(f"{spec.name}.weight").float()
+        else:
+            after = _matrix(there.form.read(written, there.specs[spec.name]))
+        weights += before.numel()
+        off = after != before
+        if bool(off.any()):
+            changed += int(torch.count_nonzero(off))
+            worst = max(worst, float(((after[off] - before[off]).abs() / before[off].abs().clamp(min=1e-30)).max()))
+    return Exported(out, len(found.specs), weights, changed, worst)

@@ -1,0 +1,64 @@
+"""The part of quantizing that is bitsandbytes's: NF4 or FP4, byte for byte as the library itself rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.checkpoints import Checkpoint, finite
+from forq.formats.codecs.bnb_write import config, filed, plan
+from forq.layers.normal_float import Kind, quantise, table
+from forq.models.convert.layers import Linear
+from forq.models.convert.rewrite import Piece, rewrite
+from forq.models.skeleton import sizes, skeleton
+
+
+class LevelsJob:
+    """One folder being written; sums the squared error as it goes.
+
+    Args:
+        chosen: the weights to quantize.
+        blocksize: values that share a magnitude.
+    """
+
+    def __init__(self, ckpt: Checkpoint, chosen: Mapping[str, Linear], kind: Kind, blocksize: int) -> None:
+        self.ckpt, self.chosen = ckpt, chosen
+        self.kind, self.blocksize = kind, blocksize
+        self.error = self.energy = 0.0
+
+    def write(self, folder: Path) -> None:
+        pieces = [Piece((name,), self._planned(name), partial(self._made, name)) for name in self.chosen]
+        dtypes = {self.ckpt.info[name].dtype for name in self.chosen}
+        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+        settings = config(self.kind, dtype, skipped=self._skipped())
+        rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
+
+    def _skipped(self) -> list[str]:
+        """Linear layers that stay in float; the library quantizes all it is not told of."""
+        model = skeleton(self.ckpt.config, torch.float32)
+        inside = {name.removesuffix(".weight") for name in self.chosen}
+        linear = (name for name, module in model.named_modules() if sizes(module) is not None)
+        return [name for name in linear if not any(name == one or name.endswith(f".{one}") for one in inside)]
+
+    def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        layer = self.chosen[name]
+        found = plan((layer.rows, layer.columns), self.kind, self.blocksize, self.ckpt.info[name].dtype)
+        return {f"{name}{end}": described for end, described in found.items()}
+
+    def _made(self, name: str) -> dict[str, Tensor]:
+        tensor: Any = finite.check(name, self.ckpt.read(name))
+        if self.chosen[name].turned:
+            tensor = tensor.t().contiguous()
+        ranks, absmax = quantise(tensor, self.kind, self.blocksize)
+        exact = tensor.float().view(-1)
+        near = table(self.kind).levels[ranks.int()]
+        near.mul_(absmax.repeat_interleave(self.blocksize)[: len(near)])
+        self.error += float(near.sub_(exact).square_().sum())
+        self.energy += float(exact.square().sum())
+        made = filed(ranks, absmax, tuple(tensor.shape), self.kind, self.blocksize, tensor.dtype)
+        return {f"{name}{end}": one for end, one in made.items()}

@@ -1,0 +1,100 @@
+"""Write a checkpoint's folder anew with some of its layers' tensors replaced by others, layer by layer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.patch import files_of
+from forq.checkpoints.write import write_file
+
+# Weights in whatever form; the new folder must not hold a second, older model.
+_WEIGHTS = (
+    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx"),
+    *(".h5", ".msgpack"),
+)
+
+Plan = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Dtypes and shapes of tensors, by name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Tensors that take the place of others.
+
+    Attributes:
+        old: names that go; the new ones are written into the file of the first.
+        plan: what the new ones are, known before they are made.
+        make: makes them.
+    """
+
+    old: tuple[str, ...]
+    plan: Plan
+    make: Callable[[], Mapping[str, Tensor]]
+
+
+def planned(tensors: Mapping[str, Tensor]) -> Plan:
+    """The plan of tensors that are there."""
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, Any]) -> None:
+    """Fill an empty folder: the pieces' new tensors, all other tensors as they are, config.json, all other files.
+
+    No more than one piece is in memory at a time.
+    """
+    by_first = {piece.old[0]: piece for piece in pieces}
+    gone = {name for piece in by_first.values() for name in piece.old}
+    sources: dict[str, list[str]] = {}
+    for name, info in ckpt.info.items():
+        if name in by_first or name not in gone:
+            sources.setdefault(info.file, []).append(name)
+    where: dict[str, str] = {}
+    total = 0
+    # Of a pipeline only the folder of its denoiser is written anew.
+    own = ckpt.contents.component or ""
+    old, new = ckpt.folder / own, folder / own
+    new.mkdir(exist_ok=True)
+    single = "diffusion_pytorch_model.safetensors" if own else "model.safetensors"
+    for source, names in sorted(sources.items()):
+        plan: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+        for name in names:
+            info = ckpt.info[name]
+            plan |= by_first[name].plan if name in by_first else {name: (info.dtype, info.shape)}
+        file = source.rpartition("/")[2] if source.endswith(".safetensors") else single
+        total += write_file(new / file, plan, _tensors(ckpt, names, by_first))
+        where |= dict.fromkeys(plan, file)
+    if len(sources) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+        write_json(new / f"{single}.index.json", index)
+    for path in sorted(old.iterdir()) if ckpt.contents.files is None else ():
+        if path.is_file() and not path.name.lower().endswith(_WEIGHTS) and not (new / path.name).exists():
+            shutil.copyfile(path, new / path.name)
+    for name in files_of(ckpt.folder) if own else ():
+        if not name.startswith(f"{own}/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ckpt.folder / name, folder / name)
+    if ckpt.contents.tokenizer is not None:
+        ckpt.contents.tokenizer().save_pretrained(folder)
+    write_json(new / "config.json", config)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """A JSON object, as people can read it."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _tensors(ckpt: Checkpoint, names: list[str], by_first: Mapping[str, Piece]) -> Iterator[tuple[str, Tensor]]:
+    for name in names:
+        if name in by_first:
+            yield from by_first[name].make().items()
+        else:
+            yield name, ckpt.read(name)

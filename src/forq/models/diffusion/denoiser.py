@@ -1,0 +1,56 @@
+"""The denoiser of a pipeline of diffusers, without its weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from forq.errors import ConfigError, FormatError
+
+
+def library() -> Any:
+    """diffusers, quiet.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    # Pipelines load their text encoders by transformers, which has bars and advice of its own.
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import diffusers
+    except ImportError as error:
+        raise ConfigError(f"a diffusion model needs diffusers: pip install 'forq[diffusion]' ({error})") from error
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    return diffusers
+
+
+def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+    """The transformer a config.json describes, every tensor on the meta device.
+
+    Raises:
+        FormatError: diffusers refuses the configuration.
+        ConfigError: diffusers is not installed.
+    """
+    made = getattr(library(), str(config["_class_name"]))
+    plain = {key: value for key, value in config.items() if key != "quantization_config" and not key.startswith("_")}
+    try:
+        with torch.device("meta"):
+            model: nn.Module = made.from_config(plain).to(dtype)
+    except Exception as error:  # whatever an impossible value ends in, somewhere inside diffusers or torch
+        raise FormatError(f"transformer/config.json: expected one diffusers can build, found {error}") from error
+    told: Any = model.config
+    if told.caption_projection_dim != (width := told.num_attention_heads * told.attention_head_dim):
+        raise FormatError(
+            f"transformer/config.json: expected a caption_projection_dim of {width}, as its heads are wide"
+        )
+    return model

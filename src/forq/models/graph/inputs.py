@@ -1,0 +1,97 @@
+"""What enters and leaves a graph that is a causal language model, tensors of its own aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
+
+_FLOATS: Mapping[int, Any] = {1: np.float32, 10: np.float16}
+_WHOLE: Mapping[int, Any] = {6: np.int32, 7: np.int64}
+_GIVEN = ("input_ids", "attention_mask", "position_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An input of keys and values of what came before, here nothing."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int | str, ...]
+
+    def empty(self, rows: int) -> np.ndarray:
+        return np.zeros([rows, *(0 if isinstance(size, str) else size for size in self.shape[1:])], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a graph.
+
+    Attributes:
+        tokens: those that are tokens and what belongs to them, by dtype.
+        past: those that are keys and values.
+    """
+
+    tokens: Mapping[str, Any]
+    past: tuple[Past, ...]
+
+    @classmethod
+    def of(cls, ckpt: Checkpoint) -> Inputs:
+        """Those a checkpoint's graph asks for.
+
+        Raises:
+            FormatError: it asks for others than a causal language model takes.
+        """
+        graph: Any = ckpt.contents.values["graph"]
+        tokens: dict[str, Any] = {}
+        past = []
+        for name, value in graph.inputs.items():
+            if name in graph.initialisers:  # files of old list those among the inputs
+                continue
+            if name in _GIVEN and value.kind in _WHOLE:
+                tokens[name] = _WHOLE[value.kind]
+            elif name.startswith("past_key_values.") and value.kind in _FLOATS and value.shape and len(value.shape) > 2:
+                if any(isinstance(size, int) and not 0 < size < 1 << 20 for size in value.shape):
+                    raise FormatError(f"{ckpt.path}: {name}: expected a shape that can be, found {value.shape}")
+                past.append(Past(name, _FLOATS[value.kind], value.shape))
+            else:
+                raise FormatError(
+                    f"{ckpt.path}: expected a causal language model of {', '.join(_GIVEN)} and past_key_values, found "
+                    f"the input {name!r:.80}; export the decoder alone, with or without its cache"
+                )
+        if "input_ids" not in tokens:
+            raise FormatError(
+                f"{ckpt.path}: expected an input called input_ids, found {', '.join(graph.inputs)!r:.200}"
+            )
+        return cls(tokens, tuple(past))
+
+    def given(self, input_ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Their arrays for rows of tokens without padding."""
+        rows, length = input_ids.shape
+        told = {
+            "input_ids": input_ids,
+            "attention_mask": np.ones((rows, length)),
+            "position_ids": np.broadcast_to(np.arange(length), (rows, length)),
+        }
+        found = {name: np.ascontiguousarray(told[name].astype(dtype)) for name, dtype in self.tokens.items()}
+        return found | {past.name: past.empty(rows) for past in self.past}
+
+
+def logits_of(ckpt: Checkpoint) -> str:
+    """Name of the output that holds the logits.
+
+    Raises:
+        FormatError: there is none.
+    """
+    graph: Any = ckpt.contents.values["graph"]
+    if "logits" not in graph.outputs or graph.outputs["logits"].kind not in _FLOATS:
+        raise FormatError(
+            f"{ckpt.path}: expected an output of floats called logits, found {', '.join(graph.outputs)!r:.200}; only "
+            "causal language models are tuned"
+        )
+    return "logits"

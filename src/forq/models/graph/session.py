@@ -1,0 +1,160 @@
+"""onnxruntime's session of a graph that is tuned: what moves is an input of it and no constant.
+
+What moves is bound where it lies, so that a probe rebuilds no session. Products run at accuracy level 0 whatever the
+file asks for: level 4 with scales as an input gives wrong results without an error (onnxruntime 1.31.1). Scales in
+float16 are masters in float32 here, so around such a product x and y are cast.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
+from forq.layers.kernels.ort import session
+
+_INLINE_BYTES = 1024
+
+
+class Session:
+    """A graph, ready to run.
+
+    Args:
+        ckpt: its ``values["graph"]`` is the graph.
+        live: names of the initialisers that are inputs: float32 where the file has floats, else as it has them.
+
+    Raises:
+        FormatError: onnxruntime cannot load it, or what moves is read by something else than a product.
+    """
+
+    def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
+        self.live = frozenset(live)
+        self._path = ckpt.path
+        graph: Any = ckpt.contents.values["graph"]
+        root, places = _places(graph)
+        try:
+            self._session = session(_opened(ckpt, graph, self.live, places), root)
+        except FormatError:
+            raise
+        except Exception as error:  # the runtime's own kinds have no common base
+            raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {_short(error)}") from error
+        self._binding = self._session.io_binding()
+
+    def run(self, given: Mapping[str, np.ndarray], live: Mapping[str, Tensor], output: str) -> Any:
+        """One output, an array.
+
+        Args:
+            given: all other inputs.
+            live: what moves, contiguous; read where it lies.
+
+        Raises:
+            FormatError: onnxruntime cannot run it.
+        """
+        import onnxruntime as ort
+
+        bind = self._binding
+        try:
+            bind.clear_binding_inputs()
+            for name, value in given.items():
+                bind.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+            for name, tensor in live.items():
+                kind = np.float32 if tensor.is_floating_point() else np.uint8
+                bind.bind_input(name, "cpu", 0, kind, tuple(tensor.shape), tensor.data_ptr())
+            bind.bind_output(output, "cpu")
+            self._session.run_with_iobinding(bind)
+            return bind.get_outputs()[0].numpy()
+        except Exception as error:  # the runtime's own kinds have no common base
+            raise FormatError(f"{self._path}: onnxruntime cannot run it: {_short(error)}") from error
+        finally:
+            bind.clear_binding_outputs()
+
+
+def _places(graph: Any) -> tuple[Path, dict[str, str]]:
+    """A folder with the model and all its data in or below it, and the place of each there, by the model's name of it.
+
+    The runtime refuses links that lead out of that folder, and a hub's snapshot is such links.
+    """
+    names = {graph.path.name, *(one.file for one in graph.initialisers.values() if one.file)}
+    real = {name: (graph.path.parent / name).resolve() for name in names}
+    root = Path(os.path.commonpath([file.parent for file in real.values()]))
+    return root, {name: file.relative_to(root).as_posix() for name, file in real.items()}
+
+
+def _opened(ckpt: Checkpoint, graph: Any, live: Collection[str], places: Mapping[str, str]) -> bytes:
+    """The model with what moves as inputs, floats in float32, its large tensors left in the file they lie in."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    kept, mapped = [], []
+    for name, one in graph.initialisers.items():
+        info = ckpt.info.get(name)
+        apart = info is not None and not one.file and info.nbytes >= _INLINE_BYTES
+        # The runtime maps the file: numbers must lie where numbers of their size may.
+        if apart and info is not None and one.start % info.dtype.itemsize == 0:
+            mapped.append(one)
+        elif name not in live:
+            kept.append(one.span)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(graph.lean(kept))
+    except Exception as error:
+        raise FormatError(f"{ckpt.path}: expected an ONNX model, found {_short(error)}") from error
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = places.get(entry.value, entry.value) if entry.key == "location" else entry.value
+    for one in mapped:
+        if one.name not in live:
+            tensor = model.graph.initializer.add(name=one.name, data_type=one.kind, dims=one.shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, said in (("location", places[graph.path.name]), ("offset", one.start), ("length", one.nbytes)):
+                tensor.external_data.add(key=key, value=str(said))
+    inputs = [one for one in model.graph.input if one.name not in graph.initialisers]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    for name in sorted(live):
+        info = ckpt.info[name]
+        kind = TensorProto.FLOAT if info.dtype.is_floating_point else TensorProto.UINT8
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, list(info.shape)))
+    before = list(model.graph.node)
+    del model.graph.node[:]
+    for node in before:
+        if node.op_type == "MatMulNBits" and node.domain == "com.microsoft" and len(node.input) > 2:
+            levels = [one for one in node.attribute if one.name == "accuracy_level"]
+            for level in levels:
+                node.attribute.remove(level)
+            if node.input[2] in live and ckpt.info[node.input[2]].dtype == torch.float16:
+                model.graph.node.extend(_in_float32(node))
+                continue
+        elif any(name in live for name in node.input):
+            raise FormatError(
+                f"{ckpt.path}: {node.name!r:.80}: expected what moves to be read by MatMulNBits alone, found "
+                f"{node.op_type}"
+            )
+        model.graph.node.append(node)
+    return bytes(model.SerializeToString())
+
+
+def _in_float32(node: Any) -> Iterator[Any]:
+    """A product of float16 as one of float32 between casts."""
+    from onnx import TensorProto, helper
+
+    whole = f"{node.output[0]}/forq"
+    for place in (0, 5):
+        if len(node.input) > place and node.input[place]:
+            yield helper.make_node("Cast", [node.input[place]], [f"{whole}/{place}"], to=TensorProto.FLOAT)
+            node.input[place] = f"{whole}/{place}"
+    out = node.output[0]
+    node.output[0] = whole
+    yield node
+    yield helper.make_node("Cast", [whole], [out], to=TensorProto.FLOAT16)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

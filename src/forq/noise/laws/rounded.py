@@ -1,0 +1,48 @@
+"""One Gaussian direction, rounded at random to whole numbers, as often as there are streams (QuZO).
+
+QuZO (arXiv 2502.12346, section 4) probes with one quantization of a direction and steps with another,
+conditionally independent one; ``rounded:1`` and ``rounded:2`` are two such quantizations of one seed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, Float32
+from forq.noise.law import Law
+from forq.noise.law import law as resolve
+
+# The roundings' own streams are 1 … 255.
+_FEW = 256
+
+
+def law(argument: str | None) -> Law:
+    """⌊σz + r⌋ with z ~ N(0, 1) of stream 0 and r uniform of stream k, as ``rounded:k:σ``; σ is 1 by default.
+
+    ``rounded:k:σ:p`` is that at a share p of the coordinates, 2⁻²⁰ ≤ p ≤ 1, the same ones for every k, and 0 at the
+    others. A small σ moves few coordinates too, but every k others: of what one rounding probed another moves next
+    to nothing.
+    """
+    first, spread, few = [*(argument or "").split(":"), "", ""][:3]
+    stream = int(first) if first.isdecimal() else 0
+    try:
+        sigma, share = float(spread or 1.0), float(few or 1.0)
+    except ValueError:
+        sigma = share = 0.0
+    if not (1 <= stream <= 255 and 2.0**-20 <= sigma <= 2.0**10 and 2.0**-20 <= share <= 1.0):
+        raise ConfigError(
+            "noise 'rounded' takes a stream 1 … 255, a spread and a share of the coordinates, as 'rounded:1:1:0.01', "
+            f"found {argument!r}"
+        )
+    base, bound = resolve("gaussian"), round(share * 2**32)
+
+    def draw(bits: Bits, start: int, out: Float32) -> None:
+        base.draw(bits, start, out)
+        np.multiply(out, np.float32(sigma), out=out)
+        carry = bits.on(stream).uniform32(start, len(out)) * 2.0**-32
+        np.floor(out + carry, out=out, casting="same_kind")
+        if bound < 1 << 32:
+            out[bits.on(_FEW).uniform32(start, len(out)) >= bound] = 0.0
+
+    return Law(draw, base.portable)

@@ -1,0 +1,28 @@
+"""z = sgn(z′) of another law's z′ from the same bits: the step that belongs to a grid probe (ZOQO)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, Float32
+from forq.noise.law import Law
+from forq.noise.law import law as resolve
+
+
+def law(argument: str | None) -> Law:
+    """Elementwise sign of the law named after the colon, as ``sign:uniform_grid:3``; sgn(0) = 0."""
+    if argument is None:
+        raise ConfigError("noise 'sign' takes the law whose sign it is, as 'sign:uniform_grid:3'")
+    inner = resolve(argument)
+
+    def draw(bits: Bits, start: int, out: Float32) -> None:
+        inner.draw(bits, start, out)
+        np.sign(out, out=out)
+
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        assert inner.on is not None
+        return inner.on(bits, start, count, device).sign_()
+
+    return Law(draw, inner.portable, inner.whole, on=None if inner.on is None else draw_on)

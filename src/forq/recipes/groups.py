@@ -1,0 +1,86 @@
+"""A group that is probed apart: its own ε, η, C and noise, and what a calibration makes of those left open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from forq.coordinates.domain import Unit
+from forq.scalars.calibrations import Found
+
+AUTO = ":auto"
+"""End of a law of whole numbers whose size is left to the calibration."""
+
+CELLS = ("cells:auto",)
+"""Noise of integers, its radius left to the calibration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A group that is probed apart (``all`` where nothing is), with the settings that hold for it."""
+
+    name: str
+    kind: str
+    eps: float | Literal["auto"]
+    lr: float | Literal["auto"]
+    clip: float | Literal["auto", "off"]
+    newton: float
+    noise: tuple[str, ...]
+    unit: Unit
+    voted: bool
+    shaped: bool
+    directions: float
+
+    @property
+    def sized(self) -> bool:
+        """Whether how far integers move is left to the calibration."""
+        return any(law.endswith(AUTO) for law in self.noise)
+
+    @property
+    def open(self) -> bool:
+        """Whether something is left to a calibration."""
+        return self.sized or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
+
+    def settled(self, found: Found | None) -> Numbers:
+        """With what was found where something was left open."""
+
+        def number(name: str, value: float | str) -> float:
+            return float(getattr(found, name)) if isinstance(value, str) else value
+
+        if self.voted or self.sized:
+            return self._cells(found)
+        bound = None if self.clip == "off" else number("clip", self.clip)
+        return Numbers(number("eps", self.eps), number("lr", self.lr), bound, self.noise)
+
+    def _cells(self, found: Found | None) -> Numbers:
+        eps = 1.0 if self.eps == "auto" else self.eps
+        if found is None:
+            return Numbers(eps, None if self.lr == "auto" else self.lr, None, self.noise)
+        radius = found.notes["radius"]
+        if self.lr != "auto":
+            rate: float | None = self.lr
+        elif self.voted:
+            rate = None
+        else:
+            # In standard units each direction of a population goes as far as one alone would; else on average one cell.
+            rate = self.directions if self.shaped else 1.0 / (found.notes["slope"] * radius)
+        return Numbers(eps, rate, None, tuple(sized(law, radius) for law in self.noise))
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """ε, η and C of a group, and its laws of z; no η: a voted step goes as far as its probe."""
+
+    eps: float
+    lr: float | None
+    clip: float | None
+    noise: tuple[str, ...]
+
+
+def sized(law: str, radius: float) -> str:
+    """A law of whole numbers of this root mean square, where its size was left open."""
+    if not law.endswith(AUTO):
+        return law
+    head = law.removesuffix(AUTO)
+    # A Gaussian much smaller than a cell would be rounded to other coordinates by the probe than by the step.
+    return f"{head}:{radius:.4g}" if law.startswith("cells") or radius > 1.0 else f"{head}:1:{radius**2:.4g}"

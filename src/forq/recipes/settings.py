@@ -1,0 +1,259 @@
+"""The settings of a method, checked: what it probes, what it does with an estimate, and what a group has of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
+from forq.coordinates.leaf import INTEGERS, Leaf
+from forq.errors import ConfigError
+from forq.noise.law import law
+from forq.recipes.groups import Part, sized
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """A setting group: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def one_or_more(value: object) -> object:
+    """One name as a tuple of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+class EstimatorSettings(Frozen):
+    """What a step probes.
+
+    Attributes:
+        noise: laws of z; ``cells:auto`` is calibrated, for steps by vote.
+        step_noise: laws of a step's directions, one for each of ``noise``, by default those of its probes. A kind with
+            a noise of its own steps as it probes.
+        phases: several kinds move one after the other, each for its part of the run, not in turn.
+    """
+
+    name: str
+    eps: Positive | Literal["auto"]
+    directions: Annotated[int, Field(ge=1, le=1 << 20)] = 1
+    noise: tuple[str, ...] = ("rademacher",)
+    phases: bool = False
+    step_noise: tuple[str, ...] = ()
+
+    _one_or_more = field_validator("noise", "step_noise", mode="before")(one_or_more)
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> EstimatorSettings:
+        if self.step_noise and len(self.step_noise) != len(self.noise):
+            raise ConfigError(
+                f"estimator.step_noise: expected one law for each of the {len(self.noise)} of estimator.noise, found "
+                f"{len(self.step_noise)}; set both"
+            )
+        return self
+
+    @property
+    def steps_by(self) -> dict[str, str]:
+        """From the law of a probe to that of its step."""
+        return dict(zip(self.noise, self.step_noise, strict=False))
+
+
+class RuleSettings(Frozen):
+    """What is done with the estimate. Defaults change nothing, so a recipe names what it uses.
+
+    Attributes:
+        lr: η; ``auto`` is ``newton`` · N / tr(H) with the trace measured by the calibration.
+        clip: bound of each directional derivative.
+        decay: how the step shrinks over the run, see :mod:`forq.scalars.rules.decay`.
+        step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with every slope's sign in place
+            of it; η counts cells there, and ``auto`` goes as far as the probe.
+        shape: slopes of a population in standard units (:mod:`forq.scalars.rules.shape`); ``auto`` takes their sum.
+        audit: take the best side only if it is better than staying, and end the run after so many in a row that were
+            not, :mod:`forq.scalars.rules.audit`; 0: every step is taken.
+        feedback, feedback_decay: steps whose rounding is carried along, and how it fades, :mod:`forq.scalars.rules.feedback`.
+        edge: integers at the end of their range: ``cut`` a probe there, or ``skip`` them.
+        newton: share of the greediest stable step that ``auto`` dares.
+        checks: batches on which ``auto`` checks the step of a run that is too short to rehearse it, at most. Journals
+            that do not name it were calibrated without.
+    """
+
+    lr: Positive | Literal["auto"]
+    clip: Positive | Literal["auto", "off"] = "off"
+    decay: Literal["none", "linear", "late"] = "none"
+    step: Literal["slope", "sign", "vote"] = "slope"
+    shape: Literal["off", "zscore", "rank"] = "off"
+    audit: Annotated[int, Field(ge=0)] = 0
+    feedback: Annotated[int, Field(ge=0, le=1024)] = 0
+    feedback_decay: Annotated[float, Field(ge=0, le=1)] = 0.9
+    edge: Literal["cut", "skip"] = "cut"
+    newton: Annotated[float, Field(gt=0, le=1)] = 0.5
+    checks: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+class GroupSettings(Frozen):
+    """What one kind of leaves has of its own; ``None`` is as the recipe says.
+
+    Attributes:
+        unit: by default as :func:`forq.coordinates.domain.usual_unit` says. Zero points and codes are integers: their ``eps`` is
+            one cell and their ``noise`` moves a fiftieth of them at a time, unless set otherwise.
+    """
+
+    eps: Positive | Literal["auto"] | None = None
+    lr: Positive | Literal["auto"] | None = None
+    clip: Positive | Literal["auto", "off"] | None = None
+    newton: Annotated[float, Field(gt=0, le=1)] | None = None
+    noise: tuple[str, ...] | None = None
+    unit: Unit | None = None
+
+    _one_or_more = field_validator("noise", mode="before")(one_or_more)
+
+
+class LoraSettings(Frozen):
+    """The adapters of ``--move lora``, see :func:`forq.models.adapters.lora.add_lora`.
+
+    Attributes:
+        bits: of their grid; ``None`` is float32.
+        alone: the scales of layers that carry an adapter do not move (QZO + LoRA).
+    """
+
+    rank: Annotated[int, Field(ge=1, le=1 << 16)] = 8
+    alpha: Positive = 16.0
+    targets: tuple[str, ...] = ("all-linear",)
+    bits: Annotated[int, Field(ge=2, le=8)] | None = None
+    alone: bool = False
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class Settings(Frozen):
+    """All that tells one recipe from another.
+
+    Attributes:
+        move: the kinds of leaves that move (:data:`forq.coordinates.leaf.GROUPS`), with commas between, or ``all-float``.
+            Several are probed apart, each with its own ε, η and C.
+        unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
+            bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's root mean square.
+        groups: what a kind has of its own.
+        lora: the adapters, where they move.
+    """
+
+    move: str
+    unit: Unit
+    estimator: EstimatorSettings
+    rule: RuleSettings
+    groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
+    lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @model_validator(mode="after")
+    def _groups_move(self) -> Settings:
+        for name in self.groups:
+            if name not in self.kinds:
+                raise ConfigError(f"{name}: expected settings of a kind that moves ({self.move}); add it to --move")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> Settings:
+        probe, rule = self.estimator, self.rule
+        if rule.audit and (probe.name != "three_point" or rule.step != "vote"):
+            raise ConfigError(
+                "rule.audit takes the side that was measured to be better than staying: expected estimator.name="
+                f"three_point and rule.step=vote, found {probe.name} and {rule.step}; set them too"
+            )
+        if rule.feedback and rule.step != "slope":
+            raise ConfigError(
+                f"rule.feedback carries what rounding leaves of a step by slopes: expected rule.step=slope, found "
+                f"{rule.step}"
+            )
+        if rule.shape != "off" and probe.directions < 2:
+            raise ConfigError(
+                f"rule.shape compares the directions of a step: expected estimator.directions of 2 or more, found "
+                f"{probe.directions}"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that move."""
+        return tuple(kind.strip() for kind in self.move.split(","))
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is probed apart, every number in its place."""
+        return tuple(self._part(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
+
+    @property
+    def portable(self) -> bool:
+        """Whether every machine draws the same noise."""
+        probes = {noise for part in self.parts for noise in part.noise}
+        steps = {step for probe, step in self.estimator.steps_by.items() if probe in probes}
+        return all(law(sized(noise, 0.5)).portable for noise in probes | steps)
+
+    def domain(self, leaf: Leaf, x: Tensor) -> Domain:
+        """Where the coordinates of a leaf may go; see :class:`forq.coordinates.space.Space`."""
+        found = DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
+        return replace(found, skip_edge=True) if self.rule.edge == "skip" and found.lattice else found
+
+    def _part(self, kind: str, name: str) -> Part:
+        own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
+        # A recipe of the lattice says itself how far and how many; under another, integers move few at a time.
+        whole = kind in INTEGERS or (kind == "lora" and self.lora.bits is not None)
+        coarse = whole and self.unit != "cells"
+        cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
+        return Part(
+            name,
+            kind,
+            cell if own.eps is None else own.eps,
+            rule.lr if own.lr is None else own.lr,
+            rule.clip if own.clip is None else own.clip,
+            rule.newton if own.newton is None else own.newton,
+            sparse if own.noise is None else own.noise,
+            usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
+            rule.step == "vote",
+            rule.shape != "off",
+            float(probe.directions),
+        )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(kind: type[Model], tree: Mapping[str, Any]) -> Model:
+    """Plain values as settings.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
+    """
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        said = {_where(problem): _say(problem) for problem in reversed(error.errors())}  # one complaint for a key
+        raise ConfigError("; ".join(reversed(said.values()))) from error
+
+
+def settings(tree: Mapping[str, Any]) -> Settings:
+    """A method's settings from plain values, as a journal's header holds them.
+
+    Raises:
+        ConfigError: see :func:`checked`.
+    """
+    return checked(Settings, tree)
+
+
+def _say(problem: Any) -> str:
+    return f"{_where(problem)}: {problem['msg'].lower()}, found {problem.get('input')!r}"
+
+
+def _where(problem: Any) -> str:
+    # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
+    tried = ("[", "-")
+    return ".".join(str(part) for part in problem["loc"] if part != "method" and not any(c in str(part) for c in tried))

@@ -1,0 +1,1 @@
+"""Runs: the loop, its journal, the files of a run, replay and resume."""

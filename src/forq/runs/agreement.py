@@ -1,0 +1,125 @@
+"""Whether settings are those of the run a folder holds: a run goes on with its own settings or not at all.
+
+What lies elsewhere under another name is not compared here: checkpoint, data, device and kernel are held to the
+journal's header by :meth:`forq.runs.run.Run.resume`, which knows their digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from forq.coordinates.profile import FILE, Profile
+from forq.errors import ConfigError
+from forq.runs import config as configs
+from forq.runs.config import RunConfig
+
+_BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile")
+_ALIKE = ("recipe", "task.name")
+"""Names in which dashes and underscores are alike."""
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in a folder: its settings are there, and at least one line of its journal."""
+    path = folder / "journal.jsonl"
+    return (folder / "config.toml").is_file() and path.is_file() and b"\n" in path.read_bytes()
+
+
+def differences(run: RunConfig, found: RunConfig) -> dict[str, tuple[object, object]]:
+    """The settings of two runs that differ, by their dotted names: the run's value, and the one found."""
+    left, right = dict(_flat(run.model_dump())), dict(_flat(found.model_dump()))
+    return {
+        name: (left.get(name), right.get(name))
+        for name in [*left, *(name for name in right if name not in left)]
+        if name not in _BY_HEADER and _plain(name, left.get(name)) != _plain(name, right.get(name))
+    }
+
+
+def require(
+    folder: Path,
+    run: RunConfig,
+    found: RunConfig,
+    *,
+    names: Mapping[str, str] | None = None,
+    profile: Path | None = None,
+) -> None:
+    """Refuse settings that are not the run's.
+
+    Args:
+        run: the settings of the run in ``folder``.
+        found: the settings that are asked for.
+        names: what the user calls a setting, by its dotted name; settings of the method are called ``--set NAME``.
+        profile: the profile that is asked for; its factors are compared, wherever the file lies.
+
+    Raises:
+        ConfigError: some differ; each is named with both values.
+    """
+    unequal = [
+        f"{_called(name, names)}: the run has {_shown(mine)}, found {_shown(other)}"
+        for name, (mine, other) in differences(run, found).items()
+    ]
+    if profile is not None:
+        own = folder / FILE
+        if not own.is_file() or Profile.read(own).digest != Profile.read(profile).digest:
+            mine = f"another, {own}" if own.is_file() else "none"
+            unequal.append(f"{_called('profile', names)}: the run has {mine}, found {profile}")
+    if unequal:
+        raise ConfigError(
+            f"{folder} holds a run with other settings. {'; '.join(unequal)}. A run keeps its settings: leave these "
+            "out to go on with it, or choose another --out"
+        )
+
+
+def moved_to(run: RunConfig, found: RunConfig) -> RunConfig:
+    """A run's settings where its checkpoint and data may lie elsewhere by now."""
+    task = run.task.model_copy(update={"data": found.task.data})
+    return run.model_copy(update={"checkpoint": found.checkpoint, "task": task})
+
+
+def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -> RunConfig:
+    """A run's settings with some of them replaced.
+
+    Args:
+        values: by dotted name, as ``task.reward``.
+        sets: texts as ``rule.lr=1e-3``, as :func:`forq.runs.config.resolve` takes them.
+
+    Raises:
+        ConfigError: a setting is unknown or cannot be.
+    """
+    tree = run.model_dump()
+    for name, value in values.items():
+        *way, last = name.split(".")
+        place: Any = tree
+        for part in way:
+            place = place[part]
+        place[last] = value
+    return configs.parse(configs.with_sets(tree, sets))
+
+
+def _flat(tree: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{front}{name}.")
+        else:
+            yield f"{front}{name}", value
+
+
+def _plain(name: str, value: object) -> object:
+    return value.replace("-", "_") if name in _ALIKE and isinstance(value, str) else value
+
+
+def _called(name: str, names: Mapping[str, str] | None) -> str:
+    if names is not None and name in names:
+        return names[name]
+    for front, own in (("method.groups.", ""), ("method.", ""), ("task.options.", "task.")):
+        if name.startswith(front):
+            setting = own + name.removeprefix(front)
+            return setting if names is None else f"--set {setting}"
+    return name
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,171 @@
+"""The resolved settings of a run: what config.toml holds and the journal's header repeats."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+from pydantic import Field
+
+from forq.coordinates.leaf import GROUPS
+from forq.errors import ConfigError
+from forq.layers.linear import Activations, Choice
+from forq.plugins import registry
+from forq.recipes import recipe
+from forq.recipes.settings import Frozen, GroupSettings, Settings, checked
+
+Option = int | float | str | bool
+
+
+class TaskConfig(Frozen):
+    """Which task on which data.
+
+    Attributes:
+        options: go to the task's ``open``.
+        reward: takes the place of the task's objective.
+        tokens_per_probe, micro_batch_tokens: budgets of a batch and of one forward, see :mod:`forq.tasks.rows.rows`.
+    """
+
+    name: str
+    data: str
+    options: Mapping[str, Option] = Field(default_factory=dict)
+    reward: str | None = None
+    tokens_per_probe: int | None = None
+    micro_batch_tokens: int | None = None
+
+
+class RunConfig(Frozen):
+    """Everything a run depends on, beside the bytes of the checkpoint and of the data.
+
+    Attributes:
+        steps: training steps, calibration not counted.
+        eval_every: steps between two scores on the validation rows.
+        profile: file of factors for the units of single coordinates, see :mod:`forq.coordinates.profile`.
+        threads: CPU threads of torch; results depend on it in the last bit, so a resumed run keeps it.
+    """
+
+    checkpoint: str
+    task: TaskConfig
+    recipe: str
+    steps: Annotated[int, Field(ge=1, lt=1 << 40)]
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    device: str = "auto"
+    kernel: Choice = "auto"
+    activations: Activations = "float"
+    eval_every: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    profile: str | None = None
+    method: Settings
+
+
+def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
+    """A recipe's settings with ``a.b=c`` changes on top.
+
+    Args:
+        name: the recipe.
+        sets: changes; ``rule.…``, ``estimator.…``, ``move`` and ``unit`` reach the method, ``task.…`` its options.
+        values: the other fields of :class:`RunConfig`.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named), or a value that cannot be.
+    """
+    return parse(with_sets({**values, "recipe": name, "method": recipe(name).settings.model_dump()}, sets))
+
+
+def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
+    """Plain values of a run's settings with ``a.b=c`` changes on top.
+
+    Raises:
+        ConfigError: an unknown key of the method (the nearest is named), or a text that is no ``key=value``.
+    """
+    changed = copy.deepcopy(dict(tree))
+    if isinstance(changed["task"], TaskConfig):
+        changed["task"] = changed["task"].model_dump()
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, found {text!r}")
+        _put(changed, key.strip(), _value(value.strip()))
+    return changed
+
+
+def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> TaskConfig:
+    """A task and its options from ``task.a=b`` texts.
+
+    Args:
+        others: further fields of :class:`TaskConfig`.
+
+    Raises:
+        ConfigError: a text is none of a task's.
+    """
+    options = {}
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.startswith("task."):
+            raise ConfigError(f"--set takes task.option=value here, found {text!r}")
+        options[key.removeprefix("task.")] = _value(value)
+    return TaskConfig(name=name, data=data, options=options, **others)
+
+
+def parse(tree: Mapping[str, Any]) -> RunConfig:
+    """Check plain values.
+
+    Raises:
+        ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
+    """
+    return checked(RunConfig, tree)
+
+
+def write(config: RunConfig, path: Path) -> None:
+    """Write config.toml whole or not at all."""
+    new = path.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(tomli_w.dumps(config.model_dump(exclude_none=True)))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def read(path: Path) -> RunConfig:
+    """Read config.toml.
+
+    Raises:
+        ConfigError: it is not there, not TOML, or not a run's settings.
+    """
+    try:
+        return parse(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
+
+
+def _put(tree: dict[str, Any], key: str, value: Option) -> None:
+    head, _, rest = key.partition(".")
+    if head == "task" and rest:
+        tree["task"]["options"][rest] = value
+        return
+    method = tree["method"]
+    if head in GROUPS and rest in GroupSettings.model_fields:
+        method["groups"].setdefault(head, {})[rest] = value
+        return
+    parts = {name: inner for name, inner in method.items() if name != "groups"}
+    known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
+    known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
+    if key not in known:
+        raise ConfigError(
+            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, GROUP.eps, "
+            f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
+        )
+    (method[head] if rest else method)[rest or head] = value
+
+
+def _value(text: str) -> Option:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, int | float | str | bool) else text

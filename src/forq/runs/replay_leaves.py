@@ -1,0 +1,133 @@
+"""Leaves straight from a checkpoint's files: nobody looks at them while a tape plays, so nothing is shown to anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import QUANTIZED, Few, Leaf
+from forq.errors import FormatError
+from forq.layers.layer import FiledCodes, LayerSpec, Live
+from forq.layers.leaves import Codes
+from forq.layers.weight import CodedWeight
+from forq.models.load import recognised
+
+Listed = tuple[str, str, int, torch.dtype]
+"""A leaf as a journal's header lists it: name, group, axis of the outputs, dtype."""
+
+
+class _Filed:
+    """A tensor whose coordinates are what its file holds."""
+
+    def __init__(self, listed: Listed, base: Checkpoint) -> None:
+        self.name, self.group, self.out_axis, _ = listed
+        self.base = base
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.info[self.name].dtype
+
+    def read(self) -> Tensor:
+        return self.base.read(self.name).float()
+
+    def write(self, x: Tensor) -> None:
+        """Does nothing."""
+
+
+class _FiledLive(_Filed):
+    """A continuous tensor of a quantized layer, as its format reads it."""
+
+    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, live: Live) -> None:
+        super().__init__(listed, base)
+        self.form, self.spec, self.live = form, spec, live
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.live.dtype
+
+    def read(self) -> Tensor:
+        read = getattr(self.form, "read_live", None)
+        tensor: Tensor = self.base.read(self.name) if read is None else read(self.base, self.spec, self.live)
+        return tensor.float()
+
+
+class _FiledZeros(_Filed):
+    """Zero points of a packed tensor."""
+
+    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
+        super().__init__(listed, base)
+        self.form, self.spec = form, spec
+        self.points = form.zero_points(base, spec)
+        self.range: tuple[int, int] = self.points.range
+
+    def read(self) -> Tensor:
+        zeros: Tensor = self.form.read(self.base, self.spec).weight.zeros
+        return zeros.float()
+
+    def packed(self, x: Tensor) -> Tensor:
+        packed: Tensor = self.points.packed(x)
+        return packed
+
+
+class _FiledCodes(Codes):
+    """Codes of a packed tensor, as a layer would keep them."""
+
+    overlay: Callable[[Tensor], None] | None = None
+    few: Few | None = None
+
+    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, codes: FiledCodes) -> None:
+        self.file = codes
+        self._weight: CodedWeight = form.read(base, spec).weight
+
+    @property
+    def weight(self) -> CodedWeight:
+        return self._weight
+
+
+class _FiledLazy(_Filed):
+    """A leaf that was its own master, in the dtype the model held it in."""
+
+    def __init__(self, listed: Listed, base: Checkpoint) -> None:
+        super().__init__(listed, base)
+        self.overlay: Callable[[Tensor], None] | None = None
+        self.storage = base.read(self.name).to(listed[3])
+
+
+def leaves(listed: Iterable[Listed], base: Checkpoint) -> Iterator[Leaf]:
+    """The leaves of a run, in the order its header lists them; adapters are not among them.
+
+    Raises:
+        FormatError: the checkpoint has no tensor of a name.
+    """
+    listed = tuple(listed)
+    ours = _of_layers(base) if any(group in QUANTIZED for _, group, _, _ in listed) else {}
+    for one in listed:
+        name, group, _, dtype = one
+        if group in QUANTIZED and name in ours:
+            yield ours[name](one)
+        elif name not in base.info:
+            raise FormatError(f"{base.path}: the journal moves {name!r}, which is not there")
+        # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
+        elif group in ("dense", "embeddings") and len(base.info[name].shape) > 1 and dtype != torch.float32:
+            yield _FiledLazy(one, base)
+        else:
+            yield _Filed(one, base)
+
+
+def _of_layers(base: Checkpoint) -> dict[str, Callable[[Listed], Leaf]]:
+    """What makes a leaf of each tensor that belongs to a quantized layer, by the tensor's name."""
+    form: Any = recognised(base)
+    found: dict[str, Callable[[Listed], Leaf]] = {}
+    for spec in () if form is None else form.layers(base).values():
+        for live in spec.live:
+            found[live.name] = partial(_FiledLive, base=base, form=form, spec=spec, live=live)
+        if spec.zeros is not None:
+            found[spec.zeros] = partial(_FiledZeros, base=base, form=form, spec=spec)
+        if hasattr(form, "filed_codes") and (codes := form.filed_codes(base, spec)) is not None:
+            found[codes.name] = partial(_FiledCodes, base=base, form=form, spec=spec, codes=codes)
+    return found

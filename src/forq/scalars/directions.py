@@ -1,0 +1,111 @@
+"""Which random directions an estimator probes, and how far."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from forq.errors import ConfigError
+from forq.scalars.course import Course
+from forq.scalars.moves import Move, Term, direction_seed
+from forq.scalars.protocols import Estimate
+
+PerGroup = float | Mapping[str, float]
+"""One number for all leaves, or one for each group that is probed on its own."""
+
+
+def by_group(value: PerGroup, name: str) -> Mapping[str, float]:
+    """The numbers by group; one number is that of the group ``all``.
+
+    Raises:
+        ConfigError: ``name`` (what the numbers are) is not positive somewhere, or no group is there.
+    """
+    numbers = value if isinstance(value, Mapping) else {"all": value}
+    for group, number in numbers.items():
+        if not (number > 0 and math.isfinite(number)):
+            where = "" if group == "all" else f" for {group}"
+            raise ConfigError(f"{name} must be a positive number{where}, found {number}")
+    if not numbers:
+        raise ConfigError(f"{name} must be given for at least one group")
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Which random directions an estimator probes, and how far; the estimators build on it.
+
+    A direction touches one group of leaves. Few coordinates with steep slopes (norms) would drown in the noise of
+    many flat ones (scales) if one direction moved both, and the other way round; apart, each has its own radius,
+    slope and step. The directions of all steps go round the groups.
+
+    Attributes:
+        seed: the run's seed.
+        eps: probe radius in leaf units, > 0, of all leaves or by group.
+        directions: directions of one step, ≥ 1.
+        noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
+        course: the run; the radius of a law ``cells:ρ`` shrinks with it, as no step of a lattice can.
+        phases: the groups come one after the other in equal parts of the course, not in turn.
+        step_noise: from the law of a probe to that of its step, where it is another, of the same seed (QuZO).
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    seed: int
+    eps: PerGroup
+    directions: int = 1
+    noise: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ("rademacher",)
+    course: Course | None = None
+    phases: bool = False
+    step_noise: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        by_group(self.eps, "estimator.eps")
+        if self.directions < 1:
+            raise ConfigError(f"estimator.directions must be at least 1, found {self.directions}")
+        if not self.noise:
+            raise ConfigError("estimator.noise must name at least one law")
+        if self.phases and self.course is None:
+            raise ConfigError("phases need a course to be parts of")
+
+    def probe(self, step: int, k: int, side: float = 1.0) -> Move:
+        """The displacement ``side·ε·z`` along direction k of a step."""
+        return Move((self._term(step, k, side * self.radius(step, k)),))
+
+    def radius(self, step: int, k: int) -> float:
+        """ε of direction k of a step."""
+        return by_group(self.eps, "estimator.eps")[self._turn(step, k)[0]]
+
+    def estimate(self, step: int, slopes: Mapping[int, float], loss: float, bad: int) -> Estimate:
+        """From the slopes of the directions that were measured, by k: the mean of d_k·z_k over those of each group."""
+        groups = {k: self._turn(step, k)[0] for k in slopes}
+        share = Counter(groups.values())
+        terms = tuple(self._term(step, k, d / share[groups[k]]) for k, d in slopes.items())
+        terms = tuple(replace(term, noise=self.step_noise.get(term.noise, term.noise)) for term in terms)
+        return Estimate(Move(terms), tuple(slopes.values()), loss, bad)
+
+    def _turn(self, step: int, k: int) -> tuple[str, str]:
+        """Group and noise of direction k of a step."""
+        groups = tuple(by_group(self.eps, "estimator.eps"))
+        if self.phases and self.course is not None:
+            done = 1.0 - self.course.left(step)
+            group, turn = groups[min(int(done * len(groups)), len(groups) - 1)], k
+        else:
+            every = k if len(groups) == 1 else step * self.directions + k
+            group, turn = groups[every % len(groups)], every // len(groups)
+        laws = self.noise[group] if isinstance(self.noise, Mapping) else self.noise
+        return group, self._shrunk(laws[turn % len(laws)], step)
+
+    def _shrunk(self, law: str, step: int) -> str:
+        head, _, radius = law.partition(":")
+        if head != "cells" or self.course is None:
+            return law
+        # Sixty-four sizes, not one a step: every law is made once and kept.
+        share = max(math.ceil(64.0 * self.course.share(step)), 1) / 64.0
+        return f"cells:{max(float(radius) * share, 2.0**-10):.4g}"
+
+    def _term(self, step: int, k: int, weight: float) -> Term:
+        group, noise = self._turn(step, k)
+        return Term(direction_seed(self.seed, step, k), weight, noise, group)

@@ -1,0 +1,138 @@
+"""SuperGLUE's classification sets in its own layout: one JSON object a line, train and val files in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forq.errors import ConfigError, DataError
+from forq.tasks import Split, Task, Tokenizer
+from forq.tasks.kinds.classify import By, Classes, Example, classify
+from forq.tasks.rows.fields import Fields
+from forq.tasks.rows.order import draw
+from forq.tasks.rows.table import content_of, records
+from forq.tokens.kind import Kind
+
+_TRAIN = ("train.jsonl", "train_full.jsonl")
+_SHARE = 5
+"""Where the train file has too few rows for both, one in so many validates."""
+
+
+def superglue(
+    name: str,
+    data: Path,
+    tokenizer: Tokenizer,
+    classes: Classes,
+    read: Callable[[Mapping[str, Any]], Example],
+    *,
+    seed: int,
+    train_rows: int | None,
+    validation_rows: int | None,
+    test_rows: int | None,
+    validation: str | None = None,
+    kind: Kind,
+    by: By,
+    temperature: float,
+    max_length: int,
+    batch_rows: int,
+) -> Task:
+    """Open a set. Training and validation rows are drawn from its train file, the official val file is the test.
+
+    Args:
+        read: from a row's fields to an example; KeyError or ValueError where they cannot be.
+        train_rows, validation_rows: as many as the file has, if it has fewer: then one row in five validates.
+            None: all that the other leaves, and 500.
+        test_rows: rows of the val file, from its start; None: all.
+        validation: a file of validation rows, used where it is there and the train file is too small for both.
+
+    Raises:
+        ConfigError: a split would be empty.
+        DataError: a file is missing or empty, or a row cannot be used (file and line).
+    """
+    limits = (train_rows, validation_rows, test_rows)
+    if any(rows is not None and rows < 1 for rows in limits):
+        raise ConfigError(f"splits need 1 row or more, found {limits}")
+    folder = Path(data)
+    path = next((folder / file for file in _TRAIN if (folder / file).is_file()), folder / _TRAIN[0])
+    ignored: set[str] = set()
+    known, digest = _examples(path, read, ignored)
+    held_out = 500 if validation_rows is None else validation_rows
+    wanted = None if train_rows is None else train_rows + held_out
+    own = folder / validation if validation is not None else None
+    if len(known) < (wanted or 2 * held_out) and own is not None and own.is_file():
+        held, more = _examples(own, read, ignored)
+        digest += more
+        examples: dict[Split, Sequence[Example]] = {"train": known[:train_rows], "validation": held[:held_out]}
+    else:
+        if len(known) < (wanted or 2 * held_out):
+            held_out, wanted = max(1, min(held_out, len(known) // _SHARE)), None
+        order = draw(len(known), len(known) if wanted is None else wanted, seed=seed, digest=digest)
+        # Validation first: it stays the same when the number of training rows changes.
+        picked = [known[row] for row in order]
+        examples = {"train": picked[held_out:], "validation": picked[:held_out]}
+    examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][:test_rows]
+    return classify(
+        name,
+        examples,
+        tokenizer,
+        classes,
+        kind=kind,
+        by=by,
+        temperature=temperature,
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        ignored=tuple(sorted(ignored)),
+    )
+
+
+def write(folder: Path, rows: Callable[[int], Mapping[str, Any]], train: int, val: int) -> Path:
+    """An example set of so many rows, made one by one."""
+    for name, numbers in (("train.jsonl", range(train)), ("val.jsonl", range(train, train + val))):
+        lines = (json.dumps(dict(rows(number))) + "\n" for number in numbers)
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def label(row: Mapping[str, Any], names: Sequence[object]) -> int:
+    """The class of a row by its ``label``.
+
+    Raises:
+        ValueError: the label is none of the names.
+    """
+    found = row["label"]
+    for index, name in enumerate(names):
+        if found == name and isinstance(found, bool) == isinstance(name, bool):
+            return index
+    raise ValueError(f"expected a label among {', '.join(map(str, names))}, found {found!r}")
+
+
+def text(row: Mapping[str, Any], field: str) -> str:
+    """A field that holds text.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    found = row[field]
+    if not isinstance(found, str) or not found.strip():
+        raise ValueError(f"expected text in {field!r}, found {found!r}")
+    return found.strip()
+
+
+def _examples(path: Path, read: Callable[[Mapping[str, Any]], Example], ignored: set[str]) -> tuple[list[Example], str]:
+    """The examples of a file, and the digest of its bytes; the fields that ``read`` leaves join ``ignored``."""
+    content = content_of(path, "SuperGLUE's train.jsonl and val.jsonl")
+    examples = []
+    for record in records(content, path):
+        fields = Fields(record.fields)
+        try:
+            examples.append(read(fields))
+        except KeyError as error:
+            raise DataError(f"{record.where}: expected a field {error}, found {', '.join(fields)}") from error
+        except ValueError as error:
+            raise DataError(f"{record.where}: {error}") from error
+        ignored |= fields.unread()
+    return examples, hashlib.sha256(content).hexdigest()

@@ -1,0 +1,112 @@
+"""A task with a reward for its objective: any function of what the model answers, differentiable or not."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from forq.errors import ConfigError, DataError
+from forq.tasks import Score, Split, Task, Tokenizer
+
+_SHOWN = 200
+"""Characters of a prompt's end that an error shows."""
+
+
+class Answer(NamedTuple):
+    """What a model was given, what it answered, and the row it was asked about."""
+
+    prompt: str
+    text: str
+    row: Mapping[str, Any]
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """A task whose model can be asked."""
+
+    def answers(self, model: nn.Module, batch: Any) -> list[Answer]:
+        """The likeliest answer to every row of a batch, without grad."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """Another task's rows with −mean reward for their loss.
+
+    Attributes:
+        name: of the reward, as the user gave it.
+        source: digest of the code it stands in.
+    """
+
+    inner: Any
+    reward: Callable[[str, str, Mapping[str, Any]], float]
+    name: str
+    source: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inner, Answers):
+            raise ConfigError("--reward: expected a task with answers (a choice or a completion), found plain text")
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(f"{self.inner.digest} {self.name} {self.source}".encode()).hexdigest()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        found: Tokenizer = self.inner.tokenizer
+        return found
+
+    def describe(self) -> Mapping[str, Any]:
+        inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
+        # What a task's rows carry along is given to the reward; fields that were never kept stay ignored.
+        kept = getattr(self.inner, "ignored", ())
+        inner |= {"ignored": list(kept)} if kept else {}
+        return {**inner, "reward": self.name, "reward_code": self.source, "digest": self.digest}
+
+    def batch(self, step: int) -> Any:
+        return self.inner.batch(step)
+
+    def batches(self, split: Split, limit: int | None = None) -> Iterator[Any]:
+        found: Iterator[Any] = self.inner.batches(split, limit)
+        return found
+
+    def loss(self, model: nn.Module, batch: Any) -> float:
+        rewards = self._rewards(model, batch)
+        return -sum(rewards) / len(rewards)
+
+    def loss_tensor(self, model: nn.Module, batch: Any) -> Tensor:
+        raise ConfigError(f"the reward {self.name!r} has no gradient")
+
+    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
+        plain: Score = self.inner.evaluate(model, split, limit)
+        rewards = [reward for batch in self.batches(split, limit) for reward in self._rewards(model, batch)]
+        metrics = {**plain.metrics, "reward": sum(rewards) / len(rewards)}
+        return Score(plain.loss, plain.rows, metrics, main="reward")
+
+    def _rewards(self, model: nn.Module, batch: Any) -> list[float]:
+        with torch.inference_mode():
+            answers = self.inner.answers(model, batch)
+        return [self._of(answer) for answer in answers]
+
+    def _of(self, answer: Answer) -> float:
+        at = f"at the answer {answer.text!r} to {answer.prompt[-_SHOWN:]!r}"
+        try:
+            found = self.reward(answer.prompt, answer.text, answer.row)
+            number = math.nan if isinstance(found, str) else float(found)
+        except Exception as error:  # whatever the user's code raises
+            raise DataError(f"--reward {self.name}: {type(error).__name__}: {error}, {at}") from error
+        if not math.isfinite(number):
+            raise DataError(f"--reward {self.name}: expected a finite number, found {found!r}, {at}")
+        return number
+
+
+def rewarded(task: Task, reward: Callable[..., float], name: str, source: str) -> Task:
+    """The task with the reward for its objective."""
+    made: Task = Rewarded(task, reward, name, source)
+    return made

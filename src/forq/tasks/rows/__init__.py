@@ -1,0 +1,1 @@
+"""Rows of data: read, checked, counted, and put in order."""

@@ -1,0 +1,261 @@
+"""Rows with named fields out of the files people keep them in: JSON lines, CSV, TSV, a data set of ``datasets``.
+
+A file is read whole or refused, with the line: no row, field or duplicate is dropped on the way.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from forq.errors import DataError
+from forq.tasks import Split
+from forq.tasks.rows.corpus import NAMES
+from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
+from forq.tasks.rows.utf8 import text_of
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+HUB = "hf:"
+
+
+class Record(NamedTuple):
+    """The fields of a row, and where they stand, for errors."""
+
+    fields: Mapping[str, Any]
+    where: str
+
+
+class Table(NamedTuple):
+    """What a data set holds.
+
+    Attributes:
+        rows: by split; training rows are always there.
+        digest: of the bytes the rows were read from.
+        unused: splits of the data set that are none of train, validation and test.
+    """
+
+    rows: dict[Split, list[Record]]
+    digest: str
+    unused: tuple[str, ...] = ()
+
+
+def read(data: str | Path) -> Table:
+    """Read a data set.
+
+    Args:
+        data: a file; a folder of files called train, validation (valid, val, dev) and test; a folder written by
+            ``datasets.save_to_disk``; or ``hf:org/name``, a data set of the hub, or ``hf:`` and a folder of what that
+            library reads (parquet). Files of other names train. No code of a data set is run.
+
+    Raises:
+        DataError: no such data, no training rows, a file without rows, or a row that cannot be read (file and line).
+    """
+    if str(data).startswith(HUB):
+        return _datasets(str(data).removeprefix(HUB), hub=True)
+    path = Path(data)
+    if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        return _datasets(str(path), hub=False)
+    found: dict[Split, list[Record]] = {}
+    state = hashlib.sha256()
+    for file in _files(path):
+        content = content_of(file)
+        state.update(content)
+        # Up to the first hyphen: train-v1.1.json, test-00000-of-00001.jsonl.
+        split = NAMES.get(file.stem.partition("-")[0], "train") if path.is_dir() else "train"
+        found.setdefault(split, []).extend(records(content, file))
+    if not found.get("train"):
+        raise DataError(f"{data}: found no training rows")
+    return Table(found, state.hexdigest())
+
+
+def content_of(file: Path, expected: str = "") -> bytes:
+    """The bytes of a file.
+
+    Args:
+        expected: what a folder should hold, for the error.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        hint = f"; expected {expected}" if expected else ""
+        raise DataError(f"{file}: {error.strerror}{hint}") from error
+
+
+def records(content: bytes, file: Path) -> list[Record]:
+    """The rows of one file; how it is read follows from its suffix, one of :data:`SUFFIXES`.
+
+    Raises:
+        DataError: it holds no rows, or one that cannot be read (file and line).
+    """
+    text = text_of(content, file)
+    found = list(_READERS[file.suffix](text, file))
+    if not found:
+        raise DataError(f"{file}: found no rows, the file {'holds blank lines only' if text else 'is empty'}")
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'}")
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
+    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    if not found:
+        raise DataError(f"{path}: found no {' or '.join(SUFFIXES)} file in it")
+    return found
+
+
+def _lines(text: str, file: Path) -> Iterator[Record]:
+    # Not splitlines(): a line of JSON may hold the other characters that end lines for Python.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            row = parsed(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON ({error}); one object a line is expected") from error
+        yield _record(row, where)
+
+
+def _array(text: str, file: Path) -> Iterator[Record]:
+    """Objects of one JSON array, bare or under ``data`` as in SQuAD's own files; else one object a line."""
+    try:
+        rows = decoded(text)
+    except ValueError as error:
+        if _in_lines(text):
+            yield from _lines(text, file)
+            return
+        raise DataError(f"{file}: not JSON ({error})") from error
+    if isinstance(rows, dict):
+        rows = rows["data"] if isinstance(rows.get("data"), list) else [rows]
+    if rows == []:
+        raise DataError(f"{file}: found no rows, the list is empty")
+    checked = suspect(text)
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
+        where = f"{file}, row {number}"
+        if checked:
+            _check(row, where)
+        yield _record(row, where)
+
+
+def _in_lines(text: str) -> bool:
+    """Whether the first of several lines is a JSON object by itself."""
+    first, *more = [line for line in text.split("\n") if line.strip()] or [""]
+    try:
+        return bool(more) and isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _check(row: object, where: str) -> None:
+    try:
+        check(row)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _record(row: object, where: str) -> Record:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object with fields, found {type(row).__name__}")
+    return Record(row, where)
+
+
+def _csv(text: str, file: Path) -> Iterator[Record]:
+    # The bound on a field is a setting of the whole process; it is put back at once.
+    bound = csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if row:
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: {error}") from error
+    finally:
+        csv.field_size_limit(bound)
+    return _under_header(rows, file, "as the header has")
+
+
+def _tsv(text: str, file: Path) -> Iterator[Record]:
+    """As GLUE writes them: quotes are letters, and no field holds a tab or a line's end."""
+    lines = text.rstrip("\r\n").split("\n")
+    rows = [(number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, 1)]
+    return _under_header(rows, file, "between tabs")
+
+
+def _under_header(rows: Sequence[tuple[int, list[str]]], file: Path, how: str) -> Iterator[Record]:
+    """Rows, each with its line's number, under the names in the first."""
+    if not rows or not any(name.strip() for name in rows[0][1]):
+        raise DataError(f"{file}, line 1: expected a header with the names of the columns, found none")
+    (first, header), *body = rows
+    if twice := next((name for place, name in enumerate(header) if name in header[:place]), None):
+        raise DataError(f"{file}, line {first}: two columns are called {twice!r}; only one of them can count")
+    if len(set(header)) < len(header):
+        raise DataError(f"{file}, line {first}: two columns have no name; name them, or remove them")
+    if not body:
+        raise DataError(f"{file}: a header and no rows")
+    for number, row in body:
+        if len(row) != len(header):
+            raise DataError(f"{file}, line {number}: expected {len(header)} fields {how}, found {len(row)}")
+        yield Record(dict(zip(header, row, strict=True)), f"{file}, line {number}")
+
+
+_READERS: Mapping[str, Callable[[str, Path], Iterator[Record]]] = {
+    ".jsonl": _lines,
+    ".json": _array,
+    ".csv": _csv,
+    ".tsv": _tsv,
+}
+
+
+def _datasets(name: str, *, hub: bool) -> Table:
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"{name}: the datasets library reads it; pip install 'forq[datasets]'") from error
+    try:
+        loaded = datasets.load_dataset(name, **_no_code(datasets)) if hub else datasets.load_from_disk(name)
+    except Exception as error:  # whatever a missing or damaged set ends in, somewhere inside the library
+        raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
+    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    found: dict[Split, list[Record]] = {}
+    for split, table in tables.items():
+        if split in NAMES:
+            found.setdefault(NAMES[split], []).extend(_rows(table, f"{name}, {split}"))
+    if not found.get("train"):
+        raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
+    texts = {split: [record.fields for record in rows] for split, rows in found.items()}
+    digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
+    return Table(found, digest, tuple(f"split {split}" for split in tables if split not in NAMES))
+
+
+def _rows(table: Any, where: str) -> Iterator[Record]:
+    """Rows of one split of a data set."""
+    rows = enumerate(table)
+    while True:
+        try:
+            number, row = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # a damaged file shows when its rows are read, in the library's own errors
+            raise DataError(f"{where}: a row cannot be read: {type(error).__name__}: {error}") from error
+        _check(row, f"{where}, row {number}")
+        yield Record(row, f"{where}, row {number}")
+
+
+def _no_code(datasets: Any) -> dict[str, bool]:
+    """Data sets that are programs are refused by versions of the library that could still run them."""
+    known = inspect.signature(datasets.load_dataset).parameters
+    return {"trust_remote_code": False} if "trust_remote_code" in known else {}
