@@ -22,7 +22,7 @@ from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.runs.config import TaskConfig
-from forq.runs.tune import open_task
+from forq.runs.open_task import open_task
 
 
 class Differentiable(nn.Module):

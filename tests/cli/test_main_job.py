@@ -156,8 +156,8 @@ def test_a_full_disk_is_said_and_loses_nothing(base, text, tmp_path, forq, limit
 
 def test_in_python_the_same_job(base, text, tmp_path):
     model = forq.load(base)
-    options = ("task.max_length=32", "task.validation_rows=16")
-    done = forq.tune(model, "text", text, steps=12, out=tmp_path / "run", sets=options)
+    options = {"task": {"max_length": 32, "validation_rows": 16}}
+    done = forq.tune(model, "text", text, steps=12, out=tmp_path / "run", settings=options)
     assert done.best.score.loss < done.first.score.loss
     saved = forq.load(done.folder / "checkpoint")
     assert done.task.evaluate(saved, "validation") == done.best.score == done.task.evaluate(model, "validation")

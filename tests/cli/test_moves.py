@@ -25,8 +25,8 @@ def changed(folder, base):
 def run(base, text, tmp_path_factory):
     """A run of scales and norms whose η of the norms was given by hand."""
     out = tmp_path_factory.mktemp("moves") / "run"
-    sets = ["norms.lr=0.002", "task.max_length=32", "task.validation_rows=16"]
-    library.tune(str(base), "text", text, steps=24, eval_every=8, out=out, move="scales,norms", sets=sets)
+    settings = {"norms": {"lr": 0.002}, "task": {"max_length": 32, "validation_rows": 16}}
+    library.tune(str(base), "text", text, steps=24, eval_every=8, out=out, move="scales,norms", settings=settings)
     return out
 
 

@@ -160,7 +160,7 @@ def test_a_nested_checkpoint_is_tuned_rebuilt_and_verified(move: str, tmp_path: 
         steps=2,
         eval_every=2,
         out=tmp_path / "run",
-        sets=[f"task.{name}={value}" for name, value in options.items()],
+        settings={"task": options},
     )
     verdict = forq.verify(run.folder, source)
     assert (verdict.rebuilt, verdict.checkpoint) == (True, True)

@@ -193,7 +193,7 @@ def test_it_is_tuned_saved_and_rebuilt(case: tuple[Any, Path], text: Path, tmp_p
         steps=2,
         eval_every=2,
         out=tmp_path / "run",
-        sets=["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2"],
+        settings={"rule": {"lr": 1e-4}, "task": {"max_length": 16, "batch_rows": 2}},
     )
     assert forq.replay(run.folder, case[1], tmp_path / "end", step=2) == 2
     assert Checkpoint.open(tmp_path / "end").digest() != Checkpoint.open(case[1]).digest()
@@ -301,9 +301,9 @@ def test_a_run_moves_a_tie_stored_twice_as_one(text: Path, tmp_path: Path) -> No
     tensors = {name: ckpt.read(name) for name in ckpt.info}
     tensors[other] = tensors[one]
     write_file(where / "model.safetensors", {k: (v.dtype, tuple(v.shape)) for k, v in tensors.items()}, tensors.items())
-    sets = ["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2", "task.validation_rows=4"]
+    settings = {"rule": {"lr": 1e-4}, "task": {"max_length": 16, "batch_rows": 2, "validation_rows": 4}}
     run = forq.tune(
-        where, "text", text, recipe="qzo-paper", move="embeddings", steps=6, out=tmp_path / "run", sets=sets
+        where, "text", text, recipe="qzo-paper", move="embeddings", steps=6, out=tmp_path / "run", settings=settings
     )
     assert run.best is not None and run.best.trained > 0
     forq.replay(run.folder, where, tmp_path / "again")

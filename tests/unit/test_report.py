@@ -17,8 +17,8 @@ from forq.report.charts import brief, chart
 from forq.report.curves import POINTS, Curve, groups, metrics, scores, steps, window
 from forq.report.layers import maps
 from forq.report.record import read, read_all
-from forq.runs.files import Scored
 from forq.runs.journal import Line, Writer
+from forq.runs.metrics import Scored
 from forq.scalars.moves import Moved
 
 PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")

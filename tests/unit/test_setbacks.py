@@ -5,7 +5,7 @@ import math
 import pytest
 
 from forq.cli._setbacks import Setbacks
-from forq.runs.files import Scored
+from forq.runs.metrics import Scored
 from forq.runs.setbacks import clearly_worse
 from forq.tasks import Score
 

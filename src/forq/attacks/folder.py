@@ -18,7 +18,8 @@ from forq.attacks.images import png, read_png
 from forq.attacks.queries import Outcome
 from forq.attacks.result import row
 from forq.errors import ConfigError
-from forq.runs.files import put_json, rows_of
+from forq.runs.folder import put_json
+from forq.runs.metrics import rows_of
 
 _SETTINGS = "settings.json"
 

@@ -15,8 +15,7 @@ from forq.cli import _arguments as given
 from forq.errors import ConfigError
 from forq.runs import agreement, journal
 from forq.runs import config as configs
-from forq.runs.config import RunConfig, TaskConfig
-from forq.runs.tune import settings as complete
+from forq.runs.config import RunConfig, TaskConfig, complete
 
 _PLACES = {
     "--task": "task.name",

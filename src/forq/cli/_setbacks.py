@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from forq.cli import _screen
 
 if TYPE_CHECKING:
-    from forq.runs.files import Scored
+    from forq.runs.metrics import Scored
 
 
 @dataclass(slots=True)

@@ -13,10 +13,10 @@ from forq.cli._setbacks import Setbacks
 
 if TYPE_CHECKING:
     from forq.runs.config import RunConfig
-    from forq.runs.files import Scored
     from forq.runs.journal import Line
+    from forq.runs.metrics import Scored
     from forq.runs.run import Run
-    from forq.tasks import Account, Score, Task
+    from forq.tasks import Score
 
 
 def tune(
@@ -39,8 +39,9 @@ def tune(
     from forq.inspection.memory import summary
     from forq.models.load import load
     from forq.report import tensorboard as board
+    from forq.runs.open_task import open_task
+    from forq.runs.outcome import conclude, outcome
     from forq.runs.run import Run
-    from forq.runs.tune import open_task
 
     if tensorboard:
         board.require()
@@ -55,59 +56,18 @@ def tune(
             task = open_task(config.task, model, config.seed)
             run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
         _screen.told(model)
-        rows: Account = _screen.opened(task, model.checkpoint, config.task)
+        _screen.opened(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
             run.finish()
-            outcome = _outcome(run)
+            saved = outcome(run)
             del run, model  # before others are loaded
-            result = _concluded(outcome | {"data": rows.plain()}, config, task, out, began)
+            result = conclude(saved, config, task, out, began)
     except KeyboardInterrupt:
         _say_how_to_go_on(config, out, tensorboard=tensorboard)
         raise
     show(result, config, as_json=as_json)
-    return result
-
-
-def _outcome(run: Run) -> dict[str, Any]:
-    """What a finished run says of itself; nothing of it holds the model."""
-    from forq.runs import journal
-
-    first, best, last = run.first, run.best, run.last
-    assert first is not None and best is not None and last is not None
-    return {
-        "improved": best.trained > 0,
-        "worse": last.worse,
-        "validation": {"before": _plain(first.score), "after": _plain(best.score), "last": _plain(last.score)},
-        "step": best.trained,
-        "forwards": journal.read(run.journal).forwards,
-        "rounding": run.rounding,
-        "certificate": run.certificate,
-        "floor": run.floor,
-        "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
-        "adapter": None if run.adapter is None else str(run.adapter),
-        "journal": str(run.journal),
-    }
-
-
-def _concluded(outcome: dict[str, Any], config: RunConfig, task: Task, out: Path, began: float) -> dict[str, Any]:
-    """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
-    from forq.inspection.memory import peak_bytes
-    from forq.models.load import load
-    from forq.runs.files import put_json
-
-    how: Any = {"kernel": config.kernel, "activations": config.activations}
-    before = task.evaluate(load(config.checkpoint, config.device, **how), "test")
-    saved = outcome["checkpoint"] or config.checkpoint
-    after = task.evaluate(load(saved, config.device, adapter=outcome["adapter"], **how), "test")
-    result = {
-        **outcome,
-        "test": {"before": _plain(before), "after": _plain(after)},
-        "seconds": round(time.perf_counter() - began, 1),
-        "peak_mb": peak_bytes() // 1_000_000,
-    }
-    put_json(out / "result.json", result)
     return result
 
 
@@ -171,7 +131,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     """Drain a run's events into a progress bar on stderr."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from forq.runs.files import Scored
+    from forq.runs.metrics import Scored
 
     columns = (
         TextColumn("{task.description}"),
@@ -215,7 +175,3 @@ def _rows(name: str, sides: dict[str, Any]) -> list[list[str]]:
         for key in times[0]
         if key != "rows"
     ]
-
-
-def _plain(score: Score) -> dict[str, Any]:
-    return {"rows": score.rows, **score.numbers()}

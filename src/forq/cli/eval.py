@@ -39,7 +39,7 @@ def evaluate(
     from forq.errors import ConfigError
     from forq.models.load import load
     from forq.runs.config import task_config
-    from forq.runs.tune import open_task
+    from forq.runs.open_task import open_task
     from forq.tasks import Compares
 
     if split not in ("test", "validation"):

@@ -46,7 +46,7 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
 
     from forq.cli import _rows, _screen
     from forq.runs.config import task_config
-    from forq.runs.tune import open_task
+    from forq.runs.open_task import open_task
 
     settings = task_config(task, given.data_path(data, task), sets)
     # Every task that a checkpoint alone can open is one of rows.

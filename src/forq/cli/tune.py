@@ -93,7 +93,7 @@ def tune(
     from forq.errors import ConfigError
     from forq.inspection.coverage import chosen
     from forq.runs.agreement import holds_run
-    from forq.runs.files import BASE, vacant
+    from forq.runs.folder import BASE, vacant
 
     held = holds_run(out)
     if not vacant(out) and not (resume and held):

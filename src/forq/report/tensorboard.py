@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from forq.errors import ConfigError
-from forq.runs.files import Scored
 from forq.runs.journal import Line
+from forq.runs.metrics import Scored
 
 _SUFFIX = ".forq"
 

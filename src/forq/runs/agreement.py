@@ -82,7 +82,7 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
 
     Args:
         values: by dotted name, as ``task.reward``.
-        sets: texts as ``rule.lr=1e-3``, as :func:`forq.runs.config.resolve` takes them.
+        sets: texts as ``rule.lr=1e-3``, as :func:`forq.runs.config.complete` takes them.
 
     Raises:
         ConfigError: a setting is unknown or cannot be.
