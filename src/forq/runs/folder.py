@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forq.coordinates.profile import FILE
 from forq.runs.data import FOLDER as DATA
+from forq.runs.lock import NAME as LOCK
 
 BASE = "base"
 """Inside a run's folder: the quantized checkpoint it began from, where it was made of a float one."""
@@ -20,7 +21,7 @@ def vacant(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, DATA, FILE}
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, DATA, FILE, LOCK}
     return names <= begun and (torn or not path.exists())
 
 

@@ -8,7 +8,6 @@ line without its end, which a kill can leave, is dropped and written again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -18,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 from forq.errors import JournalError
+from forq.runs.lock import lock
 from forq.scalars.moves import Moved
 
 VERSION = 1
@@ -133,8 +135,9 @@ def read(path: Path) -> Journal:
 class Writer:
     """Appends lines; each is on its way to the disk before the next step begins."""
 
-    def __init__(self, file: IO[bytes], seal: str) -> None:
+    def __init__(self, file: IO[bytes], held: FileLock, seal: str) -> None:
         self._file = file
+        self._lock = held
         self._seal = seal
 
     @classmethod
@@ -144,9 +147,11 @@ class Writer:
         Raises:
             JournalError: the file exists.
         """
+        held = _lock(path)
         try:
-            writer = cls(_alone(path.open("xb"), path), "")
+            writer = cls(path.open("xb"), held, "")
         except FileExistsError as error:
+            held.release()
             raise JournalError(f"{path} exists: go on with --resume, or choose another folder") from error
         writer._put({"forq": VERSION, **header})
         writer.sync()
@@ -159,13 +164,14 @@ class Writer:
         Raises:
             JournalError: another process writes it, or did since it was read.
         """
-        file = _alone(journal.path.open("r+b"), journal.path)
+        held = _lock(journal.path)
         if journal.path.stat().st_size != journal.whole_bytes + journal.torn_bytes:
-            file.close()
+            held.release()
             raise JournalError(f"{journal.path} has grown since it was read: another forq writes this run")
+        file = journal.path.open("r+b")
         file.truncate(journal.whole_bytes)
         file.seek(journal.whole_bytes)
-        return cls(file, journal.seal)
+        return cls(file, held, journal.seal)
 
     def write(self, line: Line) -> None:
         """Append one line and hand it to the operating system, so that a killed process loses none."""
@@ -178,6 +184,7 @@ class Writer:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._lock.release()
 
     def _put(self, body: Mapping[str, Any]) -> None:
         text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -186,14 +193,10 @@ class Writer:
         self._file.flush()
 
 
-def _alone(file: IO[bytes], path: Path) -> IO[bytes]:
-    """Hold the file for this process; two writers would tear each other's lines apart."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise JournalError(f"{path}: another forq is writing this run; wait for it, or stop it") from error
-    return file
+def _lock(path: Path) -> FileLock:
+    """Hold a journal's folder for this process; two writers would tear each other's lines apart."""
+    message = f"{path}: another forq is writing this run; wait for it, or stop it"
+    return lock(path.parent, JournalError, message)
 
 
 def _seal(previous: str, text: str) -> str:
