@@ -93,7 +93,7 @@ def _outcome(run: Run) -> dict[str, Any]:
 
 def _concluded(outcome: dict[str, Any], config: RunConfig, task: Task, out: Path, began: float) -> dict[str, Any]:
     """Score the base and the saved file on the test rows; the result, which is also written to result.json."""
-    from forq.inspection.memory import peak_bytes
+    from forq.inspection.process import peak_bytes
     from forq.models.load import load
     from forq.runs.files import put_json
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.checkpoints import Streamed
 from forq.checkpoints.replace import check_destination
@@ -43,7 +43,8 @@ from forq.errors import ConfigError, JournalError
 from forq.layers import heap
 from forq.models.adapters.lora import adapted, add_lora, starts
 from forq.models.leaves import trainable
-from forq.models.load import kernels
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.models.saved import save
 from forq.recipes.plan import plan
 from forq.recipes.settings import settings
@@ -89,7 +90,7 @@ class Run:
         rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> None:
+    def __init__(self, folder: Path, config: RunConfig, model: LoadedModel, task: Task) -> None:
         self.folder, self.config, self.model, self.task = folder, config, model, task
         adapters = _adapters(model, config)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
@@ -128,7 +129,7 @@ class Run:
         return self.folder / "adapter" if "lora" in self.space.groups else None
 
     @classmethod
-    def begin(cls, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> Run:
+    def begin(cls, folder: Path, config: RunConfig, model: LoadedModel, task: Task) -> Run:
         """Start a run in a new or empty folder, or in one where a kill left no more than a beginning.
 
         Raises:
@@ -138,11 +139,10 @@ class Run:
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         (folder / FILE).unlink(missing_ok=True)  # a kill may have cut it off; it is copied again
         sweep(folder, BASE)
-        lm: Any = model
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
-        found = {"device": str(lm.device), "kernel": kernel, "task": _settled(config.task, task)}
+        found = {"device": str(model.device), "kernel": kernel, "task": _settled(config.task, task)}
         run = cls(folder, config.model_copy(update=found), model, task)
-        check_destination(lm.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
+        check_destination(model.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
         header = run.header()
         for left in [folder / "journal.jsonl", *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
@@ -154,7 +154,7 @@ class Run:
         return run
 
     @classmethod
-    def resume(cls, folder: Path, config: RunConfig, model: nn.Module, task: Task) -> Run:
+    def resume(cls, folder: Path, config: RunConfig, model: LoadedModel, task: Task) -> Run:
         """Go on with a run that was stopped.
 
         Raises:
@@ -176,7 +176,7 @@ class Run:
 
     def header(self) -> dict[str, Any]:
         """What the journal's first line says: enough to refuse another base, law or setting."""
-        model: Any = self.model
+        model = self.model
         config = self.config
         return {
             "law": spaces.LAW,
@@ -283,12 +283,12 @@ class Run:
         self._sample("after")
 
     def _save(self, checkpoint: Path, adapter: Path, best: Mapping[str, Tensor]) -> None:
-        model: Any = self.model
-        save(model.checkpoint, getattr(model, "adapters", ()), best, checkpoint, adapter)
+        model = self.model
+        save(model.checkpoint, model.adapters, best, checkpoint, adapter)
 
     def _base(self) -> Callable[[str], Tensor]:
         """Reads what a leaf's tensor was before the first step."""
-        model: Any = self.model
+        model = self.model
         if self.adapter is None:
             read: Callable[[str], Tensor] = model.checkpoint.read
             return read
@@ -416,7 +416,7 @@ def _settled(config: TaskConfig, task: Task) -> TaskConfig:
     return config.model_copy(update={"options": {**config.options, "moment": moment}})
 
 
-def _adapters(model: nn.Module, config: RunConfig) -> frozenset[str]:
+def _adapters(model: LoadedModel, config: RunConfig) -> frozenset[str]:
     """Begin the adapters of a run, where it moves some; names of the layers that carry one."""
     if "lora" in config.method.kinds:
         add_lora(model, **_lora(config))
@@ -425,7 +425,7 @@ def _adapters(model: nn.Module, config: RunConfig) -> frozenset[str]:
     return adapted(model)
 
 
-def _kernel(model: nn.Module) -> str | dict[str, Any]:
+def _kernel(model: LoadedModel) -> str | dict[str, Any]:
     """The one kernel of all layers; or of most layers their number, of the others their names."""
     found = sorted(kernels(model).items(), key=lambda item: len(item[1]))
     if len(found) < 2:
@@ -433,7 +433,7 @@ def _kernel(model: nn.Module) -> str | dict[str, Any]:
     return {**{name: sorted(layers) for name, layers in found[:-1]}, found[-1][0]: len(found[-1][1])}
 
 
-def _packages(model: nn.Module) -> list[str]:
+def _packages(model: LoadedModel) -> list[str]:
     """Whose versions a journal names."""
     own = {"ort": "onnxruntime", "triton": "triton"}
     return ["forq", "torch", "transformers", "numpy", *(own[name] for name in kernels(model) if name in own)]

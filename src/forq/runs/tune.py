@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError
@@ -19,7 +18,9 @@ from forq.inspection.memory import summary
 from forq.models.convert.onload import quantized
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import kind_of
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs import config as configs
@@ -36,7 +37,7 @@ from forq.tasks.objectives.rewarded import rewarded
 _GIVEN = ("seed", "kind")
 
 
-def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> Task:
+def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) -> Task:
     """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
 
     Args:
@@ -47,8 +48,7 @@ def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> T
             tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
         DataError: the data cannot be used.
     """
-    lm: Any = model
-    ckpt: Checkpoint = model if isinstance(model, Checkpoint) else lm.checkpoint
+    ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
     kind, told = kind_of(ckpt.contents), {}
@@ -82,14 +82,13 @@ def _class(ckpt: Checkpoint) -> str:
     return str(named)
 
 
-def _diffusion(config: TaskConfig, model: nn.Module, seed: int, opener: Callable[..., Task]) -> Task:
+def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:
     """A task on pictures: beside its own options it takes ``cache``, where encoded pictures and captions are kept."""
     if config.reward is not None:
         raise ConfigError("--reward is of tasks that are asked in words; a diffusion model has its own objective")
-    lm: Any = model
     options = dict(config.options)
     cache = options.pop("cache", None)
-    encoded = Encoders(lm.checkpoint, None if cache is None else Path(str(cache)), lm.device, pixels)
+    encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)
     task = opener(Path(config.data), encoded, seed=seed, **options)
     task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)  # type: ignore[attr-defined]
     return task
@@ -125,7 +124,7 @@ def settings(
 
 
 def tune(
-    model: nn.Module | str | Path,
+    model: LoadedModel | str | Path,
     task: str | Task,
     data: str | Path = "",
     *,
@@ -180,12 +179,12 @@ def tune(
     sets = tuple(sets)
     folder = Path(tempfile.mkdtemp(prefix="forq-")) if out is None else Path(out)
     if quantize_on_load is not None:
-        if isinstance(model, nn.Module):
+        if isinstance(model, LoadedModel):
             raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
         if not resume and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
         model = quantized(model, quantize_on_load, folder / BASE)
-    loaded: Any = model if isinstance(model, nn.Module) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     named = task if isinstance(task, str) else str(task.describe()["task"])
     config = settings(
         recipe,
