@@ -192,7 +192,7 @@ import json, sys, torch, transformers
 import forq.runs.run, forq.models.load, forq.models.space, forq.tasks.objectives.losses
 torch.set_num_threads(1)
 from transformers.models.llama import modeling_llama
-from forq.inspection.memory import peak_bytes as peak
+from forq.inspection.process import peak_bytes as peak
 imports = peak()
 from benchmarks.bench import batch, loss
 from forq.models.load import load
@@ -270,7 +270,7 @@ def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, 
 
 
 _IMPORTS = """
-from forq.inspection.memory import peak_bytes
+from forq.inspection.process import peak_bytes
 import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo, forq.formats.gptq, rich.progress
 import forq.scalars.estimators.one_sided, forq.noise.laws.rows, forq.noise.laws.rademacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig

@@ -26,7 +26,7 @@ from forq.checkpoints import Checkpoint
 from forq.formats import _gguf_tiny, _tiny
 from forq.models.convert.export import export
 from forq.models.convert.quantize import quantize
-from forq.models.load import layout
+from forq.models.layout import layout
 from forq.plugins import registry
 
 _WIDTH, _HIDDEN, _GROUP = 1024, 2816, 64

@@ -24,7 +24,7 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from forq.inspection.memory import peak_bytes as peak
+from forq.inspection.process import peak_bytes as peak
 from forq.models.load import load
 from forq.runs import Run
 from forq.runs.config import complete

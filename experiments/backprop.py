@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from forq.inspection.memory import peak_bytes
+from forq.inspection.process import peak_bytes
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.load import load

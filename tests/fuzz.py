@@ -27,7 +27,8 @@ import torch
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.models.load import layout, load
+from forq.models.layout import layout
+from forq.models.load import load
 from forq.plugins import registry
 from tests import tiny_pipeline
 

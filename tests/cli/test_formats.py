@@ -13,7 +13,7 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.formats import aqlm
 from forq.models.convert.quantize import quantize
-from forq.models.load import layout
+from forq.models.layout import layout
 from tests import tiny_lm
 
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")

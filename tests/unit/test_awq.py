@@ -16,7 +16,8 @@ from forq.checkpoints.write import write_file
 from forq.errors import FormatError
 from forq.formats import awq, gptq
 from forq.layers.weight import QuantWeight
-from forq.models.load import load, recognised
+from forq.models.layout import recognised
+from forq.models.load import load
 from tests import tiny_checkpoints
 from tests.reference.awq import cut
 from tests.repacked import repacked

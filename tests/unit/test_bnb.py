@@ -19,8 +19,9 @@ from forq.layers.kernels.reference import dequantise
 from forq.layers.normal_float import packed, quantise, table
 from forq.models.convert.quantize import quantize
 from forq.models.convert.rewrite import Piece, planned, rewrite
+from forq.models.layout import layout
 from forq.models.leaves import trainable
-from forq.models.load import layout, load
+from forq.models.load import load
 from forq.models.saved import write
 from forq.scalars.moves import Move, Term
 from forq.tasks import text

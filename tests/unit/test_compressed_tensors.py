@@ -18,8 +18,9 @@ from forq.formats import compressed_tensors as ct
 from forq.formats.codecs.compressed_words import pack_codes, pack_zeros, signed_zeros, unpack_codes, unpack_zeros
 from forq.layers.codes import pack, unpack
 from forq.layers.weight import QuantWeight, zeros_dtype
+from forq.models.layout import recognised
 from forq.models.leaves import trainable
-from forq.models.load import load, recognised
+from forq.models.load import load
 from tests import tiny_checkpoints
 from tests.reference.compressed_tensors import cut
 from tests.repacked import repacked

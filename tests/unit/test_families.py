@@ -28,6 +28,7 @@ from forq.tasks.kinds.completion import Row, pack
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tokens import batches
+from forq.tokens.pretrained import language_model
 from tests import tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -154,7 +155,7 @@ def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:
         each = cross_entropy(logits, alone.target, reduction="none")
         torch.testing.assert_close(losses.token_nll(ours, CHOICES), each, atol=1e-5, rtol=1e-5)
     assert CHOICES.part is not None
-    assert losses._packs(ours, CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
+    assert language_model(ours).takes_packed(CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
 
 
 def test_its_leaves_keep_their_laws(case: tuple[Any, Path]) -> None:

@@ -16,7 +16,8 @@ from forq.formats import hqq
 from forq.formats.codecs.hqq_bits import PARTS, pack, unpack
 from forq.layers.scratch import Scratch
 from forq.models.leaves import trainable
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.quantized import kernels
 
 Q = "model.layers.0.self_attn.q_proj"
 

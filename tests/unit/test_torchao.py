@@ -16,7 +16,8 @@ from forq.checkpoints.write import write_file
 from forq.errors import ConfigError, FormatError
 from forq.formats import torchao
 from forq.models.leaves import trainable
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.quantized import kernels
 
 Q = "model.layers.0.self_attn.q_proj"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.models.load import layout
+from forq.models.layout import layout
 from forq.models.names import ties
 
 TOKENS = 1024
@@ -24,7 +24,7 @@ def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu
     forwards of TinyStories-656K in eight formats took 1.3 to 3.1 times as long, one thread, one run each.
 
     Raises:
-        FormatError: see :func:`forq.models.load.layout`.
+        FormatError: see :func:`forq.models.layout.layout`.
     """
     shapes = [shape for shape, count in matrices(ckpt).items() for _ in range(count)]
     operations = 2.0 * tokens * sum(rows * columns for rows, columns in shapes)
@@ -39,7 +39,7 @@ def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     embeddings = (name for name, module in found.model.named_modules() if isinstance(module, torch.nn.Embedding))
     lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
     for spec in found.specs.values():
-        if found.names.module_of(spec) in lookups:
+        if found.names.modules[spec.name] in lookups:
             continue
         shape = (spec.out_features, spec.in_features)
         counts[shape] = counts.get(shape, 0) + 1

@@ -16,7 +16,7 @@ from forq.layers.lora import Adapter
 from forq.models.adapters import peft
 from forq.models.convert.rewrite import Piece, rewrite
 from forq.models.convert.rewrite import planned as plan_of
-from forq.models.load import recognised
+from forq.models.layout import recognised
 from forq.models.twins import with_twins
 
 

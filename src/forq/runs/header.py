@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from forq.coordinates import space as spaces
 from forq.errors import ConfigError, JournalError
-from forq.models.load import kernels
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.recipes.settings import settings
 from forq.runs.trainer import Trainer
 
@@ -36,8 +36,7 @@ _SHARED = {
 
 def header(trainer: Trainer) -> dict[str, Any]:
     """What the journal's first line says: enough to refuse another base, law or setting."""
-    model: Any = trainer.model
-    config = trainer.config
+    model, config = trainer.model, trainer.config
     return {
         "law": spaces.LAW,
         "base": model.checkpoint.digest(),
@@ -109,7 +108,7 @@ def _difference(written: object, now: object) -> tuple[str, str]:
     return texts[0][:120], texts[1][:120]
 
 
-def _kernel(model: nn.Module) -> str | dict[str, int | list[str]]:
+def _kernel(model: LoadedModel) -> str | dict[str, int | list[str]]:
     """The kernel of all layers; where they differ, how many have the usual one, and the names of the others."""
     by_size = sorted(kernels(model).items(), key=lambda item: len(item[1]))
     if len(by_size) < 2:
@@ -117,7 +116,7 @@ def _kernel(model: nn.Module) -> str | dict[str, int | list[str]]:
     return {**{name: sorted(layers) for name, layers in by_size[:-1]}, by_size[-1][0]: len(by_size[-1][1])}
 
 
-def _packages(model: nn.Module) -> list[str]:
+def _packages(model: LoadedModel) -> list[str]:
     """The packages whose versions a journal names."""
     own = {"ort": "onnxruntime", "triton": "triton"}
     return ["forq", "torch", "transformers", "numpy", *(own[name] for name in kernels(model) if name in own)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import kind_of
+from forq.models.loaded import LoadedModel
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
@@ -26,7 +26,7 @@ _GIVEN = ("seed", "kind")
 """Arguments of a task's ``open`` that are not options of a user."""
 
 
-def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> Task:
+def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) -> Task:
     """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
 
     Args:
@@ -37,8 +37,7 @@ def open_task(config: TaskConfig, model: nn.Module | Checkpoint, seed: int) -> T
             tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
         DataError: the data cannot be used.
     """
-    lm: Any = model
-    ckpt: Checkpoint = model if isinstance(model, Checkpoint) else lm.checkpoint
+    ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
     kind, told = kind_of(ckpt.contents), {}
@@ -72,14 +71,13 @@ def _class(ckpt: Checkpoint) -> str:
     return str(named)
 
 
-def _diffusion(config: TaskConfig, model: nn.Module, seed: int, opener: Callable[..., Task]) -> Task:
+def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:
     """A task on pictures: beside its own options it takes ``cache``, where encoded pictures and captions are kept."""
     if config.reward is not None:
         raise ConfigError("--reward is of tasks that are asked in words; a diffusion model has its own objective")
-    lm: Any = model
     options = dict(config.options)
     cache = options.pop("cache", None)
-    encoded = Encoders(lm.checkpoint, None if cache is None else Path(str(cache)), lm.device, pixels)
+    encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)
     task = opener(Path(config.data), encoded, seed=seed, **options)
     task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)  # type: ignore[attr-defined]
     return task

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from forq.inspection.memory import peak_bytes
+from forq.inspection.process import peak_bytes
 from forq.models.load import load
 from forq.runs import journal
 from forq.runs.config import RunConfig

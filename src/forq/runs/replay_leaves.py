@@ -15,7 +15,7 @@ from forq.errors import FormatError
 from forq.layers.layer import FiledCodes, LayerSpec, Live
 from forq.layers.leaves import Codes
 from forq.layers.weight import CodedWeight
-from forq.models.load import recognised
+from forq.models.layout import recognised
 
 Listed = tuple[str, str, int, torch.dtype]
 """A leaf as a journal's header lists it: name, group, axis of the outputs, dtype."""

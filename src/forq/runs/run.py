@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.checkpoints import Streamed
 from forq.checkpoints.replace import check_destination
@@ -38,7 +38,8 @@ from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers import heap
 from forq.models.adapters.lora import starts
-from forq.models.load import kernels
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
@@ -76,7 +77,7 @@ class Run:
         cls,
         folder: Path,
         config: RunConfig,
-        model: nn.Module,
+        model: LoadedModel,
         task: Task,
         *,
         oracle: Callable[[Space], Oracle] | None = None,
@@ -93,12 +94,11 @@ class Run:
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         (folder / FILE).unlink(missing_ok=True)  # a kill may have cut it off; it is copied again
         sweep(folder, BASE)
-        lm: Any = model
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
-        resolved = {"device": str(lm.device), "kernel": kernel, "task": _with_moment(config.task, task)}
+        resolved = {"device": str(model.device), "kernel": kernel, "task": _with_moment(config.task, task)}
         config = config.model_copy(update=resolved)
         run = cls(folder, _trainer(folder, config, model, task, oracle))
-        check_destination(lm.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
+        check_destination(model.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
         first_line = header(run.trainer)
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Run:
         cls,
         folder: Path,
         config: RunConfig,
-        model: nn.Module,
+        model: LoadedModel,
         task: Task,
         *,
         oracle: Callable[[Space], Oracle] | None = None,
@@ -134,7 +134,7 @@ class Run:
         return self.trainer.config
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> LoadedModel:
         """The model that is tuned."""
         return self.trainer.model
 
@@ -229,15 +229,13 @@ class Run:
             raise JournalError(f"{self.folder}: state/best.safetensors is not what the journal says was saved")
 
     def _write(self, checkpoint: Path, adapter: Path, tensors: Mapping[str, Tensor]) -> None:
-        model: Any = self.model
-        save(model.checkpoint, getattr(model, "adapters", ()), tensors, checkpoint, adapter)
+        save(self.model.checkpoint, self.model.adapters, tensors, checkpoint, adapter)
 
     def _base(self) -> Callable[[str], Tensor]:
         """Reads what a leaf's tensor was before the first step."""
-        model: Any = self.model
+        model = self.model
         if self.adapter is None:
-            read: Callable[[str], Tensor] = model.checkpoint.read
-            return read
+            return model.checkpoint.read
         begun = starts(model, **lora_settings(self.config))
         return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
@@ -260,7 +258,7 @@ class Run:
 
 
 def _trainer(
-    folder: Path, config: RunConfig, model: nn.Module, task: Task, oracle: Callable[[Space], Oracle] | None
+    folder: Path, config: RunConfig, model: LoadedModel, task: Task, oracle: Callable[[Space], Oracle] | None
 ) -> Trainer:
     """A trainer with the run's own copy of its profile, once it has one."""
     profile = None

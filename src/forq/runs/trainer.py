@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from forq.coordinates.domain import Domains
 from forq.coordinates.profile import Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.models.adapters.lora import adapted, add_lora
 from forq.models.leaves import trainable
-from forq.models.load import kernels
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.recipes.plan import plan
 from forq.runs import engine
 from forq.runs.config import RunConfig
@@ -66,7 +65,7 @@ class Trainer:
     def __init__(
         self,
         config: RunConfig,
-        model: nn.Module,
+        model: LoadedModel,
         task: Task,
         *,
         profile: Profile | None = None,
@@ -149,7 +148,7 @@ def lora_settings(config: RunConfig) -> dict[str, Any]:
     return {**config.method.lora.model_dump(exclude={"alone"}), "seed": config.seed}
 
 
-def _begin_adapters(model: nn.Module, config: RunConfig) -> frozenset[str]:
+def _begin_adapters(model: LoadedModel, config: RunConfig) -> frozenset[str]:
     """Begin the adapters of a run, where it moves some; names of the layers that carry them."""
     if "lora" in config.method.kinds:
         add_lora(model, **lora_settings(config))

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from forq.errors import ConfigError
 from forq.inspection.coverage import require_floats
 from forq.inspection.memory import summary
 from forq.models.convert.onload import quantized
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
 from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs.agreement import holds_run, moved_to, require
@@ -31,7 +31,7 @@ log = logging.getLogger("forq")
 
 
 def tune(
-    model: nn.Module | str | Path,
+    model: LoadedModel | str | Path,
     task: str | Task,
     data: Data = "",
     *,
@@ -92,7 +92,7 @@ def tune(
         raise ConfigError("resume: expected out, the run's folder, found none")
     folder = _folder(out)
     if quantize_on_load is not None:
-        if isinstance(model, nn.Module):
+        if isinstance(model, LoadedModel):
             raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
         if not resume and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
@@ -100,7 +100,7 @@ def tune(
     resumed = resume and holds_run(folder)
     if not resumed and not vacant(folder):
         raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
-    loaded: Any = model if isinstance(model, nn.Module) else load(model)
+    loaded = model if isinstance(model, LoadedModel) else load(model)
     config = configs.complete(
         recipe,
         move=move,

@@ -1,0 +1,20 @@
+"""Where a loaded model differs from what the owner of its format computes."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.patch import unread
+from forq.layers.linear import Activations
+
+
+def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    if not (others := unread(ckpt.folder, ckpt.contents)):
+        return told
+    return (
+        *told,
+        f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
+    )
