@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forq.cli import _screen
 from forq.cli._setbacks import Setbacks
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forq.runs.config import RunConfig
     from forq.runs.journal import Line
     from forq.runs.metrics import Scored
+    from forq.runs.outcome import Numbers, Result
     from forq.runs.run import Run
     from forq.tasks import Score
 
@@ -27,7 +28,7 @@ def tune(
     tensorboard: bool = False,
     as_json: bool = False,
     chosen: bool = True,
-) -> dict[str, Any]:
+) -> Result:
     """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON.
 
     Args:
@@ -71,7 +72,7 @@ def tune(
     return result
 
 
-def show(result: dict[str, Any], config: RunConfig, *, as_json: bool) -> None:
+def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
     """The result of a finished run on stdout."""
     if as_json:
         _screen.data(result)
@@ -83,12 +84,16 @@ def show(result: dict[str, Any], config: RunConfig, *, as_json: bool) -> None:
     )
     for sentence in _sentences(result):
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
-    for name in ("checkpoint", "adapter", "journal"):
-        if result[name] is not None:
-            _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)
+    for name, path in (
+        ("checkpoint", result["checkpoint"]),
+        ("adapter", result["adapter"]),
+        ("journal", result["journal"]),
+    ):
+        if path is not None:
+            _screen.out.print(f"{name:<11} {path}", highlight=False, soft_wrap=True)
 
 
-def _sentences(result: dict[str, Any]) -> list[str]:
+def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
     said = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
     if not result.get("improved", True):
@@ -167,7 +172,7 @@ def _main(score: Score) -> str:
     return _screen.number(score.main, score.value)
 
 
-def _rows(name: str, sides: dict[str, Any]) -> list[list[str]]:
+def _rows(name: str, sides: dict[str, Numbers]) -> list[list[str]]:
     """A row for each number: before, after, and at the last step where that was scored."""
     times = [sides.get(when, {}) for when in ("before", "after", "last")]
     return [

@@ -97,7 +97,7 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
     return configs.parse(configs.with_sets(tree, sets))
 
 
-def _flat(tree: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, object]]:
+def _flat(tree: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{front}{name}.")
