@@ -56,8 +56,8 @@ def tune(
                 require_floats(config.recipe, config.method, held)
             task = open_task(config.task, model, config.seed)
             run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
-        _screen.told(model)
-        _screen.opened(task, model.checkpoint, config.task)
+        _screen.print_notes(model)
+        _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
@@ -95,26 +95,26 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
 
 def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
-    said = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
+    sentences = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
     if not result.get("improved", True):
-        said = [
+        sentences = [
             f"nothing better than the original was found in {result['forwards']:,} forwards; what is saved is the "
             "original"
         ]
     if result.get("worse", False):
-        said.append(
+        sentences.append(
             "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…) "
             "or give each more rows (--set task.batch_rows=…)"
         )
     if result["certificate"] is not None:
-        said.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
+        sentences.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
     if result["floor"] is not None:
-        said.append(
+        sentences.append(
             "at the floor of its grid: of the last audits the better side was worse than staying, by "
             f"{-result['floor']:.2g} on average; with probes of this size the grid resolves no more; take a finer one "
             "(--bits), fewer coordinates a step (estimator.noise), or let the scales move"
         )
-    return said
+    return sentences
 
 
 def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> None:
@@ -153,7 +153,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
             if isinstance(event, Scored):
                 best = run.best
                 scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")
-                for sentence in setbacks.said(event):
+                for sentence in setbacks.sentences(event):
                     _screen.err.print(sentence, highlight=False, soft_wrap=True)
             elif event.kind == "train":
                 trained += 1
