@@ -18,7 +18,8 @@ from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.plugins import registry
 from forq.recipes import recipe
-from forq.recipes.settings import Frozen, GroupSettings, Settings, checked
+from forq.recipes.settings import GroupSettings, Settings, checked
+from forq.scalars.chain import Frozen
 
 Option = int | float | str | bool
 
