@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import FormatError
@@ -97,10 +96,13 @@ def read(path: Path) -> AdapterSettings:
         FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
     """
     found = read_json(path)
-    alpha: Any = found.get("lora_alpha")
-    rank: Any = found.get("r")
-    plain = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
-    if found.get("peft_type") != "LORA" or not plain:
+    alpha = found.get("lora_alpha")
+    rank = found.get("r")
+    if not (
+        found.get("peft_type") == "LORA"
+        and (isinstance(rank, int) and rank > 0)
+        and (isinstance(alpha, int | float) and math.isfinite(alpha))
+    ):
         raise FormatError(
             f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {found.get('peft_type')!r:.80} with "
             f"{rank!r:.80} and {alpha!r:.80}"
@@ -118,12 +120,13 @@ def read(path: Path) -> AdapterSettings:
     if type(stabilised) is not bool:
         raise FormatError(f"{path}: expected use_rslora to be true or false, found {stabilised!r:.80}")
     ranks, alphas = (_pattern(path, key, found.get(key)) for key in ("rank_pattern", "alpha_pattern"))
-    if not all(type(value) is int for value in ranks.values()):
+    whole = {name: value for name, value in ranks.items() if isinstance(value, int)}
+    if len(whole) < len(ranks):
         raise FormatError(f"{path}: expected whole numbers in rank_pattern, found {ranks!r:.80}")
-    return AdapterSettings(rank, float(alpha), ranks, alphas, stabilised)
+    return AdapterSettings(rank, float(alpha), whole, alphas, stabilised)
 
 
-def _check_start(path: Path, start: Any) -> None:
+def _check_start(path: Path, start: object) -> None:
     """Refuse an adapter whose base was changed when it began: beside the original base it means something else."""
     if start in _PLAIN_STARTS:
         return
@@ -140,7 +143,7 @@ def _check_start(path: Path, start: Any) -> None:
     )
 
 
-def _pattern(path: Path, key: str, given: Any) -> dict[str, Any]:
+def _pattern(path: Path, key: str, given: object) -> dict[str, float]:
     """Positive numbers by names of layers.
 
     Raises:
@@ -158,7 +161,7 @@ def _pattern(path: Path, key: str, given: Any) -> dict[str, Any]:
     return given
 
 
-def _first(pattern: Mapping[str, Any], module: str, usual: Any) -> Any:
+def _first(pattern: Mapping[str, float], module: str, usual: float) -> float:
     """What a pattern says of a layer; the first entry that fits counts, as in PEFT."""
     for name, value in pattern.items():
         if module == name or module.endswith(f".{name}"):
