@@ -16,6 +16,7 @@ from forq.tasks import shown as number
 
 if TYPE_CHECKING:
     from forq.checkpoints import Checkpoint
+    from forq.models.loaded import LoadedModel
     from forq.runs.config import TaskConfig
     from forq.tasks import Account
 
@@ -44,7 +45,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     out.print(made)
 
 
-def told(model: Any) -> None:
+def told(model: LoadedModel) -> None:
     """What the owner of a model's format computes and forq does not, on stderr."""
     for sentence in model.unlike:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)

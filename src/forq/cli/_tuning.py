@@ -48,7 +48,7 @@ def tune(
     began = time.perf_counter()
     try:
         with _screen.err.status("loading"):
-            model: Any = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+            model = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
             held = summary(model.checkpoint)
             if not (resume or chosen):
                 require_floats(config.recipe, config.method, held)
