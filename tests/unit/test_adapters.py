@@ -360,7 +360,7 @@ def test_a_lora_config_begins_the_same_adapters(base):
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"rank_pattern": {"q_proj": 2}}, "one rank"),
         ({"layers_to_transform": [1]}, "layers_to_transform"),
-        ({"target_modules": ".*q_proj"}, "the pattern"),
+        ({"target_modules": ".*q_proj"}, "as a list"),
         ({"r": 0}, "expected peft_type"),
     ],
 )

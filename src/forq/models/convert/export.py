@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +129,7 @@ def _as_floats(dtype: torch.dtype) -> Turn:
     return turn
 
 
-def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
+def _as_codes(target: ModuleType, dialect: Mapping[str, object]) -> Turn:
     def turn(parts: Parts) -> Mapping[str, Tensor]:
         weight = parts.weight
         if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
@@ -164,7 +163,7 @@ def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
     return least, middle
 
 
-def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping[str, object]) -> dict[str, object]:
     """The target's configuration; its loaders expect that all layers share their bits and group."""
     specs = list(found.specs.values())
     kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
@@ -177,7 +176,7 @@ def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping
     quantized = {found.names.modules[spec.name] for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
-    settings: dict[str, Any] = target.quantization_config(specs[0].bits, groups.pop(), left=left, **told)
+    settings: dict[str, object] = target.quantization_config(specs[0].bits, groups.pop(), left=left, **told)
     return settings
 
 
