@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
@@ -78,7 +77,7 @@ def summary(ckpt: Checkpoint) -> Summary:
     """
     found = layout(ckpt)
     form, moving = found.form, found.specs
-    specs = moving | (form.fixed(ckpt) if hasattr(form, "fixed") else {})  # type: ignore[union-attr]
+    specs = moving if form is None else moving | form.fixed(ckpt)
     sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
     floats: dict[str, str] = {}
     still = {name for name, _ in found.model.named_buffers()}  # tables of positions, which a file may hold
@@ -90,8 +89,8 @@ def summary(ckpt: Checkpoint) -> Summary:
     for spec in moving.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
-        if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]
-            moves["codes"] += math.prod(codes.shape)
+        if form is not None and (filed := form.filed_codes(ckpt, spec)) is not None:
+            moves["codes"] += math.prod(filed.shape)
         moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
     for stored, group in floats.items():
         moves[group] += sizes[stored]
@@ -117,7 +116,7 @@ def summary(ckpt: Checkpoint) -> Summary:
     others = held_as_floats + moves["offsets"] + moves["codebooks"]
     rows = all(spec.group_size == spec.in_features for spec in specs.values())
     return Summary(
-        format=form.__name__.rpartition(".")[2] if form else "float",
+        format=form.name if form else "float",
         model_type=str(ckpt.config.get("model_type") or ckpt.config.get("_class_name") or "unknown"),
         bits=max((spec.bits for spec in specs.values()), default=None),
         widths=tuple(sorted({spec.bits for spec in specs.values()})),
@@ -128,7 +127,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         file_bytes=file_bytes,
         scales=moves["scales"],
         moves={kind: moves[kind] for kind in GROUPS if moves[kind]},
-        exported=_exported(form, ckpt),
+        exported=form.exported(ckpt) if form else "",
         unlike=unlike(form, ckpt),
         estimates=(
             Estimate("AdamW", 16 * parameters, "16-bit weights and gradients, fp32 master and two moments"),
@@ -147,13 +146,6 @@ def summary(ckpt: Checkpoint) -> Summary:
             ),
         ),
     )
-
-
-def _exported(form: ModuleType | None, ckpt: Checkpoint) -> str:
-    if form is None:
-        return ""
-    said: str = form.exported(ckpt) if hasattr(form, "exported") else form.ABOUT.exported
-    return said
 
 
 def _graph_weights(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], floats: set[str]) -> set[str]:

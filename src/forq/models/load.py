@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import get_args
 
 import torch
@@ -17,6 +16,7 @@ from forq.checkpoints.checkpoint import read_json
 from forq.checkpoints.patch import unread
 from forq.devices import triton_for
 from forq.errors import ConfigError, FormatError
+from forq.formats import Format, recognised
 from forq.layers import heap
 from forq.layers.embedding import QuantEmbedding
 from forq.layers.kernels import int8, ort
@@ -32,7 +32,6 @@ from forq.models.graph import model as graph
 from forq.models.graph.inputs import Inputs, logits_of
 from forq.models.names import FileNames, NoNames, ties
 from forq.models.skeleton import amplify, compute_buffers, put, sizes, skeleton, stretch
-from forq.plugins import registry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +45,7 @@ class Layout:
         names: which tensor fills which place.
     """
 
-    form: ModuleType | None
+    form: Format | None
     specs: dict[str, LayerSpec]
     model: nn.Module
     names: FileNames | NoNames
@@ -129,10 +128,8 @@ def load(
             layer = _quant_linear(old, spec, parts, place, scratch)
             embeds = isinstance(old, nn.Embedding)
             put(model, where, QuantEmbedding(layer, kind) if embeds else layer)
-            if spec.zeros is not None:
-                layer.zero_points = found.form.zero_points(ckpt, spec)
-            if hasattr(found.form, "filed_codes"):
-                layer.filed_codes = found.form.filed_codes(ckpt, spec)
+            layer.zero_points = found.form.zero_points(ckpt, spec)
+            layer.filed_codes = found.form.filed_codes(ckpt, spec)
             fits = isinstance(layer.still, QuantWeight) and triton_for(place.type)
             layer.fused = fits and kernel in ("auto", "triton")
             if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
@@ -196,9 +193,9 @@ def _graph(ckpt: Checkpoint) -> nn.Module:
     return model
 
 
-def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
-    told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    told = () if form is None else form.unlike(ckpt, activations)
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return told
     return (
@@ -216,30 +213,8 @@ def kernels(model: nn.Module) -> dict[str, list[str]]:
     return found
 
 
-def recognised(ckpt: Checkpoint) -> ModuleType | None:
-    """The format of a checkpoint's quantized layers, or None where every tensor is float.
-
-    Raises:
-        FormatError: the configuration says quantized, and no format knows the tensors.
-    """
-    known = registry.names("formats")
-    for name in known:
-        form: ModuleType = registry.get("formats", name)
-        if form.recognise(ckpt):
-            return form
-    said = ckpt.config.get("quantization_config")
-    if said is not None:
-        method = said.get("quant_method") if isinstance(said, dict) else said
-        raise FormatError(
-            f"{ckpt.path}: expected a format among {', '.join(known)}; found quant_method {method!r} with "
-            "tensors none of them recognises"
-        )
-    return None
-
-
-def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
-    parts: Parts = form.read(ckpt, spec)
-    return parts.weight
+def _codes(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
+    return form.read(ckpt, spec).weight
 
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:

@@ -6,13 +6,14 @@ Scales always are; codes and zero points become inputs when they are to move, si
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
+from forq.formats import Format
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
 from forq.layers.scratch import Scratch
@@ -40,7 +41,7 @@ class GraphLM(nn.Module):
     unlike: tuple[str, ...]
     device, dtype = torch.device("cpu"), torch.float32
 
-    def __init__(self, ckpt: Checkpoint, form: ModuleType, specs: Mapping[str, LayerSpec]) -> None:
+    def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
         super().__init__()
         self._inputs, self._logits = Inputs.of(ckpt), logits_of(ckpt)
         scratch = Scratch()
