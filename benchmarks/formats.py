@@ -26,7 +26,7 @@ from benchmarks.bench import memory, random_llama, speed
 from forq.checkpoints import Checkpoint
 from forq.models.convert.export import export
 from forq.models.convert.quantize import quantize
-from forq.models.load import layout
+from forq.models.layout import layout
 
 BLOCKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "aqlm 2x8": ("aqlm", {}),

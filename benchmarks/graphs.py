@@ -92,7 +92,7 @@ def speed(path: Path, rows: int, length: int, rounds: int) -> dict[str, float]:
 
 def peaks(path: str, kind: str, rows: int, length: int) -> dict[str, float]:
     """Most memory above what the imports take, after three steps."""
-    from forq.inspection.memory import peak_bytes
+    from forq.inspection.process import peak_bytes
 
     imports = peak_bytes()
     model: Any = load(path)

@@ -36,7 +36,8 @@ METHOD = Method(TwoPoint(seed=0, eps=1.0, noise=("cells:0.03",)), (SignStep(None
 _MEMORY = """
 import json, sys
 from transformers.models.llama import modeling_llama
-from forq.inspection.memory import peak_bytes as peak, summary
+from forq.inspection.memory import summary
+from forq.inspection.process import peak_bytes as peak
 imports = peak()
 from benchmarks.grid import METHOD, batch, load, loss, space, step, Local
 model = load(sys.argv[1], kernel="reference"); moves = space(model, "codes", "cells")

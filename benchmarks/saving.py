@@ -24,10 +24,11 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from forq.inspection.memory import peak_bytes as peak
+from forq.inspection.process import peak_bytes as peak
 from forq.models.load import load
 from forq.runs import Run
-from forq.runs.tune import open_task, settings
+from forq.runs.config import complete
+from forq.runs.open_task import open_task
 from forq.runs.config import TaskConfig
 from transformers.models.llama import modeling_llama
 def back():
@@ -35,7 +36,7 @@ def back():
 checkpoint, data, out, move, recipe, steps = sys.argv[1:]
 back(); imports = peak()
 model = load(checkpoint, "cpu"); loaded = peak()
-config = settings(recipe, [f"move={move}", "task.max_length=32"], steps=int(steps), eval_every=int(steps),
+config = complete(recipe, [f"move={move}", "task.max_length=32"], steps=int(steps), eval_every=int(steps),
                   checkpoint=checkpoint, device="cpu", task=TaskConfig(name="text", data=data, tokens_per_probe=64))
 run = Run.begin(Path(out), config, model, open_task(config.task, model, 0))
 back()

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from forq.inspection.memory import peak_bytes
+from forq.inspection.process import peak_bytes
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.runs.config import TaskConfig
-from forq.runs.tune import open_task
+from forq.runs.open_task import open_task
 
 
 class Differentiable(nn.Module):

@@ -29,7 +29,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.models.convert.export import export
-from forq.models.load import layout
+from forq.models.layout import layout
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "formats.jsonl"

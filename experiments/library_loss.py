@@ -16,7 +16,7 @@ import torch
 
 from forq.models.load import load
 from forq.runs.config import TaskConfig
-from forq.runs.tune import open_task
+from forq.runs.open_task import open_task
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 import forq
-from forq.runs.config import TaskConfig
-from forq.runs.files import Scored
+from forq.runs.config import TaskConfig, complete
+from forq.runs.metrics import Scored
+from forq.runs.open_task import open_task
 from forq.runs.run import Run
-from forq.runs.tune import open_task, settings
 from forq.tasks import Score, Split, Task
 
 RESULTS = Path(__file__).parents[1] / "results" / "short_runs.jsonl"
@@ -51,7 +51,7 @@ def run(
     """One run's settings, losses and what its calibration found; nothing is saved."""
     options = {"max_length": args.tokens // args.rows, "batch_rows": args.rows, "validation_rows": args.validation}
     task = TaskConfig(name="text", data=args.data, options=options)
-    config = settings(
+    config = complete(
         "qzo", [f"rule.checks={checks}"], steps=steps, eval_every=steps, checkpoint=args.action, task=task, seed=seed
     )
     folder = args.work / f"{args.name}-{args.tokens}-{steps}-{seed}-{checks}"
@@ -63,7 +63,7 @@ def run(
         if isinstance(event, Scored):
             scores.append(event.score.loss)
             continue
-        forwards += len(event.losses)
+        forwards += event.forwards
         if event.kind == "calibrate" and event.notes:
             found = {name: float(f"{value:.4g}") for name, value in event.notes.items() if math.isfinite(value)}
     started.space.restore(masters)

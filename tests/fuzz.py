@@ -27,7 +27,8 @@ import torch
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.models.load import layout, load
+from forq.models.layout import layout
+from forq.models.load import load
 from tests import fixtures, tiny_pipeline
 
 LIMIT_BYTES, LIMIT_S = 1 << 30, 20

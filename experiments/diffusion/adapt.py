@@ -48,7 +48,7 @@ from attacks import mnist_cnn
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
 BATCH, DRAWN, SHOWN, EULER, RATES = 16, 1000, 8, 12, (3e-3, 1e-2, 3e-2, 1e-1)
 GGUF = ("q4_0", "q8_0")
-OURS: dict[str, list[str]] = {"qzo": [], "qzo, decay linear": ["rule.decay=linear"]}
+OURS: dict[str, dict[str, dict[str, str]]] = {"qzo": {}, "qzo, decay linear": {"rule": {"decay": "linear"}}}
 CELL = ("style", "form", "method", "steps", "seed", "rate")
 
 
@@ -190,7 +190,7 @@ def main() -> None:
             mark = f"{told.style}-{told.form}-{name.replace(', ', '-').replace(' ', '-')}-{told.steps}-{seed}"
             out, picture = told.work / f"run-{mark}", grids / f"{mark}.png"
             shutil.rmtree(out, ignore_errors=True)
-            settings: dict[str, Any] = {"seed": seed, "eval_every": max(1, told.steps // 10), "sets": OURS[name]}
+            settings: dict[str, Any] = {"seed": seed, "eval_every": max(1, told.steps // 10), "settings": OURS[name]}
             run = forq.tune(model, opened(model, seed), steps=told.steps, out=out, **settings)
             spent = time.perf_counter() - began
             tuned = load(out / "checkpoint")

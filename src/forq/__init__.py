@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forq.models.convert.quantize import quantize
     from forq.models.load import load
     from forq.models.space import space
-    from forq.runs.optim import QZO
+    from forq.runs.optim import QZO, ZeroOrder
     from forq.runs.replay import replay, verify
     from forq.runs.tune import tune
 
@@ -33,6 +33,7 @@ _HOMES = {
     "quantize": "forq.models.convert.quantize",
     "space": "forq.models.space",
     "QZO": "forq.runs.optim",
+    "ZeroOrder": "forq.runs.optim",
     "replay": "forq.runs.replay",
     "verify": "forq.runs.replay",
     "tune": "forq.runs.tune",
@@ -49,6 +50,7 @@ __all__ = [
     "ForqError",
     "JournalError",
     "RunError",
+    "ZeroOrder",
     "add_lora",
     "attack",
     "export",

@@ -12,7 +12,7 @@ import forq as library
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.models.convert.quantize import quantize
-from forq.models.load import layout
+from forq.models.layout import layout
 from tests import tiny_lm
 from tests.fixtures import aqlm
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.quantized import kernels
 from forq.models.space import space
 from forq.runs import journal
 from forq.scalars.moves import Link, Move, Term, direction_seed

@@ -45,7 +45,7 @@ def run(base, text, tmp_path_factory):
 def test_it_helps_and_the_saved_file_is_what_was_scored(run, base):
     out, said = run
     assert said["validation"]["after"]["loss"] < said["validation"]["before"]["loss"]
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == [
         "checkpoint",
         "config.toml",
         "journal.jsonl",
@@ -156,8 +156,8 @@ def test_a_full_disk_is_said_and_loses_nothing(base, text, tmp_path, forq, limit
 
 def test_in_python_the_same_job(base, text, tmp_path):
     model = forq.load(base)
-    options = ("task.max_length=32", "task.validation_rows=16")
-    done = forq.tune(model, "text", text, steps=12, out=tmp_path / "run", sets=options)
+    options = {"task": {"max_length": 32, "validation_rows": 16}}
+    done = forq.tune(model, "text", text, steps=12, out=tmp_path / "run", settings=options)
     assert done.best.score.loss < done.first.score.loss
     saved = forq.load(done.folder / "checkpoint")
     assert done.task.evaluate(saved, "validation") == done.best.score == done.task.evaluate(model, "validation")

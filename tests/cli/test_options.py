@@ -12,7 +12,7 @@ import torch
 import forq
 from forq.errors import ConfigError, DataError, FormatError
 from forq.runs.config import TaskConfig
-from forq.runs.tune import open_task
+from forq.runs.open_task import open_task
 
 
 def test_a_scored_model_still_generates(base, text):

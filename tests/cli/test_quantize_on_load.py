@@ -42,13 +42,13 @@ def test_the_run_holds_its_base_and_replays_from_it(source: Path, forq, tmp_path
 
 
 def test_a_base_that_a_killed_run_left_is_taken_and_one_of_other_bits_is_not(source: Path, tmp_path: Path) -> None:
-    data, sets = text.example(tmp_path), [f"task.{name}={value}" for name, value in OPTIONS.items()]
-    run = library.tune(source, "text", data, steps=1, out=tmp_path / "a", quantize_on_load="gptq4", sets=sets)
+    data, settings = text.example(tmp_path), {"task": OPTIONS}
+    run = library.tune(source, "text", data, steps=1, out=tmp_path / "a", quantize_on_load="gptq4", settings=settings)
     assert run.best is not None
     shutil.copytree(tmp_path / "a" / "base", tmp_path / "b" / "base")
     with pytest.raises(ConfigError, match="base made as gptq8, found gptq4"):
-        library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq8", sets=sets)
-    library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq4", sets=sets)
+        library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq8", settings=settings)
+    library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq4", settings=settings)
 
 
 @pytest.mark.parametrize(("how", "says"), [("gptq5", "expected one of gptq2"), ("gptq4", "quantized already")])

@@ -54,7 +54,7 @@ def test_the_python_runs(base, text, tmp_path, monkeypatch):
     (code,) = [block for kind, block in BLOCKS if kind == "python"]
     monkeypatch.chdir(tmp_path)
     code = code.replace('"path/to/gptq-model"', repr(str(base))).replace('"notes.txt"', repr(str(text)))
-    code = code.replace("steps=500", 'steps=3, sets=["task.max_length=32", "task.validation_rows=8"]')
+    code = code.replace("steps=500", 'steps=3, settings={"task": {"max_length": 32, "validation_rows": 8}}')
 
     def loss_of(model, batch):
         return model(input_ids=batch, labels=batch).loss.item()

@@ -8,16 +8,16 @@ import torch
 import forq
 from forq.errors import ConfigError, JournalError
 from forq.runs import journal
+from forq.runs.open_task import open_task
 from forq.runs.run import Run
-from forq.runs.tune import open_task
 
-OPTIONS = ("task.max_length=32", "task.validation_rows=16")
+SETTINGS = {"task": {"max_length": 32, "validation_rows": 16}}
 
 
 @pytest.fixture(scope="module")
 def finished(base, text, tmp_path_factory):
     out = tmp_path_factory.mktemp("done") / "run"
-    return forq.tune(forq.load(base), "text", text, steps=130, eval_every=26, out=out, sets=OPTIONS)
+    return forq.tune(forq.load(base), "text", text, steps=130, eval_every=26, out=out, settings=SETTINGS)
 
 
 def again(folder, base, done):
@@ -115,8 +115,9 @@ def test_mezo_on_a_half_precision_file_replays_and_scores_what_it_saves(text, tm
     source = tmp_path / "float"
     tiny_lm.model("llama", vocab_size=300).to(torch.bfloat16).save_pretrained(source)
     tiny_lm.tokenizer(vocabulary=300).save_pretrained(source)
-    sets = (*OPTIONS, "rule.lr=1e-3")
-    run = forq.tune(forq.load(source, dtype=dtype), "text", text, recipe="mezo", steps=8, out=tmp_path / "r", sets=sets)
+    settings = {**SETTINGS, "rule": {"lr": 1e-3}}
+    model, out = forq.load(source, dtype=dtype), tmp_path / "r"
+    run = forq.tune(model, "text", text, recipe="mezo", steps=8, out=out, settings=settings)
     assert forq.verify(run.folder, source).checkpoint is True
     saved = forq.load(run.checkpoint, dtype=dtype)
     assert run.task.evaluate(saved, "validation") == run.best.score

@@ -11,10 +11,13 @@ import pytest
 import forq
 from forq.cli import _tuning
 from forq.errors import ConfigError
-from forq.runs import files as runfiles
-from forq.runs import journal
+from forq.runs import journal, metrics, outcome
 from forq.runs import run as runs
 
+SETTINGS = {
+    "rule": {"newton": 0.4},
+    "task": {"max_length": 32, "validation_rows": 4, "test_rows": 4, "batch_rows": 2},
+}
 OPTIONS = ("--steps", 4, "--eval-every", 2, "--seed", 3, "--set", "task.max_length=32", "--set", "rule.newton=0.4")
 OPTIONS = (*OPTIONS, "--set", "task.validation_rows=4", "--set", "task.test_rows=4", "--set", "task.batch_rows=2")
 
@@ -34,19 +37,18 @@ def words(base, text, out):
 @pytest.fixture(scope="module")
 def whole(base, text, tmp_path_factory):
     """The run that nobody disturbs."""
-    sets = [OPTIONS[place + 1] for place, word in enumerate(OPTIONS) if word == "--set"]
     out = tmp_path_factory.mktemp("whole") / "run"
-    return forq.tune(forq.load(base), "text", text, steps=4, eval_every=2, seed=3, out=out, sets=sets)
+    return forq.tune(forq.load(base), "text", text, steps=4, eval_every=2, seed=3, out=out, settings=SETTINGS)
 
 
 # Where a process may die, and how often it gets there before it does.
 DEATHS = {
     "before its journal": (runs.journal.Writer, "create", 0),
     "within its calibration": (runs.journal.Writer, "write", 1),
-    "before the row of a score": (runfiles.Metrics, "score", 1),
+    "before the row of a score": (metrics.Metrics, "score", 1),
     "before it saves": (runs, "save", 0),
     "after it saved": (runs, "changes", 0),
-    "before its result": (_tuning, "_concluded", 0),
+    "before its result": (outcome, "conclude", 0),
 }
 
 
@@ -151,16 +153,15 @@ def test_a_folder_that_holds_something_else_is_no_run(base, text, tmp_path, forq
 
 
 def test_in_python_the_same_call_goes_on(stopped, whole, base, text):
-    sets = ["task.max_length=32", "rule.newton=0.4", "task.validation_rows=4", "task.test_rows=4", "task.batch_rows=2"]
 
     def call(**others):
-        named = {"steps": 4, "eval_every": 2, "seed": 3, "sets": sets, **others}
+        named = {"steps": 4, "eval_every": 2, "seed": 3, "settings": SETTINGS, **others}
         return forq.tune(forq.load(base), "text", text, out=stopped, resume=True, **named)
 
     with pytest.raises(ConfigError, match=r"seed: the run has 3, found 4"):
         call(seed=4)
     with pytest.raises(ConfigError, match=r"rule\.newton: the run has 0\.4, found 0\.5"):
-        call(sets=[text for text in sets if "newton" not in text])
+        call(settings={"task": SETTINGS["task"]})
     assert call().best == whole.best and contents(stopped / "checkpoint") == contents(whole.checkpoint)
     assert call().best == whole.best, "a finished run is gone on with too"
     with pytest.raises(ConfigError, match="out"):
@@ -195,6 +196,7 @@ def test_no_two_models_are_held_at_one_time(base, text, tmp_path, forq, monkeypa
         alive.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(loading, "load", watched)
+    for place in (loading, outcome):
+        monkeypatch.setattr(place, "load", watched)
     done = forq(*words(base, text, tmp_path / "run"))
     assert done.returncode == 0 and len(alive) == 3

@@ -59,7 +59,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import numpy, torch
-from forq import registry
+from forq.plugins import registry
 from tests import tiny_lm
 from tests.contract.test_tasks import NAMES, SETTINGS, flat
 torch.manual_seed(12345)

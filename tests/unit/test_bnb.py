@@ -19,8 +19,9 @@ from forq.layers.kernels.reference import dequantise
 from forq.layers.normal_float import packed, quantise, table
 from forq.models.convert.quantize import quantize
 from forq.models.convert.rewrite import Piece, planned, rewrite
+from forq.models.layout import layout
 from forq.models.leaves import trainable
-from forq.models.load import layout, load
+from forq.models.load import load
 from forq.models.saved import write
 from forq.scalars.moves import Move, Term
 from forq.tasks import text
@@ -162,7 +163,7 @@ def test_a_nested_checkpoint_is_tuned_rebuilt_and_verified(move: str, tmp_path: 
         steps=2,
         eval_every=2,
         out=tmp_path / "run",
-        sets=[f"task.{name}={value}" for name, value in options.items()],
+        settings={"task": options},
     )
     verdict = forq.verify(run.folder, source)
     assert (verdict.rebuilt, verdict.checkpoint) == (True, True)

@@ -22,7 +22,7 @@ from forq.layers.linear import QuantLinear
 from forq.models.families import FAMILIES
 from forq.models.leaves import trainable
 from forq.runs.config import TaskConfig
-from forq.runs.tune import open_task
+from forq.runs.open_task import open_task
 from forq.tasks import sst2
 from forq.tasks.rows.sentences import hidden, texts
 from tests import tiny_encoders, tiny_lm
@@ -143,8 +143,7 @@ def test_a_mask_reads_the_words(tmp_path: Path, data: Path, kind: str) -> None:
 def test_tuned_saved_and_loaded_again(tmp_path: Path, data: Path, masked: bool) -> None:
     folder = tiny_encoders.folder(tmp_path / "float", masked=masked)
     forq.quantize(folder, tmp_path / "q", group_size=16)
-    sets = [f"task.{name}={value}" for name, value in SMALL.items()]
-    run = forq.tune(tmp_path / "q", "sst2", data, recipe="qzo", steps=2, out=tmp_path / "run", sets=sets)
+    run = forq.tune(tmp_path / "q", "sst2", data, recipe="qzo", steps=2, out=tmp_path / "run", settings={"task": SMALL})
     head = json.loads((tmp_path / "run" / "journal.jsonl").read_text().splitlines()[0])
     assert head["task"]["by"] == ("mask" if masked else "similarity")
     again = forq.load(tmp_path / "run" / "checkpoint", "cpu")

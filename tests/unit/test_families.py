@@ -28,6 +28,7 @@ from forq.tasks.kinds.completion import Row, pack
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tokens import batches
+from forq.tokens.pretrained import language_model
 from tests import tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
@@ -154,7 +155,7 @@ def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:
         each = cross_entropy(logits, alone.target, reduction="none")
         torch.testing.assert_close(losses.token_nll(ours, CHOICES), each, atol=1e-5, rtol=1e-5)
     assert CHOICES.part is not None
-    assert losses._packs(ours, CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
+    assert language_model(ours).takes_packed(CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
 
 
 def test_its_leaves_keep_their_laws(case: tuple[Any, Path]) -> None:
@@ -193,7 +194,7 @@ def test_it_is_tuned_saved_and_rebuilt(case: tuple[Any, Path], text: Path, tmp_p
         steps=2,
         eval_every=2,
         out=tmp_path / "run",
-        sets=["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2"],
+        settings={"rule": {"lr": 1e-4}, "task": {"max_length": 16, "batch_rows": 2}},
     )
     assert forq.replay(run.folder, case[1], tmp_path / "end", step=2) == 2
     assert Checkpoint.open(tmp_path / "end").digest() != Checkpoint.open(case[1]).digest()
@@ -301,9 +302,9 @@ def test_a_run_moves_a_tie_stored_twice_as_one(text: Path, tmp_path: Path) -> No
     tensors = {name: ckpt.read(name) for name in ckpt.info}
     tensors[other] = tensors[one]
     write_file(where / "model.safetensors", {k: (v.dtype, tuple(v.shape)) for k, v in tensors.items()}, tensors.items())
-    sets = ["rule.lr=1e-4", "task.max_length=16", "task.batch_rows=2", "task.validation_rows=4"]
+    settings = {"rule": {"lr": 1e-4}, "task": {"max_length": 16, "batch_rows": 2, "validation_rows": 4}}
     run = forq.tune(
-        where, "text", text, recipe="qzo-paper", move="embeddings", steps=6, out=tmp_path / "run", sets=sets
+        where, "text", text, recipe="qzo-paper", move="embeddings", steps=6, out=tmp_path / "run", settings=settings
     )
     assert run.best is not None and run.best.trained > 0
     forq.replay(run.folder, where, tmp_path / "again")

@@ -12,7 +12,8 @@ from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 from forq.models.convert.quantize import quantize
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.quantized import kernels
 from tests import tiny_checkpoints
 from tests.fixtures import bnb8
 

@@ -79,8 +79,8 @@ def test_the_model_says_where_it_came_from(floats: Path) -> None:
     model = load(floats, device="cpu")
     assert model.checkpoint.path == floats
     stored = set(model.checkpoint.info)
-    assert set(model.file_names.values()) == stored
-    assert set(model.file_names) == set(model.state_dict())
+    assert set(model.names.values()) == stored
+    assert set(model.names) == set(model.state_dict())
 
 
 def test_the_dtype_asked_for_is_the_dtype_of_the_activations(floats: Path) -> None:
@@ -219,7 +219,7 @@ def test_biases_of_zeros_where_the_architecture_has_none_are_dropped(tmp_path: P
     name = "model.layers.0.mlp.up_proj.bias"
     rewrite(tmp_path / "q", {name: torch.zeros(96, dtype=torch.float16)})
     model = load(tmp_path / "q", device="cpu")
-    assert torch.equal(model(IDS).logits, want) and name not in model.file_names.values()
+    assert torch.equal(model(IDS).logits, want) and name not in model.names.values()
     rewrite(tmp_path / "q", {name: torch.ones(96, dtype=torch.float16)})
     with pytest.raises(FormatError, match="expected no bias or one of zeros"):
         load(tmp_path / "q", device="cpu")

@@ -11,6 +11,7 @@ from forq.tasks.kinds.choice import Row, pack
 from forq.tasks.objectives import losses
 from forq.tokens import batches
 from forq.tokens.batches import Batch
+from forq.tokens.pretrained import language_model
 from tests import tiny_lm
 
 KINDS = ["llama", "opt", "mistral", "qwen2", "qwen3"]
@@ -35,7 +36,7 @@ def separate(model, row: Row, option: int) -> torch.Tensor:
 def test_packed_options_equal_separate_forwards(kind, attention):
     model = tiny_lm.model(kind, attention)
     batch = pack(ROWS)
-    assert batch.part is not None and losses._packs(model, batch.part)
+    assert batch.part is not None and language_model(model).takes_packed(batch.part)
     want = [separate(model, row, option) for row in ROWS for option in range(2)]
     for found in (batch, batches.unpacked(batch)):
         with torch.no_grad():
@@ -61,7 +62,7 @@ def test_a_window_shorter_than_an_answer_with_its_prompt_gets_a_row_per_option(w
     """The longest has 7 + 4 tokens, the last of which predicts nothing and is not in the row."""
     sliding = tiny_lm.model("mistral", sliding_window=window)
     part = pack(ROWS).part
-    assert part is not None and losses._packs(sliding, part) == packs
+    assert part is not None and language_model(sliding).takes_packed(part) == packs
     want = torch.cat([separate(sliding, row, option) for row in ROWS for option in range(2)])
     with torch.no_grad():
         torch.testing.assert_close(-losses.token_nll(sliding, pack(ROWS)).double(), want, atol=1e-5, rtol=1e-5)
@@ -106,7 +107,7 @@ def test_the_head_sees_only_answers_a_chunk_at_a_time(monkeypatch):
     model, batch, seen = tiny_lm.model("llama"), text_batch(), []
     whole = losses.token_nll(model, batch)
     model.get_output_embeddings().register_forward_hook(lambda _, args, out: seen.append(out.numel() * 4))
-    monkeypatch.setattr(losses, "_CHUNK_BYTES", 10 * 4 * 400)
+    monkeypatch.setattr("forq.tokens.pretrained.CHUNK_BYTES", 10 * 4 * 400)
     torch.testing.assert_close(losses.token_nll(model, batch), whole, atol=1e-6, rtol=1e-6)
     assert max(seen) <= 10 * 4 * 400 and sum(seen) == 57 * 4 * 400
 

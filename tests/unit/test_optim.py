@@ -81,3 +81,29 @@ def test_a_closure_that_raises_is_called_anew():
         optimizer.step(broken)
     while optimizer.found is None:
         optimizer.step(problem.batch(1))
+
+
+@pytest.mark.parametrize("calls", [0, 3, 40])
+def test_a_state_goes_on_bit_for_bit(calls, tmp_path):
+    """Before, within and after the calibration; through a file that is read without running code."""
+    whole, first = Problem(), Problem()
+    undisturbed, stopped = forq.ZeroOrder(whole.space, seed=5), forq.ZeroOrder(first.space, seed=5)
+    for number in range(45):
+        undisturbed.step(whole.batch(number))
+    for number in range(calls):
+        stopped.step(first.batch(number))
+    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+    second = Problem()
+    resumed = forq.ZeroOrder(second.space, seed=5)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for number in range(calls, 45):
+        resumed.step(second.batch(number))
+    assert second.space.digest() == whole.space.digest() and resumed.found == undisturbed.found
+
+
+def test_a_state_of_other_settings_is_refused():
+    state = forq.ZeroOrder(Problem().space, lr=1e-3).state_dict()
+    with pytest.raises(forq.ConfigError, match="the settings it was saved with"):
+        forq.ZeroOrder(Problem().space, lr=1e-2).load_state_dict(state)
+    with pytest.raises(forq.ConfigError, match="version"):
+        forq.ZeroOrder(Problem().space, lr=1e-3).load_state_dict({**state, "version": 9})

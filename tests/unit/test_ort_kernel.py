@@ -14,7 +14,8 @@ from forq.layers.layer import Live, Parts
 from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
-from forq.models.load import kernels, load
+from forq.models.load import load
+from forq.models.quantized import kernels
 
 pytest.importorskip("onnxruntime")
 

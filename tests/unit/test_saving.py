@@ -20,8 +20,9 @@ from forq.coordinates import space as spaces
 from forq.errors import FormatError, RunError
 from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
-from forq.runs import files as runfiles
-from forq.runs.files import Masters, rounding_error
+from forq.runs import snapshots
+from forq.runs.changes import rounding_error
+from forq.runs.snapshots import Snapshot
 from tests import tiny_lm
 
 LEAVES = 14
@@ -52,11 +53,11 @@ def test_of_a_runs_tensors_no_more_than_two_are_in_memory(
 
         return reading
 
-    monkeypatch.setattr(runfiles, "_read", watched(runfiles._read))
+    monkeypatch.setattr(snapshots, "_read", watched(snapshots._read))
     monkeypatch.setattr(spaces, "stored", watched(spaces.stored))
     (tmp_path / "text.txt").write_text("once upon a time there was a grid of integers. " * 200)
-    sets = ["task.max_length=16", "estimator.eps=1"] if move == "codes" else ["task.max_length=16"]
-    run = forq.tune(str(base), "text", tmp_path / "text.txt", recipe=recipe, move=move, steps=1, sets=sets)
+    settings = {"task": {"max_length": 16}} | ({"estimator": {"eps": 1}} if move == "codes" else {})
+    run = forq.tune(str(base), "text", tmp_path / "text.txt", recipe=recipe, move=move, steps=1, settings=settings)
     assert len(run.space.leaves) == LEAVES and len(held) >= 4 * LEAVES
     # The master and what the file holds of it, or one of them and the one before.
     assert most <= 3
@@ -95,15 +96,15 @@ def test_a_tensor_that_does_not_fit_leaves_nothing_behind(base: Path, tmp_path: 
 def test_a_snapshot_comes_back_bit_for_bit_and_a_torn_one_not_at_all(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6, dtype=torch.uint8).view(2, 3), "a": torch.randn(5), "c": torch.zeros(2).bfloat16()}
     path = tmp_path / "best.safetensors"
-    Masters(tensors, 7).save(path)
-    found = Masters.load(path)
+    Snapshot(tensors, 7).save(path)
+    found = Snapshot.load(path)
     assert found is not None and found.step == 7 and set(found.tensors) == set(tensors)
     for name, tensor in tensors.items():
         assert found.tensors[name].dtype == tensor.dtype and torch.equal(found.tensors[name], tensor)
     path.write_bytes(path.read_bytes()[:-1])
-    assert Masters.load(path) is None and Masters.load(tmp_path / "none") is None
+    assert Snapshot.load(path) is None and Snapshot.load(tmp_path / "none") is None
     with pytest.raises(RunError, match="nothing that was already written is lost"):
-        Masters(tensors, 8).save(tmp_path / "no" / "folder.safetensors")
+        Snapshot(tensors, 8).save(tmp_path / "no" / "folder.safetensors")
 
 
 @pytest.mark.parametrize("at_once", [1, 50, 1 << 22])

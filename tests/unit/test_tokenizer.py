@@ -14,8 +14,10 @@ from forq.cli._finished import finished
 from forq.errors import ConfigError, FormatError
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer, reading
 from forq.runs import config as configs
+from forq.runs.config import complete
+from forq.runs.header import header
+from forq.runs.open_task import open_task
 from forq.runs.run import Run
-from forq.runs.tune import open_task, settings
 from forq.tasks import completion
 from forq.tasks.kinds.completion import pack
 from forq.tokens.text import end_of_text
@@ -48,17 +50,17 @@ def test_a_token_without_a_row_in_the_embedding_is_named_before_a_run_begins(fol
     told = json.loads((folder / "tokenizer.json").read_text())
     told["added_tokens"].append({**told["added_tokens"][0], "id": 300, "content": "<|late|>"})
     (folder / "tokenizer.json").write_text(json.dumps(told))
-    sets = ("task.max_length=32",)
+    settings = {"task": {"max_length": 32}}
     data = written(tmp_path, [*ROWS, {"prompt": "film <|late|>", "completion": " 3"}])
     with pytest.raises(FormatError, match=r"gives '<\|late\|>' the id 300, and the model's embedding has 300 rows"):
-        forq.tune(folder, "completion", data, steps=1, out=tmp_path / "run", sets=sets)
+        forq.tune(folder, "completion", data, steps=1, out=tmp_path / "run", settings=settings)
     assert not (tmp_path / "run").exists()
     with pytest.raises(FormatError, match="the id 300"):
         (tmp_path / "a.txt").write_text("film <|late|> " * 2000)
-        forq.tune(folder, "text", tmp_path / "a.txt", steps=1, out=tmp_path / "run", sets=sets)
+        forq.tune(folder, "text", tmp_path / "a.txt", steps=1, out=tmp_path / "run", settings=settings)
     changed(folder / "tokenizer_config.json", eos_token="<|late|>")
     with pytest.raises(FormatError, match="the id 300"):
-        forq.tune(folder, "completion", written(tmp_path, ROWS), steps=1, out=tmp_path / "run", sets=sets)
+        forq.tune(folder, "completion", written(tmp_path, ROWS), steps=1, out=tmp_path / "run", settings=settings)
     opened = open_task(
         configs.task_config("completion", str(written(tmp_path, ROWS)), ["task.end=false"]), forq.load(folder), 0
     )
@@ -142,7 +144,7 @@ def test_files_that_disagree_are_named_and_which_is_followed(folder):
 def test_a_run_stopped_and_resumed_a_minute_later_renders_the_same_date(base, tmp_path, monkeypatch):
     (tmp_path / "dated.jinja").write_text(DATED)
     data = written(tmp_path, CHATS)
-    config = settings(
+    config = complete(
         "qzo",
         [f"task.template={tmp_path / 'dated.jinja'}", "task.batch_rows=2"],
         steps=1,
@@ -152,7 +154,7 @@ def test_a_run_stopped_and_resumed_a_minute_later_renders_the_same_date(base, tm
     model = forq.load(base)
     run = Run.begin(tmp_path / "run", config, model, open_task(config.task, model, 0))
     kept = configs.read(tmp_path / "run" / "config.toml")
-    assert kept.task.options["moment"] == run.header()["task"]["moment"]
+    assert kept.task.options["moment"] == header(run.trainer)["task"]["moment"]
 
     class Later(completion.datetime):
         @classmethod
@@ -169,7 +171,7 @@ def test_a_run_stopped_and_resumed_a_minute_later_renders_the_same_date(base, tm
 
 def test_a_run_of_before_its_ignored_fields_were_named_resumes(base, tmp_path):
     data = written(tmp_path, [{**row, "id": 3} for row in ROWS])
-    config = settings("qzo", steps=1, checkpoint=str(base), task=configs.TaskConfig(name="completion", data=str(data)))
+    config = complete("qzo", steps=1, checkpoint=str(base), task=configs.TaskConfig(name="completion", data=str(data)))
     model = forq.load(base)
     task = open_task(config.task, model, 0)
     assert task.describe()["ignored"] == ["id"]

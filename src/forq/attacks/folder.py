@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,10 @@ from forq.attacks.images import png, read_png
 from forq.attacks.queries import Outcome
 from forq.attacks.result import row
 from forq.errors import ConfigError
-from forq.runs.files import put_json, rows_of
+from forq.runs.folder import put_json
+from forq.runs.lock import NAME as LOCK
+from forq.runs.lock import lock
+from forq.runs.metrics import rows_of
 
 _SETTINGS = "settings.json"
 
@@ -39,10 +40,11 @@ class Folder:
         """
         self.path = path
         body = json.loads(json.dumps(settings))
-        if path.exists() and (not path.is_dir() or any(path.iterdir())) and _read(path / _SETTINGS) is None:
+        if path.exists() and (not path.is_dir() or _holds_more_than_a_lock(path)) and _read(path / _SETTINGS) is None:
             raise ConfigError(f"{path} is in the way: name another --out")
         (path / "adversarial").mkdir(parents=True, exist_ok=True)
-        self._release = weakref.finalize(self, os.close, _alone(path))
+        message = f"{path}: another forq is writing this attack; wait for it, or name another --out"
+        self._release = weakref.finalize(self, lock(path, ConfigError, message).release)
         self._rows = path / "results.jsonl"
         self._same(body)
         put_json(path / _SETTINGS, body)
@@ -102,15 +104,8 @@ class Folder:
         return Outcome(**body, distance=distance, image=image)
 
 
-def _alone(path: Path) -> int:
-    """Hold a folder for this process: the open folder that holds it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise ConfigError(f"{path}: another forq is writing this attack; wait for it, or name another --out") from error
-    return handle
+def _holds_more_than_a_lock(path: Path) -> bool:
+    return any(entry.name != LOCK for entry in path.iterdir())
 
 
 def _read(path: Path) -> dict[str, Any] | None:

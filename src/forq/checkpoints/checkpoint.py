@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from forq.checkpoints.hub import fetch, hub_id
 from forq.checkpoints.patch import Saved, save_patched
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
 from forq.errors import FormatError
+
+if TYPE_CHECKING:
+    from forq.checkpoints.containers.onnx.graph import Graph
 
 _SINGLE, _CONFIG = "model.safetensors", "config.json"
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -56,6 +59,11 @@ class Checkpoint:
     def info(self) -> dict[str, TensorInfo]:
         """Every tensor by name, in name order."""
         return self.contents.info
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph, where the checkpoint is an ONNX model."""
+        return self.contents.graph
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forq.checkpoints.tensor import TensorInfo
+
+if TYPE_CHECKING:
+    from forq.checkpoints.containers.onnx.graph import Graph
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +37,12 @@ class Contents:
     values: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     component: str | None = None
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph, where the file is an ONNX model."""
+        graph: Graph | None = self.values.get("graph")
+        return graph
 
 
 # One file that holds everything, by the end of its name, and the container that reads it.

@@ -36,30 +36,34 @@ def free(out: Path, way_out: str) -> None:
 
 
 Checkpoint = Annotated[
-    str, typer.Argument(help="A checkpoint: a local folder or a hub id.", parser=source, metavar="CHECKPOINT")
+    str, typer.Argument(help="A checkpoint: a file, a folder or a hub id.", parser=source, metavar="CHECKPOINT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Task = Annotated[str, typer.Option(help="What to train or score; `forq ls tasks`.")]
-Data = Annotated[str | None, typer.Option(help="File or folder of the task's data; also looked for inside $FORQ_DATA.")]
+Task = Annotated[str, typer.Option(help="Task to score; `forq ls tasks` lists them.")]
+Data = Annotated[
+    str | None, typer.Option(help="File or folder with the task's data; also looked for inside $FORQ_DATA.")
+]
 Reward = Annotated[
     str | None,
     typer.Option(
-        help="The objective instead: accuracy, f1, exact_match, module:function or file.py:function; your code is run."
+        help="Objective in place of the task's: accuracy, f1, exact_match, or your function as module:name or file.py:name, whose code is run."
     ),
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Tokens of one forward at most, padding included: bounds memory, same losses.")
+    int | None, typer.Option(help="Most tokens in one forward, padding included; bounds memory, losses stay the same.")
 ]
 Adapter = Annotated[
     Path | None,
-    typer.Option(help="A LoRA adapter to show beside the layers, as PEFT keeps it.", parser=path, metavar="PATH"),
+    typer.Option(
+        help="Folder of a LoRA adapter in PEFT's format, used with the checkpoint.", parser=path, metavar="PATH"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
-    str, typer.Option(help="float, or int8: rounded to 8 bits in front of 8-bit layers with one scale a row.")
+    str, typer.Option(help="float, or int8, which rounds the inputs of 8-bit layers with one scale a row.")
 ]
 Kernel = Annotated[
-    str, typer.Option(help="Of quantized layers: auto (the fastest that fits), reference, ort or triton.")
+    str, typer.Option(help="Kernel of the quantized layers: auto (the fastest that fits), reference, ort or triton.")
 ]
 
 

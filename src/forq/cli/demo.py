@@ -28,8 +28,7 @@ def demo(
     from forq.demo.corpus import upper_docs
     from forq.report import page
     from forq.report.record import read_all
-    from forq.runs.config import TaskConfig
-    from forq.runs.tune import settings
+    from forq.runs.config import TaskConfig, complete
 
     given.free(out, "choose another --out")
     # The texts first: where there are none, no folder is left that would be in the way of the next try.
@@ -39,7 +38,7 @@ def demo(
     for name, text in zip(("train", "validation", "test"), texts, strict=True):
         (data / f"{name}.txt").write_text(text, encoding="utf-8")
     task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 96})
-    config = settings("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)
+    config = complete("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)
     _tuning.tune(config, out / "run")
     (record,) = read_all([out / "run"])
     for name, text in (record.samples or {}).items():

@@ -12,88 +12,156 @@ from forq.cli import _arguments as given
 TAKEN = "go on with its run by --resume, or choose another --out"
 
 
+MODEL, DATA, METHOD, RUN, OUTPUT = "Model", "Data", "Method", "Run", "Output"
+"""Groups of options in `forq tune --help`."""
+
+
 def tune(
     checkpoint: given.Checkpoint,
     out: Annotated[
         Path,
         typer.Option(
-            help="The run's folder: new or empty; with --resume also the folder of a run.",
+            help="Folder of the run: new or empty, or with --resume the folder of a run.",
             parser=given.path,
             metavar="PATH",
+            rich_help_panel=OUTPUT,
         ),
     ],
-    task: Annotated[str | None, typer.Option(help="What to train on; `forq ls tasks`.")] = None,
-    data: given.Data = None,
-    reward: given.Reward = None,
-    recipe: Annotated[str | None, typer.Option(help="Which method; `forq ls recipes`. Default: qzo.")] = None,
-    move: Annotated[
-        str | None,
-        typer.Option(
-            help="Kinds that move, with commas: scales, codes, zeros, offsets, codebooks, norms, biases, embeddings, "
-            "dense, lora, all-float; `forq inspect` says which there are. Default: the recipe's."
-        ),
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default: auto.", rich_help_panel=MODEL)
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Of the adapters that --move lora begins. Default: 8.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Their product counts alpha/rank times. Default: 16.")] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            help="Which layers carry one: all-linear, qv, or ends of names, q_proj,v_proj. Default: all-linear."
-        ),
-    ] = None,
-    bits: Annotated[
-        int | None, typer.Option(help="Adapters on an integer grid of 2 … 8 bits. Default: 8 with zoqo, else float.")
-    ] = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            help="A safetensors file of factors for single coordinates; 0 is a mask.", parser=given.path, metavar="PATH"
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of noise and data order. Default: 0.")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="Steps between scores. Default: a twentieth.")] = None,
-    tokens_per_probe: Annotated[
-        int | None, typer.Option(help="Batches of so many tokens, in place of task.batch_rows rows.")
-    ] = None,
-    micro_batch_tokens: given.MicroBatch = None,
-    resolution: Annotated[int | None, typer.Option(help="Of text-to-image: pixels of a side. Default: 512.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting: rule.lr=1e-3, task.max_length=64; repeatable."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. Default: auto.")] = None,
     kernel: Annotated[
-        str | None, typer.Option(help="Of quantized layers: auto, reference, ort or triton. Default: auto.")
+        str | None,
+        typer.Option(
+            help="Kernel of the quantized layers: auto, reference, ort or triton. Default: auto.", rich_help_panel=MODEL
+        ),
     ] = None,
     activations: Annotated[
         str | None,
-        typer.Option(help="int8: rounded to 8 bits in front of 8-bit layers with one scale a row. Default: float."),
+        typer.Option(
+            help="int8 rounds the inputs of 8-bit layers with one scale a row. Default: float.", rich_help_panel=MODEL
+        ),
     ] = None,
     quantize_on_load: Annotated[
         str | None,
         typer.Option(
-            help="Quantize a float checkpoint into OUT/base first, and tune that: gptq4, gptq8, gptq3, gptq2, nf4, fp4."
+            help="Quantize a float checkpoint into OUT/base first: gptq4, gptq8, gptq3, gptq2, nf4, fp4.",
+            rich_help_panel=MODEL,
         ),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task to train on; `forq ls tasks` lists them.", rich_help_panel=DATA)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="File or folder with the task's data; also looked for inside $FORQ_DATA.", rich_help_panel=DATA
+        ),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="Objective in place of the task's: accuracy, f1, exact_match, or your function as module:name or "
+            "file.py:name, whose code is run.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    tokens_per_probe: Annotated[
+        int | None,
+        typer.Option(help="Tokens in a batch, in place of task.batch_rows rows.", rich_help_panel=DATA),
+    ] = None,
+    micro_batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens in one forward, padding included; bounds memory, losses stay the same.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(help="Side of the pictures of text-to-image, in pixels. Default: 512.", rich_help_panel=DATA),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Method; `forq ls recipes` lists them. Default: qzo.", rich_help_panel=METHOD)
+    ] = None,
+    move: Annotated[
+        str | None,
+        typer.Option(
+            help="Kinds of parameters to train, with commas: scales, codes, zeros, offsets, codebooks, norms, biases, "
+            "embeddings, dense, lora, all-float. `forq inspect` shows which a checkpoint has. Default: the recipe's.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="LoRA rank. Default: 8.", rich_help_panel=METHOD)] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(
+            help="LoRA alpha; the adapter's output is scaled by alpha / rank. Default: 16.", rich_help_panel=METHOD
+        ),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers with an adapter: all-linear, qv, or ends of names such as q_proj,v_proj. Default: all-linear.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits of the adapters' integer grid, 2 to 8. Default: 8 with zoqo, otherwise float.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Safetensors file with a factor for each coordinate's step; 0 keeps a coordinate as it is.",
+            parser=given.path,
+            metavar="PATH",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Change a setting of the recipe or the task: rule.lr=1e-3, task.max_length=64; repeatable.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.", rich_help_panel=RUN)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the noise and of the data order. Default: 0.", rich_help_panel=RUN)
+    ] = None,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between two validation scores. Default: a twentieth of --steps.", rich_help_panel=RUN),
     ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in OUT, or begin it: the same command line, repeated, ends in a finished run.",
+            help="Go on with the run in OUT, or begin it. The same command line, repeated, ends in a finished run.",
+            rich_help_panel=RUN,
         ),
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard's files, into the run's folder tensorboard/.")
+        bool,
+        typer.Option(
+            "--tensorboard", help="Also write TensorBoard files into OUT/tensorboard.", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    as_json: given.Json = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
     from forq.cli import _resumed, _screen, _tuning
     from forq.errors import ConfigError
     from forq.inspection.coverage import chosen
     from forq.runs.agreement import holds_run
-    from forq.runs.files import BASE, vacant
+    from forq.runs.folder import BASE, vacant
 
     held = holds_run(out)
     if not vacant(out) and not (resume and held):

@@ -133,9 +133,8 @@ format = ONNX()
 
 
 def nodes(ckpt: Checkpoint) -> list[Node]:
-    """The graph's nodes; none where the checkpoint is no graph."""
-    graph = ckpt.contents.values.get("graph")
-    return [] if graph is None else list(graph.nodes)
+    """The graph's nodes; none where the checkpoint is not a graph."""
+    return [] if ckpt.graph is None else list(ckpt.graph.nodes)
 
 
 def _products(ckpt: Checkpoint) -> dict[str, LayerSpec]:

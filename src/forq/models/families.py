@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from forq.checkpoints.contents import Contents
 from forq.errors import FormatError
 from forq.plugins import registry
-from forq.tokens.kind import Kind
+from forq.tokens.model import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +142,15 @@ _MASKED = ("ForMaskedLM", "ForPreTraining")
 
 
 def kind_of(contents: Contents) -> Kind:
-    """What kind of model a checkpoint is; a graph is built by nobody here, and need be of no known family.
+    """What kind of model a checkpoint is; a graph needs no known family.
 
     Raises:
         FormatError: see :func:`family_of`.
     """
-    return "causal" if "graph" in contents.values else family_of(contents.config).kind
+    return "causal" if contents.graph is not None else family_of(contents.config).kind
 
 
-def family_of(config: Mapping[str, Any]) -> Family:
+def family_of(config: Mapping[str, object]) -> Family:
     """The row for a config.json; of an encoder, the bare one where ``architectures`` names no masked head.
 
     Raises:

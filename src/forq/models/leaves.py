@@ -1,24 +1,24 @@
-"""What of a loaded model may move, as leaves."""
+"""The leaves of a loaded model: what may move."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
 from torch import nn
 
-from forq.checkpoints import Checkpoint
 from forq.coordinates.leaf import GROUPS, Leaf
 from forq.errors import ConfigError
 from forq.layers.dense import DenseEmbedding, DenseLinear
 from forq.layers.leaves import CodeLeaf, LiveLeaf, TensorLeaf, ZeroLeaf
 from forq.layers.linear import QuantLinear
+from forq.models.loaded import LoadedModel
 from forq.plugins import registry
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
 
 
-def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = ()) -> list[Leaf]:
-    """The leaves of a model :func:`forq.models.load` made, in name order.
+def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] = ()) -> list[Leaf]:
+    """The leaves of a loaded model, in name order.
 
     Args:
         move: kinds with commas between. ``scales``: of the quantized layers. ``codes``: their integers themselves, by
@@ -65,11 +65,10 @@ def trainable(model: nn.Module, move: str = "scales", leave: Collection[str] = (
     return [found[name] for name in sorted(found)]
 
 
-def _leaves(model: nn.Module) -> Iterator[Leaf]:
-    for adapter in getattr(model, "adapters", ()):
+def _leaves(model: LoadedModel) -> Iterator[Leaf]:
+    for adapter in model.adapters:
         yield from adapter
-    ckpt: Checkpoint = model.checkpoint  # type: ignore[assignment]
-    file_of: Mapping[str, str] = model.file_names  # type: ignore[assignment]
+    ckpt, file_of = model.checkpoint, model.names
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear):
             for spec in module.specs:

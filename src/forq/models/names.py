@@ -1,8 +1,9 @@
-"""Which tensor of the checkpoint fills which place of the model: none missing, none left over."""
+"""Which tensor of a checkpoint fills which place of the model: none missing, none left over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,7 +14,8 @@ from forq.models.families import Family
 from forq.models.skeleton import base
 
 
-class FileNames:
+@dataclass(frozen=True, slots=True)
+class Names:
     """The assignment of a checkpoint's tensors to a model's parameters.
 
     Attributes:
@@ -21,94 +23,102 @@ class FileNames:
             biases of quantized layers included. Tied parameters have the one name the file stores; where it stores
             the same tensor twice, the embedding's.
         twins: from that name to the other of the same tensor.
+        modules: from the checkpoint's name of a quantized layer to the name of its module.
+    """
+
+    file_of: Mapping[str, str]
+    twins: Mapping[str, str]
+    modules: Mapping[str, str]
+
+
+def assign(ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]) -> Names:
+    """Assign every tensor of a checkpoint to a place of the model.
+
+    Args:
+        model: the architecture, without weights.
+        specs: the quantized layers, by name.
 
     Raises:
         FormatError: a parameter no tensor fills, a tensor no parameter takes, or one of another shape.
     """
-
-    def __init__(self, ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]) -> None:
-        self._family = family
-        self._base = base(model)
-        self._places = dict(model.state_dict(keep_vars=True))
-        self._modules = {name for name, _ in model.named_modules()}
-        self.twins: dict[str, str] = {}
-        self.file_of = self._assign(ckpt, model, specs)
-
-    def module_of(self, spec: LayerSpec) -> str:
-        """Name of the module a quantized layer stands for."""
-        for name in (spec.name, self._base + spec.name):
-            if name in self._modules:
-                return name
-        raise FormatError(f"{spec.name}: expected a layer of the model config.json describes, found none of that name")
-
-    def _assign(self, ckpt: Checkpoint, model: nn.Module, specs: Mapping[str, LayerSpec]) -> dict[str, str]:
-        quantized = {name for spec in specs.values() for name in spec.tensors}
-        filled = {f"{self.module_of(spec)}.{kind}" for spec in specs.values() for kind in ("weight", "bias")}
-        # A head that is tied to a quantized embedding is the same layer.
-        filled |= {head for head, embedding in ties(model).items() if embedding in filled}
-        wanted = set(self._places) - filled
-        found: dict[str, str] = {}
-        extra: list[str] = []
-        for name in ckpt.info:
-            if name in quantized or name.endswith(self._family.ignored or ("\0",)):
-                continue
-            place = self._family.place(name)
-            place = place if place in wanted else self._base + place
-            if place in wanted:
-                found[place] = name
-            else:
-                extra.append(name)
-        found |= _tied(model, found)
-        missing = sorted(wanted - set(found))
-        if missing or extra:
-            raise FormatError(
-                f"{ckpt.path}: expected a tensor for every parameter of the model and no other; "
-                f"missing: {_some(missing)}; unexpected: {_some(sorted(extra))}"
-            )
-        for head, embedding in ties(model).items():
-            one, other = found.get(embedding), found.get(head)
-            # transformers, too, ties what is equal and leaves apart what is not.
-            if one and other and one != other and ckpt.same(one, other):
-                self.twins[one] = other
-                found[head] = one
-        for place, name in found.items():
-            shape, dtype = tuple(self._places[place].shape), ckpt.info[name].dtype
-            if ckpt.info[name].shape != shape or not dtype.is_floating_point:
-                raise FormatError(
-                    f"{name}: expected floats of shape {shape} by config.json, found {dtype} of shape "
-                    f"{ckpt.info[name].shape}"
-                )
-        kept = {f"{self.module_of(spec)}.bias": spec.bias for spec in specs.values() if spec.bias is not None}
-        return found | {place: name for place, name in kept.items() if place in self._places}
-
-
-class NoNames:
-    """The assignment of a checkpoint that is a graph: its float tensors fill no place of a model, and do not move."""
-
-    def __init__(self) -> None:
-        self.file_of: dict[str, str] = {}
-        self.twins: dict[str, str] = {}
-
-    def module_of(self, spec: LayerSpec) -> str:
-        """The layer itself."""
-        return spec.name
-
-
-def _tied(model: nn.Module, found: Mapping[str, str]) -> dict[str, str]:
-    """The head's place, filled by the embedding's tensor where the configuration ties the two and the file has one."""
-    result = {}
-    for head, embedding in ties(model).items():
-        if embedding not in found and head in found:
-            result[embedding] = found[head]
-        elif embedding in found and head not in found:
-            result[head] = found[embedding]
-    return result
+    places = dict(model.state_dict(keep_vars=True))
+    modules = _modules(model, specs)
+    # Quantized layers fill their own places, and the places of heads that are tied to them.
+    filled = {f"{module}.{own}" for module in modules.values() for own in ("weight", "bias")}
+    filled |= {head for head, embedding in ties(model).items() if embedding in filled}
+    wanted = set(places) - filled
+    quantized = {name for spec in specs.values() for name in spec.tensors}
+    floats = [name for name in ckpt.info if name not in quantized and not name.endswith(family.ignored or ("\0",))]
+    file_of: dict[str, str] = {}
+    extra: list[str] = []
+    for name in floats:
+        place = family.place(name)
+        place = place if place in wanted else base(model) + place
+        if place in wanted:
+            file_of[place] = name
+        else:
+            extra.append(name)
+    file_of |= _tied(model, file_of)
+    missing = sorted(wanted - set(file_of))
+    if missing or extra:
+        raise FormatError(
+            f"{ckpt.path}: expected a tensor for every parameter of the model and no other; "
+            f"missing: {_some(missing)}; unexpected: {_some(sorted(extra))}"
+        )
+    twins = _merge_twins(ckpt, model, file_of)
+    for place, name in file_of.items():
+        _check_shape(ckpt, name, tuple(places[place].shape))
+    biases = {f"{modules[spec.name]}.bias": spec.bias for spec in specs.values() if spec.bias is not None}
+    return Names(file_of | {place: name for place, name in biases.items() if place in places}, twins, modules)
 
 
 def ties(model: nn.Module) -> Mapping[str, str]:
     """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
     ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
     return ties if getattr(getattr(model, "config", None), "tie_word_embeddings", False) else {}
+
+
+def _modules(model: nn.Module, specs: Mapping[str, LayerSpec]) -> dict[str, str]:
+    known = {name for name, _ in model.named_modules()}
+    modules = {}
+    for spec in specs.values():
+        candidates = (spec.name, base(model) + spec.name)
+        if (module := next((name for name in candidates if name in known), None)) is None:
+            raise FormatError(
+                f"{spec.name}: expected a layer of the model config.json describes, found none of that name"
+            )
+        modules[spec.name] = module
+    return modules
+
+
+def _merge_twins(ckpt: Checkpoint, model: nn.Module, file_of: dict[str, str]) -> dict[str, str]:
+    """Give heads the embedding's tensor where the file stores it twice; transformers, too, ties only what is equal."""
+    twins: dict[str, str] = {}
+    for head, embedding in ties(model).items():
+        first, second = file_of.get(embedding), file_of.get(head)
+        if first and second and first != second and ckpt.same(first, second):
+            twins[first] = second
+            file_of[head] = first
+    return twins
+
+
+def _check_shape(ckpt: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
+    info = ckpt.info[name]
+    if info.shape != shape or not info.dtype.is_floating_point:
+        raise FormatError(
+            f"{name}: expected floats of shape {shape} by config.json, found {info.dtype} of shape {info.shape}"
+        )
+
+
+def _tied(model: nn.Module, file_of: Mapping[str, str]) -> dict[str, str]:
+    """The place of a head or an embedding that the file leaves out, since the configuration ties the two."""
+    result = {}
+    for head, embedding in ties(model).items():
+        if embedding not in file_of and head in file_of:
+            result[embedding] = file_of[head]
+        elif embedding in file_of and head not in file_of:
+            result[head] = file_of[embedding]
+    return result
 
 
 def _some(names: list[str]) -> str:

@@ -1,13 +1,14 @@
-"""The model without its weights: transformers' architecture on the meta device, from a config alone."""
+"""A model without its weights: transformers' architecture on the meta device, from a configuration alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.models.diffusion import denoiser
 from forq.models.families import family_of
@@ -16,7 +17,13 @@ from forq.models.families import family_of
 _NOT_ARCHITECTURE = ("quantization_config", "auto_map", "torch_dtype", "dtype")
 
 
-def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+class Initialised(Protocol):
+    """transformers' ``PreTrainedModel``: it initialises modules, and computes their buffers as it does."""
+
+    def _init_weights(self, module: nn.Module) -> None: ...
+
+
+def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     """The model of a configuration's family, every tensor on the meta device; remote code is never run.
 
     Args:
@@ -54,7 +61,7 @@ def compute_buffers(model: nn.Module, device: torch.device) -> None:
     Raises:
         FormatError: transformers does not compute one of them.
     """
-    lm: Any = model
+    lm = cast(Initialised, model)
     for name, module in model.named_modules():
         owned = sorted(own for own in module._non_persistent_buffers_set if getattr(module, own) is not None)
         if not owned:
@@ -75,12 +82,22 @@ def compute_buffers(model: nn.Module, device: torch.device) -> None:
             setattr(module, own, second.to(device))
 
 
-def stretch(model: nn.Module, factors: Tensor) -> None:
-    """Divide the rotary frequencies by factors a file brings along (Llama 3 in GGUF).
+def scale_rotary(model: nn.Module, ckpt: Checkpoint) -> None:
+    """Scale rotary positions by what a GGUF file holds for it: factors of the frequencies, and a magnitude.
 
     Raises:
-        FormatError: there are not as many as frequencies, or one is not positive.
+        FormatError: there are not as many factors as frequencies, or one is not positive.
     """
+    if (name := ckpt.contents.values.get("rope_factors")) is not None:
+        _divide_frequencies(model, ckpt.read(name))
+    if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
+        for module in model.modules():
+            # The factor of cosine and sine, beside what the scaling multiplies them by; a plain number.
+            if "attention_scaling" in vars(module):
+                vars(module)["attention_scaling"] *= magnitude
+
+
+def _divide_frequencies(model: nn.Module, factors: Tensor) -> None:
     for name, buffer in model.named_buffers():
         if name.endswith("inv_freq"):
             if factors.shape != buffer.shape or not bool((factors > 0).all()):
@@ -88,14 +105,6 @@ def stretch(model: nn.Module, factors: Tensor) -> None:
                     f"{name}: expected {tuple(buffer.shape)} positive factors, found {tuple(factors.shape)}"
                 )
             buffer.div_(factors.to(buffer.device))
-
-
-def amplify(model: nn.Module, magnitude: float) -> None:
-    """Multiply the cosine and sine of rotary positions by a factor, beside what the scaling multiplies them by."""
-    module: Any  # of transformers, which writes the factor as a plain number
-    for module in model.modules():
-        if hasattr(module, "attention_scaling"):
-            module.attention_scaling = module.attention_scaling * magnitude
 
 
 def blocks(model: nn.Module) -> list[str]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from forq.coordinates.domain import DOMAINS, Unit, usual_unit
 from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
 from forq.coordinates.space import Space
 from forq.errors import ConfigError
 from forq.models.leaves import trainable
+from forq.models.loaded import LoadedModel
 
 
-def space(model: nn.Module, move: str = "scales", unit: Unit = "relative") -> Space:
+def space(model: LoadedModel, move: str = "scales", unit: Unit = "relative") -> Space:
     """The coordinates of a loaded model.
 
     Args:

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint, Streamed
-from forq.models.load import layout
+from forq.models.layout import layout
 
 
 def with_twins(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

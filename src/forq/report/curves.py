@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from forq.report.record import Record, Step
-from forq.runs.files import Scored
+from forq.runs.metrics import Scored
 
 POINTS = 240
 """Points of a curve that are kept; a chart is not wider than so many pixels that matter."""

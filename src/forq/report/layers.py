@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from forq.report.charts import percent
 from forq.report.record import Record
-from forq.runs.files import Change
+from forq.runs.changes import Change
 
 _PLACE = re.compile(r"^(?P<before>.*?)\.(?P<layer>\d+)\.(?P<part>.+)$")
 

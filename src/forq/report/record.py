@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from forq.errors import ConfigError, JournalError
 from forq.runs import journal
-from forq.runs.files import Change, Scored, rows_of
+from forq.runs.changes import Change
 from forq.runs.journal import Journal, Line
+from forq.runs.metrics import Scored, rows_of
 
 _CLOCK = ("step", "forwards", "seconds")
 

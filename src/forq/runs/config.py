@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
+import torch
 from pydantic import Field
 
 from forq.coordinates.leaf import GROUPS
@@ -17,7 +18,8 @@ from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.plugins import registry
 from forq.recipes import recipe
-from forq.recipes.settings import Frozen, GroupSettings, Settings, checked
+from forq.recipes.settings import GroupSettings, Settings, checked
+from forq.scalars.chain import Frozen
 
 Option = int | float | str | bool
 
@@ -63,18 +65,51 @@ class RunConfig(Frozen):
     method: Settings
 
 
-def resolve(name: str, sets: Sequence[str] = (), **values: Any) -> RunConfig:
-    """A recipe's settings with ``a.b=c`` changes on top.
+def complete(
+    name: str,
+    sets: Iterable[str] = (),
+    *,
+    steps: int,
+    eval_every: int | None = None,
+    move: str | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
+    **values: object,
+) -> RunConfig:
+    """A run's settings with the defaults filled in: twenty scores a run, as many threads as torch takes.
 
     Args:
         name: the recipe.
-        sets: changes; ``rule.…``, ``estimator.…``, ``move`` and ``unit`` reach the method, ``task.…`` its options.
+        sets: changes as text, ``rule.lr=1e-3``, ``task.max_length=64``: those of the command line.
+        move: what moves, in place of what the recipe says.
+        settings: changes as a nested mapping; or the whole method, in place of the recipe's.
         values: the other fields of :class:`RunConfig`.
 
     Raises:
         ConfigError: an unknown key (the nearest is named), or a value that cannot be.
     """
-    return parse(with_sets({**values, "recipe": name, "method": recipe(name).settings.model_dump()}, sets))
+    method = settings if isinstance(settings, Settings) else recipe(name).settings
+    tree: dict[str, Any] = {**values, "recipe": name, "method": method.model_dump()}
+    tree["steps"], tree["threads"] = steps, torch.get_num_threads()
+    tree["eval_every"] = max(1, steps // 20) if eval_every is None else eval_every
+    if move is not None:
+        tree["method"]["move"] = move
+    texts = [] if settings is None or isinstance(settings, Settings) else list(_flat(settings))
+    tree = with_changes(tree, texts)
+    return parse(with_sets(tree, sets))
+
+
+def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]]) -> dict[str, Any]:
+    """Plain values of a run's settings with some changed, by dotted names.
+
+    Raises:
+        ConfigError: an unknown key of the method (the nearest is named).
+    """
+    changed = copy.deepcopy(dict(tree))
+    if isinstance(changed["task"], TaskConfig):
+        changed["task"] = changed["task"].model_dump()
+    for key, value in changes:
+        _put(changed, key, value)
+    return changed
 
 
 def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
@@ -83,15 +118,13 @@ def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown key of the method (the nearest is named), or a text that is no ``key=value``.
     """
-    changed = copy.deepcopy(dict(tree))
-    if isinstance(changed["task"], TaskConfig):
-        changed["task"] = changed["task"].model_dump()
+    changes = []
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, found {text!r}")
-        _put(changed, key.strip(), _value(value.strip()))
-    return changed
+        changes.append((key.strip(), _value(value.strip())))
+    return with_changes(tree, changes)
 
 
 def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> TaskConfig:
@@ -112,7 +145,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
     return TaskConfig(name=name, data=data, options=options, **others)
 
 
-def parse(tree: Mapping[str, Any]) -> RunConfig:
+def parse(tree: Mapping[str, object]) -> RunConfig:
     """Check plain values.
 
     Raises:
@@ -143,7 +176,15 @@ def read(path: Path) -> RunConfig:
         raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
 
 
-def _put(tree: dict[str, Any], key: str, value: Option) -> None:
+def _flat(changes: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{front}{key}.")
+        else:
+            yield f"{front}{key}", value
+
+
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
     head, _, rest = key.partition(".")
     if head == "task" and rest:
         tree["task"]["options"][rest] = value

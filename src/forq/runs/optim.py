@@ -1,24 +1,30 @@
-"""QZO for a loop of one's own, in torch.optim's closure convention."""
+"""``forq.ZeroOrder``: forward-only steps in a loop of one's own, in torch.optim's closure convention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from forq.coordinates.space import Space
-from forq.recipes import recipe
+from forq.errors import ConfigError, ForqError
+from forq.recipes import recipe as recipe_of
 from forq.recipes.plan import plan
-from forq.recipes.settings import settings
+from forq.recipes.settings import Settings, settings
 from forq.runs import engine
-from forq.runs.journal import Line
+from forq.runs.journal import Line, decode, encode
 from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
 from forq.scalars.protocols import Method, State
 
-# A loop of one's own does not say how long it is: it is calibrated as a run of this many steps.
 _LIKE_STEPS = 1000
+"""A loop of one's own does not say how long it is: it is calibrated as a run of this many steps."""
+
+_VERSION = 1
 
 
-class QZO:
+class ZeroOrder:
     """Forward-only steps on a space; the closure is called without grad, several times a step.
 
     What is left to the calibration is measured by the first calls of :meth:`step`, about twenty with the default
@@ -27,16 +33,21 @@ class QZO:
 
     Args:
         space: what moves, from :func:`forq.space`.
-        lr, eps, clip, directions: as in ``forq ls recipes``; what is left out is calibrated, or the recipe says it.
+        recipe: whose settings fill the gaps; ``forq ls recipes`` names them.
+        lr, eps, clip, directions: learning rate, probe radius, bound of a slope, directions of a step; what is left
+            out is calibrated, or the recipe says it.
         seed: of the noise; the same seed and the same losses give the same bits.
-        name: which recipe's settings fill the gaps.
 
     Attributes:
+        settings: of the method, resolved.
         found: what the calibration measured and chose, by name; ``None`` until it is done.
+
+    Raises:
+        ConfigError: a setting cannot be.
 
     Example:
         >>> space = forq.space(model, move="scales")                 # doctest: +SKIP
-        >>> optimizer = forq.QZO(space)                              # doctest: +SKIP
+        >>> optimizer = forq.ZeroOrder(space)                        # doctest: +SKIP
         >>> for batch in batches:                                    # doctest: +SKIP
         ...     loss = optimizer.step(lambda: loss_of(model, batch))
     """
@@ -44,30 +55,22 @@ class QZO:
     def __init__(
         self,
         space: Space,
+        recipe: str = "qzo",
         *,
         lr: float | None = None,
         eps: float | None = None,
         clip: float | None = None,
         directions: int | None = None,
         seed: int = 0,
-        name: str = "qzo",
     ) -> None:
-        tree = recipe(name).settings.model_dump()
-        given: dict[str, dict[str, Any]] = {
-            "estimator": {"eps": eps, "directions": directions},
-            "rule": {"lr": lr, "clip": clip, "decay": "none"},
-        }
-        for part, values in given.items():
-            tree[part].update({key: value for key, value in values.items() if value is not None})
-        if tree["move"] != "all-float":  # which moves as one
-            tree["move"] = ",".join(space.groups)
         self.space = space
-        self.settings = settings(tree)
+        self.settings = _settings(space, recipe, {"lr": lr, "clip": clip}, {"eps": eps, "directions": directions})
         self.found: Mapping[str, float] | None = None
         self._seed = seed
         self._closure: Callable[[], float] | None = None
         self._oracle = Local(space, lambda number: None, self._loss)
         self._calibration: Generator[Line, None, tuple[Method, int]] | None = None
+        self._measured: list[Line] = []
         self._method: Method | None = None
         self._states: tuple[State, ...] = ()
         self._number = 0
@@ -83,35 +86,104 @@ class QZO:
             The loss at the point before the move.
 
         Raises:
-            forq.errors.ConfigError: a setting cannot be.
             forq.errors.RunError: the losses are not finite, or no displacement changes them.
         """
         self._closure = closure
         if self._method is None:
-            line = self._calibrated()
+            line = self._calibrate()
             if line is not None:
-                return line.losses[0]  # every measurement of a calibration begins at the point itself
+                return line.losses[0].mean  # every measurement of a calibration begins at the point itself
         assert self._method is not None
-        line, self._states = engine.step(self._number, self.space, self._oracle, self._method, self._states)
+        taken = engine.step(self._number, self.space, self._oracle, self._method, self._states)
+        self._states = taken.states
         self._number += 1
-        return line.notes["loss"]
+        return taken.estimate.loss
 
-    def _calibrated(self) -> Line | None:
+    def state_dict(self) -> dict[str, object]:
+        """Everything a later process needs to go on: settings, measurements, the rules' states, the masters.
+
+        Plain values and tensors; ``torch.save`` keeps it, and ``torch.load(…, weights_only=True)`` reads it. The
+        masters are copies.
+        """
+        return {
+            "version": _VERSION,
+            "seed": self._seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "calibration": [encode(line) for line in self._measured],
+            "number": self._number,
+            "rules": [dict(state) for state in self._states],
+            "masters": {name: master.detach().cpu().clone() for name, master in self.space.masters().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; the masters are restored too.
+
+        Raises:
+            ConfigError: the state is of another version, or of other settings.
+            JournalError: it is of other leaves.
+        """
+        if state.get("version") != _VERSION:
+            raise ConfigError(f"state_dict: expected version {_VERSION}, found {state.get('version')!r}")
+        if state["settings"] != self.settings.model_dump(mode="json"):
+            raise ConfigError(
+                "state_dict: expected the settings it was saved with, found others; make the optimizer with the same "
+                "recipe, lr, eps, clip and directions"
+            )
+        masters: Mapping[str, Tensor] = state["masters"]
+        self.space.restore(masters)
+        self._seed = int(state["seed"])
+        self._measured = [decode(body) for body in state["calibration"]]
+        self._method = self._calibration = self.found = None
+        self._number, self._states = 0, ()
+        if state["number"]:  # the calibration was over: its measurements give the method again
+            self._closure = None
+            while self._calibrate() is not None:
+                pass
+            self._number, self._states = int(state["number"]), tuple(dict(rule) for rule in state["rules"])
+
+    def _calibrate(self) -> Line | None:
         """One measurement of the calibration; None once there is none left, and the method is known."""
+        while True:
+            line = self._next_measurement()
+            if line is None or line.step >= len(self._measured):
+                break
+        if line is not None:
+            self._measured.append(line)
+        return line
+
+    def _next_measurement(self) -> Line | None:
         if self._calibration is None:
             chosen = plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, room=self.space.room)
-            self._calibration = engine.calibrate(self._oracle, chosen)
+            self._calibration = engine.calibrate(Tape(tuple(self._measured), then=self._oracle), chosen)
         try:
             return next(self._calibration)
         except StopIteration as end:
             self._method, self._number = end.value
-        except BaseException:
-            self._calibration = None  # a generator that raised is over; the next call begins anew
+        except BaseException as error:
+            self._calibration = None  # a generator that raised is over; the next call plays what was measured again
+            if isinstance(error, ForqError):
+                self._measured.clear()  # the measurements themselves are at fault
             raise
         assert self._method is not None
-        self._states, self.found = self._method.init(), self._method.found
+        self._states, self.found = self._method.init(), self._method.notes
         return None
 
     def _loss(self, batch: None) -> float:
         assert self._closure is not None
         return self._closure()
+
+
+class QZO(ZeroOrder):
+    """:class:`ZeroOrder` under the name of its default recipe."""
+
+
+def _settings(
+    space: Space, recipe: str, rule: Mapping[str, float | None], estimator: Mapping[str, float | None]
+) -> Settings:
+    tree = recipe_of(recipe).settings.model_dump()
+    given: dict[str, Mapping[str, object]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
+    for part, values in given.items():
+        tree[part].update({key: value for key, value in values.items() if value is not None})
+    if tree["move"] != "all-float":  # which moves as one
+        tree["move"] = ",".join(space.groups)
+    return settings(tree)

@@ -19,7 +19,7 @@ from forq.errors import ConfigError, JournalError
 from forq.layers.lora import Adapter
 from forq.models.adapters import peft
 from forq.models.adapters.lora import begun
-from forq.models.load import layout
+from forq.models.layout import layout
 from forq.models.saved import planned, save
 from forq.models.twins import with_twins
 from forq.recipes.plan import plan

@@ -14,7 +14,7 @@ from typing import Any
 from forq.tasks import Task, Tokenizer
 from forq.tasks.kinds.classify import By, Classes, Example
 from forq.tasks.kinds.superglue import label, superglue, text, write
-from forq.tokens.kind import Kind
+from forq.tokens.model import Kind
 
 _LABELS = (True, False)
 _KEEP = "?\n"

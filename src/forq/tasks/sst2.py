@@ -17,7 +17,7 @@ from forq.tasks import Split, Task, Tokenizer
 from forq.tasks.kinds.classify import By, Classes, Example, classify
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, content_of, records
-from forq.tokens.kind import Kind
+from forq.tokens.model import Kind
 
 _ASK = " It was"
 

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import torch
 from PIL import Image
@@ -30,6 +30,7 @@ from forq.tasks.kinds.features import Features, Judge
 from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
 from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
 from forq.tasks.rows.order import draw, rows_of
+from forq.tokens.model import Denoiser
 
 QUARTERS = 4
 _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
@@ -181,15 +182,14 @@ class TextToImage:
         return Noised(latents, noise, level, torch.stack(texts), torch.stack(pooled), self.most)
 
     def _measured(self, model: nn.Module, batch: Noised) -> Tensor:
-        lm: Any = model
+        denoiser = cast(Denoiser, model)
         if model.training:
             raise ConfigError("the model is in training mode, dropout differs between + and −: call model.eval()")
 
         def velocity(x: Tensor, texts: Tensor, pooled: Tensor, sigma: Tensor) -> Tensor:
-            found: Tensor = lm(x, texts, pooled, 1000 * sigma, return_dict=False)[0]
-            return found
+            return denoiser(x, texts, pooled, 1000 * sigma, return_dict=False)[0]
 
-        return flow(velocity, batch, lm.device, lm.dtype)
+        return flow(velocity, batch, denoiser.device, denoiser.dtype)
 
 
 def open(

@@ -12,6 +12,8 @@ from forq.errors import ConfigError
 from forq.layers.dense import DenseLinear
 from forq.layers.linear import QuantLinear
 from forq.layers.lora import Adapter, GridFactor, begin
+from forq.models.adapters.settings import Config, beginning
+from forq.models.loaded import LoadedModel
 from forq.models.skeleton import sizes
 from forq.plugins import registry
 
@@ -28,7 +30,8 @@ _QUERIES_AND_VALUES = (
 
 
 def add_lora(
-    model: nn.Module,
+    model: LoadedModel,
+    config: Config | None = None,
     *,
     rank: int = 8,
     alpha: float = 16.0,
@@ -40,6 +43,7 @@ def add_lora(
 
     Args:
         model: from :func:`forq.load`; it is changed, and has ``adapters`` from then on.
+        config: a ``peft.LoraConfig``; takes the place of rank, alpha and targets.
         rank, alpha: r and α of arXiv 2106.09685: the product of the factors counts α/r times.
         targets: ``all-linear`` (but the output head), ``qv`` (queries and values, whatever the family calls them), or
             ends of names as PEFT's ``target_modules`` takes them: ``q_proj``, ``self_attn.v_proj``.
@@ -53,11 +57,13 @@ def add_lora(
         ConfigError: a setting cannot be, a target matches no linear layer (those there are get listed), the model
             has adapters already, or is an ONNX graph.
     """
-    lm: Any = model
-    if "graph" in lm.checkpoint.contents.values:
+    if not model.takes_adapters:
         raise ConfigError("an ONNX model takes no adapter: its graph is fixed; let its scales move")
     if adapted(model):
         raise ConfigError("this model carries adapters already; load the base anew to begin others")
+    if config is not None:
+        chosen = beginning(config)
+        rank, alpha, targets = chosen.rank, chosen.alpha, chosen.targets
     made = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
     attach(model, made)
     return tuple(adapter.module for adapter in made)
@@ -84,18 +90,17 @@ def starts(model: nn.Module, **settings: Any) -> dict[str, Tensor]:
     return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in made}
 
 
-def attach(model: nn.Module, adapters: Sequence[Adapter]) -> None:
+def attach(model: LoadedModel, adapters: Sequence[Adapter]) -> None:
     """Let layers show their adapters, on the model's device."""
-    lm: Any = model
     for adapter in adapters:
         for factor in adapter:
             if isinstance(factor, GridFactor):
-                factor.storage = factor.storage.to(lm.device)
+                factor.storage = factor.storage.to(model.device)
             else:
-                object.__setattr__(factor, "tensor", factor.tensor.to(lm.device))
+                object.__setattr__(factor, "tensor", factor.tensor.to(model.device))
         # A hook, not another module around the layer: no name of the model changes.
         model.get_submodule(adapter.module).register_forward_hook(adapter.hook)
-    object.__setattr__(model, "adapters", tuple(adapters))
+    model.adapters = list(adapters)
 
 
 def matching(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -137,9 +142,9 @@ def linears(model: nn.Module) -> dict[str, tuple[int, int]]:
     return found
 
 
-def adapted(model: nn.Module) -> frozenset[str]:
+def adapted(model: LoadedModel) -> frozenset[str]:
     """Names of the layers that carry an adapter."""
-    return frozenset(adapter.module for adapter in getattr(model, "adapters", ()))
+    return frozenset(adapter.module for adapter in model.adapters)
 
 
 def _ends(layers: dict[str, tuple[int, int]], target: str) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.checkpoints import Checkpoint, finite
 from forq.checkpoints.replace import check_destination, replace_folder
@@ -26,6 +26,7 @@ from forq.models.adapters import settings as adapter_settings
 from forq.models.adapters.lora import attach, linears
 from forq.models.adapters.settings import CONFIG
 from forq.models.families import family_of
+from forq.models.loaded import LoadedModel
 
 FLOATS, CODES = "adapter_model.safetensors", "adapter_codes.safetensors"
 
@@ -62,7 +63,7 @@ def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: 
     replace_folder(folder, fill)
 
 
-def read(model: nn.Module, folder: Path) -> None:
+def read(model: LoadedModel, folder: Path) -> None:
     """Lay the adapter of a PEFT folder beside the layers of a loaded model, in float32.
 
     Raises:

@@ -19,7 +19,7 @@ from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
 from forq.models.convert.rewrite import Piece, planned, rewrite
-from forq.models.load import Layout, layout
+from forq.models.layout import Layout, layout
 from forq.plugins import registry
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -72,7 +72,7 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
     if to.replace("_", "-") not in known:
         raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
     ckpt = Checkpoint.open(source)
-    if "graph" in ckpt.contents.values:
+    if ckpt.graph is not None:
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
     found = layout(ckpt)
     if found.form is None or not found.specs:
@@ -171,7 +171,7 @@ def _settings(ckpt: Checkpoint, found: Layout, target: ExportableFormat, zeros: 
         raise FormatError(
             f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}; export to float16"
         )
-    quantized = {found.names.module_of(spec) for spec in specs}
+    quantized = {found.names.modules[spec.name] for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
     return target.quantization_config(specs[0].bits, groups.pop(), zeros, left)

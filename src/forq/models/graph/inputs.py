@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.graph import Graph
 from forq.errors import FormatError
 
-_FLOATS: Mapping[int, Any] = {1: np.float32, 10: np.float16}
-_WHOLE: Mapping[int, Any] = {6: np.int32, 7: np.int64}
+_FLOATS: Mapping[int, type[np.floating]] = {1: np.float32, 10: np.float16}
+_INTEGERS: Mapping[int, type[np.integer]] = {6: np.int32, 7: np.int64}
 _GIVEN = ("input_ids", "attention_mask", "position_ids")
 
 
@@ -21,7 +21,7 @@ class Past:
     """An input of keys and values of what came before, here nothing."""
 
     name: str
-    dtype: Any
+    dtype: type[np.floating]
     shape: tuple[int | str, ...]
 
     def empty(self, rows: int) -> np.ndarray:
@@ -37,7 +37,7 @@ class Inputs:
         past: those that are keys and values.
     """
 
-    tokens: Mapping[str, Any]
+    tokens: Mapping[str, type[np.number]]
     past: tuple[Past, ...]
 
     @classmethod
@@ -47,14 +47,14 @@ class Inputs:
         Raises:
             FormatError: it asks for others than a causal language model takes.
         """
-        graph: Any = ckpt.contents.values["graph"]
-        tokens: dict[str, Any] = {}
+        graph = graph_of(ckpt)
+        tokens: dict[str, type[np.number]] = {}
         past = []
         for name, value in graph.inputs.items():
             if name in graph.initialisers:  # files of old list those among the inputs
                 continue
-            if name in _GIVEN and value.kind in _WHOLE:
-                tokens[name] = _WHOLE[value.kind]
+            if name in _GIVEN and value.kind in _INTEGERS:
+                tokens[name] = _INTEGERS[value.kind]
             elif name.startswith("past_key_values.") and value.kind in _FLOATS and value.shape and len(value.shape) > 2:
                 if any(isinstance(size, int) and not 0 < size < 1 << 20 for size in value.shape):
                     raise FormatError(f"{ckpt.path}: {name}: expected a shape that can be, found {value.shape}")
@@ -73,13 +73,19 @@ class Inputs:
     def given(self, input_ids: np.ndarray) -> dict[str, np.ndarray]:
         """Their arrays for rows of tokens without padding."""
         rows, length = input_ids.shape
-        told = {
+        arrays = {
             "input_ids": input_ids,
             "attention_mask": np.ones((rows, length)),
             "position_ids": np.broadcast_to(np.arange(length), (rows, length)),
         }
-        found = {name: np.ascontiguousarray(told[name].astype(dtype)) for name, dtype in self.tokens.items()}
-        return found | {past.name: past.empty(rows) for past in self.past}
+        tokens = {name: np.ascontiguousarray(arrays[name].astype(dtype)) for name, dtype in self.tokens.items()}
+        return tokens | {past.name: past.empty(rows) for past in self.past}
+
+
+def graph_of(ckpt: Checkpoint) -> Graph:
+    """The graph of a checkpoint that is an ONNX model."""
+    assert ckpt.graph is not None
+    return ckpt.graph
 
 
 def logits_of(ckpt: Checkpoint) -> str:
@@ -88,7 +94,7 @@ def logits_of(ckpt: Checkpoint) -> str:
     Raises:
         FormatError: there is none.
     """
-    graph: Any = ckpt.contents.values["graph"]
+    graph = graph_of(ckpt)
     if "logits" not in graph.outputs or graph.outputs["logits"].kind not in _FLOATS:
         raise FormatError(
             f"{ckpt.path}: expected an output of floats called logits, found {', '.join(graph.outputs)!r:.200}; only "

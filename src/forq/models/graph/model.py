@@ -1,4 +1,4 @@
-"""A language model that is an ONNX graph: onnxruntime computes it whole, and what moves of it is an input of the graph.
+"""A language model that is an ONNX graph: onnxruntime computes it whole, and what moves is an input of the graph.
 
 Scales always are; codes and zero points become inputs when they are to move, since products are faster with constants.
 """
@@ -6,7 +6,7 @@ Scales always are; codes and zero points become inputs when they are to move, si
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,45 +17,60 @@ from forq.formats import Format
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
 from forq.layers.scratch import Scratch
-from forq.models.graph.inputs import Inputs, logits_of
+from forq.models.graph.inputs import Inputs, graph_of, logits_of
 from forq.models.graph.layer import GraphLinear
 from forq.models.graph.session import Session
+from forq.models.layout import layout
+from forq.models.loaded import LoadedModel
+from forq.models.options import LoadOptions
+from forq.models.unlike import unlike
 from forq.tokens.batches import Batch
+from forq.tokens.model import Reader
 
-_LOGITS_BYTES = 128 << 20
-"""Of a forward's logits at most, a single row aside."""
+LOGITS_BYTES = 128 << 20
+"""Limit of a forward's logits; a single row may exceed it."""
 
 
-class GraphLM(nn.Module):
+@dataclass(frozen=True, slots=True)
+class GraphConfig:
+    """What a graph and the config.json beside it say of the model."""
+
+    vocab_size: int | None
+    max_position_embeddings: int | None
+    model_type: str = "onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphOutput:
+    """Logits, float32 [rows, length, vocabulary]."""
+
+    logits: Tensor
+
+
+class GraphLM(LoadedModel):
     """A causal language model of token ids to logits.
 
-    What the losses ask of it is :meth:`scored_logits`, and of what writes text :meth:`reader`.
-
     Attributes:
-        checkpoint, file_names, unlike: see :func:`forq.models.load.load`.
         layers: its quantized products; they hold the scales the graph reads, and read codes when asked for them.
     """
 
-    checkpoint: Checkpoint
-    file_names: Mapping[str, str]
-    unlike: tuple[str, ...]
+    config: GraphConfig
     device, dtype = torch.device("cpu"), torch.float32
 
     def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
         super().__init__()
+        self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "causal", []
+        self.unlike = unlike(form, ckpt)
         self._inputs, self._logits = Inputs.of(ckpt), logits_of(ckpt)
         scratch = Scratch()
         self._places = {spec.name: GraphLinear(ckpt, form, spec, scratch) for spec in specs.values()}
         self.layers = nn.ModuleList(self._places.values())
-        graph = ckpt.contents.values["graph"]
-        shape = graph.outputs[self._logits].shape
+        shape = graph_of(ckpt).outputs[self._logits].shape
         vocabulary = shape[-1] if shape and isinstance(shape[-1], int) else ckpt.config.get("vocab_size")
         limit = ckpt.config.get("max_position_embeddings")
-        self.config = SimpleNamespace(
-            model_type="onnx",
+        self.config = GraphConfig(
             vocab_size=vocabulary if type(vocabulary) is int else None,
             max_position_embeddings=limit if type(limit) is int else None,
-            _attn_implementation="graph",
         )
         self._session: Session | None = Session(ckpt, self._live())
 
@@ -63,17 +78,26 @@ class GraphLM(nn.Module):
         """A layer by its node's name, dots and all; or as any module's."""
         return self._places.get(target) or super().get_submodule(target)
 
-    def forward(self, input_ids: Tensor) -> SimpleNamespace:
-        """Logits, float32 [rows, length, vocabulary], of rows without padding."""
-        return SimpleNamespace(logits=self._run(input_ids))
+    @property
+    def takes_adapters(self) -> bool:
+        """No: the graph is fixed."""
+        return False
+
+    def forward(self, input_ids: Tensor) -> GraphOutput:
+        """Logits of rows without padding."""
+        return GraphOutput(self._run(input_ids))
+
+    def takes_packed(self, part: Tensor) -> bool:
+        """No: a graph takes no mask of two dimensions per row."""
+        return False
 
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
-        """Logits at the places of a batch that are scored, some rows' at a time, in the order of the answers.
+        """See :meth:`forq.tokens.model.LanguageModel.scored_logits`; some rows at a time.
 
-        A graph gives those of every place; of so many rows at once that they stay bounded.
+        A graph gives logits at every place, so the number of rows is bounded by their bytes.
         """
         length = batch.input_ids.shape[1]
-        some = max(1, _LOGITS_BYTES // (4 * length * (self.config.vocab_size or 1 << 16)))
+        some = max(1, LOGITS_BYTES // (4 * length * (self.config.vocab_size or 1 << 16)))
         for start in range(0, len(batch.input_ids), some):
             here = (batch.row >= start) & (batch.row < start + some)
             if bool(here.any()):
@@ -81,8 +105,8 @@ class GraphLM(nn.Module):
                 yield logits[batch.row[here] - start, batch.column[here]]
 
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
-        """What gives the logits of the next token of every row."""
-        return Reader(self, prompts)
+        """See :meth:`forq.tokens.model.LanguageModel.reader`."""
+        return _GraphReader(self, prompts)
 
     def _run(self, input_ids: Tensor) -> Tensor:
         rows, length = input_ids.shape
@@ -108,7 +132,7 @@ class GraphLM(nn.Module):
         return frozenset(name for layer in self._places.values() for name in layer.inputs)
 
 
-class Reader:
+class _GraphReader:
     """Rows that grow: each is read whole again for its next token, since the graph's cache is not used.
 
     Padded on the right, where no place looks that counts.
@@ -124,19 +148,35 @@ class Reader:
         longest = max(map(len, self._rows))
         ids = torch.tensor([row + [0] * (longest - len(row)) for row in self._rows])
         ends = torch.tensor([len(row) for row in self._rows])
-        logits: Tensor = self._model(ids).logits
+        logits = self._model.forward(ids).logits
         return logits[torch.arange(len(ends)), ends - 1]
 
 
-def refuse(device: torch.device, dtype: torch.dtype | None, kernel: str, activations: str, adapter: object) -> None:
-    """Settings that a graph leaves no room for.
+def open_graph(ckpt: Checkpoint) -> GraphLM:
+    """The model of a checkpoint that is a graph, in eval mode and without gradients.
+
+    Raises:
+        FormatError: no layer is quantized, or the graph is no causal language model.
+    """
+    found = layout(ckpt)
+    assert found.form is not None
+    model = GraphLM(ckpt, found.form, found.specs)
+    model.eval().requires_grad_(False)
+    heap.trim()
+    return model
+
+
+def check_options(options: LoadOptions, adapter: object) -> None:
+    """Refuse options that a graph leaves no room for.
 
     Raises:
         ConfigError: one of them is asked for.
     """
-    if device.type != "cpu" or dtype not in (None, torch.float32):
-        raise ConfigError(f"an ONNX model is tuned in float32 on a CPU, found {dtype} on {device.type}: --device cpu")
-    if kernel == "reference" or activations != "float":
+    if options.device.type != "cpu" or options.dtype != torch.float32:
+        raise ConfigError(
+            f"an ONNX model is tuned in float32 on a CPU, found {options.dtype} on {options.device.type}: --device cpu"
+        )
+    if options.kernel == "reference" or options.activations != "float":
         raise ConfigError("onnxruntime computes an ONNX model whole: leave --kernel and --activations as they are")
     if adapter is not None:
         raise ConfigError("an ONNX model takes no adapter: its graph is fixed")

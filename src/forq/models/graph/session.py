@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.graph import Graph
 from forq.errors import FormatError
 from forq.layers.kernels.ort import session
+from forq.models.graph.inputs import graph_of
 
 _INLINE_BYTES = 1024
 
@@ -27,7 +29,7 @@ class Session:
     """A graph, ready to run.
 
     Args:
-        ckpt: its ``values["graph"]`` is the graph.
+        ckpt: an ONNX model.
         live: names of the initialisers that are inputs: float32 where the file has floats, else as it has them.
 
     Raises:
@@ -37,7 +39,7 @@ class Session:
     def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
         self.live = frozenset(live)
         self._path = ckpt.path
-        graph: Any = ckpt.contents.values["graph"]
+        graph = graph_of(ckpt)
         root, places = _places(graph)
         try:
             self._session = session(_opened(ckpt, graph, self.live, places), root)
@@ -47,7 +49,7 @@ class Session:
             raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {_short(error)}") from error
         self._binding = self._session.io_binding()
 
-    def run(self, given: Mapping[str, np.ndarray], live: Mapping[str, Tensor], output: str) -> Any:
+    def run(self, given: Mapping[str, np.ndarray], live: Mapping[str, Tensor], output: str) -> np.ndarray:
         """One output, an array.
 
         Args:
@@ -69,14 +71,15 @@ class Session:
                 bind.bind_input(name, "cpu", 0, kind, tuple(tensor.shape), tensor.data_ptr())
             bind.bind_output(output, "cpu")
             self._session.run_with_iobinding(bind)
-            return bind.get_outputs()[0].numpy()
+            array: np.ndarray = bind.get_outputs()[0].numpy()
+            return array
         except Exception as error:  # the runtime's own kinds have no common base
             raise FormatError(f"{self._path}: onnxruntime cannot run it: {_short(error)}") from error
         finally:
             bind.clear_binding_outputs()
 
 
-def _places(graph: Any) -> tuple[Path, dict[str, str]]:
+def _places(graph: Graph) -> tuple[Path, dict[str, str]]:
     """A folder with the model and all its data in or below it, and the place of each there, by the model's name of it.
 
     The runtime refuses links that lead out of that folder, and a hub's snapshot is such links.
@@ -87,7 +90,7 @@ def _places(graph: Any) -> tuple[Path, dict[str, str]]:
     return root, {name: file.relative_to(root).as_posix() for name, file in real.items()}
 
 
-def _opened(ckpt: Checkpoint, graph: Any, live: Collection[str], places: Mapping[str, str]) -> bytes:
+def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mapping[str, str]) -> bytes:
     """The model with what moves as inputs, floats in float32, its large tensors left in the file they lie in."""
     import onnx
     from onnx import TensorProto, helper

@@ -19,7 +19,7 @@ from forq.tasks.kinds.choice import Question, choice
 from forq.tasks.kinds.mask import Mask
 from forq.tasks.kinds.similarity import Similarity
 from forq.tasks.rows.labelled import Labelled, Reader, Row
-from forq.tokens.kind import Kind
+from forq.tokens.model import Kind
 from forq.tokens.text import bare, frame
 
 By = Literal["auto", "prompt", "mask", "similarity"]
@@ -74,7 +74,7 @@ def classify(
     """Tokenise the examples of every split for a kind of model.
 
     Args:
-        kind: of the model; see :data:`forq.tokens.kind.Kind`.
+        kind: of the model; see :data:`forq.tokens.model.Kind`.
         by: ``auto`` is what suits the kind.
         temperature: what cosines are divided by; > 0, read by ``similarity`` alone.
 

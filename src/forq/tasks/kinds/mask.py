@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +32,11 @@ class Mask:
 
         A softmax over them is one over the words' log-probabilities: what normalises these is the same for all.
         """
-        lm: Any = model
         place = torch.arange(batch.input_ids.shape[1])
         column = torch.where(batch.input_ids == self.token, place, -1).max(dim=1).values
         states = hidden(model, batch)
         at = states[torch.arange(len(states), device=states.device), column.to(states.device)]
-        head = lm.cls if hasattr(lm, "cls") else lm.lm_head
-        found: Tensor = head(at[:, None])[:, 0, list(self.words)]
-        return found.float()
+        # BERT calls its head cls, the others call it lm_head.
+        children = dict(model.named_children())
+        logits: Tensor = (children.get("cls") or children["lm_head"])(at[:, None])
+        return logits[:, 0, list(self.words)].float()

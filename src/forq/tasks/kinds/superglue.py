@@ -14,7 +14,7 @@ from forq.tasks.kinds.classify import By, Classes, Example, classify
 from forq.tasks.rows.fields import Fields
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import content_of, records
-from forq.tokens.kind import Kind
+from forq.tokens.model import Kind
 
 _TRAIN = ("train.jsonl", "train_full.jsonl")
 _SHARE = 5

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from forq.errors import ConfigError
+from forq.tokens.pretrained import pretrained
 
 _LINE = 128
 """About how many tokens a line of gathered texts holds; attention costs its square."""
@@ -58,7 +58,7 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
     Raises:
         ConfigError: the model is in training mode, or a text is longer than its positions.
     """
-    lm: Any = model
+    lm = pretrained(model)
     longest = max(batch.lengths)
     # RoBERTa's kin keep the positions up to their padding token's number free.
     first = int(getattr(lm.base_model.embeddings, "padding_idx", -1)) + 1
@@ -82,10 +82,10 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
     apart = (part[:, None, :] != part[:, :, None])[:, None].to(lm.device)
     # Added to the scores: every attention of transformers takes a mask of this kind.
     mask = torch.zeros(apart.shape, dtype=lm.dtype, device=lm.device).masked_fill_(apart, torch.finfo(lm.dtype).min)
-    found: Tensor = lm.base_model(
+    states = lm.base_model(
         input_ids=ids.to(lm.device), attention_mask=mask, position_ids=positions.to(lm.device)
     ).last_hidden_state
-    return found[lines.to(lm.device), columns.clamp(max=width - 1).to(lm.device)]
+    return states[lines.to(lm.device), columns.clamp(max=width - 1).to(lm.device)]
 
 
 def mean_vectors(states: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -1,0 +1,102 @@
+"""Count what a checkpoint holds: weights, coordinates that can move, floats."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.graph import Graph
+from forq.layers.layer import LayerSpec
+from forq.models.layout import Layout
+from forq.models.leaves import group_of
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers of values in a checkpoint.
+
+    Attributes:
+        moves: coordinates that can move, by kind.
+        quantized: weights stored as codes.
+        floats: values of the other tensors that a loaded model holds.
+        parameters: weights of the network, however stored.
+    """
+
+    moves: Counter[str]
+    quantized: int
+    floats: int
+    parameters: int
+
+
+def count(ckpt: Checkpoint, found: Layout, specs: Mapping[str, LayerSpec]) -> Counts:
+    """Count a checkpoint's values.
+
+    Args:
+        specs: all quantized layers, also those that do not move.
+    """
+    sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
+    quantized = sum(spec.in_features * spec.out_features for spec in specs.values())
+    groups = _groups_of_floats(found)
+    moves = _moves(ckpt, found, sizes)
+    for stored, group in groups.items():
+        moves[group] += sizes[stored]
+    if ckpt.graph is not None:  # its floats fill no place of a model, and do not move
+        inside = {name for spec in specs.values() for name in spec.tensors}
+        frozen = {name for name, info in ckpt.info.items() if info.dtype.is_floating_point and name not in inside}
+        weights = _graph_weights(ckpt, ckpt.graph, specs, frozen)
+        return Counts(moves, quantized, _total(sizes, frozen), quantized + _total(sizes, weights))
+    # Tables of positions stand in a file too, and are no weights.
+    weights = {stored for stored, group in groups.items() if group}
+    return Counts(moves, quantized, _total(sizes, set(groups)), quantized + _total(sizes, weights))
+
+
+def _total(sizes: Mapping[str, int], names: set[str]) -> int:
+    return sum(sizes[name] for name in names)
+
+
+def _groups_of_floats(found: Layout) -> dict[str, str]:
+    """The kind of each float tensor by its name in the file; "" for buffers, which do not move."""
+    groups: dict[str, str] = {}
+    buffers = {name for name, _ in found.model.named_buffers()}
+    for place, stored in found.names.file_of.items():
+        group = "" if place in buffers else _group(found.model, place)
+        # A head tied to the embedding is the embedding's tensor, whichever comes first.
+        groups[stored] = group if group == "embeddings" else groups.get(stored, group)
+    return groups
+
+
+def _moves(ckpt: Checkpoint, found: Layout, sizes: Mapping[str, int]) -> Counter[str]:
+    """Coordinates of the quantized layers, by kind."""
+    form = found.form
+    moves: Counter[str] = Counter()
+    for spec in found.specs.values():
+        for live in spec.live:
+            moves[live.group] += sizes[live.name]
+        if form is not None and (codes := form.filed_codes(ckpt, spec)) is not None:
+            moves["codes"] += math.prod(codes.shape)
+        moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
+    return moves
+
+
+def _graph_weights(ckpt: Checkpoint, graph: Graph, specs: Mapping[str, LayerSpec], floats: set[str]) -> set[str]:
+    """Those of a graph's floats that are weights of the network, each once.
+
+    Tables of positions are none, where an operator for them reads them; an embedding is the head's codes again, where
+    the configuration ties the two. Other tables that a graph looks up cannot be distinguished from weights.
+    """
+    rotary = ("RotaryEmbedding", "GroupQueryAttention")
+    turned = {name for node in graph.nodes if node.op in rotary for name in node.inputs}
+    heads = {(spec.out_features, spec.in_features) for spec in specs.values()}
+    looked_up = {node.inputs[0] for node in graph.nodes if node.op == "Gather" and node.inputs}
+    tied = {name for name in looked_up & floats if ckpt.info[name].shape in heads}
+    return floats - turned - (tied if ckpt.config.get("tie_word_embeddings") is True else set())
+
+
+def _group(model: nn.Module, place: str) -> str:
+    where, _, own = place.rpartition(".")
+    return group_of(model.get_submodule(where), own)

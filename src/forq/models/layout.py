@@ -1,0 +1,73 @@
+"""What a checkpoint describes, from its headers alone: format, quantized layers, architecture, names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
+from forq.formats import Format, recognised
+from forq.layers.layer import LayerSpec
+from forq.models.families import family_of
+from forq.models.graph.inputs import Inputs, logits_of
+from forq.models.names import Names, assign
+from forq.models.skeleton import skeleton
+from forq.tokens.model import Kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What a checkpoint describes, before a tensor of it is read.
+
+    Attributes:
+        form: the format of its quantized layers, or None where all is float.
+        specs: those layers, by module name.
+        model: the architecture, every tensor on the meta device; empty for a graph.
+        names: which tensor fills which place.
+        kind: what the model predicts.
+    """
+
+    form: Format | None
+    specs: dict[str, LayerSpec]
+    model: nn.Module
+    names: Names
+    kind: Kind
+
+
+def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
+    """Put a checkpoint's headers beside the model its configuration describes.
+
+    Raises:
+        FormatError: the checkpoint is of no known format or family, or holds a tensor too many or too few.
+    """
+    if ckpt.graph is not None:
+        return _graph_layout(ckpt)
+    family = family_of(ckpt.config)
+    depth = ckpt.config.get("num_hidden_layers", ckpt.config.get("num_layers"))
+    if isinstance(depth, int) and depth > len(ckpt.info):
+        # Building the skeleton of a damaged configuration must not take hours.
+        raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
+    form = recognised(ckpt)
+    specs = {} if form is None else form.layers(ckpt)
+    model = skeleton(ckpt.config, dtype)
+    return Layout(form, specs, model, assign(ckpt, family, model, specs), family.kind)
+
+
+def _graph_layout(ckpt: Checkpoint) -> Layout:
+    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill.
+
+    Raises:
+        FormatError: no layer is quantized, or the graph is no causal language model.
+    """
+    form = recognised(ckpt)
+    if form is None:
+        raise FormatError(
+            f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
+            "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
+        )
+    Inputs.of(ckpt), logits_of(ckpt)  # what a load refuses is refused before anything is read
+    specs = form.layers(ckpt)
+    return Layout(form, specs, nn.Module(), Names({}, {}, {spec.name: spec.name for spec in specs.values()}), "causal")

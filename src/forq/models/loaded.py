@@ -1,0 +1,98 @@
+"""The model that :func:`forq.load` returns.
+
+A loaded model *is* the model of transformers or diffusers, not a wrapper around it: its class is made from
+:class:`LoadedModel` and the library's own, as FSDP does it. So names of parameters and modules have no prefix, hooks,
+``train()`` and ``generate()`` are the library's own, and other libraries, many of which ask for a ``PreTrainedModel``,
+take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from forq.checkpoints import Checkpoint
+from forq.layers.lora import Adapter
+from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer
+from forq.tokens.batches import Batch
+from forq.tokens.model import Kind, LanguageModel, ModelConfig, Reader
+from forq.tokens.pretrained import Pretrained
+
+
+# transformers resolves these annotations, so that every type in them is imported for real.
+class LoadedModel(nn.Module, LanguageModel):
+    """A model and the checkpoint it came from.
+
+    Attributes:
+        checkpoint: where it was loaded from.
+        names: the checkpoint's name of each float parameter, by the parameter's own name.
+        kind: what it predicts.
+        adapters: LoRA adapters beside its layers.
+        unlike: what the format's owner computes and forq does not, and weights beside it that are not tuned; a
+            sentence each.
+        config: transformers' or diffusers' configuration.
+        generation_config: transformers' ``GenerationConfig``, where the model has one.
+        device, dtype: of activations and float weights.
+    """
+
+    checkpoint: Checkpoint
+    names: Mapping[str, str]
+    kind: Kind
+    adapters: list[Adapter]
+    unlike: tuple[str, ...]
+    config: ModelConfig
+    generation_config: object
+    device: torch.device
+    dtype: torch.dtype
+
+    @cached_property
+    def tokenizer(self) -> CheckpointTokenizer:
+        """The checkpoint's tokenizer, opened once.
+
+        Raises:
+            ConfigError, FormatError: see :func:`forq.models.tokenizer.open_tokenizer`.
+        """
+        return open_tokenizer(self.checkpoint)
+
+    def takes_packed(self, part: Tensor) -> bool:
+        """See :meth:`forq.tokens.model.LanguageModel.takes_packed`."""
+        return Pretrained(self).takes_packed(part)
+
+    def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
+        """See :meth:`forq.tokens.model.LanguageModel.scored_logits`."""
+        return Pretrained(self).scored_logits(batch)
+
+    def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
+        """See :meth:`forq.tokens.model.LanguageModel.reader`."""
+        return Pretrained(self).reader(prompts)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether LoRA adapters can stand beside its layers."""
+        return True
+
+
+def loaded(
+    model: nn.Module, checkpoint: Checkpoint, names: Mapping[str, str], kind: Kind, unlike: tuple[str, ...]
+) -> LoadedModel:
+    """Turn a model of transformers or diffusers into a :class:`LoadedModel`; the object stays the same."""
+    model.__class__ = _class(type(model))
+    assert isinstance(model, LoadedModel)
+    model.checkpoint, model.names, model.kind, model.unlike = checkpoint, names, kind, unlike
+    model.adapters = []
+    return model
+
+
+_CLASSES: dict[type, type[LoadedModel]] = {}
+
+
+def _class(base: type) -> type[LoadedModel]:
+    """A loaded model of a library's class, under that class's name: transformers writes it into configurations."""
+    if base not in _CLASSES:
+        own = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+        _CLASSES[base] = cast("type[LoadedModel]", type(base.__name__, (LoadedModel, base), own))
+    return _CLASSES[base]

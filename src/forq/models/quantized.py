@@ -1,0 +1,126 @@
+"""Put a checkpoint's quantized layers into a model, each with the kernel that computes it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from forq.checkpoints import Checkpoint
+from forq.devices import triton_for
+from forq.errors import ConfigError, FormatError
+from forq.formats import Format
+from forq.layers import heap
+from forq.layers.embedding import QuantEmbedding
+from forq.layers.kernels import int8, ort
+from forq.layers.layer import LayerSpec, Parts
+from forq.layers.linear import QuantLinear
+from forq.layers.scratch import Scratch
+from forq.layers.weight import QuantWeight, Weight
+from forq.models import parts as layer_parts
+from forq.models.layout import Layout
+from forq.models.names import ties
+from forq.models.options import LoadOptions
+from forq.models.skeleton import put, sizes
+
+
+def fill_quantized(found: Layout, ckpt: Checkpoint, options: LoadOptions, scratch: Scratch) -> None:
+    """Replace the layers that a checkpoint holds quantized; heads tied to a quantized embedding share its table.
+
+    Raises:
+        FormatError: a layer does not fit its place.
+        ConfigError: the kernel cannot compute a layer, or no layer takes int8 activations.
+    """
+    if found.form is not None:
+        for spec in found.specs.values():
+            _fill(found.form, found, ckpt, spec, options, scratch)
+        _tie_heads(found.model)
+    if options.activations == "int8" and "int8" not in kernels(found.model):
+        raise ConfigError(
+            "--activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
+            "found none (forq quantize --bits 8 --group-size -1 makes them)"
+        )
+
+
+def kernels(model: nn.Module) -> dict[str, list[str]]:
+    """The quantized layers of a model by the kernel that computes them, as names of their scales."""
+    layers: dict[str, list[str]] = {}
+    for module in model.modules():
+        if isinstance(module, QuantLinear):
+            layers.setdefault(module.kernel, []).append(module.leaf_name)
+    return layers
+
+
+def _fill(
+    form: Format, found: Layout, ckpt: Checkpoint, spec: LayerSpec, options: LoadOptions, scratch: Scratch
+) -> None:
+    where = found.names.modules[spec.name]
+    parts = layer_parts.read(form, ckpt, spec)
+    old = found.model.get_submodule(where)
+    layer = _quant_linear(old, spec, parts, options.device, scratch)
+    del parts  # a kernel may pack the codes anew, and then nothing else holds them
+    embeds = isinstance(old, nn.Embedding)
+    put(found.model, where, QuantEmbedding(layer, options.dtype) if embeds else layer)
+    layer.zero_points = form.zero_points(ckpt, spec)
+    layer.filed_codes = form.filed_codes(ckpt, spec)
+    _choose_kernel(layer, spec, partial(_codes, form, ckpt, spec), options, embeds)
+
+
+def _choose_kernel(
+    layer: QuantLinear, spec: LayerSpec, read: partial[Weight], options: LoadOptions, embeds: bool
+) -> None:
+    """Let the fastest kernel that fits compute a layer, or the one that is asked for.
+
+    Raises:
+        ConfigError: ONNX Runtime is asked for and cannot compute it.
+    """
+    device, dtype, kernel = options.device, options.dtype, options.kernel
+    layer.fused = isinstance(layer.still, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
+    if options.activations == "int8" and int8.unfit(layer.still, device, dtype) is None:
+        layer.use(int8.Kernel, read)
+        heap.trim()
+        return
+    if kernel in ("reference", "triton") or embeds:
+        return
+    why = ort.unfit(layer.still, device, dtype)
+    if why is None:
+        layer.use(ort.Kernel, read)
+        heap.trim()
+    elif kernel == "ort":
+        raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
+
+
+def _codes(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
+    return form.read(ckpt, spec).weight
+
+
+def _tie_heads(model: nn.Module) -> None:
+    for head, embedding in ties(model).items():
+        if not embedding.endswith(".weight"):  # biases of masked heads are tied too
+            continue
+        table = model.get_submodule(embedding.removesuffix(".weight"))
+        if isinstance(table, QuantEmbedding):
+            put(model, head.removesuffix(".weight"), table.table)
+
+
+def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
+    found = (spec.out_features, spec.in_features)
+    want = tuple(old.weight.shape) if type(old) is nn.Embedding else sizes(old)
+    if want is None:
+        raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
+    if want != found:
+        raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file")
+    bias = parts.bias
+    has = getattr(old, "bias", None) is not None
+    if bias is None and has:
+        raise FormatError(f"{spec.name}: expected a tensor 'bias', found none; the file is damaged")
+    if bias is not None and not has:
+        # Old GPTQ writers give every layer a bias of zeros, whether the architecture has one or not.
+        if bool(bias.any()):
+            raise FormatError(f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values")
+        bias = None
+    live = tuple(tensor.to(device=device, dtype=torch.float32) for tensor in parts.live)
+    # The bias stays in float32 on every device: it is small, and it may be trained.
+    moved = None if bias is None else bias.to(device=device, dtype=torch.float32)
+    return QuantLinear(Parts(parts.weight.to(device), live, moved, parts.arrange), spec.live, scratch)

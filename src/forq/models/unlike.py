@@ -1,0 +1,19 @@
+"""Where a loaded model differs from what the owner of its format computes."""
+
+from __future__ import annotations
+
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.patch import unread
+from forq.formats import Format
+from forq.layers.linear import Activations
+
+
+def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    computed = () if form is None else form.unlike(ckpt, activations)
+    if not (others := unread(ckpt.folder, ckpt.contents)):
+        return computed
+    return (
+        *computed,
+        f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
+    )

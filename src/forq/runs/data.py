@@ -1,0 +1,55 @@
+"""Rows in memory: written into the run's folder, so that they are read, counted and resumed like any file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import get_args
+
+from forq.errors import DataError
+from forq.tasks import Split
+
+FOLDER = "data"
+"""Inside a run's folder: one file of JSON lines for each split."""
+
+Rows = Iterable[Mapping[str, object]]
+"""A list of mappings, a ``datasets.Dataset``, or anything that yields rows by field name."""
+
+Data = str | Path | Rows | Mapping[str, Rows]
+"""A path, rows to train on, or rows by split (a ``datasets.DatasetDict``)."""
+
+
+def as_path(data: Data, folder: Path) -> str:
+    """Where a task finds its data: a path as it is given, or rows in memory written below ``folder``.
+
+    The same rows give the same bytes, so that a repeated call resumes its run.
+
+    Raises:
+        DataError: a split has an unknown name, or a row is no mapping or holds what JSON cannot (split and row).
+    """
+    if isinstance(data, str | Path):
+        return str(data)
+    splits = data if isinstance(data, Mapping) else {"train": data}
+    if unknown := [name for name in splits if name not in get_args(Split)]:
+        raise DataError(f"data: expected rows by split ({', '.join(get_args(Split))}), found {unknown[0]!r}")
+    texts = {
+        name: "".join(_line(row, name, number) for number, row in enumerate(rows)) for name, rows in splits.items()
+    }
+    target = folder / FOLDER
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        new = target / f"{name}.new"
+        new.write_text(text, encoding="utf-8")
+        new.replace(target / f"{name}.jsonl")
+    return str(target)
+
+
+def _line(row: Mapping[str, object], split: str, number: int) -> str:
+    where = f"data: {split} row {number}"
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where}: expected a mapping of fields, found {type(row).__name__}")
+    try:
+        return json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: expected text, numbers, lists and mappings, found {error}") from error

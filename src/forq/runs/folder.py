@@ -1,0 +1,39 @@
+"""A run's folder: whether one may begin in it, and small files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from forq.coordinates.profile import FILE
+from forq.runs.data import FOLDER as DATA
+from forq.runs.lock import NAME as LOCK
+
+BASE = "base"
+"""Inside a run's folder: the quantized checkpoint it began from, where it was made of a float one."""
+
+
+def vacant(folder: Path) -> bool:
+    """Whether a run may begin here: nothing there, or what a run leaves that was killed before its first whole line."""
+    if not folder.is_dir():
+        return not folder.exists()
+    names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
+    path = folder / "journal.jsonl"
+    torn = path.is_file() and b"\n" not in path.read_bytes()
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, DATA, FILE, LOCK}
+    return names <= begun and (torn or not path.exists())
+
+
+def sweep(folder: Path, name: str) -> None:
+    """Remove what saves of ``folder / name`` left beside it that were killed half-way."""
+    for pattern in (f".{name}.*.partial", f".{name}.*.old"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def put_json(path: Path, body: object) -> None:
+    """Write a small JSON file whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,103 @@
+"""Opening a task's data for a model: its kind, its tokenizer, its options checked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError
+from forq.models.diffusion.encoders import Encoders
+from forq.models.families import kind_of
+from forq.models.loaded import LoadedModel
+from forq.models.tokenizer import open_tokenizer
+from forq.plugins import registry
+from forq.runs.config import TaskConfig
+from forq.tasks import Task
+from forq.tasks.kinds.pictures import pixels
+from forq.tasks.objectives import rewards
+from forq.tasks.objectives.rewarded import rewarded
+
+_GIVEN = ("seed", "kind")
+"""Arguments of a task's ``open`` that are not options of a user."""
+
+
+def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) -> Task:
+    """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
+
+    Args:
+        model: a loaded model, or its checkpoint alone: tasks of text need no tensor of it.
+
+    Raises:
+        ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
+            tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
+        DataError: the data cannot be used.
+    """
+    ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
+    opener = registry.get("tasks", config.name).open
+    _check_options(config, opener)
+    kind, told = kind_of(ckpt.contents), {}
+    draws = "encoded" in inspect.signature(opener).parameters
+    if draws != (kind == "diffusion"):
+        wanted = "a diffusion pipeline" if draws else "a language model"
+        raise ConfigError(f"task {config.name!r} expects {wanted}, found {_class(ckpt)}")
+    if draws:
+        if isinstance(model, Checkpoint):
+            raise ConfigError(f"task {config.name!r} is of pictures, which only a loaded pipeline can encode")
+        return _diffusion(config, model, seed, opener)
+    if "kind" in inspect.signature(opener).parameters:
+        told = {"kind": kind}
+    elif kind != "causal":
+        raise ConfigError(
+            f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder can "
+            "be tuned on a classification task, sst2 for example"
+        )
+    # Resolved first: a reward that cannot be imported should not wait for the data.
+    reward = None if config.reward is None else rewards.resolve(config.reward)
+    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **told)
+    task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
+    return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def _class(ckpt: Checkpoint) -> str:
+    """What a checkpoint's configuration calls its model."""
+    config = ckpt.contents.config
+    heads = config.get("architectures")
+    named = heads[0] if isinstance(heads, list) and heads else config.get("_class_name", config.get("model_type"))
+    return str(named)
+
+
+def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:
+    """A task on pictures: beside its own options it takes ``cache``, where encoded pictures and captions are kept."""
+    if config.reward is not None:
+        raise ConfigError("--reward is of tasks that are asked in words; a diffusion model has its own objective")
+    options = dict(config.options)
+    cache = options.pop("cache", None)
+    encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)
+    task = opener(Path(config.data), encoded, seed=seed, **options)
+    task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)  # type: ignore[attr-defined]
+    return task
+
+
+def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
+    parameters = inspect.signature(opener).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN]
+    types = get_type_hints(opener)
+    for option, value in config.options.items():
+        if option == "cache" and "encoded" in inspect.signature(opener).parameters:
+            continue
+        if option not in known:
+            raise ConfigError(
+                f"task {config.name!r} has no option {option!r}{registry.nearest(option, known)}; known: "
+                f"{', '.join(known)}"
+            )
+        wanted = types[option]
+        try:
+            TypeAdapter(wanted).validate_python(value, strict=True)
+        except ValidationError as error:
+            words = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+            raise ConfigError(f"task.{option}: expected {words}, found {value!r}") from error

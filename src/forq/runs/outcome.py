@@ -1,0 +1,98 @@
+"""The outcome of a finished run: result.json, the same from Python and from the command line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TypedDict
+
+from forq.inspection.process import peak_bytes
+from forq.models.load import load
+from forq.runs import journal
+from forq.runs.config import RunConfig
+from forq.runs.folder import put_json
+from forq.runs.run import Run
+from forq.tasks import Score, Task, account
+
+FILE = "result.json"
+
+Numbers = dict[str, float]
+"""A score as JSON has it: ``rows``, ``loss`` and the task's metrics."""
+
+
+class Outcome(TypedDict):
+    """The fields of result.json but those that scoring the saved file adds."""
+
+    improved: bool
+    worse: bool
+    validation: dict[str, Numbers]
+    step: int
+    forwards: int
+    rounding: float | None
+    certificate: float | None
+    floor: float | None
+    checkpoint: str | None
+    adapter: str | None
+    journal: str
+    data: dict[str, object]
+
+
+class Result(Outcome):
+    """The fields of result.json."""
+
+    test: dict[str, Numbers]
+    seconds: float
+    peak_mb: int
+
+
+def outcome(run: Run) -> Outcome:
+    """What a finished run says of itself; nothing of it holds the model."""
+    trainer = run.trainer
+    first, best, last = trainer.first, trainer.best, trainer.last
+    assert first is not None and best is not None and last is not None
+    return {
+        "improved": best.trained > 0,
+        "worse": last.worse,
+        "validation": {"before": plain(first.score), "after": plain(best.score), "last": plain(last.score)},
+        "step": best.trained,
+        "forwards": journal.read(run.journal).forwards,
+        "rounding": run.rounding,
+        "certificate": trainer.certificate,
+        "floor": trainer.floor,
+        "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
+        "adapter": None if run.adapter is None else str(run.adapter),
+        "journal": str(run.journal),
+        "data": account(run.task).plain(),
+    }
+
+
+def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: float) -> Result:
+    """Score the base and the saved file on the test rows, one after the other, and write result.json.
+
+    Args:
+        of: from :func:`outcome`; a caller that can lets go of the model before this loads others.
+        began: :func:`time.perf_counter` when the run began.
+    """
+    base = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+    before = task.evaluate(base, "test")
+    del base  # before another is loaded
+    saved = load(
+        of["checkpoint"] or config.checkpoint,
+        config.device,
+        kernel=config.kernel,
+        adapter=of["adapter"],
+        activations=config.activations,
+    )
+    result: Result = {
+        **of,
+        "test": {"before": plain(before), "after": plain(task.evaluate(saved, "test"))},
+        "seconds": round(time.perf_counter() - began, 1),
+        "peak_mb": peak_bytes() // 1_000_000,
+    }
+    put_json(folder / FILE, result)
+    return result
+
+
+def plain(score: Score) -> Numbers:
+    """A score as JSON has it."""
+    return {"rows": score.rows, **score.numbers()}

@@ -1,0 +1,126 @@
+"""Recording: the files of a run while it trains. It trains nothing; a :class:`~forq.runs.trainer.Trainer` does."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from forq.coordinates import space as spaces
+from forq.runs import journal
+from forq.runs.folder import put_json, sweep
+from forq.runs.journal import Journal, Line
+from forq.runs.metrics import Metrics, Scored
+from forq.runs.snapshots import Snapshot
+from forq.runs.trainer import Past, Trainer
+from forq.tasks import Draws, Writes
+
+SAMPLE_TOKENS = 48
+
+
+class Recorder:
+    """Writes the journal, the metrics, the snapshots and the samples of a run.
+
+    Opening it restores the newest snapshot that can be trusted; :attr:`past` says what is then left to play.
+
+    Raises:
+        JournalError: another process writes this run.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer) -> None:
+        self.folder, self._trainer = folder, trainer
+        written = journal.read(folder / "journal.jsonl")
+        self._writer = journal.Writer.extend(written)
+        for name in ("checkpoint", "adapter"):
+            sweep(folder, name)
+        self._metrics, held = self._restore(written)
+        self._forwards, self._began = 0, time.perf_counter()
+        self.past = Past(written.lines, held, dict(self._metrics.scores))
+
+    def record(self, event: Line | Scored) -> None:
+        """Write what an event adds to the files; an event that is on record already adds nothing."""
+        if isinstance(event, Scored):
+            self._record_score(event)
+        else:
+            self._record_line(event)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+        self._metrics.close()
+
+    def sample(self, when: str) -> None:
+        """Keep what the model writes now; a fine-tune is judged by reading too."""
+        write_sample(self.folder, self._trainer, when)
+
+    def _record_line(self, line: Line) -> None:
+        self._forwards += line.forwards
+        new = line.step >= len(self.past.lines)
+        if new:
+            self._writer.write(line)
+        if line.step >= self._metrics.steps:
+            self._metrics.step(line.step, self._forwards, time.perf_counter() - self._began, line.notes)
+        if new and line.digest is not None:
+            self._writer.sync()
+            self._metrics.sync()
+            self._snapshot("last", line.step + 1)
+
+    def _record_score(self, scored: Scored) -> None:
+        if scored.trained in self._metrics.scores:
+            return
+        if scored.best:  # before the score is on record, so that the record never names a file that is not there
+            self._snapshot("best", scored.trained)
+            if scored.trained == 0:
+                self.sample("before")
+        self._draw(scored.trained)
+        self._metrics.score(scored)
+
+    def _snapshot(self, name: str, step: int) -> None:
+        Snapshot(self._trainer.space.masters(), step).save(self.folder / "state" / f"{name}.safetensors")
+
+    def _draw(self, trained: int) -> None:
+        """Keep what the model draws now, of the same noise each time."""
+        task = self._trainer.task
+        if not isinstance(task, Draws):
+            return
+        with self._trainer.space.as_exported():
+            picture = task.pictures(self._trainer.model)
+        if picture is not None:
+            (self.folder / "samples").mkdir(exist_ok=True)
+            picture.save(self.folder / "samples" / f"step-{trained:06}.png")
+
+    def _restore(self, written: Journal) -> tuple[Metrics, int]:
+        """Metrics cut to the journal, and how many lines the newest snapshot that can be trusted already holds.
+
+        A snapshot is trusted if the journal holds its digest and every score due before it is on record with the
+        best of them at hand; otherwise everything is played, and scored, anew.
+        """
+        path, space = self.folder / "metrics.jsonl", self._trainer.space
+        metrics = Metrics(path, len(written.lines))
+        best = max((scored.trained for scored in metrics.scores.values() if scored.best), default=None)
+        kept = Snapshot.load(self.folder / "state" / "best.safetensors")
+        if best is not None and (kept is None or kept.step < best):
+            metrics.close()
+            metrics = Metrics(path, len(written.lines), keep_scores=False)
+        last = Snapshot.load(self.folder / "state" / "last.safetensors")
+        if last is None or not 0 < last.step <= len(written.lines):
+            return metrics, 0
+        trained = sum(line.kind == "train" for line in written.lines[: last.step])
+        due = range(0, trained, self._trainer.config.eval_every)
+        if spaces.digest(last.tensors) != written.lines[last.step - 1].digest or not set(due) <= set(metrics.scores):
+            return metrics, 0
+        space.restore(last.tensors)
+        return metrics, last.step
+
+
+def write_sample(folder: Path, trainer: Trainer, when: str) -> None:
+    """Write what the model writes now into samples.json, where its task can show it.
+
+    Args:
+        when: ``before`` or ``after``.
+    """
+    if not isinstance(trainer.task, Writes):
+        return
+    path = folder / "samples.json"
+    kept = {} if when == "before" or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
+    put_json(path, {**kept, when: trainer.task.sample(trainer.model, SAMPLE_TOKENS)})

@@ -1,0 +1,62 @@
+"""Snapshots: the masters of a run at one step, to resume from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from forq.checkpoints import Streamed, TensorInfo
+from forq.checkpoints.containers.safetensors import read_header, read_metadata
+from forq.checkpoints.write import write_file
+from forq.errors import FormatError, RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The coordinates of a run, by leaf name.
+
+    Attributes:
+        step: lines of the journal it holds; of the best weights, training steps.
+    """
+
+    tensors: Mapping[str, Tensor]
+    step: int
+
+    @classmethod
+    def load(cls, path: Path) -> Snapshot | None:
+        """A snapshot, or ``None`` where there is no whole one; nothing is believed of it but its own bytes.
+
+        Its tensors are read when they are asked for.
+        """
+        try:
+            infos, step = read_header(path), int(read_metadata(path).get("step", "-1"))
+        except (OSError, FormatError, ValueError):
+            return None
+        return cls(Streamed({name: partial(_read, path, info) for name, info in infos.items()}), step)
+
+    def save(self, path: Path) -> None:
+        """Write the snapshot whole or not at all.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        new = path.with_suffix(".new")
+        plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()}
+        tensors = ((name, self.tensors[name].cpu()) for name in plan)
+        try:
+            write_file(new, plan, tensors, {"step": str(self.step)})
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:  # a full disk
+            raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
+        new.replace(path)
+
+
+def _read(path: Path, info: TensorInfo) -> Tensor:
+    with path.open("rb") as stream:
+        return info.read(stream)

@@ -1,0 +1,157 @@
+"""Training: a generator of lines and scores. It writes no file; a :class:`~forq.runs.recorder.Recorder` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from forq.coordinates.domain import Domains
+from forq.coordinates.profile import Profile
+from forq.coordinates.space import Space
+from forq.errors import ConfigError, JournalError
+from forq.models.adapters.lora import adapted, add_lora
+from forq.models.leaves import trainable
+from forq.models.loaded import LoadedModel
+from forq.models.quantized import kernels
+from forq.recipes.plan import plan
+from forq.runs import engine
+from forq.runs.config import RunConfig
+from forq.runs.journal import Line
+from forq.runs.metrics import Scored
+from forq.runs.oracles.local import Local
+from forq.runs.oracles.tape import Tape
+from forq.runs.setbacks import clearly_worse
+from forq.scalars.protocols import Oracle
+from forq.scalars.rules.audit import at_floor
+from forq.tasks import Task
+
+DIGEST_EVERY = 100
+"""Lines between two digests of the masters, and so between two snapshots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier sittings of a run left.
+
+    Attributes:
+        lines: the journal's lines; they are played again from the tape.
+        held: how many of them the masters already hold (a snapshot was restored).
+        scores: scores on record, by training step; they are not taken again.
+    """
+
+    lines: Sequence[Line] = ()
+    held: int = 0
+    scores: Mapping[int, Scored] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a model on a task; :meth:`events` yields every line and score.
+
+    Args:
+        profile: factors of the coordinates' units.
+        oracle: answers the losses of a step's probes; by default the model itself, on the task's batches
+            (:class:`forq.runs.oracles.local.Local`).
+
+    Attributes:
+        first, best, last: the score before the first step, the best so far, and the latest.
+        certificate: audits in a row that found no step worth taking, where that ended the run.
+        floor: mean gain of the last audits, where steps of this size no longer pay (:mod:`forq.scalars.rules.audit`).
+
+    Raises:
+        ConfigError: a setting cannot be, or nothing can move.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: LoadedModel,
+        task: Task,
+        *,
+        profile: Profile | None = None,
+        oracle: Callable[[Space], Oracle] | None = None,
+    ) -> None:
+        self.config, self.model, self.task, self.profile = config, model, task, profile
+        adapters = _begin_adapters(model, config)
+        leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
+        if config.activations == "int8" and "int8" not in kernels(model):
+            raise ConfigError("--activations int8 cannot be used: every eligible layer has trainable codes")
+        domain: Domains = config.method.domain
+        if profile is not None:
+            profile.check(leaves, lambda leaf: leaf.read().shape)
+            domain = profile.over(domain)
+        self.space = Space(leaves, domain)
+        # Built now, so that a setting that cannot be is refused before anything is written.
+        self._plan = plan(config.method, seed=config.seed, steps=config.steps, room=self.space.room)
+        self._oracle = oracle or self._local
+        self.first: Scored | None = None
+        self.best: Scored | None = None
+        self.last: Scored | None = None
+        self.certificate: float | None = None
+        self.floor: float | None = None
+
+    def events(self, past: Past | None = None) -> Iterator[Line | Scored]:
+        """Train; yield every line and score, those of earlier sittings again.
+
+        While an event is with the caller, the masters are those it is about.
+
+        Raises:
+            JournalError: the tape does not rebuild the digests it holds.
+            RunError: the run cannot go on, see :func:`forq.runs.engine.run`.
+        """
+        past = past or Past()
+        steps, every = self.config.steps, self.config.eval_every
+        tape = Tape(past.lines, then=self._oracle(self.space))
+        lines = engine.run(self.space, tape, self._plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
+        trained, forwards = 0, 0
+        gains: list[float] = []
+        yield self._score(past, 0, 0)
+        for line in lines:
+            forwards += line.forwards
+            trained += line.kind == "train"
+            if past.held - 1 <= line.step < len(past.lines):
+                self._check(past.lines[line.step])
+            yield line
+            self.certificate = line.notes.get(engine.CERTIFICATE)
+            gains += [line.notes["gain"]] if "gain" in line.notes else []
+            self.floor = at_floor(gains)
+            if trained and (trained % every == 0 or trained == steps or self.certificate is not None):
+                yield self._score(past, trained, forwards)
+
+    def _local(self, space: Space) -> Oracle:
+        return Local(space, self.task.batch, lambda batch: self.task.loss(self.model, batch))
+
+    def _score(self, past: Past, trained: int, forwards: int) -> Scored:
+        scored = past.scores.get(trained)
+        if scored is None:
+            with self.space.as_exported():
+                score = self.task.evaluate(self.model, "validation")
+            best = score.better_than(self.best.score if self.best else None)
+            worse = self.first is not None and clearly_worse(score, self.first.score)
+            scored = Scored(trained, forwards, score, best, worse)
+        self.first, self.last = self.first or scored, scored
+        if scored.best:
+            self.best = scored
+        return scored
+
+    def _check(self, written: Line) -> None:
+        """Hold the masters to the digest a line of the journal has."""
+        if written.digest is not None and written.kind == "train" and self.space.digest() != written.digest:
+            raise JournalError(
+                f"step {written.step} of the journal rebuilds other masters than it says; it was edited, or its "
+                "noise is not portable and the versions in its header are not these"
+            )
+
+
+def lora_settings(config: RunConfig) -> dict[str, Any]:
+    """The arguments of :func:`forq.add_lora` for a run's adapters."""
+    return {**config.method.lora.model_dump(exclude={"alone"}), "seed": config.seed}
+
+
+def _begin_adapters(model: LoadedModel, config: RunConfig) -> frozenset[str]:
+    """Begin the adapters of a run, where it moves some; names of the layers that carry them."""
+    if "lora" in config.method.kinds:
+        add_lora(model, **lora_settings(config))
+    elif adapted(model):
+        raise ConfigError("this model was loaded with an adapter, which this run does not move: load the base alone")
+    return adapted(model)

@@ -1,0 +1,105 @@
+"""``forq.tune`` from Python: rows in memory, settings as mappings, and the files it leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import forq as library
+from forq.recipes import recipe
+from forq.runs.data import as_path
+from forq.runs.journal import read
+from forq.runs.oracles.local import Local
+from forq.runs.run import Run
+
+ROWS = [{"prompt": f"question {n} ?", "completion": f" answer {n % 3}"} for n in range(40)]
+SMALL = {"task": {"max_length": 32, "batch_rows": 2}}
+
+
+def test_rows_in_memory_are_the_rows_of_a_file(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    runs = [
+        library.tune(base, "completion", data, steps=2, out=tmp_path / name, settings=SMALL)
+        for name, data in (("file", tmp_path / "rows.jsonl"), ("list", ROWS), ("generator", iter(ROWS)))
+    ]
+    assert all(read(run.journal).lines == read(runs[0].journal).lines for run in runs)
+    assert (tmp_path / "list/data/train.jsonl").read_text() == (tmp_path / "rows.jsonl").read_text()
+
+
+def test_a_run_from_python_leaves_the_files_of_the_command_line(base, tmp_path, forq):
+    splits = {"train": ROWS[:30], "test": ROWS[30:]}
+    run = library.tune(base, "completion", splits, steps=2, out=tmp_path / "a", settings=SMALL)
+    words = ("tune", base, "--task", "completion", "--data", tmp_path / "a/data", "--out", tmp_path / "b")
+    done = forq(*words, "--steps", 2, "--set", "task.max_length=32", "--set", "task.batch_rows=2")
+    assert done.returncode == 0, done.stderr
+    names = [sorted(str(path.relative_to(tmp_path / run)) for path in (tmp_path / run).rglob("*")) for run in "ab"]
+    assert [name for name in names[0] if not name.startswith("data")] == names[1]
+    results = [json.loads((tmp_path / run / "result.json").read_text()) for run in "ab"]
+    assert run.result == results[0]
+    apart = ("seconds", "peak_mb", "checkpoint", "journal")
+    assert all({k: v for k, v in result.items() if k not in apart} for result in results)
+    python, line = ({k: v for k, v in result.items() if k not in apart} for result in results)
+    assert python == line
+
+
+def test_the_same_call_repeated_resumes_a_run_on_rows_in_memory(base, tmp_path):
+    def call(rows):
+        return library.tune(base, "completion", rows, steps=2, out=tmp_path / "run", settings=SMALL, resume=True)
+
+    first = call(ROWS)
+    assert read(call(ROWS).journal).lines == read(first.journal).lines
+    with pytest.raises(library.JournalError, match="give the data"):
+        call([*ROWS, {"prompt": "one", "completion": " more"}])
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"dev": ROWS}, "found 'dev'"),
+        (["a", "b"], "train row 0: expected a mapping of fields, found str"),
+        ([*ROWS, {"prompt": b"bytes"}], "train row 40: expected text"),
+        ([{"prompt": float("nan")}], "train row 0"),
+    ],
+)
+def test_rows_that_cannot_be_written_are_named(data, says, tmp_path):
+    with pytest.raises(library.DataError, match=says):
+        as_path(data, tmp_path)
+
+
+def test_a_path_stays_what_it_is(tmp_path):
+    assert as_path("hf:org/name", tmp_path) == "hf:org/name" and as_path(Path("a/b"), tmp_path) == "a/b"
+
+
+def test_settings_are_a_nested_mapping_or_a_whole_method(base, tmp_path):
+    small = {**SMALL, "rule": {"lr": 1e-3}, "scales": {"clip": 2.0}}
+    run = library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "a", settings=small)
+    assert run.config.method.rule.lr == 1e-3 and run.config.method.groups["scales"].clip == 2.0
+    method = recipe("qzo-paper").settings
+    assert library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "b", settings=method).config.method == method
+    with pytest.raises(library.ConfigError, match=r"did you mean 'rule\.lr'"):
+        library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "c", settings={"rule": {"lrr": 1}})
+
+
+def test_a_run_without_a_folder_says_where_it_is(base, caplog):
+    run = library.tune(base, "completion", ROWS, steps=1, settings=SMALL)
+    assert str(run.folder) in caplog.text and (run.folder / "result.json").is_file()
+
+
+def test_another_oracle_can_answer(base, tmp_path):
+    """The losses are asked of what the caller injects, and the journal holds its answers."""
+    first = library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "a", settings=SMALL)
+
+    def size(step):
+        return sum(float(leaf.read().square().mean()) for leaf in run.space.leaves)
+
+    run = Run.begin(
+        tmp_path / "b",
+        first.config,
+        library.load(base),
+        first.task,
+        oracle=lambda space: Local(space, lambda step: step, size),
+    )
+    before = size(0)
+    list(run.events())
+    assert read(run.journal).lines[0].losses[0].mean == pytest.approx(before)
+    assert read(run.journal).lines != read(first.journal).lines
