@@ -14,7 +14,6 @@ import forq
 from forq.coordinates import steps
 from forq.coordinates.leaf import PackedLeaf
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
 from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
@@ -27,6 +26,7 @@ from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
 from tests import tiny_checkpoints
+from tests.fixtures import gptq
 
 MLP = ("mlp.down_proj", "mlp.up_proj")
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])

@@ -9,7 +9,6 @@ import torch
 from forq.checkpoints import Checkpoint
 from forq.coordinates import steps
 from forq.coordinates.leaf import PackedLeaf
-from forq.formats import gptq
 from forq.layers.codes import unpack
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
@@ -23,6 +22,7 @@ from forq.scalars.losses import from_means
 from forq.scalars.moves import Link, Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
+from tests.fixtures import gptq
 
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
 SHAPES = ["4-bit", *gptq.VARIANTS]
