@@ -22,11 +22,11 @@ MUTANTS = {
     "return by adding back": (
         "coordinates/space.py",
         "            self._return(touched)\n",
-        "            for one in touched:\n"
-        "                away = torch.empty_like(one.master)\n"
-        "                self._fill(one, move.scaled(-1.0), away)\n"
-        "                one.leaf.write(one.leaf.read() + (away - one.master))\n"
-        "            self._away = False\n",
+        "            for master in touched:\n"
+        "                away = master.tensor.clone()\n"
+        "                master.fill(move.scaled(-1.0), away)\n"
+        "                master.leaf.write(master.leaf.read() + (away - master.tensor))\n"
+        "            self._displaced = False\n",
         "unit/test_spaces.py",
     ),
     "clip one side": (
@@ -54,13 +54,13 @@ MUTANTS = {
         "unit/test_engine.py",
     ),
     "same noise for every leaf": (
-        "noise.py",
+        "noise/bits.py",
         "hashlib.blake2b(name.encode()",
         "hashlib.blake2b(b''",
         "unit/test_noise.py",
     ),
     "probe and step from other seeds": (
-        "core.py",
+        "scalars/directions.py",
         "terms = tuple(self._term(step, k, d",
         "terms = tuple(self._term(step, k + 1, d",
         "contract/test_estimators.py",
@@ -72,10 +72,15 @@ MUTANTS = {
         "unit/test_journal.py",
     ),
     "snapshot applied twice": ("runs/engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
-    "one mean over all groups": ("core.py", "d / share[groups[k]]", "d / len(slopes)", "contract/test_estimators.py"),
+    "one mean over all groups": (
+        "scalars/directions.py",
+        "d / share[groups[k]]",
+        "d / len(slopes)",
+        "contract/test_estimators.py",
+    ),
     "every leaf of every group moves": (
-        "coordinates/steps.py",
-        'return [term for term in terms if term.group in ("all", self.leaf.group)]',
+        "coordinates/directions.py",
+        'return [term for term in terms if term.group in ("all", self.group)]',
         "return list(terms)",
         "unit/test_spaces.py",
     ),

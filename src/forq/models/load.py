@@ -133,14 +133,14 @@ def load(
                 layer.zero_points = found.form.zero_points(ckpt, spec)
             if hasattr(found.form, "filed_codes"):
                 layer.filed_codes = found.form.filed_codes(ckpt, spec)
-            fits = isinstance(layer.still, QuantWeight) and triton_for(place.type)
+            fits = isinstance(layer.frozen, QuantWeight) and triton_for(place.type)
             layer.fused = fits and kernel in ("auto", "triton")
-            if activations == "int8" and int8.unfit(layer.still, place, kind) is None:
+            if activations == "int8" and int8.unfit(layer.frozen, place, kind) is None:
                 del parts
                 layer.use(int8.Kernel, partial(_codes, found.form, ckpt, spec))
                 heap.trim()
                 continue
-            why = "" if kernel in ("reference", "triton") or embeds else ort.unfit(layer.still, place, kind)
+            why = "" if kernel in ("reference", "triton") or embeds else ort.unfit(layer.frozen, place, kind)
             if kernel == "ort" and why and not embeds:
                 raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
             if why is None:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
 from forq.coordinates.leaf import INTEGERS, Leaf
 from forq.errors import ConfigError
-from forq.noise.law import law
-from forq.recipes.groups import Part, sized
+from forq.noise.law import law, sized
+from forq.recipes.groups import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -217,7 +217,7 @@ class Settings(Frozen):
             rule.clip if own.clip is None else own.clip,
             rule.newton if own.newton is None else own.newton,
             sparse if own.noise is None else own.noise,
-            usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
+            usual_unit(kind, self.unit, integer=whole) if own.unit is None else own.unit,
             rule.step == "vote",
             rule.shape != "off",
             float(probe.directions),

@@ -55,8 +55,8 @@ def encode(line: Line) -> dict[str, Any]:
     body: dict[str, Any] = {"t": line.step, "k": line.kind, "L": [_number(x) for x in line.losses]}
     if line.kind == "train":
         body["m"] = [line.moved.changed, line.moved.cut, line.moved.total]
-        if line.moved.lost:
-            body["m"].append(line.moved.lost)
+        if line.moved.rounded_away:
+            body["m"].append(line.moved.rounded_away)
     elif line.notes:  # of a training step they follow from the losses, and replay derives them again
         body["n"] = {name: _number(value) for name, value in line.notes.items()}
     if line.digest is not None:

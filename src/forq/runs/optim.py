@@ -152,7 +152,7 @@ class ZeroOrder:
 
     def _next_measurement(self) -> Line | None:
         if self._calibration is None:
-            chosen = plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, room=self.space.room)
+            chosen = plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, half_range=self.space.half_range)
             self._calibration = engine.calibrate(Tape(tuple(self._measured), then=self._oracle), chosen)
         try:
             return next(self._calibration)

@@ -18,7 +18,7 @@ class Wanted:
         newton: share of the greediest stable step that is taken, 0 … 1.
         eps: a radius the user insists on; otherwise the trials choose.
         cells: whole numbers that move by the sign of a comparison: one number, how far in cells, is to be found.
-        room: half of the cells there are.
+        half_range: half the number of cells there are.
         walk: how far all steps together may walk, root mean square, in units, or of integers in half their range; then
             all of a step counts as noise. ``None``: as far as the calibration thinks, and the unconfirmed share counts.
         checks: batches on which a run too short to rehearse its step checks it, at most; 0: none.
@@ -30,7 +30,7 @@ class Wanted:
     newton: float
     eps: float | None = None
     cells: bool = False
-    room: float = math.inf
+    half_range: float = math.inf
     walk: float | None = None
     checks: int = 0
 
