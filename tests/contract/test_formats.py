@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import Few, StrewnLeaf
+from forq.coordinates.leaf import SparseCodes, SparseLeaf
 from forq.errors import ConfigError
 from forq.formats import Format, all_formats, get
 from forq.layers.linear import QuantLinear
@@ -201,22 +201,22 @@ def test_codes_that_are_shown_are_those_that_would_be_stored(case: tuple[Format,
     model = load(case[1], device="cpu")
     layers = {one.filed_codes.name: one for one in model.modules() if isinstance(one, QuantLinear) and one.filed_codes}
     leaves = code_leaves(model, case)
-    assert {leaf.name for leaf in leaves} == set(layers) and isinstance(leaves[0], StrewnLeaf)
+    assert {leaf.name for leaf in leaves} == set(layers) and isinstance(leaves[0], SparseLeaf)
     for leaf in leaves:
         layer, before, there = layers[leaf.name], leaf.storage.clone(), other_codes(leaf)
         x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
         places = torch.arange(3, there.numel(), 7)
-        few = Few(places, there.view(-1)[places].int())
+        codes = SparseCodes(places, there.view(-1)[places].int())
         here, shown = layer(x), {}
-        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("few", few)):
+        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("sparse", codes)):
             setattr(leaf, way, show)
             shown[way] = layer(x)
             setattr(leaf, way, None)
             assert not torch.equal(shown[way], here)
             assert torch.equal(leaf.storage, before) and torch.equal(layer(x), here)
-        leaf.put_at(few)
-        assert torch.equal(leaf.at(places), few.x) and torch.equal(leaf.read().view(-1)[places], few.x.float())
-        held = {"few": layer(x)}
+        leaf.put_at(codes)
+        assert torch.equal(leaf.at(places), codes.x) and torch.equal(leaf.read().view(-1)[places], codes.x.float())
+        held = {"sparse": layer(x)}
         leaf.write(there)
         held["overlay"] = layer(x)
         assert all((shown[way] - y).abs().max() < 1e-5 * y.abs().max() for way, y in held.items())
@@ -242,7 +242,7 @@ def test_a_code_that_moves_changes_its_own_bytes_of_the_file_alone(case: tuple[F
     moved = {}
     for leaf in code_leaves(model, case)[::2]:
         place = torch.tensor([leaf.shape[1] + 5])
-        leaf.put_at(Few(place, leaf.at(place) ^ 1))
+        leaf.put_at(SparseCodes(place, leaf.at(place) ^ 1))
         moved[leaf.name] = leaf.packed(leaf.storage)
     plan = planned(model.checkpoint, moved)
     assert plan.patches
@@ -266,8 +266,8 @@ def _storages(model: Any) -> dict[str, torch.Tensor]:
     for module in model.modules():
         if isinstance(module, QuantLinear):
             held |= {spec.name: tensor.clone() for spec, tensor in module.live.items()}
-            for field in fields(module.still):
-                value = getattr(module.still, field.name)
+            for field in fields(module.frozen):
+                value = getattr(module.frozen, field.name)
                 # Continuous zero points are a view of a live tensor.
                 if isinstance(value, torch.Tensor) and not (field.name == "zeros" and value.is_floating_point()):
                     held[f"{module.leaf_name}#{field.name}"] = value.clone()

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import StrewnLeaf
+from forq.coordinates.leaf import SparseLeaf
 from forq.errors import FormatError
 from forq.formats.onnx import DOMAIN, OP
 from forq.inspection.memory import summary
@@ -98,8 +98,8 @@ def test_a_probe_shows_other_codes_and_leaves_the_stored_ones_alone(
     with moves.displaced(probe):
         away = logits(model)
         for leaf in moves.leaves:
-            assert isinstance(leaf, StrewnLeaf) and torch.equal(leaf.storage, held[leaf.name])
-            assert (leaf.few is None) == (noise == PROBES["many"])
+            assert isinstance(leaf, SparseLeaf) and torch.equal(leaf.storage, held[leaf.name])
+            assert (leaf.sparse is None) == (noise == PROBES["many"])
     assert not torch.equal(away, before) and torch.equal(logits(model), before)
     # The same codes stored.
     other: Any = load(tmp_path, "cpu")

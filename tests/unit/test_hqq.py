@@ -67,7 +67,7 @@ def test_any_rows_of_such_a_weight_are_those_of_the_whole(variant: str, tmp_path
     model = load(hqq.example(tmp_path / "x", **hqq.VARIANTS[variant]), device="cpu")
     layer = model.get_submodule("model.layers.0.mlp.gate_proj")
     whole, part = layer.dequantise(), torch.empty(5, 32)
-    layer.still.fill(tuple(layer.live.values()), 9, 14, part, Scratch())
+    layer.frozen.fill(tuple(layer.live.values()), 9, 14, part, Scratch())
     assert torch.equal(part, whole[9:14])
 
 

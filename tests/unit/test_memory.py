@@ -65,8 +65,8 @@ def test_what_else_is_live_counts(form: str, variant: str | None, tmp_path: Path
     found = summary(Checkpoint.open(folder))
     held = 4 * max(one.in_features * one.out_features for one in layers)
     for one in layers:
-        zeros = getattr(one.still, "zeros", None)
-        held += one.still.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
+        zeros = getattr(one.frozen, "zeros", None)
+        held += one.frozen.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
         held += one.scales.nbytes + sum(tensor.nbytes for tensor in one.live.values())
     floats = 4 * sum(found.moves[kind] for kind in ("norms", "embeddings", "dense"))
     said = {row.method: row for row in found.estimates}["forq"].memory_bytes

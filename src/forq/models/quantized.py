@@ -76,14 +76,14 @@ def _choose_kernel(
         ConfigError: ONNX Runtime is asked for and cannot compute it.
     """
     device, dtype, kernel = options.device, options.dtype, options.kernel
-    layer.fused = isinstance(layer.still, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
-    if options.activations == "int8" and int8.unfit(layer.still, device, dtype) is None:
+    layer.fused = isinstance(layer.frozen, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
+    if options.activations == "int8" and int8.unfit(layer.frozen, device, dtype) is None:
         layer.use(int8.Kernel, read)
         heap.trim()
         return
     if kernel in ("reference", "triton") or embeds:
         return
-    why = ort.unfit(layer.still, device, dtype)
+    why = ort.unfit(layer.frozen, device, dtype)
     if why is None:
         layer.use(ort.Kernel, read)
         heap.trim()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import QUANTIZED, Few, Leaf
+from forq.coordinates.leaf import QUANTIZED, Leaf, SparseCodes
 from forq.errors import FormatError
 from forq.formats import Format, recognised
 from forq.layers.layer import FiledCodes, LayerSpec, Live, ZeroPoints
@@ -75,7 +75,7 @@ class _FiledCodes(Codes):
     """Codes of a packed tensor, as a layer would keep them."""
 
     overlay: Callable[[Tensor], None] | None = None
-    few: Few | None = None
+    sparse: SparseCodes | None = None
 
     def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, codes: FiledCodes) -> None:
         self.file = codes

@@ -70,7 +70,7 @@ class GraphLinear(QuantLinear):
     def _displaced(self) -> Tensor:
         """The codes with a probe in them, if there is one: packed as the layer packs its own."""
         weight = self.weight
-        if self.code_overlay is None and self.few_codes is None:
+        if self.code_overlay is None and self.sparse_codes is None:
             return weight.codes
         other = weight.with_codes(weight.codes.clone())
         self._put_probe(other)
