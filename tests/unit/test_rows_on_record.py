@@ -19,6 +19,7 @@ from forq.scalars.estimators.two_point import TwoPoint
 from forq.scalars.losses import Losses, from_means, means, rows
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sgd import SGD
+from forq.tasks.objectives.rewarded import Answer, rewarded
 from tests.toys import Toy
 
 ROWS = 5
@@ -113,6 +114,19 @@ def test_an_edited_row_is_detected(tmp_path):
     (tmp_path / "j").write_text(text.replace('"each":[[1.0,2.0]]', '"each":[[1.0,2.5]]'))
     with pytest.raises(JournalError, match="line 2"):
         journal.read(tmp_path / "j")
+
+
+class Asked:
+    """A task that can be asked; a batch is the answers."""
+
+    def answers(self, model, batch):
+        return [Answer("?", text, {}) for text in batch]
+
+
+def test_rewards_are_losses_by_row():
+    task, batch = rewarded(Asked(), lambda prompt, text, row: float(text), "float", ""), ("0.1", "0.7", "0.1")
+    assert task.losses(None, batch) == Losses(-(0.1 + 0.7 + 0.1) / 3, (-0.1, -0.7, -0.1))
+    assert task.loss(None, batch) == task.losses(None, batch).mean
 
 
 @pytest.mark.parametrize(
