@@ -99,7 +99,7 @@ class ZeroOrder:
         self._number += 1
         return taken.estimate.loss
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Everything a later process needs to go on: settings, measurements, the rules' states, the masters.
 
         Plain values and tensors; ``torch.save`` keeps it, and ``torch.load(…, weights_only=True)`` reads it. The
@@ -177,9 +177,11 @@ class QZO(ZeroOrder):
     """:class:`ZeroOrder` under the name of its default recipe."""
 
 
-def _settings(space: Space, recipe: str, rule: Mapping[str, Any], estimator: Mapping[str, Any]) -> Settings:
+def _settings(
+    space: Space, recipe: str, rule: Mapping[str, float | None], estimator: Mapping[str, float | None]
+) -> Settings:
     tree = recipe_of(recipe).settings.model_dump()
-    given: dict[str, Mapping[str, Any]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
+    given: dict[str, Mapping[str, object]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
     for part, values in given.items():
         tree[part].update({key: value for key, value in values.items() if value is not None})
     if tree["move"] != "all-float":  # which moves as one

@@ -12,6 +12,7 @@ from forq.errors import ConfigError
 from forq.layers.dense import DenseLinear
 from forq.layers.linear import QuantLinear
 from forq.layers.lora import Adapter, GridFactor, begin
+from forq.models.adapters.settings import Config, beginning
 from forq.models.loaded import LoadedModel
 from forq.models.skeleton import sizes
 from forq.plugins import registry
@@ -30,6 +31,7 @@ _QUERIES_AND_VALUES = (
 
 def add_lora(
     model: LoadedModel,
+    config: Config | None = None,
     *,
     rank: int = 8,
     alpha: float = 16.0,
@@ -41,6 +43,7 @@ def add_lora(
 
     Args:
         model: from :func:`forq.load`; it is changed, and has ``adapters`` from then on.
+        config: a ``peft.LoraConfig``; takes the place of rank, alpha and targets.
         rank, alpha: r and α of arXiv 2106.09685: the product of the factors counts α/r times.
         targets: ``all-linear`` (but the output head), ``qv`` (queries and values, whatever the family calls them), or
             ends of names as PEFT's ``target_modules`` takes them: ``q_proj``, ``self_attn.v_proj``.
@@ -58,6 +61,9 @@ def add_lora(
         raise ConfigError("an ONNX model takes no adapter: its graph is fixed; let its scales move")
     if adapted(model):
         raise ConfigError("this model carries adapters already; load the base anew to begin others")
+    if config is not None:
+        chosen = beginning(config)
+        rank, alpha, targets = chosen.rank, chosen.alpha, chosen.targets
     made = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
     attach(model, made)
     return tuple(adapter.module for adapter in made)

@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from forq.checkpoints.checkpoint import read_json
-from forq.errors import FormatError
+from forq.errors import ConfigError, FormatError
 
 CONFIG = "adapter_config.json"
 
@@ -37,6 +37,9 @@ _NO_EFFECT = {
     "qalora_group_size",
 }
 """Settings that do not change what a saved adapter adds to a layer, whatever their value."""
+
+_CHOICE_OF_LAYERS = ("exclude_modules", "layers_to_transform", "layers_pattern")
+"""Settings that choose layers besides ``target_modules``."""
 
 _REFUSED = {
     "bias": "trained biases of the base layers",
@@ -96,7 +99,67 @@ def read(path: Path) -> AdapterSettings:
     Raises:
         FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
     """
-    found = read_json(path)
+    return _checked(str(path), read_json(path))
+
+
+class Config(Protocol):
+    """A ``peft.LoraConfig``, or anything with its fields."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How adapters begin: what :func:`forq.add_lora` needs of a ``peft.LoraConfig``."""
+
+    rank: int
+    alpha: float
+    targets: str | tuple[str, ...]
+
+
+def beginning(config: Config) -> Beginning:
+    """Rank, alpha and targets of a ``peft.LoraConfig``.
+
+    Raises:
+        ConfigError: a setting changes the result in a way forq does not compute (named).
+    """
+    fields = config.to_dict()
+    where = type(config).__name__
+    for key in _CHOICE_OF_LAYERS:
+        if fields.get(key) not in (*_AT_REST, [], set()):
+            raise ConfigError(f"{where}: expected {key} to be unset, found {fields[key]!r:.80}; name target_modules")
+    if fields.get("lora_dropout"):
+        raise ConfigError(
+            f"{where}: expected lora_dropout 0, found {fields['lora_dropout']}; forward-only training has none"
+        )
+    if fields.get("init_lora_weights", True) is not True:
+        raise ConfigError(f"{where}: expected init_lora_weights True, found {fields['init_lora_weights']!r}")
+    try:
+        plain = {key: value for key, value in fields.items() if value not in (set(), ())}
+        settings = _checked(
+            where, {**plain, "peft_type": str(getattr(fields["peft_type"], "value", fields["peft_type"]))}
+        )
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
+    if settings.ranks or settings.alphas:
+        raise ConfigError(
+            f"{where}: expected one rank and one alpha for all layers, found rank_pattern or alpha_pattern"
+        )
+    modules = fields.get("target_modules")
+    if isinstance(modules, str) and modules != "all-linear":
+        raise ConfigError(
+            f"{where}: expected target_modules as a list or 'all-linear', found the pattern {modules!r:.80}"
+        )
+    targets = "qv" if modules is None else modules if isinstance(modules, str) else tuple(sorted(modules))
+    return Beginning(settings.rank, settings.alpha_of(""), targets)
+
+
+def _checked(path: str, found: Mapping[str, Any]) -> AdapterSettings:
+    """The settings in the fields of a configuration.
+
+    Args:
+        path: names the configuration in errors.
+    """
     alpha: Any = found.get("lora_alpha")
     rank: Any = found.get("r")
     plain = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
@@ -123,7 +186,7 @@ def read(path: Path) -> AdapterSettings:
     return AdapterSettings(rank, float(alpha), ranks, alphas, stabilised)
 
 
-def _check_start(path: Path, start: Any) -> None:
+def _check_start(path: str, start: Any) -> None:
     """Refuse an adapter whose base was changed when it began: beside the original base it means something else."""
     if start in _PLAIN_STARTS:
         return
@@ -140,7 +203,7 @@ def _check_start(path: Path, start: Any) -> None:
     )
 
 
-def _pattern(path: Path, key: str, given: Any) -> dict[str, Any]:
+def _pattern(path: str, key: str, given: Any) -> dict[str, Any]:
     """Positive numbers by names of layers.
 
     Raises:
