@@ -7,6 +7,9 @@ import pytest
 
 from forq.errors import ConfigError
 from forq.plugins import registry
+from forq.recipes.settings import RuleSettings, StepSettings
+from forq.scalars.chain import Choices, Inputs, patience, registered, rules
+from forq.scalars.course import Course
 from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Estimate
 
@@ -34,6 +37,47 @@ def test_directions_stay_and_state_is_plain(name):
         assert [t.seed for t in one.move.terms] == [0, 1]
         assert all(math.isfinite(t.weight) for t in one.move.terms)
         state = json.loads(json.dumps(after))
+
+
+def test_the_settings_of_all_files_have_names_of_their_own():
+    names_ = [name for registration in registered() for name in registration.settings.model_fields]
+    assert len(names_) == len(set(names_)) and not set(names_) & set(StepSettings.model_fields)
+    assert set(RuleSettings.model_fields) == {*names_, *StepSettings.model_fields}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_registers_a_rule_that_its_defaults_leave_out(name):
+    registration = registry.get("rules", name).registration
+    assert registration in registered()
+    defaults = registration.settings()
+    for step in ("slope", "sign", "vote"):
+        inputs = Inputs(step, ("all",), {}, {"all": 0.1}, Course(0, 1), False)
+        made = registration.made(defaults, inputs)
+        assert (made is not None) == (step in registration.steps), "a rule is chosen by a setting or by rule.step"
+        registration.require(defaults, Choices("two_point", 1, step))
+    for field in registration.settings.model_fields:
+        assert f"{field}:" in registration.settings.__doc__ or f"{field}," in registration.settings.__doc__
+
+
+def test_the_chain_has_an_order_and_one_step():
+    chosen = RuleSettings(lr=0.1, clip=1.0, shape="rank", feedback=2, audit=3)
+    inputs = Inputs("slope", ("all",), {"all": 1.0}, {"all": 0.1}, Course(0, 9, "late"), False)
+    chain = [type(rule).__name__ for rule in rules(chosen, inputs)]
+    assert chain == ["Clip", "Audit", "Shape", "SGD", "Decay", "Feedback"]
+    assert patience(chosen) == 3 and patience(RuleSettings(lr=0.1)) is None
+    assert [r.steps for r in registered() if r.steps] == [("slope",), ("sign", "vote")]
+
+
+def test_settings_are_flat_strict_and_in_the_order_of_the_journals():
+    plain = {"lr": "auto", "clip": "off", "decay": "none", "step": "slope", "shape": "off", "audit": 0}
+    plain |= {"feedback": 0, "feedback_decay": 0.9, "edge": "cut", "newton": 0.5, "checks": 0}
+    assert list(RuleSettings(lr="auto").model_dump().items()) == list(plain.items())
+    assert RuleSettings.model_validate({"lr": "auto"}) == RuleSettings.model_validate(plain), "an older header loads"
+    for wrong in ({"audits": 1}, {"audit": -1}, {"shape": "best"}, {"step": "jump"}, {"feedback": 2000}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            RuleSettings(lr="auto", **wrong)
+    with pytest.raises(ValueError, match="frozen"):
+        RuleSettings(lr="auto").audit = 3
 
 
 def test_clip_bounds_both_sides_and_each_direction_alone():

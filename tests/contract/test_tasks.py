@@ -168,6 +168,17 @@ def test_a_loss_has_no_grad_and_its_twin_has(made):
     assert any(bool(value.grad.abs().sum() > 0) for value in model.parameters())
 
 
+def test_losses_by_row_have_the_mean_of_the_loss_to_the_last_bit(made):
+    task, model = made[2](), tiny_lm.model("llama")
+    for step in range(3):
+        batch = task.batch(step)
+        answer = task.losses(model, batch)
+        assert answer.mean == task.loss(model, batch) and answer.forwards == 1
+        assert answer.each is not None and len(answer.each) == len(batch.input_ids)
+        assert sum(answer.each) / len(answer.each) == pytest.approx(answer.mean, rel=1e-6)
+        assert len(set(answer.each)) > 1
+
+
 def test_a_description_is_plain_data(made):
     task = made[2]()
     told = json.loads(json.dumps(dict(task.describe())))

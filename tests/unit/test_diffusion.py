@@ -268,6 +268,8 @@ def test_a_batch_is_a_function_of_seed_and_step_and_held_out_noise_never_changes
     quarters = [score.metrics[f"loss q{n}"] for n in (1, 2, 3, 4)]
     assert score.loss == pytest.approx(sum(quarters) / 4)
     assert one.loss(model, one.batch(2)) == pytest.approx(float(one.loss_tensor(model, one.batch(2))), abs=1e-6)
+    answer = one.losses(model, one.batch(2))
+    assert answer.mean == one.loss(model, one.batch(2)) == pytest.approx(sum(answer.each) / len(answer.each), rel=1e-6)
 
 
 def test_dropped_captions_are_the_empty_one(pipeline, data, tmp_path):

@@ -21,6 +21,7 @@ from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
 from forq.coordinates.leaf import INTEGERS, Leaf
 from forq.errors import ConfigError
 from forq.noise.law import law, sized
+from forq.plugins import registry
 from forq.recipes.groups import ProbedGroup
 from forq.scalars.chain import Choices, Frozen, registered, standardises
 
@@ -201,6 +202,12 @@ class Settings(Frozen):
     def probed(self) -> tuple[ProbedGroup, ...]:
         """The groups that are probed apart, with their settings."""
         return tuple(self._group(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
+        needed: bool = registry.get("estimators", self.estimator.name).make(seed=0, eps=1.0).needs_rows
+        return needed
 
     @property
     def portable(self) -> bool:

@@ -119,7 +119,8 @@ class Trainer:
                 yield self._score(past, trained, forwards)
 
     def _local(self, space: Space) -> Oracle:
-        return Local(space, self.task.batch, lambda batch: self.task.loss(self.model, batch))
+        measure = self.task.losses if self.config.method.needs_rows else self.task.loss
+        return Local(space, self.task.batch, lambda batch: measure(self.model, batch))
 
     def _score(self, past: Past, trained: int, forwards: int) -> Scored:
         scored = past.scores.get(trained)

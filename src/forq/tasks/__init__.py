@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from forq.scalars.losses import Losses
 from forq.tasks.rows.account import Account, account
 from forq.tokens import Tokenizer
 
@@ -117,6 +118,10 @@ class Task(Protocol):
 
     def loss(self, model: nn.Module, batch: Any) -> float:
         """The training objective in fp32, without grad."""
+        ...
+
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
+        """The same to the last bit, with the contribution of every row of the batch."""
         ...
 
     def loss_tensor(self, model: nn.Module, batch: Any) -> Tensor:

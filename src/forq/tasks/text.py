@@ -64,6 +64,9 @@ class Text(Rows[Tokens, Batch]):
     def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
         return losses.token_nll(model, batch), None
 
+    def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
+        return losses.by_row(measured, batch)
+
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first quarter of the first test window, and what the model makes of it at temperature 0.7, seeded."""
         body = self.rows["test"][0][: max(1, self.max_length // 4)].tolist()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
 from forq.noise.bits import Bits, leaf_id
+from forq.scalars.losses import Losses
 from forq.scalars.moves import direction_seed
 from forq.tasks import Score, Split
 from forq.tasks.kinds.features import Features, Judge
@@ -130,6 +131,11 @@ class TextToImage:
     def loss(self, model: nn.Module, batch: Noised) -> float:
         with torch.inference_mode():
             return float(self.loss_tensor(model, batch))
+
+    def losses(self, model: nn.Module, batch: Noised) -> Losses:
+        with torch.inference_mode():
+            each = self._measured(model, batch)
+            return Losses(float(each.mean()), tuple(each.tolist()))
 
     def loss_tensor(self, model: nn.Module, batch: Noised) -> Tensor:
         return self._measured(model, batch).mean()

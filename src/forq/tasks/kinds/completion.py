@@ -75,6 +75,9 @@ class Completion(Rows[Row, Batch]):
     def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
         return losses.token_nll(model, batch), None
 
+    def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
+        return losses.by_row(measured, batch)
+
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, float]:
         answers = self.answers(model, batch) if self.rewards else []
         return {name: sum(measure(*answer) for answer in answers) for name, measure in self.rewards.items()}

@@ -47,6 +47,15 @@ def mean_nll(model: nn.Module, batch: Batch) -> Tensor:
     return token_nll(model, batch).mean()
 
 
+def by_row(nll: Tensor, batch: Batch) -> Tensor:
+    """The contribution of every answer to the mean over all answer tokens: fp64 [answers], of that mean.
+
+    An answer contributes Σ nll · answers / tokens, so that a long one counts for more, as it does in the mean.
+    """
+    sums = torch.stack([part.sum() for part in torch.split(nll.double(), list(batch.lengths))])
+    return sums * (len(sums) / len(nll))
+
+
 def log_likelihoods(model: nn.Module, batch: Batch, *, normalise: bool = True) -> Tensor:
     """Log-likelihood of every answer: fp32 [rows, options].
 

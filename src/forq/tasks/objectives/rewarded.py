@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
+from forq.scalars.losses import Losses
 from forq.tasks import Score, Split, Task, Tokenizer
 
 _SHOWN = 200
@@ -77,8 +78,11 @@ class Rewarded:
         return found
 
     def loss(self, model: nn.Module, batch: Any) -> float:
+        return self.losses(model, batch).mean
+
+    def losses(self, model: nn.Module, batch: Any) -> Losses:
         rewards = self._rewards(model, batch)
-        return -sum(rewards) / len(rewards)
+        return Losses(-sum(rewards) / len(rewards), tuple(-reward for reward in rewards))
 
     def loss_tensor(self, model: nn.Module, batch: Any) -> Tensor:
         raise ConfigError(f"the reward {self.name!r} has no gradient")

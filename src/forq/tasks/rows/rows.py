@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
+from forq.scalars.losses import Losses
 from forq.tasks import Score, Split, Tokenizer
 from forq.tasks.rows.account import SHARE, nine_in_ten
 from forq.tasks.rows.order import row_at, rows_of
@@ -88,6 +89,10 @@ class Rows(ABC, Generic[R, B]):
     @abstractmethod
     def measured(self, model: nn.Module, batch: B) -> tuple[Tensor, Tensor | None]:
         """What the objective averages, fp32 [n], and which rows were right, bool [rows], where that can be said."""
+
+    def by_row(self, measured: Tensor, batch: B) -> Tensor:
+        """The contribution of every row to the mean of what was measured, [rows]; by default a row is one number."""
+        return measured
 
     @abstractmethod
     def details(self) -> Mapping[str, object]:
@@ -168,6 +173,11 @@ class Rows(ABC, Generic[R, B]):
     def loss(self, model: nn.Module, batch: B) -> float:
         with torch.inference_mode():
             return float(self.loss_tensor(model, batch))
+
+    def losses(self, model: nn.Module, batch: B) -> Losses:
+        with torch.inference_mode():
+            measured, _ = self.measured(model, batch)
+            return Losses(float(measured.mean()), tuple(self.by_row(measured, batch).tolist()))
 
     def loss_tensor(self, model: nn.Module, batch: B) -> Tensor:
         return self.measured(model, batch)[0].mean()
