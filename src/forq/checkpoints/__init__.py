@@ -1,4 +1,4 @@
-"""Checkpoint: a folder of safetensors, or one file, read tensor by tensor and saved by patching a copy."""
+"""Checkpoints: folders of safetensors or single files, read tensor by tensor and saved by patching a copy."""
 
 from forq.checkpoints.checkpoint import Checkpoint
 from forq.checkpoints.patch import Saved

@@ -1,4 +1,4 @@
-"""A checkpoint: what its folder or file holds, its tensors one at a time, and the digest that names it."""
+"""A checkpoint: its configuration, its tensors (read one at a time) and the digest of its contents."""
 
 from __future__ import annotations
 
@@ -33,52 +33,53 @@ T = TypeVar("T")
 
 
 class Checkpoint:
-    """Tensors and settings of one folder, or of one file that holds all; opened with :meth:`open`, never written to.
+    """Tensors and configuration of a folder or a single file. Open it with :meth:`open`; it is read-only.
 
     Attributes:
-        path: what was opened: the folder, or the file.
-        folder: where its files lie.
-        contents: what they hold.
+        path: the folder or file that was opened.
+        folder: the folder that holds the checkpoint's files.
+        contents: the tensors and settings that the files hold.
     """
 
-    __slots__ = ("_digest", "_known", "contents", "folder", "path")
+    __slots__ = ("_cache", "_digest", "contents", "folder", "path")
 
     def __init__(self, path: Path, contents: Contents) -> None:
         self.path = path
         self.folder = contents.folder or (path if path.is_dir() else path.parent)
         self.contents = contents
         self._digest: str | None = None
-        self._known: dict[Callable[[Checkpoint], Any], Any] = {}
+        self._cache: dict[Callable[[Checkpoint], object], object] = {}
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its config.json, or what the file itself says in place of one."""
+        """The contents of config.json, or the equivalent settings from the file's own header."""
         return self.contents.config
 
     @property
     def info(self) -> dict[str, TensorInfo]:
-        """Every tensor by name, in name order."""
+        """The location, dtype and shape of every tensor, sorted by name."""
         return self.contents.info
 
     @property
     def graph(self) -> Graph | None:
-        """The graph, where the checkpoint is an ONNX model."""
+        """The graph of an ONNX model; None for other checkpoints."""
         return self.contents.graph
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
-        """Open a folder, a file that holds all, or what a hub id names (:mod:`forq.checkpoints.hub`).
+        """Open a folder, a single-file checkpoint, or a hub id (:mod:`forq.checkpoints.hub`).
 
-        What lies here goes before what the hub has under the same name. Reads headers only.
+        A local path takes precedence over a hub id of the same name. Only headers are read.
 
         Raises:
-            FormatError: nothing there, no config.json, no weights, or a file that contradicts another.
+            FormatError: the path does not exist, config.json or the weights are missing, or two files
+                contradict each other.
         """
         path = Path(source)
         if not (path.is_dir() or path.is_file()):
-            if (wanted := hub_id(str(source), revision)) is None:
+            if (repository := hub_id(str(source), revision)) is None:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
-            path = fetch(wanted)
+            path = fetch(repository)
         if (file := containers.container(path)) is not None:
             return cls(file, containers.read(file))
         if path.is_file():
@@ -90,10 +91,11 @@ class Checkpoint:
         return cls(path, _contents(path))
 
     def read(self, name: str) -> Tensor:
-        """One tensor, read from its file into memory of its own.
+        """Read one tensor from its file into new memory.
 
         Raises:
-            FormatError: there is no such tensor, or the file shrank since it was opened.
+            FormatError: the checkpoint has no tensor of that name, or the file is shorter than its
+                header says.
         """
         info = self._find(name)
         try:
@@ -102,25 +104,25 @@ class Checkpoint:
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether two tensors have the same dtype, shape and bytes; read a chunk at a time."""
-        a, b = self._find(one), self._find(other)
+    def same(self, first: str, second: str) -> bool:
+        """Whether two tensors have the same dtype, shape and bytes. Files are compared chunk by chunk."""
+        a, b = self._find(first), self._find(second)
         if (a.dtype, a.shape) != (b.dtype, b.shape):
             return False
         if a.pitch or b.pitch:
-            return torch.equal(self.read(one), self.read(other))
+            return torch.equal(self.read(first), self.read(second))
         with (self.folder / a.file).open("rb") as left, (self.folder / b.file).open("rb") as right:
             left.seek(a.start)
             right.seek(b.start)
             return all(
-                left.read(min(_CHUNK_BYTES, a.nbytes - at)) == right.read(min(_CHUNK_BYTES, a.nbytes - at))
-                for at in range(0, a.nbytes, _CHUNK_BYTES)
+                left.read(min(_CHUNK_BYTES, a.nbytes - offset)) == right.read(min(_CHUNK_BYTES, a.nbytes - offset))
+                for offset in range(0, a.nbytes, _CHUNK_BYTES)
             )
 
     def digest(self) -> str:
-        """Content digest of the tensors: blake2b over name, dtype, shape and bytes, in name order.
+        """Digest of the tensors: blake2b over name, dtype, shape and bytes, in name order.
 
-        Independent of how the tensors are spread over files. Computed once per instance.
+        It does not depend on how the tensors are split into files. It is computed once per instance.
         """
         if self._digest is None:
             state = hashlib.blake2b(digest_size=32)
@@ -132,21 +134,21 @@ class Checkpoint:
                     continue
                 with (self.folder / info.file).open("rb") as stream:
                     stream.seek(info.start)
-                    left = info.nbytes
-                    while left:
-                        chunk = stream.read(min(left, _CHUNK_BYTES))
+                    remaining = info.nbytes
+                    while remaining:
+                        chunk = stream.read(min(remaining, _CHUNK_BYTES))
                         if not chunk:
                             raise FormatError(f"{name}: {info.file} was truncated since it was opened")
                         state.update(chunk)
-                        left -= len(chunk)
+                        remaining -= len(chunk)
             self._digest = state.hexdigest()
         return self._digest
 
-    def once(self, ask: Callable[[Checkpoint], T]) -> T:
-        """The answer of a function of the checkpoint, computed at the first call and kept."""
-        if ask not in self._known:
-            self._known[ask] = ask(self)
-        return cast(T, self._known[ask])
+    def once(self, function: Callable[[Checkpoint], T]) -> T:
+        """The result of ``function(checkpoint)``, computed at the first call and cached."""
+        if function not in self._cache:
+            self._cache[function] = function(self)
+        return cast(T, self._cache[function])
 
     def save_patched(
         self,
@@ -156,16 +158,17 @@ class Checkpoint:
         *,
         overwrite: bool = False,
     ) -> Saved:
-        """Copy the original files to ``dst`` and overwrite the bytes of ``tensors`` there, and nothing else.
+        """Copy the original files to ``dst`` and overwrite only the bytes of ``tensors`` in the copy.
 
         Args:
-            dst: folder to make. It appears whole or not at all.
-            tensors: what moved, by name; shape as in the file, dtype as in the file or a wider float.
-            extra_files: files to put beside them (a journal, for example), by name.
-            overwrite: swap an existing folder for the new one instead of refusing it.
+            dst: folder to create. It appears complete or not at all.
+            tensors: new values by tensor name. The shape must be the file's; the dtype must be the
+                file's, or float32 or float64.
+            extra_files: further files to write into the folder, by name (a journal, for example).
+            overwrite: replace an existing folder instead of refusing it.
 
         Raises:
-            FormatError: a tensor the checkpoint does not hold, or one that does not fit its place.
+            FormatError: the checkpoint has no tensor of that name, or a tensor has the wrong shape or dtype.
             ConfigError: ``dst`` exists, overlaps the original, or cannot be written.
         """
         for name in tensors:
@@ -180,10 +183,10 @@ class Checkpoint:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
-        FormatError: it is not one.
+        FormatError: the file is not JSON, or its top level is not an object.
     """
     _signature.check(path, "JSON")
     try:
@@ -205,38 +208,38 @@ def _contents(path: Path) -> Contents:
 def _tensors(path: Path, single: str = _SINGLE) -> dict[str, TensorInfo]:
     index = path / f"{single}.index.json"
     if (path / single).is_file():
-        found = read_header(path / single)
+        info = read_header(path / single)
     elif index.is_file():
-        found = _sharded(path, index)
+        info = _sharded(path, index)
     else:
         files = sorted(path.glob("*.safetensors"))
         if len(files) != 1:
             graphs = containers.files(path)
             if files:
-                instead = f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
+                description = f"{len(files)} safetensors files and no index: add {index.name} or keep one file"
             elif graphs:
-                instead = f"{', '.join(graphs)}; name one of them"
+                description = f"{', '.join(graphs)}; name one of them"
             else:
-                instead = foreign.weights(path)
-            raise FormatError(f"{path}: expected {single} or {index.name}, found {instead}")
-        found = read_header(files[0])
-    return dict(sorted(found.items()))
+                description = foreign.weights(path)
+            raise FormatError(f"{path}: expected {single} or {index.name}, found {description}")
+        info = read_header(files[0])
+    return dict(sorted(info.items()))
 
 
 def _sharded(path: Path, index: Path) -> dict[str, TensorInfo]:
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(file, str) for file in where.values()):
-        raise FormatError(f"{index}: expected a weight_map from tensor names to files, found {where!r:.80}")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise FormatError(f"{index}: expected a weight_map from tensor names to files, found {weight_map!r:.80}")
     shards: dict[str, dict[str, TensorInfo]] = {}
-    for file in sorted(set(where.values())):
+    for file in sorted(set(weight_map.values())):
         if file in ("", ".", "..") or Path(file).name != file:
             raise FormatError(f"{index}: expected names of files in the folder, found {file!r}")
         if not (path / file).is_file():
-            raise FormatError(f"{path}: expected the shard {file} its index names, found none; download it again")
+            raise FormatError(f"{path}: expected the shard {file} that its index names, found none; download it again")
         shards[file] = read_header(path / file)
-    for name, file in where.items():
+    for name, file in weight_map.items():
         if name not in shards[file]:
-            raise FormatError(f"{path / file}: expected the tensor {name} its index names, found none")
-    # Loaders read whole shards, so a tensor the index forgot is still part of the model.
-    found = {name: info for shard in shards.values() for name, info in shard.items()}
-    return found | {name: shards[file][name] for name, file in where.items()}
+            raise FormatError(f"{path / file}: expected the tensor {name} that the index names, found none")
+    # Loaders read whole shards, so a tensor that the index does not list still belongs to the model.
+    stored = {name: info for shard in shards.values() for name, info in shard.items()}
+    return stored | {name: shards[file][name] for name, file in weight_map.items()}

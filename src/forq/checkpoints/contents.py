@@ -1,4 +1,4 @@
-"""What a file or folder of weights holds, whatever it is made of: the common face of safetensors, GGUF, ONNX, …"""
+"""Contents: the common description of a checkpoint in any container (safetensors, GGUF, ONNX, …)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contents:
-    """What a container was found to hold, from its headers alone.
+    """The contents of a container, read from its headers alone.
 
     Attributes:
-        config: what a config.json would say: the architecture, and how weights are quantized.
-        info: every tensor by name, in name order; together they cover all bytes that may ever move.
-        files: those of the folder that are the checkpoint, and that a save copies; None: every file.
-        mend: called with the folder of a copy once its bytes were replaced, for checksums that cover them.
-        tokenizer: makes a tokenizer from what the container itself holds; None: files beside it say.
-        values: what it holds that is no tensor, by name.
-        folder: where its files lie, if not where the container itself does.
-        component: of a pipeline, the folder below its own that is the checkpoint; the others are copied with it.
+        config: the contents of config.json, or their equivalent: architecture and quantization.
+        info: every tensor by name, in name order. They cover all bytes that training can change.
+        files: the files of the folder that belong to the checkpoint and are copied by a save;
+            None: all files.
+        mend: called with the folder of a copy after bytes were replaced, to correct checksums.
+        tokenizer: builds a tokenizer from the container itself; None: the tokenizer's files lie
+            beside the weights.
+        values: values of the container that are no tensors, by name.
+        folder: the folder of the checkpoint's files; None: the container's own folder.
+        component: the subfolder of a pipeline that is trained. A save copies the other components too.
     """
 
     config: dict[str, Any]
@@ -40,57 +42,57 @@ class Contents:
 
     @property
     def graph(self) -> Graph | None:
-        """The graph, where the file is an ONNX model."""
+        """The graph of an ONNX model; None for other containers."""
         graph: Graph | None = self.values.get("graph")
         return graph
 
 
-# One file that holds everything, by the end of its name, and the container that reads it.
+# Suffix of a single-file checkpoint → module of the container that reads it.
 _CONTAINERS = {".gguf": "gguf", ".onnx": "onnx"}
 ENDINGS = tuple(_CONTAINERS)
-"""Ends of names of files that hold everything, whatever the case of their letters."""
+"""Suffixes of single-file checkpoints, in lower case; the comparison ignores case."""
 
 PICKLE = "qmodel.pt"
-"""The one kind of torch.save's files that is read, HQQ's: by a reader that runs nothing of it."""
+"""Weights of an HQQ checkpoint: the only file of torch.save that is read. Nothing in it is executed."""
 
 BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-"""Ends of names of what lies beside weights and goes with them: configuration and tokenizer."""
+"""Suffixes of the files that accompany weights: configuration and tokenizer."""
 
 
 def container(path: Path) -> Path | None:
-    """The single file a path stands for: the path itself, or the only one of its kind in a folder without config.json.
+    """The single-file checkpoint at a path: the file itself, or the only such file in a folder.
 
-    A folder counts so that what a run saved, and what the hub gives, can be named by its folder. ONNX models have their
-    config.json beside them, or lie in a folder ``onnx`` below it.
+    Folders are accepted because a run saves a folder and the hub delivers one. A folder with a
+    config.json counts only if its weights are one ONNX file, there or in its subfolder ``onnx``.
     """
     if path.is_file():
-        return path if _holds_all(path) else None
+        return path if _is_single_file(path) else None
     if not path.is_dir():
         return None
     if (path / "config.json").is_file():
-        own = any(path.glob("*.safetensors")) or (path / PICKLE).is_file()
-        graphs = [] if own else [path / name for name in files(path) if name.lower().endswith(".onnx")]
+        has_weights = any(path.glob("*.safetensors")) or (path / PICKLE).is_file()
+        graphs = [] if has_weights else [path / name for name in files(path) if name.lower().endswith(".onnx")]
         return graphs[0] if len(graphs) == 1 else None
-    found = [file for file in sorted(path.iterdir()) if _holds_all(file)]
-    return found[0] if len(found) == 1 else None
+    candidates = [file for file in sorted(path.iterdir()) if _is_single_file(file)]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def files(folder: Path) -> list[str]:
-    """The files in a folder, and in a folder ``onnx`` below it, that hold everything; for messages."""
-    found = [*folder.iterdir(), *folder.glob("onnx/*.[oO][nN][nN][xX]")]
-    return sorted(file.relative_to(folder).as_posix() for file in found if _holds_all(file))
+    """Names of the single-file checkpoints in a folder and in its subfolder ``onnx``."""
+    candidates = [*folder.iterdir(), *folder.glob("onnx/*.[oO][nN][nN][xX]")]
+    return sorted(file.relative_to(folder).as_posix() for file in candidates if _is_single_file(file))
 
 
 def read(file: Path) -> Contents:
-    """What a single-file container holds.
+    """Read the contents of a single-file checkpoint.
 
     Raises:
         FormatError: the file is damaged.
     """
     module = import_module(f"forq.checkpoints.containers.{_CONTAINERS[file.suffix.lower()]}")
-    found: Contents = module.contents(file)
-    return found
+    contents: Contents = module.contents(file)
+    return contents
 
 
-def _holds_all(file: Path) -> bool:
+def _is_single_file(file: Path) -> bool:
     return file.suffix.lower() in _CONTAINERS and file.is_file()

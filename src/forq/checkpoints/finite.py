@@ -1,4 +1,4 @@
-"""Numbers of a checkpoint must be finite: one NaN among the scales makes every loss NaN, and names no culprit."""
+"""Refuse NaN and infinity in a checkpoint by tensor name; a NaN scale would make every loss NaN."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from forq.errors import FormatError
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def holds(tensor: Tensor) -> bool:
-    """Whether a tensor holds no NaN and no infinity; one pass over it, without a copy. Whole numbers never do."""
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are finite. One pass without a copy; integer tensors always are."""
     if tensor.dtype not in _REAL or not tensor.numel():
         return True
-    low, high = tensor.aminmax()  # NaN where there is one
+    low, high = tensor.aminmax()  # both are NaN if the tensor holds a NaN
     return bool(torch.isfinite(low)) and bool(torch.isfinite(high))
 
 
 def check(name: str, tensor: Tensor) -> Tensor:
-    """The tensor itself, where it holds no NaN and no infinity.
+    """Return the tensor if all its values are finite.
 
     Raises:
-        FormatError: it does; the tensor is named, and how many of its values are meant.
+        FormatError: it holds NaN or infinity; the message names the tensor and counts both.
     """
-    if holds(tensor):
+    if is_finite(tensor):
         return tensor
     nan, bad = int(torch.isnan(tensor).sum()), int((~torch.isfinite(tensor)).sum())
     raise FormatError(

@@ -1,9 +1,9 @@
-"""Hub ids: fetch a published checkpoint, data files only.
+"""Hub ids: fetch a published checkpoint. Only data files are downloaded.
 
-    organisation/name[@revision]                    a folder of safetensors, of HQQ's, or a pipeline's
-    organisation/name[@revision]/folder/file.gguf   one file; of .onnx with its external data, configuration, tokenizer
+    organisation/name[@revision]                    a folder of safetensors, an HQQ checkpoint or a pipeline
+    organisation/name[@revision]/folder/file.gguf   a single file; .onnx with external data, config.json and tokenizer
 
-The hub's own client downloads them into its cache, or finds them there.
+The files are downloaded with huggingface_hub and kept in its cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from forq.checkpoints.containers.pipeline import COMPONENT, INDEX, KNOWN
 from forq.checkpoints.contents import BESIDE, ENDINGS, PICKLE
 from forq.errors import FormatError
 
-# Never *.bin (pickles) nor *.py (remote code): a checkpoint is data, and nothing in it is ever executed.
+# Never *.bin (pickles) or *.py (remote code): nothing in a checkpoint is ever executed.
 _WANTED = ("*.safetensors", *(f"*{end}" for end in BESIDE))
-# Copies of the same weights for other programs, as large as the weights.
-_LEFT = ("*/*", "consolidated*")
-# The same weights in another precision: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors, and its index.
+# Copies of the same weights for other programs.
+_IGNORED = ("*/*", "consolidated*")
+# The same weights in another precision: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors and their index.
 _VARIANTS = ("*.*.safetensors", "*.index.*.json", "*.safetensors.*.index.json")
-# A revision has no slash in front of a file, but for the one kind of the hub's own that always has.
+# Before a file, a revision may hold no slash, except the hub's refs/pr/N.
 _FILE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/[0-9]+|[^/@]+))?/(.+)")
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.gguf", re.IGNORECASE)
 _MOST_NAMED = 8
@@ -35,12 +35,12 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class HubId:
-    """A repository of the hub, or one file of it.
+    """A repository on the hub, or a file in one.
 
     Attributes:
         name: ``organisation/name``.
         revision: a branch, a tag or a commit; None: the main branch.
-        file: its place in the repository; "": the repository.
+        file: path of a file in the repository; "": the whole repository.
     """
 
     name: str
@@ -53,25 +53,25 @@ class HubId:
 
 
 def hub_id(source: str, revision: str | None = None) -> HubId | None:
-    """The hub id a text is, or None where it can only be meant as a path of this machine."""
+    """Parse a hub id; None if the text can only be a local path."""
     if source.startswith((".", "~", "/")) or Path(source).is_absolute():
         return None
     if source.lower().endswith(ENDINGS):
-        found = _FILE.fullmatch(source)
-        # Somebody who has a folder of the repository's name means what should lie in it.
-        if found is None or ".." in found[3].split("/") or Path(found[1]).is_dir():
+        match = _FILE.fullmatch(source)
+        # If a local folder has the repository's name, the text means a file in that folder.
+        if match is None or ".." in match[3].split("/") or Path(match[1]).is_dir():
             return None
-        return HubId(found[1], revision or found[2], found[3])
-    name, _, said = source.partition("@")
-    return None if name.count("/") > 1 else HubId(name, revision or said or None)
+        return HubId(match[1], revision or match[2], match[3])
+    name, _, own_revision = source.partition("@")
+    return None if name.count("/") > 1 else HubId(name, revision or own_revision or None)
 
 
 def fetch(wanted: HubId) -> Path:
-    """Folder of the hub's snapshot, or the file in it that is named; downloaded or found in the cache.
+    """Download a checkpoint, or find it in the cache. Returns the snapshot's folder, or the named file.
 
     Raises:
-        FormatError: the id is unknown, gated or unreachable, has no weights that are read, or is a pipeline forq does
-            not read.
+        FormatError: the id is unknown, gated or unreachable, or the repository has no weights or pipeline
+            that forq reads.
     """
     return _file(wanted) if wanted.file else _repository(wanted)
 
@@ -79,22 +79,22 @@ def fetch(wanted: HubId) -> Path:
 def _repository(wanted: HubId) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    wanted_files, left, weights = [*_WANTED], [*_LEFT], "*.safetensors"
+    patterns, ignored, weights = [*_WANTED], [*_IGNORED], "*.safetensors"
     if (index := _index(wanted)) is not None:
-        # A pipeline's weights lie in its components' folders; beside them often lies one file with all of them again.
+        # The weights lie in the components' folders. Many repositories also hold them all in a single file.
         parts = _components(index, wanted)
-        wanted_files = [INDEX, *(f"{part}/{end}" for part in parts for end in _WANTED)]
-        left, weights = [*_VARIANTS], f"{COMPONENT}/*.safetensors"
-    with _asked(wanted):
-        said = snapshot_download(
-            wanted.name, revision=wanted.revision, allow_patterns=wanted_files, ignore_patterns=left
+        patterns = [INDEX, *(f"{part}/{end}" for part in parts for end in _WANTED)]
+        ignored, weights = [*_VARIANTS], f"{COMPONENT}/*.safetensors"
+    with _hub_errors(wanted):
+        snapshot = snapshot_download(
+            wanted.name, revision=wanted.revision, allow_patterns=patterns, ignore_patterns=ignored
         )
-    folder = Path(said)
+    folder = Path(snapshot)
     if any(folder.glob(weights)):
         return folder
     files = _listed(wanted, folder)
     if index is None and {PICKLE, "config.json"} <= {*files}:
-        with _asked(HubId(wanted.name, wanted.revision, PICKLE)):
+        with _hub_errors(HubId(wanted.name, wanted.revision, PICKLE)):
             return Path(hf_hub_download(wanted.name, PICKLE, revision=folder.name)).parent
     if several := [name for name in files if name.lower().endswith(ENDINGS)]:
         more = f" and {len(several) - _MOST_NAMED} more" if len(several) > _MOST_NAMED else ""
@@ -103,8 +103,9 @@ def _repository(wanted: HubId) -> Path:
             f"{wanted}/{several[0]}"
         )
     raise FormatError(
-        f"{wanted}: expected safetensors, found none in its snapshot {folder}, nor a file of GGUF or ONNX, nor HQQ's "
-        f"{PICKLE} with its config.json; forq downloads no pickles: take a revision with safetensors, or convert them"
+        f"{wanted}: expected safetensors, found none in its snapshot {folder}, no GGUF or ONNX file, and "
+        f"no {PICKLE} of HQQ with its config.json; forq downloads no pickles: take a revision with safetensors, or "
+        "convert them"
     )
 
 
@@ -113,28 +114,28 @@ def _file(wanted: HubId) -> Path:
 
     if _SHARD.search(wanted.file):
         raise FormatError(f"{wanted}: expected a whole model, found one of several parts: merge them with gguf-split")
-    with _asked(wanted):
+    with _hub_errors(wanted):
         path = Path(hf_hub_download(wanted.name, wanted.file, revision=wanted.revision))
     if path.suffix.lower() == ".onnx":
-        _rest(wanted, path)
+        _fetch_companions(wanted, path)
     return path
 
 
-def _rest(wanted: HubId, path: Path) -> None:
-    """What an ONNX model reads beside its file, of the same commit: external data, configuration, tokenizer."""
+def _fetch_companions(wanted: HubId, path: Path) -> None:
+    """Fetch the other files of an ONNX model, of the same commit: external data, config.json, tokenizer."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    own = wanted.file.removesuffix(path.name)
+    prefix = wanted.file.removesuffix(path.name)
     commit = path.parents[wanted.file.count("/")].name
-    for name in sorted({one.file for one in _onnx_graph.read(path).initialisers.values()} - {""}):
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts or "\\" in name:
-            continue  # nothing is asked for it; reading the model says why
-        with _asked(HubId(wanted.name, wanted.revision, own + name)):
-            hf_hub_download(wanted.name, own + name, revision=commit)
-    for folder in dict.fromkeys((own, own.removesuffix("onnx/"))):
+    for name in sorted({tensor.file for tensor in _onnx_graph.read(path).initialisers.values()} - {""}):
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or "\\" in name:
+            continue  # not downloaded; opening the model refuses such a path
+        with _hub_errors(HubId(wanted.name, wanted.revision, prefix + name)):
+            hf_hub_download(wanted.name, prefix + name, revision=commit)
+    for folder in dict.fromkeys((prefix, prefix.removesuffix("onnx/"))):
         inside = glob.escape(folder)
-        with _asked(wanted):
+        with _hub_errors(wanted):
             snapshot_download(
                 wanted.name,
                 revision=commit,
@@ -144,8 +145,8 @@ def _rest(wanted: HubId, path: Path) -> None:
 
 
 @contextmanager
-def _asked(wanted: HubId) -> Iterator[None]:
-    """Whatever the hub's client ends in, as a refusal that says what was wanted."""
+def _hub_errors(wanted: HubId) -> Iterator[None]:
+    """Turn errors of huggingface_hub into a FormatError that names the hub id."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -153,28 +154,28 @@ def _asked(wanted: HubId) -> Iterator[None]:
         yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         kind = "file" if wanted.file else "folder"
-        what = f"expected a checkpoint {kind} or a hub id, found {str(wanted)!r}, which is no {kind} here"
+        problem = f"expected a checkpoint {kind} or a hub id, found {str(wanted)!r}, which is no {kind} here"
         if constants.is_offline_mode():
             raise FormatError(
-                f"{what} and not in the cache {constants.HF_HUB_CACHE}; the hub is switched off by HF_HUB_OFFLINE: "
-                f"download it once without, or name a {kind}"
+                f"{problem} and not in the cache {constants.HF_HUB_CACHE}; the hub is switched off by HF_HUB_OFFLINE: "
+                f"download it once without HF_HUB_OFFLINE, or name a {kind}"
             ) from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{what} and which the hub does not give: {first}") from error
+        raise FormatError(f"{problem} and cannot be fetched from the hub: {first}") from error
 
 
 def _listed(wanted: HubId, folder: Path) -> list[str]:
-    """Names of a repository's files; where the hub cannot be asked, of those in the cache."""
+    """Names of the repository's files; if the hub is unreachable, of those in the cache."""
     from huggingface_hub import HfApi
 
     try:
         return sorted(HfApi().list_repo_files(wanted.name, revision=wanted.revision))
-    except Exception:  # the client's own, and those of the library below it, have no common base
+    except Exception:  # errors of huggingface_hub and of its HTTP library have no common base class
         return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
 def _index(wanted: HubId) -> Path | None:
-    """A pipeline's index, where the hub or the cache has one under this id; whatever else is wrong shows later."""
+    """The repository's model_index.json, or None; other errors are reported by the download that follows."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -184,18 +185,20 @@ def _index(wanted: HubId) -> Path | None:
         return None
 
 
-def _components(index: Path, said: HubId) -> list[str]:
-    """The folders a pipeline's index names, those of components it leaves out not among them.
+def _components(index: Path, wanted: HubId) -> list[str]:
+    """Names of the pipeline's components, which are also the names of their folders.
 
     Raises:
-        FormatError: another pipeline than forq reads: said before tens of gigabytes are fetched.
+        FormatError: forq does not read this kind of pipeline. This is checked before gigabytes are downloaded.
     """
     try:
-        told = json.loads(index.read_bytes())
+        contents = json.loads(index.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{said}: expected {INDEX} to be JSON, found {error}") from error
-    name = told.get("_class_name") if isinstance(told, dict) else None
+        raise FormatError(f"{wanted}: expected {INDEX} to be JSON, found {error}") from error
+    name = contents.get("_class_name") if isinstance(contents, dict) else None
     if name not in KNOWN:
-        raise FormatError(f"{said}: expected a pipeline among {', '.join(KNOWN)}, found {name!r:.80}")
-    # A component is [library, class]; [null, null] is one left out. Its name is a folder's, and no pattern.
-    return [key for key, one in told.items() if isinstance(one, list) and one[:1] != [None] and key.isidentifier()]
+        raise FormatError(f"{wanted}: expected a pipeline among {', '.join(KNOWN)}, found {name!r:.80}")
+    # A component is [library, class]; [null, null] marks an absent component. Names must not act as patterns.
+    return [
+        key for key, value in contents.items() if isinstance(value, list) and value[:1] != [None] and key.isidentifier()
+    ]

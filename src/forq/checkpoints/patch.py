@@ -1,4 +1,4 @@
-"""Save by patching: a copy of the original folder in which only the bytes of the moved tensors differ."""
+"""Save by patching: copy the original folder and replace only the bytes of the tensors that changed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _SKIPPED_SUFFIXES = (".lock", ".incomplete", ".partial")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save did.
+    """Result of a save.
 
     Attributes:
-        path: the folder made.
-        tensors: names whose bytes were written, in order.
-        bytes_written: how many bytes of the copy those are.
-        max_rounding: largest |stored − given| / |given| where a value was rounded to the file's dtype.
+        path: the folder that was created.
+        tensors: names of the tensors that were written, sorted.
+        bytes_written: size of these tensors in bytes.
+        max_rounding: largest relative error |stored − given| / |given| from rounding to the file's dtype.
     """
 
     path: Path
@@ -55,7 +55,7 @@ def save_patched(
     """See :meth:`forq.checkpoints.Checkpoint.save_patched`."""
     info = contents.info
     files = files_of(src) if contents.files is None else list(contents.files)
-    # Of one file that holds all only the file itself is the original: a run may lie beside it.
+    # The original of a single-file checkpoint is that file alone; the run may be saved beside it.
     check_destination(src if contents.files is None else src / files[0], dst, overwrite)
     _check_extra(files, extra_files)
     names, roundings = sorted(tensors), [0.0]
@@ -64,7 +64,7 @@ def save_patched(
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(src / name, folder / name)
-        for name in names:  # one tensor is in memory at a time; what does not fit leaves no folder behind
+        for name in names:  # one tensor is in memory at a time; an error leaves no folder behind
             tensor, rounding = fit(name, tensors[name], info[name])
             roundings.append(rounding)
             with (folder / info[name].file).open("r+b") as stream:
@@ -88,7 +88,7 @@ def save_patched(
 
 
 def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
-    """The tensor in its file's dtype, and the largest relative rounding that took."""
+    """The tensor in its file's dtype, and the largest relative rounding error."""
     if tuple(tensor.shape) != info.shape:
         raise FormatError(f"{name}: expected shape {info.shape}, found {tuple(tensor.shape)}")
     given = tensor.detach().cpu()
@@ -96,7 +96,7 @@ def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
     if not same and not (given.dtype in (torch.float32, torch.float64) and info.dtype.is_floating_point):
         raise FormatError(f"{name}: expected {info.dtype} as in the file, or float32; found {given.dtype}")
     stored = given.to(info.dtype)
-    if not finite.holds(stored):
+    if not finite.is_finite(stored):
         worst = float(given.abs().max())
         raise FormatError(
             f"{name}: expected finite values that fit {info.dtype}, found a magnitude of {worst:g}; "
@@ -108,40 +108,40 @@ def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:
 
 
 def _rounding(given: Tensor, stored: Tensor) -> float:
-    """The largest |stored − given| / |given|, a chunk at a time."""
+    """The largest |stored − given| / |given|, computed chunk by chunk."""
     worst = 0.0
     for start in range(0, len(given), _CHUNK):
         exact = given[start : start + _CHUNK].double()
-        off = stored[start : start + _CHUNK].double().sub_(exact).abs_().div_(exact.abs_()).nan_to_num_(nan=0.0)
-        worst = max(worst, float(off.max()))
+        error = stored[start : start + _CHUNK].double().sub_(exact).abs_().div_(exact.abs_()).nan_to_num_(nan=0.0)
+        worst = max(worst, float(error.max()))
     return worst
 
 
 def files_of(src: Path) -> list[str]:
-    """Every file worth keeping, relative to the folder; links are followed (hub snapshots are links)."""
-    found = []
+    """Files to copy, relative to the folder. Links to files are followed: hub snapshots consist of them."""
+    files: list[str] = []
     for root, folders, names in os.walk(src, followlinks=False):
         folders[:] = sorted(folder for folder in folders if folder not in _SKIPPED_FOLDERS)
         here = Path(root).relative_to(src)
-        found += [(here / name).as_posix() for name in sorted(names) if not name.endswith(_SKIPPED_SUFFIXES)]
-    return found
+        files += [(here / name).as_posix() for name in sorted(names) if not name.endswith(_SKIPPED_SUFFIXES)]
+    return files
 
 
 def unread(src: Path, contents: Contents) -> list[str]:
-    """Weights in a folder that belong to no tensor of its contents: the same in another form, or an older model's."""
+    """Weight files in the folder that the checkpoint does not use: other formats or older versions."""
     if contents.files is not None:
         return []
     read = {info.file for info in contents.info.values()}
-    # Of a pipeline the other components' weights are read when its data are made.
-    own = f"{contents.component}/" if contents.component else ""
+    # The other components of a pipeline are read later, when the training data are encoded.
+    prefix = f"{contents.component}/" if contents.component else ""
     return [
         name
         for name in sorted(files_of(src))
-        if name.startswith(own) and name not in read and any(fnmatchcase(Path(name).name, end) for end in _WEIGHTS)
+        if name.startswith(prefix) and name not in read and any(fnmatchcase(Path(name).name, end) for end in _WEIGHTS)
     ]
 
 
 def _check_extra(files: list[str], extra_files: Mapping[str, bytes | Path]) -> None:
     for name in extra_files:
         if name in files or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ConfigError(f"expected the name of a file the checkpoint does not have, found {name!r}")
+            raise ConfigError(f"expected the name of a file that the checkpoint does not have, found {name!r}")

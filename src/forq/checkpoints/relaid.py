@@ -1,4 +1,4 @@
-"""What a format has a save write, where replacing the bytes of what moved does not do."""
+"""A new layout: the tensors of a save whose names, shapes or configuration differ from the original."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relaid:
-    """What a save writes.
+    """The tensors and configuration that a save writes.
 
     Attributes:
-        tensors: by names the checkpoint has; of the file's dtype and shape or, where the settings change, of others.
-        gone: names that the new files do not hold.
-        config: the new config.json, or None: the old one.
+        tensors: new values by tensor name. Dtype and shape are the file's unless ``config`` changes
+            the format.
+        gone: names of tensors that the new files leave out.
+        config: the new config.json; None: keep the old one.
     """
 
     tensors: Mapping[str, Tensor]
@@ -25,5 +26,5 @@ class Relaid:
 
     @property
     def patches(self) -> bool:
-        """Whether replacing bytes of a copy does it."""
+        """Whether the save only replaces bytes in a copy."""
         return not self.gone and self.config is None

@@ -1,4 +1,4 @@
-"""Make a folder whole or not at all: filled beside its place, flushed to disk, then renamed."""
+"""Create a folder completely or not at all: fill a temporary folder, flush it to disk, rename it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from forq.errors import ConfigError
 
 
 def replace_folder(dst: Path, fill: Callable[[Path], None]) -> None:
-    """Make ``dst`` from what ``fill`` writes into the empty folder it is given.
+    """Create ``dst`` with the files that ``fill`` writes into an empty folder.
 
-    A folder already there is swapped for the new one: it is moved aside, never deleted, until the new one
-    stands in its place, and it comes back if that fails.
+    An existing folder is renamed first and deleted only after the new folder is in place. It is
+    restored if that fails.
 
     Raises:
-        ConfigError: the disk is full or the place cannot be written to; nothing is left behind.
+        ConfigError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     token = secrets.token_hex(4)
     fresh = dst.parent / f".{dst.name}.{token}.partial"
@@ -47,10 +47,10 @@ def replace_folder(dst: Path, fill: Callable[[Path], None]) -> None:
 
 
 def check_destination(src: Path, dst: Path, overwrite: bool) -> None:
-    """Refuse a place that is taken, or that overlaps the folder being copied.
+    """Refuse a destination that holds files already or overlaps the folder being copied.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: the destination is a file, is not empty, or lies inside or around the original.
     """
     here, there = src.resolve(), dst.resolve()
     if here == there or here in there.parents or there in here.parents:

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""Recognise a file by its first bytes, regardless of its name."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _PAGES = (b"<!doctype html", b"<html")
 
 
-def check(path: Path, own: str) -> None:
-    """Refuse a file that is plainly another thing than its reader expects.
+def check(path: Path, expected: str) -> None:
+    """Refuse a file whose first bytes are those of another kind of file.
 
     Args:
-        own: what that is: GGUF, ONNX, safetensors, a ZIP, JSON.
+        expected: the kind that the caller reads: GGUF, ONNX, safetensors, a ZIP, JSON.
 
     Raises:
-        FormatError: what it is, and what to do.
+        FormatError: the file is of another kind; the message names the kind and what to do.
     """
     with path.open("rb") as stream:
         head = stream.read(256)
-    kind, what = found(head, path.stat().st_size)
-    if kind not in ("", own):
-        raise FormatError(f"{path}: expected {own}, found {what}")
+    kind, description = recognise(head, path.stat().st_size)
+    if kind not in ("", expected):
+        raise FormatError(f"{path}: expected {expected}, found {description}")
 
 
-def found(head: bytes, size: int) -> tuple[str, str]:
-    """A kind of file, and what to do with one in another's place; "" where nothing gives it away."""
+def recognise(head: bytes, size: int) -> tuple[str, str]:
+    """The kind of a file, and a description with advice; empty strings if it is not recognised."""
     if head.startswith(_POINTER):
         return "git-LFS", "a pointer of git-LFS in its place: run git lfs pull there, or download the file itself"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):

@@ -1,4 +1,4 @@
-"""Tensors by name that are made when they are asked for and not kept: what a save writes, one at a time."""
+"""A mapping of tensors that are computed on access, so that a save holds one tensor at a time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Streamed(Mapping[str, Tensor]):
-    """A mapping that calls a function for every tensor it is asked for; asked twice, it calls twice.
+    """A mapping that computes a tensor at every access and keeps none.
 
     Args:
-        make: from every name to what makes its tensor.
+        make: a function for each name that returns its tensor.
     """
 
     __slots__ = ("_make",)

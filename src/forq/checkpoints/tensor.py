@@ -1,4 +1,4 @@
-"""TensorInfo: where the bytes of one tensor of a checkpoint lie, and how they are read."""
+"""TensorInfo: where the bytes of a tensor lie in its file, and how to read and write them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from forq.errors import FormatError
 
-# Read at once of a tensor that lies in pieces: the bytes between them are never held as a whole.
+# A tensor that lies in pieces is read in spans of this size, so that the bytes between the pieces stay out of memory.
 _SPAN_BYTES = 1 << 20
 
 DTYPES: dict[str, torch.dtype] = {
@@ -41,10 +41,10 @@ class TensorInfo:
         file: name of the file inside the checkpoint folder.
         start: offset of its first byte in that file.
         nbytes: its length in bytes.
-        piece, pitch: where the bytes do not lie end to end (a field of the blocks of a GGUF tensor) they lie in pieces
-            of so many bytes, each beginning so many after the one before; 0: end to end.
-        order: where the file has the rows in an order of its own: from how many there are to int64 (rows,), which of
-            the file's each of ours is. They are read in our order, and written back in the file's. None: the same.
+        piece, pitch: the bytes lie in pieces of ``piece`` bytes that start every ``pitch`` bytes (a field
+            of the blocks of a GGUF tensor); 0: the bytes are contiguous.
+        order: for a file that stores rows in another order: a function of the number of rows that gives
+            the file's row for each row of the tensor, int64 (rows,). None: the same order.
     """
 
     dtype: torch.dtype
@@ -58,14 +58,14 @@ class TensorInfo:
 
     @property
     def span(self) -> int:
-        """Bytes of the file from the first of the tensor to the last."""
+        """Length of the range of the file that holds the tensor, gaps between pieces included."""
         return self.nbytes if not self.pitch else max(0, (self.nbytes // self.piece - 1) * self.pitch + self.piece)
 
     def read(self, stream: BinaryIO) -> Tensor:
-        """The tensor, in memory of its own.
+        """Read the tensor into new memory.
 
         Raises:
-            FormatError: the file ends before it.
+            FormatError: the file ends before the tensor does.
         """
         if self.pitch:
             raw = torch.empty(self.nbytes, dtype=torch.uint8)
@@ -77,10 +77,10 @@ class TensorInfo:
         return tensor if self.order is None else tensor[self.order(self.shape[0])]
 
     def write(self, stream: BinaryIO, tensor: Tensor) -> None:
-        """Replace the tensor's bytes in a file open for both ways, and no others."""
+        """Replace the tensor's bytes, and no others, in a file open for reading and writing."""
         if self.order is not None:
-            tensor, ours = torch.empty_like(tensor), tensor
-            tensor[self.order(self.shape[0])] = ours
+            tensor, ordered = torch.empty_like(tensor), tensor
+            tensor[self.order(self.shape[0])] = ordered
         if not self.pitch:
             stream.seek(self.start)
             stream.write(byte_view(tensor))
@@ -91,32 +91,32 @@ class TensorInfo:
             stream.write(byte_view(span))
 
     def _spans(self, stream: BinaryIO, raw: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Some pieces of a tensor at a time, (n, piece), and the bytes of the file from the first of them to the last.
+        """Go through the tensor span by span: its pieces (n, piece), the span's bytes, and its offset.
 
-        The third is where in the file these bytes begin.
+        A span is the range of the file from the first byte of some pieces to the last.
         """
-        some, count = max(1, _SPAN_BYTES // self.pitch), self.nbytes // self.piece
-        for first in range(0, count, some):
-            n = min(some, count - first)
+        most, count = max(1, _SPAN_BYTES // self.pitch), self.nbytes // self.piece
+        for first in range(0, count, most):
+            n = min(most, count - first)
             start = self.start + first * self.pitch
-            held = self._bytes(stream, start, (n - 1) * self.pitch + self.piece)
-            yield raw.view(count, self.piece)[first : first + n], held, start
+            span = self._bytes(stream, start, (n - 1) * self.pitch + self.piece)
+            yield raw.view(count, self.piece)[first : first + n], span, start
 
     def _pieces(self, span: Tensor) -> Tensor:
-        """The bytes of a span that are the tensor's, (n, piece): a view."""
+        """A view of the pieces in a span, (n, piece)."""
         n = (len(span) - self.piece) // self.pitch + 1
         return span.as_strided((n, self.piece), (self.pitch, 1))
 
     def _bytes(self, stream: BinaryIO, start: int, nbytes: int) -> Tensor:
         raw = torch.empty(nbytes, dtype=torch.uint8)
         stream.seek(start)
-        got = stream.readinto(byte_view(raw)) if nbytes else 0  # type: ignore[attr-defined]
-        if got != nbytes:
-            raise FormatError(f"expected {nbytes} bytes in {self.file}, found {got}; it was truncated")
+        count = stream.readinto(byte_view(raw)) if nbytes else 0  # type: ignore[attr-defined]
+        if count != nbytes:
+            raise FormatError(f"expected {nbytes} bytes in {self.file}, found {count}; it was truncated")
         return raw
 
 
 def byte_view(tensor: Tensor) -> memoryview:
-    """The bytes of a CPU tensor, shared with it where it is contiguous."""
+    """The bytes of a CPU tensor; they share its memory if it is contiguous."""
     flat: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
     return memoryview(flat)

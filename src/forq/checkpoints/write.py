@@ -1,4 +1,4 @@
-"""Write a safetensors file whose tensors arrive one at a time: places first, bytes in any order."""
+"""Write a safetensors file from tensors that arrive one at a time, in any order."""
 
 from __future__ import annotations
 
@@ -22,37 +22,42 @@ def write_file(
     tensors: Iterable[tuple[str, Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the tensors of ``plan``, dtypes and shapes by name, as ``tensors`` gives them; and text, by name.
+    """Write a safetensors file.
+
+    Args:
+        plan: dtype and shape of every tensor, by name. Offsets in the file follow from it.
+        tensors: names and tensors, in any order.
+        metadata: texts for the header, by name.
 
     Returns:
-        Bytes of all tensors together.
+        Size of all tensors in bytes.
 
     Raises:
-        FormatError: a tensor is not in the plan or not as planned, or one never came.
+        FormatError: a tensor differs from the plan or is not in it, or a planned tensor is missing.
     """
-    # Wide dtypes first, so that every tensor is aligned: readers view bytes in place.
+    # Wide dtypes come first, so that every tensor is aligned: readers view the bytes in place.
     names = sorted(plan, key=lambda name: (-plan[name][0].itemsize, name))
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
-    place, end = {}, 0
+    offsets, end = {}, 0
     for name in names:
         dtype, shape = plan[name]
         nbytes = dtype.itemsize * torch.Size(shape).numel()
         header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [end, end + nbytes]}
-        place[name] = end
+        offsets[name] = end
         end += nbytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % _ALIGNMENT)
 
-    left = set(names)
+    missing = set(names)
     with path.open("wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         stream.truncate(8 + len(raw) + end)
         for name, tensor in tensors:
-            if name not in left or (tensor.dtype, tuple(tensor.shape)) != plan[name]:
+            if name not in missing or (tensor.dtype, tuple(tensor.shape)) != plan[name]:
                 raise FormatError(f"{name}: expected {plan.get(name)}, found {tensor.dtype} {tuple(tensor.shape)}")
-            stream.seek(8 + len(raw) + place[name])
+            stream.seek(8 + len(raw) + offsets[name])
             stream.write(byte_view(tensor))
-            left.remove(name)
-    if left:
-        raise FormatError(f"{path}: expected the tensors {', '.join(sorted(left)[:4])}, which never came")
+            missing.remove(name)
+    if missing:
+        raise FormatError(f"{path}: expected the tensors {', '.join(sorted(missing)[:4])}, found none of them")
     return end

@@ -1,1 +1,1 @@
-"""Plug-ins: a file is its own registration; and functions of a user's own, by name."""
+"""Plug-ins, registered by their files alone, and users' own functions and networks, loaded by name."""

@@ -1,4 +1,4 @@
-"""Functions of a user's own, by name: ``module:function`` or ``path/to/file.py:function``. Their code is run."""
+"""Load a user's function by name: ``module:function`` or ``path/to/file.py:function``. This runs the user's code."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import Any
 from forq.errors import ConfigError
 
 
-def resolve(name: str, asked: str) -> tuple[Callable[..., Any], str]:
-    """The function a name means, and a digest (SHA-256) of the file it stands in.
+def resolve(name: str, option: str) -> tuple[Callable[..., Any], str]:
+    """Load a function, and compute the SHA-256 digest of its file.
 
     Args:
-        name: ``module:function`` or ``path/to/file.py:function``; modules are looked for in the current folder too.
-        asked: what the name was given for, as errors call it.
+        name: ``module:function`` or ``path/to/file.py:function``. The current folder is searched for modules, too.
+        option: the option or setting that holds the name, for error messages.
 
     Raises:
-        ConfigError: it has another form, cannot be imported, or is no function.
+        ConfigError: the name has another form, the module cannot be imported, or it has no such function.
     """
-    where, colon, function = name.rpartition(":")
-    if not colon or not where or not function:
-        raise ConfigError(f"{asked}: expected module:function or file.py:function, found {name!r}")
+    location, colon, attribute = name.rpartition(":")
+    if not colon or not location or not attribute:
+        raise ConfigError(f"{option}: expected module:function or file.py:function, found {name!r}")
     try:
-        module = _file(Path(where)) if where.endswith(".py") else _module(where)
+        module = _file(Path(location)) if location.endswith(".py") else _module(location)
     except Exception as error:  # whatever the user's code raises
-        raise ConfigError(f"{asked}: {where} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise ConfigError(f"{asked}: {where} has no function {function!r}")
+        raise ConfigError(f"{option}: {location} cannot be imported: {type(error).__name__}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise ConfigError(f"{option}: {location} has no function {attribute!r}")
     source = Path(str(module.__file__)).read_bytes() if getattr(module, "__file__", None) else b""
-    return found, hashlib.sha256(source).hexdigest()
+    return function, hashlib.sha256(source).hexdigest()
 
 
 def _module(name: str) -> ModuleType:
@@ -51,7 +51,7 @@ def _file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError("no Python file")
     module = importlib.util.module_from_spec(spec)
-    # As an import would: dataclasses look their module up, and a file may import what lies beside it.
+    # As an import would do: dataclasses look up their module, and a file may import its neighbours.
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent.resolve()))
     try:

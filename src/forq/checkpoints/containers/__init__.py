@@ -1,1 +1,1 @@
-"""One module for each kind of file that holds tensors: safetensors, GGUF, ONNX, torch.save, pipelines."""
+"""Containers of tensors, one module each: safetensors, GGUF, ONNX, torch.save, diffusers pipelines."""

@@ -1,6 +1,6 @@
-"""Files and folders that are no checkpoint forq reads: what each of them is, and what to name or to do instead.
+"""Describe files and folders that forq cannot open, and what the user can do instead.
 
-The first bytes decide before the name does; nothing of a file is run.
+The first bytes of a file take precedence over its name. No file is executed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from forq.errors import FormatError
 
 _CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 _PICKLED = (
-    "a file of PyTorch (a pickle), which can run code when it is loaded: where you trust it, convert it to "
+    "a file of PyTorch (a pickle), which can run code when it is loaded: if you trust it, convert it to "
     "safetensors with the library it belongs to (transformers: from_pretrained, then save_pretrained), and name the "
-    "folder that makes"
+    "new folder"
 )
 _SAVE_AGAIN = "save the model as safetensors with transformers, or export it to ONNX"
 
@@ -30,7 +30,7 @@ _HEADS = (
     (0, b"\x80\x02", _PICKLED),
     (0, b"\x80\x04", _PICKLED),
 )
-"""Where in a file which bytes stand, and what the file then is."""
+"""Offset, bytes at that offset, and what the file is."""
 
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2")
 _ENDINGS = {
@@ -49,21 +49,21 @@ _ENDINGS = {
     (".bin", ".pt", ".pth", ".ckpt", ".pkl"): _PICKLED,
     (".onnx_data", ".onnx.data"): "the data of an ONNX model: name the file .onnx beside it",
 }
-"""What a file is by the end of its name; in any case of its letters."""
+"""Suffixes, compared without regard to case, and what the file is."""
 
-_OF_A_FOLDER = (
+_COMPANIONS = (
     *("config.json", "generation_config.json", "quantize_config.json", "quant_config.json", "preprocessor_config.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja", "model.safetensors.index.json"),
 )
-"""Files that lie beside weights."""
+"""Files that accompany weights."""
 
 _SINGLE_FILE = ("model.diffusion_model.", "first_stage_model.", "double_blocks.", "joint_blocks.", "cond_stage_model.")
-"""Beginnings of names in diffusion models that are kept in one file."""
+"""Prefixes of tensor names in single-file diffusion models."""
 
 
 def file(path: Path) -> str:
-    """What a file is that is no checkpoint by itself, and what to do; the end of "expected a checkpoint, found …"."""
+    """Describe a file that is no checkpoint; completes the message "expected a checkpoint, found …"."""
     with path.open("rb") as stream:
         head = stream.read(256)
     if path.name == PICKLE and (path.parent / _CONFIG).is_file():
@@ -71,29 +71,29 @@ def file(path: Path) -> str:
     by_name = _named(path.name)
     if path.name.lower().endswith(_UNFINISHED):
         return by_name
-    kind, what = _signature.found(head, path.stat().st_size)
+    kind, description = _signature.recognise(head, path.stat().st_size)
     if kind in ("git-LFS", "HTML", "GGUF"):
-        return what
+        return description
     if kind == "safetensors":
         return _safetensors(path)
     if by_name and (by_name != _PICKLED or kind == "a ZIP"):
         return by_name
-    for start, magic, said in _HEADS:
+    for start, magic, meaning in _HEADS:
         if head[start : start + len(magic)] == magic:
-            return said
+            return meaning
     if by_name or kind == "a ZIP":
-        return by_name or what
+        return by_name or description
     if path.name == "journal.jsonl":
         return "the journal of a run: name the folder checkpoint/ beside it, or give it to forq replay"
     if path.name == _ADAPTER:
         return _adapter(path.parent)
-    if path.name in _OF_A_FOLDER:
+    if path.name in _COMPANIONS:
         return f"a file that lies beside the weights: name the folder {path.parent}"
     return "a file of a kind forq does not know: name a folder of safetensors with its config.json, a .gguf or an .onnx"
 
 
 def folder(path: Path) -> str:
-    """What a folder without config.json holds, and what to do; the end of "expected a config.json, found …"."""
+    """Describe a folder without config.json; completes the message "expected a config.json, found …"."""
     if (path / "journal.jsonl").is_file():
         return "a run's journal; name its folder checkpoint/"
     if (path / _ADAPTER).is_file():
@@ -104,30 +104,30 @@ def folder(path: Path) -> str:
         return f"a model of TensorFlow: {_SAVE_AGAIN}"
     if files := containers.files(path):
         return f"{', '.join(files)}; name one of them"
-    names = sorted(one.name for one in path.iterdir() if one.is_file())
+    names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
     if weights := [name for name in names if name.endswith(".safetensors")]:
         return (
             f"{weights[0]} without one: {_single_file(path / weights[0]) or 'copy config.json from where it came from'}"
         )
     for name in names:
-        if what := _named(name):
-            return f"{name}, {what}"
-    if any(name in _OF_A_FOLDER for name in names):
+        if description := _named(name):
+            return f"{name}, {description}"
+    if any(name in _COMPANIONS for name in names):
         return "a tokenizer or settings without weights: download the weights into it"
     return "none; this is not a transformers checkpoint"
 
 
 def weights(path: Path) -> str:
-    """What a folder with a config.json has in place of safetensors; the end of a message."""
-    for name in sorted(one.name for one in path.iterdir() if one.is_file()):
-        if what := _named(name):
-            return f"{name}, {what}"
+    """Describe what a folder with a config.json holds instead of safetensors; completes a message."""
+    for name in sorted(entry.name for entry in path.iterdir() if entry.is_file()):
+        if description := _named(name):
+            return f"{name}, {description}"
     return "no weights: download them into it"
 
 
 def _named(name: str) -> str:
     lower = name.lower()
-    return next((said for ends, said in _ENDINGS.items() if lower.endswith(ends)), "")
+    return next((meaning for suffixes, meaning in _ENDINGS.items() if lower.endswith(suffixes)), "")
 
 
 def _adapter(path: Path) -> str:
@@ -139,11 +139,11 @@ def _safetensors(path: Path) -> str:
         return _adapter(path.parent)
     if (path.parent / _CONFIG).is_file():
         return f"the weights of a checkpoint: name its folder {path.parent}"
-    return _single_file(path) or "weights without a config.json: lay its config.json beside it, and name the folder"
+    return _single_file(path) or "weights without a config.json: put its config.json beside it, and name the folder"
 
 
 def _single_file(path: Path) -> str:
-    """What to do with a diffusion model in one file; "" where it is none."""
+    """Advice for a single-file diffusion model; "" for other files."""
     try:
         names = read_header(path)
     except FormatError:
@@ -151,6 +151,6 @@ def _single_file(path: Path) -> str:
     if not any(name.startswith(_SINGLE_FILE) for name in names):
         return ""
     return (
-        "a diffusion model in one file: make a pipeline's folder of it with diffusers (from_single_file, then "
-        "save_pretrained), and name that"
+        "a diffusion model in one file: convert it to a pipeline's folder with diffusers (from_single_file, then "
+        "save_pretrained), and name that folder"
     )

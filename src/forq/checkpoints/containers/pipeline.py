@@ -1,11 +1,11 @@
-"""A folder of diffusers: model_index.json, and a folder for each component; the checkpoint is its denoiser.
+"""A pipeline of diffusers: model_index.json and a folder for each component. Its denoiser is the checkpoint.
 
-    model_index.json    which class each component is of
-    transformer/        config.json, diffusion_pytorch_model.safetensors, or shards and an index, or one .gguf
+    model_index.json    the class of each component
+    transformer/        config.json with diffusion_pytorch_model.safetensors, or shards and an index, or one .gguf
     vae/ text_encoder/ …
 
-Names of tensors are those of the transformer's own files, whose places are below the pipeline's folder: saving gives
-the whole folder back, every other component copied.
+Tensor names are those in the transformer's files. File paths are relative to the pipeline's folder, so
+a save writes the whole pipeline and copies the other components.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from forq.errors import FormatError
 INDEX, COMPONENT = "model_index.json", "transformer"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 KNOWN = ("StableDiffusion3Pipeline",)
-"""Pipelines whose denoiser is built."""
+"""Pipelines that forq can load."""
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a folder is a pipeline's, and not a model's."""
+    """Whether a folder holds a pipeline, and not a single model."""
     return (path / INDEX).is_file() and not (path / "config.json").is_file()
 
 
@@ -37,14 +37,15 @@ def contents(
     read_json: Callable[[Path], dict[str, Any]],
     tensors: Callable[[Path, str], dict[str, TensorInfo]],
 ) -> Contents:
-    """What the denoiser of a pipeline holds, from headers alone.
+    """Read the contents of a pipeline's denoiser from its headers.
 
     Args:
         read_json: reads a JSON object.
-        tensors: describes the tensors of a folder, given what its weights are called.
+        tensors: lists the tensors of a folder, given the name of its weights file.
 
     Raises:
-        FormatError: a pipeline that is not known (named), a component that is missing, or one with weights twice.
+        FormatError: the pipeline is of an unknown class, its denoiser is missing, or the denoiser has both
+            GGUF and safetensors.
     """
     index = read_json(path / INDEX)
     name, folder = index.get("_class_name"), path / COMPONENT
@@ -54,16 +55,16 @@ def contents(
         raise FormatError(f"{path}: expected the component {COMPONENT}/ with a config.json, found none")
     config = read_json(folder / "config.json")
     if (file := _gguf(folder)) is None:
-        found = tensors(folder, WEIGHTS)
+        stored = tensors(folder, WEIGHTS)
     else:
-        found, types = _gguf_sd3.tensors(file, config)
+        stored, types = _gguf_sd3.tensors(file, config)
         config["quantization_config"] = {"quant_method": "gguf", "types": types}
-    info = {name: replace(one, file=f"{COMPONENT}/{one.file}") for name, one in found.items()}
+    info = {name: replace(tensor, file=f"{COMPONENT}/{tensor.file}") for name, tensor in stored.items()}
     return Contents(config, info, values={"pipeline": json.dumps(index)}, component=COMPONENT)
 
 
 def _gguf(folder: Path) -> Path | None:
-    """The one GGUF file that holds the tensors in place of safetensors, or None."""
+    """The GGUF file that replaces the safetensors, or None."""
     files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() == ".gguf"]
     both = [*files, *sorted(folder.glob("*.safetensors"))]
     if files and len(both) > 1:

@@ -1,6 +1,6 @@
-"""What a safetensors file says it holds, checked against the size of the file before anything is allocated.
+"""Read the header of a safetensors file, and check it against the file's size before allocating anything.
 
-Layout of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the tensors end to end.
+Layout: the header's length n (8 bytes, little-endian), n bytes of JSON, then the tensors without gaps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from forq.errors import FormatError
 
 _LENGTH_BYTES = 8
 
-# The limit the safetensors library itself sets; a corrupt length must not make us read a whole shard as JSON.
+# The limit of the safetensors library; a corrupt length must not make us read a whole shard as JSON.
 _HEADER_LIMIT_BYTES = 100_000_000
 
 _MAX_SIZE = 1 << 48
@@ -28,8 +28,8 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Describe every tensor of one safetensors file.
 
     Raises:
-        FormatError: the file is truncated, its header is not what safetensors prescribes, or the tensors do
-            not fill the file exactly.
+        FormatError: the file is truncated, its header is malformed, or the tensors do not fill the file
+            exactly.
     """
     size = path.stat().st_size
     header, base = _header(path)
@@ -43,25 +43,26 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         end += info.nbytes
     if end != size:
         raise FormatError(
-            f"{path}: expected {end} bytes by its header, found {size}; the file is truncated: download it again"
+            f"{path}: expected {end} bytes according to its header, found {size}; the file is truncated: "
+            "download it again"
         )
     return infos
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says beside its tensors: text by name.
+    """Read the metadata of a safetensors file: texts by name.
 
     Raises:
-        FormatError: see :func:`read_header`; or it is not text by name.
+        FormatError: see :func:`read_header`; or the metadata are not texts by name.
     """
-    found = _header(path)[0].get("__metadata__", {})
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise FormatError(f"{path}: expected __metadata__ of text by name, found {found!r:.80}")
-    return found
+    metadata = _header(path)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise FormatError(f"{path}: expected __metadata__ to map names to texts, found {metadata!r:.80}")
+    return metadata
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header as it stands, and where the tensors begin."""
+    """The parsed header, and the offset at which the tensors begin."""
     size = path.stat().st_size
     if not size:
         raise FormatError(f"{path}: expected a safetensors file, found an empty one: download it again")
@@ -84,27 +85,27 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _describe(path: Path, name: str, entry: Any, base: int) -> TensorInfo:
-    what = f"{path}: {name}"
+    where = f"{path}: {name}"
     if not isinstance(entry, dict):
-        raise FormatError(f"{what}: expected dtype, shape and data_offsets, found {entry!r:.80}")
+        raise FormatError(f"{where}: expected dtype, shape and data_offsets, found {entry!r:.80}")
     kind = entry.get("dtype")
     dtype = DTYPES.get(kind) if isinstance(kind, str) else None
     if dtype is None:
-        raise FormatError(f"{what}: expected a dtype among {', '.join(DTYPES)}; found {kind!r:.80}")
-    shape, offsets = _whole(entry.get("shape")), _whole(entry.get("data_offsets"))
+        raise FormatError(f"{where}: expected a dtype among {', '.join(DTYPES)}; found {kind!r:.80}")
+    shape, offsets = _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if shape is None or len(shape) > _MAX_RANK:
-        raise FormatError(f"{what}: expected a shape of whole numbers, found {entry.get('shape')!r:.80}")
+        raise FormatError(f"{where}: expected a shape of whole numbers, found {entry.get('shape')!r:.80}")
     if offsets is None or len(offsets) != 2:
-        raise FormatError(f"{what}: expected two data offsets, found {entry.get('data_offsets')!r:.80}")
+        raise FormatError(f"{where}: expected two data offsets, found {entry.get('data_offsets')!r:.80}")
     nbytes = math.prod(shape) * dtype.itemsize
     if offsets[1] - offsets[0] != nbytes:
         raise FormatError(
-            f"{what}: expected {nbytes} bytes for {kind} of shape {shape}, found {offsets[1] - offsets[0]}"
+            f"{where}: expected {nbytes} bytes for {kind} of shape {shape}, found {offsets[1] - offsets[0]}"
         )
     return TensorInfo(dtype, shape, path.name, base + offsets[0], nbytes)
 
 
-def _whole(value: Any) -> tuple[int, ...] | None:
-    """A list of plausible sizes as a tuple; None where it is anything else."""
-    sound = isinstance(value, list) and all(type(item) is int and 0 <= item < _MAX_SIZE for item in value)
-    return tuple(value) if sound else None
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    """A list of plausible sizes as a tuple; None for anything else."""
+    valid = isinstance(value, list) and all(type(item) is int and 0 <= item < _MAX_SIZE for item in value)
+    return tuple(value) if valid else None

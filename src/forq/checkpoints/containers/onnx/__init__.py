@@ -1,4 +1,4 @@
-"""An ONNX file as a checkpoint: its initialisers as tensors, those in files of external data too."""
+"""An ONNX file as a checkpoint. Its initialisers are the tensors, also those in external data files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from forq.checkpoints import signature as _signature
 from forq.checkpoints.containers.onnx import graph as _onnx_graph
-from forq.checkpoints.containers.onnx.graph import Graph, Initialiser
+from forq.checkpoints.containers.onnx.graph import Initialiser
 from forq.checkpoints.contents import BESIDE, Contents
 from forq.checkpoints.tensor import TensorInfo
 from forq.errors import FormatError
@@ -31,17 +31,17 @@ DTYPES = {
     13: torch.uint64,
     16: torch.bfloat16,
 }
-"""Element types, by their numbers in TensorProto."""
+"""Dtypes by their numbers in TensorProto.DataType."""
 
 
 def contents(path: Path) -> Contents:
-    """What a file holds; the graph itself is ``values["graph"]``.
+    """Read the contents of an ONNX file; the graph itself is ``values["graph"]``.
 
-    Its config.json and tokenizer may lie beside it, or, where its folder is called ``onnx``, one above, as exports on
-    the hub have them. Then that is the checkpoint's folder.
+    config.json and tokenizer lie beside the file. If the file's folder is called ``onnx``, as in exports
+    on the hub, they may lie in the parent folder, which then is the checkpoint's folder.
 
     Raises:
-        FormatError: the file or its external data are damaged, or lie outside the folder.
+        FormatError: the file or its external data are damaged, or the data lie outside the folder.
     """
     graph = _onnx_graph.read(path)
     above = path.parent.name == "onnx" and (path.parent.parent / "config.json").is_file()
@@ -49,60 +49,60 @@ def contents(path: Path) -> Contents:
     prefix = "" if folder == path.parent else "onnx/"
     info: dict[str, TensorInfo] = {}
     files = [prefix + path.name]
-    for name, one in graph.initialisers.items():
-        where = path if not one.file else _external(path, one.file)
-        if prefix + one.file not in files and one.file:
-            files.append(prefix + one.file)
-        if one.kind not in DTYPES or (one.nbytes < 0 and not one.file):
-            continue  # small whole numbers one by one, text: they never move
-        info[name] = _info(path, one, where, files[0] if not one.file else prefix + one.file)
+    for name, tensor in graph.initialisers.items():
+        source = path if not tensor.file else _external(path, tensor.file)
+        if prefix + tensor.file not in files and tensor.file:
+            files.append(prefix + tensor.file)
+        if tensor.kind not in DTYPES or (tensor.nbytes < 0 and not tensor.file):
+            continue  # texts, and integers stored as varints: they are never trained
+        info[name] = _info(path, tensor, source, files[0] if not tensor.file else prefix + tensor.file)
     files += sorted(file.name for file in folder.iterdir() if file.suffix in BESIDE and file.is_file())
-    return Contents(
-        _config(folder, graph), dict(sorted(info.items())), tuple(files), values={"graph": graph}, folder=folder
-    )
+    return Contents(_config(folder), dict(sorted(info.items())), tuple(files), values={"graph": graph}, folder=folder)
 
 
-def _info(path: Path, one: Initialiser, where: Path, file: str) -> TensorInfo:
-    dtype = DTYPES[one.kind]
-    nbytes, size = math.prod(one.shape) * dtype.itemsize, where.stat().st_size
-    if one.nbytes not in (nbytes, -1) or one.start + nbytes > size:
-        _signature.check(where, "ONNX")
+def _info(path: Path, tensor: Initialiser, source: Path, file: str) -> TensorInfo:
+    dtype = DTYPES[tensor.kind]
+    nbytes, size = math.prod(tensor.shape) * dtype.itemsize, source.stat().st_size
+    if tensor.nbytes not in (nbytes, -1) or tensor.start + nbytes > size:
+        _signature.check(source, "ONNX")
         raise FormatError(
-            f"{path}: {one.name}: expected {nbytes} bytes for {dtype} of shape {one.shape} from byte {one.start} on, "
-            f"found {one.nbytes if one.nbytes >= 0 else size - one.start} in {where.name} of {size}; the file is "
-            "truncated or damaged: download it again"
+            f"{path}: {tensor.name}: expected {nbytes} bytes for {dtype} of shape {tensor.shape} from byte "
+            f"{tensor.start} on, found {tensor.nbytes if tensor.nbytes >= 0 else size - tensor.start} in {source.name} "
+            f"of {size}; the file is truncated or damaged: download it again"
         )
-    return TensorInfo(dtype, one.shape, file, one.start, nbytes)
+    return TensorInfo(dtype, tensor.shape, file, tensor.start, nbytes)
 
 
-def _external(path: Path, said: str) -> Path:
-    """A file of external data.
+def _external(path: Path, name: str) -> Path:
+    """The path of an external data file.
 
     Raises:
-        FormatError: it is not in the model's folder, also by way of a link, or is not there.
+        FormatError: the file is missing, or lies outside the model's folder, for example behind a link.
     """
-    parts = Path(said).parts
-    if Path(said).is_absolute() or ".." in parts or "\\" in said or "\0" in said or not parts:
-        raise FormatError(f"{path}: expected external data in the model's folder, found {said!r:.80}")
-    file = path.parent / said
-    # A hub's snapshot is links into one folder: there the data lie beside the model they belong to.
+    parts = Path(name).parts
+    if Path(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name or not parts:
+        raise FormatError(f"{path}: expected external data in the model's folder, found {name!r:.80}")
+    file = path.parent / name
+    # Files of a hub snapshot are links into a common folder, where the data lie beside the model.
     roots = path.parent.resolve(), path.resolve().parent
     if not any(file.resolve().is_relative_to(root) for root in roots):
-        raise FormatError(f"{path}: expected external data in the model's folder, found a link out of it, {said!r:.80}")
+        raise FormatError(f"{path}: expected external data in the model's folder, found a link out of it, {name!r:.80}")
     if not file.is_file():
-        raise FormatError(f"{path}: expected the external data {said!r:.80} it names, found none; download it again")
+        raise FormatError(
+            f"{path}: expected the external data {name!r:.80} that it names, found none; download it again"
+        )
     return file
 
 
-def _config(folder: Path, graph: Graph) -> dict[str, Any]:
-    """The config.json of the folder, or what the graph says of itself."""
-    said = folder / "config.json"
-    if said.is_file():
+def _config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json, or a minimal configuration if there is none."""
+    path = folder / "config.json"
+    if path.is_file():
         try:
-            found = json.loads(said.read_bytes())
+            config = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"{said}: expected JSON, found {error}") from error
-        if not isinstance(found, dict):
-            raise FormatError(f"{said}: expected a JSON object, found {type(found).__name__}")
-        return found
+            raise FormatError(f"{path}: expected JSON, found {error}") from error
+        if not isinstance(config, dict):
+            raise FormatError(f"{path}: expected a JSON object, found {type(config).__name__}")
+        return config
     return {"model_type": "onnx"}

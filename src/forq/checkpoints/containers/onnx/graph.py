@@ -1,6 +1,7 @@
-"""The graph of an ONNX file: nodes, inputs, and where its initialisers lie; large ones are never read.
+"""The graph of an ONNX file: nodes, inputs, outputs, and where its initialisers lie.
 
-Field numbers are those of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto).
+The values of initialisers are not read. Field numbers are those of onnx.proto (ModelProto, GraphProto,
+NodeProto, TensorProto).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MAX_RANK, _MAX_SIZE = 16, 1 << 48
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator: its type, the names it reads and writes, its attributes that are whole numbers."""
+    """An operator: its type, the names of its inputs and outputs, and its integer attributes."""
 
     op: str
     domain: str
@@ -33,7 +34,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An input or output: its element type's number, its shape, names where a size is open; None: no shape is said."""
+    """An input or output: the number of its element type, and its shape.
+
+    An open size has a name in place of a number. The shape is None if the file gives none.
+    """
 
     kind: int
     shape: tuple[int | str, ...] | None
@@ -45,9 +49,10 @@ class Initialiser:
 
     Attributes:
         kind: number of its element type.
-        start, nbytes: its values, where they lie end to end in a file; ``nbytes`` −1: they do not.
-        file: external data: which file, as the graph names it; "": the graph's own.
-        span: where its message lies in the graph's file, for copying it as it is.
+        start, nbytes: offset and length of its values in the file; ``nbytes`` −1: they are not contiguous,
+            or the length is not given.
+        file: name of the external data file; "": the values lie in the graph's own file.
+        span: start and end of its message in the graph's file, for copying it.
     """
 
     name: str
@@ -61,7 +66,7 @@ class Initialiser:
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """What a file says, and how to say it again without its tensors."""
+    """A parsed ONNX file. ``outside`` and ``inside`` are the fields of ModelProto and GraphProto to copy, as spans."""
 
     path: Path
     nodes: list[Node] = field(default_factory=list)
@@ -72,7 +77,7 @@ class Graph:
     inside: list[tuple[int, int]] = field(default_factory=list)
 
     def lean(self, kept: list[tuple[int, int]]) -> bytes:
-        """The model's bytes with no initialiser but those whose messages are kept."""
+        """The serialized model, with only the initialisers whose spans are in ``kept``."""
         with self.path.open("rb") as stream:
 
             def take(span: tuple[int, int]) -> bytes:
@@ -86,17 +91,17 @@ class Graph:
 
 
 def read(path: Path) -> Graph:
-    """Walk a file.
+    """Parse an ONNX file.
 
     Raises:
-        FormatError: it is no ONNX model, or says what it cannot hold.
+        FormatError: the file is no ONNX model, or a length in it exceeds the file.
     """
     size = path.stat().st_size
     if size == 0:
         raise FormatError(f"{path}: expected an ONNX model, found an empty file; download it again")
     _signature.check(path, "ONNX")
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        data = memoryview(held)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        data = memoryview(mapped)
         try:
             return _model(path, data, size)
         except FormatError as error:
@@ -107,35 +112,35 @@ def read(path: Path) -> Graph:
 
 def _model(path: Path, data: memoryview, size: int) -> Graph:
     graph = Graph(path)
-    whole: Field | None = None
-    for one in fields(data, 0, size):
-        if one.number == _GRAPH and one.wire == BYTES:
-            if whole is not None:
+    message: Field | None = None
+    for part in fields(data, 0, size):
+        if part.number == _GRAPH and part.wire == BYTES:
+            if message is not None:
                 raise FormatError("expected one graph, found two; the file is damaged: download it again")
-            whole = one
+            message = part
         else:
-            graph.outside.append((one.whole, one.stop))
-    if whole is None:
+            graph.outside.append((part.whole, part.stop))
+    if message is None:
         raise FormatError("expected an ONNX model, found no graph in it; download it again")
-    for one in fields(data, whole.start, whole.stop):
-        if one.number == _INITIALISER and one.wire == BYTES:
-            found = _initialiser(data, one)
-            if found.name in graph.initialisers:
-                raise FormatError(f"expected initialisers of different names, found {found.name!r:.80} twice")
-            graph.initialisers[found.name] = found
+    for part in fields(data, message.start, message.stop):
+        if part.number == _INITIALISER and part.wire == BYTES:
+            tensor = _initialiser(data, part)
+            if tensor.name in graph.initialisers:
+                raise FormatError(f"expected initialisers of different names, found {tensor.name!r:.80} twice")
+            graph.initialisers[tensor.name] = tensor
             continue
-        if one.number == _SPARSE:
+        if part.number == _SPARSE:
             raise FormatError("expected dense initialisers, found a sparse one, which is not supported")
-        graph.inside.append((one.whole, one.stop))
-        if one.number == _NODE:
-            graph.nodes.append(_node(data, one))
-        elif one.number in (_INPUT, _OUTPUT):
-            name, value = _value(data, one)
-            (graph.inputs if one.number == _INPUT else graph.outputs)[name] = value
+        graph.inside.append((part.whole, part.stop))
+        if part.number == _NODE:
+            graph.nodes.append(_node(data, part))
+        elif part.number in (_INPUT, _OUTPUT):
+            name, value = _value(data, part)
+            (graph.inputs if part.number == _INPUT else graph.outputs)[name] = value
     return graph
 
 
-def _inside(data: memoryview, outer: Field) -> list[Field]:
+def _children(data: memoryview, outer: Field) -> list[Field]:
     if outer.wire != BYTES:
         raise FormatError(f"byte {outer.whole}: expected a message, found wire type {outer.wire}; the file is damaged")
     return list(fields(data, outer.start, outer.stop))
@@ -144,76 +149,77 @@ def _inside(data: memoryview, outer: Field) -> list[Field]:
 def _node(data: memoryview, outer: Field) -> Node:
     names: dict[int, list[str]] = {1: [], 2: [], 3: [], 4: [], 7: []}
     ints: dict[str, int] = {}
-    for one in _inside(data, outer):
-        if one.number in names:
-            names[one.number].append(text(data, one))
-        elif one.number == 5:
+    for child in _children(data, outer):
+        if child.number in names:
+            names[child.number].append(text(data, child))
+        elif child.number == 5:
             name, value = "", None
-            for part in _inside(data, one):
-                if part.number == 1:
-                    name = text(data, part)
-                elif part.number == 3 and part.wire == VARINT:
-                    value = part.value - (1 << 64) if part.value >> 63 else part.value
+            for attribute in _children(data, child):
+                if attribute.number == 1:
+                    name = text(data, attribute)
+                elif attribute.number == 3 and attribute.wire == VARINT:
+                    value = attribute.value - (1 << 64) if attribute.value >> 63 else attribute.value
             if value is not None:
                 ints[name] = value
-    last = {number: found[-1] if found else "" for number, found in names.items()}
+    last = {number: texts[-1] if texts else "" for number, texts in names.items()}
     return Node(last[4], last[7], last[3], tuple(names[1]), tuple(names[2]), ints)
 
 
 def _value(data: memoryview, outer: Field) -> tuple[str, Value]:
     name, kind, shape = "", 0, None
-    for one in _inside(data, outer):
-        if one.number == 1:
-            name = text(data, one)
-        for tensor in _inside(data, one) if one.number == 2 else ():
-            for part in _inside(data, tensor) if tensor.number == 1 else ():
+    for child in _children(data, outer):
+        if child.number == 1:
+            name = text(data, child)
+        for tensor_type in _children(data, child) if child.number == 2 else ():
+            for part in _children(data, tensor_type) if tensor_type.number == 1 else ():
                 if part.number == 1:
                     kind = part.value
                 elif part.number == 2:
-                    shape = tuple(_size(data, dim) for dim in _inside(data, part) if dim.number == 1)
+                    shape = tuple(_size(data, dim) for dim in _children(data, part) if dim.number == 1)
     return name, Value(kind, shape)
 
 
 def _size(data: memoryview, outer: Field) -> int | str:
-    found: int | str = "?"
-    for one in _inside(data, outer):
-        found = one.value if one.number == 1 else text(data, one) if one.number == 2 else found
-    return found
+    size: int | str = "?"
+    for child in _children(data, outer):
+        size = child.value if child.number == 1 else text(data, child) if child.number == 2 else size
+    return size
 
 
 def _initialiser(data: memoryview, outer: Field) -> Initialiser:
     name, kind, external = "", 0, False
     shape: list[int] = []
-    said: dict[str, str] = {}
-    held: list[Field] = []
-    for one in _inside(data, outer):
-        if one.number == 1:
-            shape += varints(data, one)
-        elif one.number == 2:
-            kind = one.value
-        elif one.number == 8:
-            name = text(data, one)
-        elif one.number in (4, 9, 10) and one.wire == BYTES:  # floats, raw bytes, doubles: end to end
-            held.append(one)
-        elif one.number == 13:
-            pair = {part.number: text(data, part) for part in _inside(data, one) if part.number in (1, 2)}
-            said[pair.get(1, "")] = pair.get(2, "")
-        elif one.number == 14:
-            external = one.value == 1
+    entries: dict[str, str] = {}
+    contiguous: list[Field] = []
+    for child in _children(data, outer):
+        if child.number == 1:
+            shape += varints(data, child)
+        elif child.number == 2:
+            kind = child.value
+        elif child.number == 8:
+            name = text(data, child)
+        elif child.number in (4, 9, 10) and child.wire == BYTES:  # floats, raw bytes, doubles
+            contiguous.append(child)
+        elif child.number == 13:
+            pair = {part.number: text(data, part) for part in _children(data, child) if part.number in (1, 2)}
+            entries[pair.get(1, "")] = pair.get(2, "")
+        elif child.number == 14:
+            external = child.value == 1
     if len(shape) > _MAX_RANK or any(size >= _MAX_SIZE for size in shape):
-        raise FormatError(f"{name!r:.80}: expected a shape that can be, found {shape}; the file is damaged")
+        raise FormatError(f"{name!r:.80}: expected a plausible shape, found {shape}; the file is damaged")
     span = outer.start, outer.stop
     if external:
-        start, nbytes = (_whole(name, said.get(key), usual) for key, usual in (("offset", 0), ("length", -1)))
-        return Initialiser(name, kind, tuple(shape), start, nbytes, said.get("location") or "?", span)
-    if len(held) == 1:
-        return Initialiser(name, kind, tuple(shape), held[0].start, held[0].stop - held[0].start, "", span)
+        start, nbytes = (_number(name, entries.get(key), default) for key, default in (("offset", 0), ("length", -1)))
+        return Initialiser(name, kind, tuple(shape), start, nbytes, entries.get("location") or "?", span)
+    if len(contiguous) == 1:
+        (values,) = contiguous
+        return Initialiser(name, kind, tuple(shape), values.start, values.stop - values.start, "", span)
     return Initialiser(name, kind, tuple(shape), 0, -1, "", span)
 
 
-def _whole(name: str, said: str | None, usual: int) -> int:
-    if said is None:
-        return usual
-    if not said.isascii() or not said.isdigit() or len(said) > 18:
-        raise FormatError(f"{name!r:.80}: expected a place of external data in bytes, found {said!r:.40}")
-    return int(said)
+def _number(name: str, digits: str | None, default: int) -> int:
+    if digits is None:
+        return default
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 18:
+        raise FormatError(f"{name!r:.80}: expected offset and length of external data in bytes, found {digits!r:.40}")
+    return int(digits)

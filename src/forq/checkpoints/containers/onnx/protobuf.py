@@ -1,4 +1,4 @@
-"""Protocol buffers' wire format, field by field: where values lie, every length checked, no value copied."""
+"""Read the wire format of protocol buffers field by field. Every length is checked; no value is copied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from forq.errors import FormatError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-"""Wire types; 3 and 4 are groups, which nobody has written for twenty years."""
+"""Wire types; 3 and 4 (groups) are obsolete and refused."""
 
 _FIXED = {FIXED64: 8, FIXED32: 4}
 _LONGEST_VARINT = 10
@@ -19,10 +19,10 @@ class Field:
     """One field of a message.
 
     Attributes:
-        number, wire: which, and its wire type.
-        value: of a varint; 0 of others.
-        whole: where the field begins, its tag included.
-        start, stop: where its bytes lie, tag and length excluded.
+        number, wire: field number and wire type.
+        value: the value of a varint; 0 for other wire types.
+        whole: offset at which the field begins, with its tag.
+        start, stop: range of its contents, without tag and length.
     """
 
     number: int
@@ -34,10 +34,10 @@ class Field:
 
 
 def fields(data: memoryview, start: int, stop: int) -> Iterator[Field]:
-    """The fields of a message that lies between two places.
+    """The fields of the message between two offsets.
 
     Raises:
-        FormatError: a field reaches beyond the message, or is of no known wire type.
+        FormatError: a field reaches beyond the message, or its wire type is unknown.
     """
     at = start
     while at < stop:
@@ -68,7 +68,7 @@ def fields(data: memoryview, start: int, stop: int) -> Iterator[Field]:
 
 
 def varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
-    """An unsigned number of seven bits a byte, and the place behind it."""
+    """Read an unsigned number of seven bits a byte. Returns the number and the offset behind it."""
     value = 0
     for place in range(min(_LONGEST_VARINT, stop - at)):
         byte = data[at + place]
@@ -79,21 +79,21 @@ def varint(data: memoryview, at: int, stop: int) -> tuple[int, int]:
 
 
 def varints(data: memoryview, field: Field) -> list[int]:
-    """Values of a repeated number, packed or one alone."""
+    """Values of a repeated number, packed or single."""
     if field.wire == VARINT:
         return [field.value]
-    found, at = [], field.start
+    values, at = [], field.start
     while at < field.stop:
         value, at = varint(data, at, field.stop)
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def text(data: memoryview, field: Field) -> str:
-    """A field's bytes as text.
+    """A field's contents as text.
 
     Raises:
-        FormatError: they are none.
+        FormatError: the contents are not UTF-8, or the field has another wire type.
     """
     if field.wire != BYTES:
         raise FormatError(f"byte {field.whole}: expected text, found wire type {field.wire}; the file is damaged")
@@ -104,11 +104,11 @@ def text(data: memoryview, field: Field) -> str:
 
 
 def length_prefix(number: int, length: int) -> bytes:
-    """What stands before so many bytes of a field."""
-    return _packed(number << 3 | BYTES) + _packed(length)
+    """Tag and length that precede a field of ``length`` bytes."""
+    return _encoded(number << 3 | BYTES) + _encoded(length)
 
 
-def _packed(value: int) -> bytes:
+def _encoded(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

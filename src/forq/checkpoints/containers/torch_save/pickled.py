@@ -1,8 +1,9 @@
-"""The index of a file torch.save wrote, read without running anything: a pickle's opcodes, and the few that it takes.
+"""Read the pickled index of a file written by torch.save without executing it.
 
-A pickle is a program. This reads its instructions one by one (:mod:`pickletools` only splits them), keeps names of
-functions as names, never imports one, and knows four of them: the two that make a tensor, ``torch.Size`` and
-``OrderedDict``. Anything else is an error. What comes out is plain data with :class:`Stored` in place of tensors.
+A pickle is a program. This module interprets the few opcodes that such an index needs;
+:mod:`pickletools` only splits the bytes into opcodes. Function names stay names and are never imported.
+Four of them are known: the two that build a tensor, ``torch.Size`` and ``OrderedDict``. All others are
+an error. The result is plain data with :class:`Stored` in place of tensors.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ from typing import Any
 
 from forq.errors import FormatError
 
-_SOLID = frozenset({"NONE", "NEWTRUE", "NEWFALSE"})
 _MOST_AXES = 16
 _VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_SAID = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"})
+_LITERALS = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE"})
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A function or type by its name, ``torch.float16``: never looked up."""
+    """The name of a function or type, such as ``torch.float16``; it is never looked up."""
 
-    said: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Stored:
     """A tensor as the index describes it.
 
     Attributes:
-        kind: name of its storage's type, ``torch.HalfStorage``.
-        key: of the storage among the file's records.
-        start: its first element there.
+        kind: type of its storage, ``torch.HalfStorage`` for example.
+        key: name of the storage among the file's records.
+        start: index of the tensor's first element in the storage.
     """
 
     kind: str
@@ -50,16 +50,16 @@ class _Storage:
 
 
 def read(data: bytes) -> Any:
-    """What the pickle describes: dictionaries, lists, tuples, numbers, text, :class:`Name` and :class:`Stored`.
+    """Interpret a pickle: dictionaries, lists, tuples, numbers, texts, :class:`Name` and :class:`Stored`.
 
     Raises:
-        FormatError: it is damaged, or wants more than such an index needs.
+        FormatError: the pickle is damaged, or uses an opcode or function that such an index does not need.
     """
     try:
         return _run(data)
     except FormatError:
         raise
-    # The splitting itself, or an instruction that finds nothing to work on.
+    # Raised by pickletools, or by an opcode whose operands are missing.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise FormatError(f"expected the index of a file torch.save wrote, found {type(error).__name__}") from error
 
@@ -70,18 +70,18 @@ def _run(data: bytes) -> Any:
     memo: dict[Any, Any] = {}
 
     def above_mark() -> list[Any]:
-        at = marks.pop()
-        found = stack[at:]
-        del stack[at:]
-        return found
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
 
     for opcode, argument, _ in pickletools.genops(data):
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
-            case name if name in _SOLID:
+            case name if name in _VALUES:
                 stack.append(_VALUES[name])
-            case name if name in _SAID:
+            case name if name in _LITERALS:
                 stack.append(argument)
             case "GLOBAL":
                 stack.append(Name(".".join(str(argument).split(" "))))
@@ -120,53 +120,54 @@ def _run(data: bytes) -> Any:
                 stack.append(_storage(stack.pop()))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_made(function, arguments))
+                stack.append(_call(function, arguments))
             case "STOP":
                 return stack.pop()
-            case other:
-                raise FormatError(f"expected the index of a file torch.save wrote, found the instruction {other}")
-    raise FormatError("expected the index of a file torch.save wrote, found its end cut off")
+            case unknown:
+                raise FormatError(f"expected the index of a file torch.save wrote, found the instruction {unknown}")
+    raise FormatError("expected the index of a file torch.save wrote, found a truncated one")
 
 
-def _key(said: Any) -> str:
-    """The key of a dictionary: text only, since the hash of nested tuples can take for ever."""
-    if not isinstance(said, str):
-        raise FormatError(f"expected text as keys, found {type(said).__name__}")
-    return said
+def _key(value: object) -> str:
+    """Check a dictionary's key: only text is accepted, since hashing nested tuples can take for ever."""
+    if not isinstance(value, str):
+        raise FormatError(f"expected text as keys, found {type(value).__name__}")
+    return value
 
 
-def _storage(said: Any) -> _Storage:
-    """A storage from ('storage', type, key, place, elements)."""
-    what, kind, key, _, _ = said
-    if what != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
-        raise FormatError(f"expected a storage, found {type(said).__name__}")
-    return _Storage(kind.said, key)
+def _storage(persistent_id: Any) -> _Storage:
+    """A storage from ('storage', type, key, device, elements)."""
+    tag, kind, key, _, _ = persistent_id
+    if tag != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
+        raise FormatError(f"expected a storage, found {type(persistent_id).__name__}")
+    return _Storage(kind.text, key)
 
 
-def _made(function: Any, arguments: Any) -> Any:
-    said = function.said if isinstance(function, Name) else ""
-    if said == "torch._utils._rebuild_tensor_v2":
+def _call(function: object, arguments: Any) -> Any:
+    """The result of one of the four known functions."""
+    name = function.text if isinstance(function, Name) else ""
+    if name == "torch._utils._rebuild_tensor_v2":
         storage, start, shape, strides = arguments[:4]
         if not isinstance(storage, _Storage):
-            raise FormatError(f"expected a tensor of a storage, found one of {type(storage).__name__}")
-        return Stored(storage.kind, storage.key, start, _laid(start, shape, strides))
-    if said == "torch._utils._rebuild_parameter" and isinstance(arguments[0], Stored):
+            raise FormatError(f"expected a tensor with a storage, found {type(storage).__name__}")
+        return Stored(storage.kind, storage.key, start, _contiguous(start, shape, strides))
+    if name == "torch._utils._rebuild_parameter" and isinstance(arguments[0], Stored):
         return arguments[0]
-    if said == "torch.Size":
+    if name == "torch.Size":
         return tuple(arguments[0])
-    if said == "collections.OrderedDict" and not arguments:
+    if name == "collections.OrderedDict" and not arguments:
         return {}
-    raise FormatError(f"expected tensors and plain values, found a call of {said!r:.80}; nothing of it was run")
+    raise FormatError(f"expected tensors and plain values, found a call of {name!r:.80}; nothing of it was run")
 
 
-def _laid(start: Any, shape: Any, strides: Any) -> tuple[int, ...]:
-    """The shape of a tensor whose elements lie end to end."""
+def _contiguous(start: Any, shape: Any, strides: Any) -> tuple[int, ...]:
+    """The shape of a tensor, checked to be contiguous."""
     if not isinstance(shape, tuple) or not isinstance(strides, tuple) or not len(shape) == len(strides) <= _MOST_AXES:
         raise FormatError(f"expected shape and strides of a tensor, found {type(shape).__name__}")
     if not all(type(number) is int and 0 <= number < 1 << 48 for number in (start, *shape, *strides)):
         raise FormatError("expected whole numbers as start, shape and strides of a tensor")
-    wanted = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    apart = any(stride != want for stride, want, size in zip(strides, wanted, shape, strict=True) if size > 1)
-    if apart and math.prod(shape):
+    expected = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    scattered = any(stride != need for stride, need, size in zip(strides, expected, shape, strict=True) if size > 1)
+    if scattered and math.prod(shape):
         raise FormatError(f"expected a tensor whose elements lie end to end, found strides {strides} of shape {shape}")
     return shape
