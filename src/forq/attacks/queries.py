@@ -274,8 +274,8 @@ class Queue:
             for name, value in (("label", job.label), ("target", job.target)):
                 if value is not None and not 0 <= value < classes:
                     raise DataError(
-                        f"image {job.index}: expected one of the victim's classes 0 … {classes - 1}, found {name} {value}; "
-                        "check the labels"
+                        f"image {job.index}: expected one of the victim's classes 0 … {classes - 1}, found "
+                        f"{name} {value}; check the labels"
                     )
 
 
