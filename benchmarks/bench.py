@@ -43,6 +43,7 @@ from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.scalars.estimators.one_sided import OneSided
 from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.losses import from_means
 from forq.scalars.protocols import Method
 from forq.scalars.rules.clip import Clip
 from forq.scalars.rules.sgd import SGD
@@ -96,7 +97,7 @@ def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds
     rules = (Clip(100.0), SGD(1e-6))
     two = Method(TwoPoint(seed=0, eps=1e-2), rules)
     eight = Method(OneSided(seed=0, eps=1e-2, directions=8, noise=("rows:rademacher", "rademacher")), rules)
-    tape = Tape([engine.Line(0, "train", (1.0, 1.01))])
+    tape = Tape([engine.Line(0, "train", from_means((1.0, 1.01)))])
     tasks: dict[str, Callable[[], object]] = {
         "two forwards": lambda: (forward(), forward()),
         "two-point step": lambda: step(0, moves, oracle, two, two.init()),

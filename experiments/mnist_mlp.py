@@ -177,7 +177,7 @@ def run(job: dict[str, Any], model: MLP, train: tuple[Tensor, Tensor], test: tup
     began, spent, changed, cut, lost, ended = time.perf_counter(), 0, 0, 0, 0, None
     method = plan(chosen, seed=job["seed"], steps=steps, room=space.room)
     for line in engine.run(space, Local(space, batch, loss), method, steps=steps):
-        spent += len(line.losses)
+        spent += line.forwards
         changed, cut, lost = changed + line.moved.changed, cut + line.moved.cut, lost + line.moved.lost
         ended = line.notes.get(engine.CERTIFICATE, ended)
     return job | {

@@ -63,7 +63,7 @@ def run(
         if isinstance(event, Scored):
             scores.append(event.score.loss)
             continue
-        forwards += len(event.losses)
+        forwards += event.forwards
         if event.kind == "calibrate" and event.notes:
             found = {name: float(f"{value:.4g}") for name, value in event.notes.items() if math.isfinite(value)}
     started.space.restore(masters)

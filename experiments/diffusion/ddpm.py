@@ -123,7 +123,7 @@ def main() -> None:
         forwards = 0
         made = plan(method, seed=seed, steps=told.steps, room=space.room)
         for line in engine.run(space, Local(space, batch, asked), made, steps=told.steps):
-            forwards += len(line.losses)
+            forwards += line.forwards
         row: dict[str, Any] = {
             "seed": seed,
             "steps": told.steps,

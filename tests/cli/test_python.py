@@ -101,5 +101,5 @@ def test_another_oracle_can_answer(base, tmp_path):
     )
     before = size(0)
     list(run.events())
-    assert read(run.journal).lines[0].losses[0] == pytest.approx(before)
+    assert read(run.journal).lines[0].losses[0].mean == pytest.approx(before)
     assert read(run.journal).lines != read(first.journal).lines

@@ -10,6 +10,7 @@ from forq.errors import ConfigError
 from forq.models.load import load
 from forq.plugins import registry
 from forq.runs import journal
+from forq.scalars.losses import means
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import rewards
 
@@ -34,7 +35,7 @@ def test_accuracy_itself_is_the_objective(base, films, tmp_path, forq):
     assert done.returncode == 0, done.stderr
     header = journal.read(out / "journal.jsonl").header["task"]
     assert header["reward"] == "accuracy" and len(header["reward_code"]) == 64
-    losses = [loss for line in journal.read(out / "journal.jsonl").lines for loss in line.losses]
+    losses = [loss for line in journal.read(out / "journal.jsonl").lines for loss in means(line.losses)]
     assert losses and all(-1 <= loss <= 0 and (loss * 32) % 1 == 0 for loss in losses), "not a share of 32 rows"
     scores = [
         row["score"] for row in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "score" in row

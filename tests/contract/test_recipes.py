@@ -61,10 +61,10 @@ def test_a_recipe_runs_and_replays(name):
     assert oracle.loss(0) < before
     _, again = make()
     assert list(engine.run(again, Tape(lines), made, steps=30)) == lines and again.digest() == space.digest()
-    calibration = sum(len(line.losses) for line in lines if line.kind == "calibrate")
-    trained = sum(len(line.losses) for line in lines if line.kind == "train")
-    checks = 3 * settings.rule.checks * len(settings.parts)
-    assert calibration <= max(0.05 * trained, 5 * len(settings.parts)) + checks
+    calibration = sum(line.forwards for line in lines if line.kind == "calibrate")
+    trained = sum(line.forwards for line in lines if line.kind == "train")
+    checks = 3 * settings.rule.checks * len(settings.probed)
+    assert calibration <= max(0.05 * trained, 5 * len(settings.probed)) + checks
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,12 +88,12 @@ def test_an_unknown_recipe_names_the_nearest():
 
 
 def test_a_recipe_of_the_lattice_keeps_its_own_noise_and_others_move_few_integers():
-    assert {name: recipe(name).settings.parts[0].noise for name in ("zoqo", "zoqo-paper")} == {
+    assert {name: recipe(name).settings.probed[0].noise for name in ("zoqo", "zoqo-paper")} == {
         "zoqo": ("cells:auto",),
         "zoqo-paper": ("uniform_grid:1",),
     }
     mixed = recipe("qzo").settings.model_copy(update={"move": "scales,codes"})
-    assert [part.noise for part in mixed.parts][1] == ("sparse:0.02",)
+    assert [group.noise for group in mixed.probed][1] == ("sparse:0.02",)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from forq.recipes.settings import settings
 from forq.runs import engine
 from forq.runs.journal import Line
 from forq.runs.oracles.tape import Tape
+from forq.scalars.losses import Losses, from_means
 from forq.scalars.moves import Move, Moved
 from tests.toys import Toy
 
@@ -55,8 +57,8 @@ def play() -> dict[str, Any]:
     del header["rule"]["checks"]
     made, moves = plan(settings(header), seed=11, steps=STEPS), space()
 
-    def oracle(step: int, probes: tuple[Move, ...]) -> tuple[float, ...]:
-        return losses(step, len(probes))
+    def oracle(step: int, probes: Sequence[Move]) -> tuple[Losses, ...]:
+        return from_means(losses(step, len(probes)))
 
     lines: list[Line] = []
     digests = []

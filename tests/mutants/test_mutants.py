@@ -54,13 +54,13 @@ MUTANTS = {
         "unit/test_engine.py",
     ),
     "same noise for every leaf": (
-        "noise.py",
+        "noise/bits.py",
         "hashlib.blake2b(name.encode()",
         "hashlib.blake2b(b''",
         "unit/test_noise.py",
     ),
     "probe and step from other seeds": (
-        "core.py",
+        "scalars/directions.py",
         "terms = tuple(self._term(step, k, d",
         "terms = tuple(self._term(step, k + 1, d",
         "contract/test_estimators.py",
@@ -72,7 +72,12 @@ MUTANTS = {
         "unit/test_journal.py",
     ),
     "snapshot applied twice": ("runs/engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
-    "one mean over all groups": ("core.py", "d / share[groups[k]]", "d / len(slopes)", "contract/test_estimators.py"),
+    "one mean over all groups": (
+        "scalars/directions.py",
+        "d / share[groups[k]]",
+        "d / len(slopes)",
+        "contract/test_estimators.py",
+    ),
     "every leaf of every group moves": (
         "coordinates/steps.py",
         'return [term for term in terms if term.group in ("all", self.leaf.group)]',

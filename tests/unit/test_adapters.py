@@ -14,7 +14,6 @@ import forq
 from forq.coordinates import steps
 from forq.coordinates.leaf import PackedLeaf
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
 from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
@@ -27,6 +26,7 @@ from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
 from tests import tiny_checkpoints
+from tests.fixtures import gptq
 
 MLP = ("mlp.down_proj", "mlp.up_proj")
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
@@ -329,3 +329,41 @@ def test_b_is_measured_where_its_product_is_as_large_as_a_layer():
     b = made.b.typical * torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
     product = b @ made.a.tensor * 2
     assert 0.5 < float(product.square().mean()) * 256 < 2
+
+
+class LoraConfig:
+    """The fields of peft.LoraConfig that matter here; the oracle test takes the real one."""
+
+    def __init__(self, **fields):
+        self.fields = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": None, "lora_dropout": 0.0}
+        self.fields |= {"init_lora_weights": True, "use_rslora": False} | fields
+
+    def to_dict(self):
+        return self.fields
+
+
+def test_a_lora_config_begins_the_same_adapters(base):
+    ours, theirs = forq.load(base), forq.load(base)
+    forq.add_lora(ours, rank=4, alpha=8.0, targets=("q_proj", "v_proj"), seed=3)
+    forq.add_lora(theirs, LoraConfig(r=4, lora_alpha=4, use_rslora=True, target_modules={"v_proj", "q_proj"}), seed=3)
+    assert [(a.module, a.rank, a.alpha) for a in ours.adapters] == [
+        (a.module, a.rank, a.alpha) for a in theirs.adapters
+    ]
+    assert forq.space(ours, "lora").digest() == forq.space(theirs, "lora").digest()
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"lora_dropout": 0.1}, "lora_dropout 0"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"rank_pattern": {"q_proj": 2}}, "one rank"),
+        ({"layers_to_transform": [1]}, "layers_to_transform"),
+        ({"target_modules": ".*q_proj"}, "as a list"),
+        ({"r": 0}, "expected peft_type"),
+    ],
+)
+def test_a_lora_config_that_means_something_else_is_refused(base, fields, says):
+    with pytest.raises(ConfigError, match=says):
+        forq.add_lora(forq.load(base), LoraConfig(**fields))

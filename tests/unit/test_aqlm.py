@@ -17,7 +17,7 @@ from forq.coordinates.domain import DOMAINS, usual_unit
 from forq.coordinates.leaf import Few
 from forq.coordinates.space import Space, digest
 from forq.errors import FormatError
-from forq.formats import aqlm
+from forq.formats import get
 from forq.formats.codecs.aqlm_order import order
 from forq.layers.leaves import CodeLeaf
 from forq.layers.scratch import Scratch
@@ -25,6 +25,7 @@ from forq.models.load import load
 from forq.models.space import space
 from forq.runs import replay_leaves as filed
 from forq.scalars.moves import Move, Term, direction_seed
+from tests.fixtures import aqlm
 from tests.reference import aqlm as reference
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -174,7 +175,7 @@ def test_scales_and_codebooks_move_apart(folder: Path) -> None:
 )
 def test_settings_that_contradict_the_tensors_are_refused(folder: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(FormatError, match=said):
-        aqlm.layers(configured(folder, **settings))
+        get("aqlm").layers(configured(folder, **settings))
 
 
 @pytest.mark.parametrize(

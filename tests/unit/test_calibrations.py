@@ -7,8 +7,9 @@ import pytest
 
 from forq.errors import RunError
 from forq.scalars import calibrations
-from forq.scalars.calibrations import Wanted, calibrate, trials
+from forq.scalars.calibrations import GroupRequest, calibrate, trials
 from forq.scalars.course import SHAPES, SQUARES
+from forq.scalars.losses import from_means
 from forq.scalars.protocols import Method
 
 SIZE = 200
@@ -26,7 +27,7 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=10
         spent.append((one.eps, one.lr, one.clip, first, one.notes))
         return Method(None, (), one.notes)
 
-    group = Wanted("all", ("rademacher",), directions, newton, eps, walk=walk, checks=checks)
+    group = GroupRequest("all", ("rademacher",), directions, newton, eps, walk=walk, checks=checks)
     run = calibrate(seed=3, groups=[group], forwards=forwards, steps=steps, decay=decay, finish=finish)
     probes, used, number = next(run), 0, 0
     batched = loss.__code__.co_argcount == 2
@@ -40,9 +41,9 @@ def measure(loss, forwards=10_000, eps=None, newton=0.25, directions=8, steps=10
             losses.append(loss(x, number) if batched else loss(x))
         number += 1
         try:
-            probes = run.send(losses)
+            probes = run.send(from_means(losses))
         except StopIteration as end:
-            return end.value.found, spent[0], used
+            return end.value.notes, spent[0], used
 
 
 def bowl(curvature, slope=0.05, offset=3.0):
@@ -180,7 +181,10 @@ def test_every_group_is_measured_alone_and_gets_its_own_numbers():
             total += 0.05 * x.sum() + 0.5 * bend * float(x @ x)
         return 3.0 + total
 
-    groups = [Wanted("scales", ("rademacher",), 4, 0.25), Wanted("norms", ("rademacher",), 4, 0.5, eps=0.02)]
+    groups = [
+        GroupRequest("scales", ("rademacher",), 4, 0.25),
+        GroupRequest("norms", ("rademacher",), 4, 0.5, eps=0.02),
+    ]
     run = calibrate(
         seed=3, groups=groups, forwards=2000, steps=200, decay="none", finish=lambda found, first: (found, first)
     )
@@ -189,7 +193,7 @@ def test_every_group_is_measured_alone_and_gets_its_own_numbers():
         assert len({term.group for probe in probes for term in probe.terms}) == 1
         used.append(len(probes))
         try:
-            probes = run.send([loss(probe) for probe in probes])
+            probes = run.send(from_means(loss(probe) for probe in probes))
         except StopIteration as end:
             found, first = end.value
             break

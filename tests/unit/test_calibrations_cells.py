@@ -8,10 +8,11 @@ import pytest
 from forq.errors import ConfigError, RunError
 from forq.noise.bits import Bits
 from forq.noise.law import law
-from forq.scalars.calibrations import Wanted, calibrate
+from forq.scalars.calibrations import GroupRequest, calibrate
 from forq.scalars.calibrations.cells import WALK
 from forq.scalars.course import Course
 from forq.scalars.directions import Directions
+from forq.scalars.losses import from_means
 from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Estimate, Method
 from forq.scalars.rules.sign_step import SignStep
@@ -29,7 +30,7 @@ def measure(loss, forwards=20_000, newton=0.5, decay="none", **group):
     """Drive a calibration by hand; ``loss`` sees the displacement of each probe and the number of its batch."""
     run = calibrate(
         seed=3,
-        groups=[Wanted("all", ("cells:auto",), 1, newton, cells=True, **group)],
+        groups=[GroupRequest("all", ("cells:auto",), 1, newton, cells=True, **group)],
         forwards=forwards,
         steps=forwards // 2,
         decay=decay,
@@ -42,9 +43,9 @@ def measure(loss, forwards=20_000, newton=0.5, decay="none", **group):
         losses = [loss(x, number) for x in moves]
         number += 1
         try:
-            probes = run.send(losses)
+            probes = run.send(from_means(losses))
         except StopIteration as end:
-            return end.value.found, used
+            return end.value.notes, used
 
 
 def bowl(slope, curvature, noise=0.0):

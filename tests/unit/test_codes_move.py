@@ -9,7 +9,6 @@ import torch
 from forq.checkpoints import Checkpoint
 from forq.coordinates import steps
 from forq.coordinates.leaf import PackedLeaf
-from forq.formats import gptq
 from forq.layers.codes import unpack
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
@@ -19,9 +18,11 @@ from forq.noise.law import law
 from forq.runs import engine
 from forq.runs.oracles.local import Local
 from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.losses import from_means
 from forq.scalars.moves import Link, Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
+from tests.fixtures import gptq
 
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
 SHAPES = ["4-bit", *gptq.VARIANTS]
@@ -140,7 +141,7 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
 
 def test_losses_that_agree_move_nothing(tmp_path):
     moves = space(load(example(tmp_path), "cpu"), "codes", "cells")
-    estimate = TwoPoint(0, 1.0, noise=("uniform_grid:1",)).tell(0, (1.0, 1.0))
+    estimate = TwoPoint(0, 1.0, noise=("uniform_grid:1",)).tell(0, from_means((1.0, 1.0)))
     done, _ = SignStep(1.0, vote=True).update(0, estimate, {})
     assert moves.apply(done.move).changed == 0
 

@@ -20,6 +20,7 @@ from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.scalars.estimators.three_point import ThreePoint
 from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.losses import from_means, means
 from forq.scalars.moves import Link, Move, Moved, Term
 from forq.scalars.protocols import Estimate, Method
 from forq.scalars.rules.audit import Audit, at_floor
@@ -72,7 +73,7 @@ def test_quzos_two_roundings_agree_on_average_and_are_independent_given_the_dire
 def test_a_step_may_draw_its_direction_by_another_law():
     made = TwoPoint(0, 1.0, noise=("rounded:1:0.3",), step_noise={"rounded:1:0.3": "rounded:2:0.3"})
     assert {probe.terms[0].noise for probe in made.ask(0)} == {"rounded:1:0.3"}
-    (term,) = made.tell(0, (1.0, 2.0)).move.terms
+    (term,) = made.tell(0, from_means((1.0, 2.0))).move.terms
     assert term.noise == "rounded:2:0.3" and term.seed == made.ask(0)[0].terms[0].seed
 
 
@@ -84,7 +85,7 @@ def test_a_group_with_a_law_of_its_own_steps_as_it_probes():
         "codes": {"lr": 1.0},
     }
     method = plan(settings(tree), seed=0, steps=4)
-    steps = [method.estimator.tell(step, (1.5, 1.0)).move.terms[0] for step in range(2)]
+    steps = [method.estimator.tell(step, from_means((1.5, 1.0))).move.terms[0] for step in range(2)]
     assert [(term.group, term.noise) for term in steps] == [("codes", "rounded:2"), ("scales", "rademacher")]
 
 
@@ -167,10 +168,10 @@ def audited(target, patience=5, law="sparse:0.02"):
 
 def test_an_audited_step_never_raises_its_batchs_loss():
     leaf, space, oracle, method = audited(9.3)
-    losses = [line.losses[0] for line in engine.run(space, oracle, method, steps=60)]
+    losses = [line.losses[0].mean for line in engine.run(space, oracle, method, steps=60)]
     assert all(after <= before for before, after in itertools.pairwise(losses)) and losses[-1] < losses[0]
     for line in engine.run(space, oracle, method, steps=3):
-        (here, *sides) = line.losses
+        (here, *sides) = means(line.losses)
         assert float((leaf.x - 9.3).square().sum()) == pytest.approx(min(here, *sides), rel=1e-5)
 
 
@@ -242,7 +243,7 @@ def test_the_floor_is_where_the_last_audits_lose_on_average():
 
 
 def test_an_estimate_without_gains_passes_an_audit():
-    estimate = TwoPoint(0, 1.0, 2).tell(0, (1.0, 2.0, 3.0, 4.0))
+    estimate = TwoPoint(0, 1.0, 2).tell(0, from_means((1.0, 2.0, 3.0, 4.0)))
     assert Audit().update(0, estimate, {})[0] == estimate
 
 

@@ -13,6 +13,7 @@ from forq.runs.journal import Line
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.scalars.estimators.two_point import TwoPoint
+from forq.scalars.losses import from_means, means
 from forq.scalars.moves import Move, Term, direction_seed
 from forq.scalars.protocols import Method
 from forq.scalars.rules.clip import Clip
@@ -83,9 +84,9 @@ def test_a_snapshot_saves_applying_not_deciding():
 
 
 def test_a_tape_answers_its_own_step_only():
-    tape = Tape([Line(0, "train", (1.0, 2.0)), Line(1, "train", (3.0, 4.0))])
+    tape = Tape([Line(0, "train", from_means((1.0, 2.0))), Line(1, "train", from_means((3.0, 4.0)))])
     probes = METHOD.estimator.ask(0)
-    assert tape(1, probes) == (3.0, 4.0) and tape(0, probes) == (1.0, 2.0)
+    assert means(tape(1, probes)) == (3.0, 4.0) and means(tape(0, probes)) == (1.0, 2.0)
     with pytest.raises(JournalError, match="ends before step 2"):
         tape(2, probes)
     with pytest.raises(JournalError, match="2 losses where this method asks for 1"):
@@ -96,7 +97,7 @@ def test_a_bad_loss_is_recorded_and_skipped():
     answers = iter([math.nan, 1.0] + [2.0, 1.0] * 9)
     _, _, lines = train(10, loss=lambda batch: next(answers))
     first, *rest = lines
-    assert math.isnan(first.losses[0]) and first.moved.changed == 0 and first.notes["bad"] == 1
+    assert math.isnan(first.losses[0].mean) and first.moved.changed == 0 and first.notes["bad"] == 1
     assert all(line.moved.changed for line in rest)
 
 
@@ -118,7 +119,7 @@ def test_a_calibration_is_journalled_moves_nothing_and_replays():
     def plan():
         losses = yield (Move((Term(direction_seed(1, 0), 0.1),)), Move())
         more = yield (Move(),)
-        return Method(METHOD.estimator, METHOD.rules, {"lr": losses[0] - more[0]})
+        return Method(METHOD.estimator, METHOD.rules, {"lr": losses[0].mean - more[0].mean})
 
     _, space, lines = train(3, method=plan)
     first, second, *rest = written = list(lines)

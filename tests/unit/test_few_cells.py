@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from forq.coordinates.steps import Steps
-from forq.formats import aqlm, bnb4, gguf, gptq, hqq
 from forq.layers import linear
 from forq.layers.codes import codes_at, pack, put_codes_at, unpack
 from forq.layers.linear import QuantLinear
@@ -20,6 +19,7 @@ from forq.models.space import space
 from forq.noise.bits import Bits
 from forq.noise.law import law
 from forq.scalars.moves import Link, Move, Term, direction_seed
+from tests.fixtures import aqlm, bnb4, gguf, gptq, hqq
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 CASES: dict[str, Callable[[Path], Path]] = {

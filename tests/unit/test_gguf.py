@@ -15,14 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS
-from forq.checkpoints.containers.gguf.write import write_gguf
 from forq.coordinates.leaf import Few
 from forq.errors import FormatError
-from forq.formats import gguf
 from forq.layers.embedding import QuantEmbedding
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.skeleton import compute_buffers, skeleton
+from tests.fixtures import gguf
+from tests.fixtures.gguf_write import write_gguf
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])
 TIED = ("q8_0", "five", "k")

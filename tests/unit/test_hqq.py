@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
-from forq.formats import hqq
 from forq.formats.codecs.hqq_bits import PARTS, pack, unpack
 from forq.layers.scratch import Scratch
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantized import kernels
+from tests.fixtures import hqq
 
 Q = "model.layers.0.self_attn.q_proj"
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from forq.errors import JournalError
 from forq.runs import journal
 from forq.runs.journal import Line, Writer
+from forq.scalars.losses import from_means
 from forq.scalars.moves import Moved
 
 LINES = (
-    Line(0, "calibrate", (1.0, math.nan), notes={"eps": 0.1}),
-    Line(1, "train", (0.1 + 0.2, math.inf, -math.inf), Moved(3, 1, 9)),
-    Line(2, "train", (2.5, 2.25), Moved(9, 0, 9), digest="ab"),
+    Line(0, "calibrate", from_means((1.0, math.nan)), notes={"eps": 0.1}),
+    Line(1, "train", from_means((0.1 + 0.2, math.inf, -math.inf)), Moved(3, 1, 9)),
+    Line(2, "train", from_means((2.5, 2.25)), Moved(9, 0, 9), digest="ab"),
 )
 
 
@@ -38,7 +39,7 @@ def test_round_trip_keeps_every_bit(tmp_path):
 
 @given(st.floats(allow_nan=False))
 def test_floats_round_trip(x):
-    assert journal.decode(journal.encode(Line(0, "train", (x,)))).losses == (x,)
+    assert journal.decode(journal.encode(Line(0, "train", from_means((x,))))).losses == from_means((x,))
 
 
 def test_a_torn_tail_is_cut_and_continued(tmp_path):
@@ -98,7 +99,7 @@ def test_two_writers_are_refused(tmp_path):
     with pytest.raises(JournalError, match="another forq"):
         Writer.extend(journal.read(path))
     stale = journal.read(path)
-    one.write(Line(3, "train", (1.0,)))
+    one.write(Line(3, "train", from_means((1.0,))))
     one.close()
     with pytest.raises(JournalError, match="grown"):
         Writer.extend(stale)

@@ -19,6 +19,7 @@ from forq.report.layers import maps
 from forq.report.record import read, read_all
 from forq.runs.journal import Line, Writer
 from forq.runs.metrics import Scored
+from forq.scalars.losses import from_means
 from forq.scalars.moves import Moved
 
 PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
@@ -45,11 +46,11 @@ def made(
         "versions": {"forq": "0.1.0"},
     }
     writer = Writer.create(folder / "journal.jsonl", header)
-    writer.write(Line(0, "calibrate", (1.0, 1.0, 1.0), notes={"eps": 0.01, "lr": 0.03, "clip": 0.5}))
+    writer.write(Line(0, "calibrate", from_means((1.0, 1.0, 1.0)), notes={"eps": 0.01, "lr": 0.03, "clip": 0.5}))
     rows = [_score(0, 0, 1.0 + seed / 10)]
     for trained in range(1, count + 1):
         forwards, loss = 3 + 2 * trained, 1.0 - trained / 100 + seed / 10
-        writer.write(Line(trained, "train", (loss, loss), Moved(*moved)))
+        writer.write(Line(trained, "train", from_means((loss, loss)), Moved(*moved)))
         notes = {"loss": loss, "slope": 0.4, "stride": 1e-3, "bad": 0.0} if trained > 1 else {"loss": None, "bad": 1.0}
         rows.append({**notes, "step": trained, "forwards": forwards, "seconds": trained * 0.5})
         if trained % max(1, wanted // 10) == 0 or trained == wanted:

@@ -35,15 +35,15 @@ def scored(trained, loss, worse):
 
 def test_a_setback_is_said_once_and_one_that_lasts_names_shorter_steps():
     seen = Setbacks(rates={"lr": 0.008, "norms.lr": 0.2})
-    assert seen.said(scored(0, 3.27, False)) == []
-    (first,) = seen.said(scored(1, 3.9, True))
+    assert seen.sentences(scored(0, 3.27, False)) == []
+    (first,) = seen.sentences(scored(1, 3.9, True))
     assert "after step 1" in first and "loss 3.2700 → 3.9000" in first
-    assert seen.said(scored(2, 4.0, True)) == []
-    (lasting,) = seen.said(scored(3, 4.1, True))
+    assert seen.sentences(scored(2, 4.0, True)) == []
+    (lasting,) = seen.sentences(scored(3, 4.1, True))
     assert "--set rule.lr=0.002" in lasting and "--set norms.lr=0.05" in lasting and "batch_rows" in lasting
-    assert seen.said(scored(4, 4.1, True)) == []
-    assert seen.said(scored(5, 3.2, False)) == []
-    assert len(seen.said(scored(6, 4.1, True))) == 1, "a second setback is said again"
+    assert seen.sentences(scored(4, 4.1, True)) == []
+    assert seen.sentences(scored(5, 3.2, False)) == []
+    assert len(seen.sentences(scored(6, 4.1, True))) == 1, "a second setback is said again"
 
 
 def test_a_score_from_before_setbacks_were_noticed_is_none():

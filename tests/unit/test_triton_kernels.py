@@ -11,7 +11,6 @@ import torch
 
 from forq.coordinates import arithmetic, steps
 from forq.coordinates.leaf import Few
-from forq.formats import bnb4, gptq, hqq
 from forq.layers.codes import pack
 from forq.layers.kernels import reference
 from forq.layers.linear import QuantLinear
@@ -23,6 +22,7 @@ from forq.models.space import space
 from forq.noise.bits import Bits, leaf_id
 from forq.noise.law import law
 from forq.scalars.moves import Link, Move, Moved, Term
+from tests.fixtures import bnb4, gptq, hqq
 from tests.unit.test_reference_kernel import draw
 
 pytest.importorskip("triton")

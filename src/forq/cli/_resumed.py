@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from forq.errors import ConfigError
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
+
+if TYPE_CHECKING:
+    from forq.runs.outcome import Result
 
 _PLACES = {
     "--task": "task.name",
@@ -113,7 +116,7 @@ def settings(out: Path, asked: Asked) -> RunConfig:
     return run.model_copy(update=placed)
 
 
-def result(out: Path, config: RunConfig) -> dict[str, Any] | None:
+def result(out: Path, config: RunConfig) -> Result | None:
     """The result of a finished run; None where something is left to do, or to check by loading the model.
 
     Args:

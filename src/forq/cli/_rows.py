@@ -18,7 +18,7 @@ def plain(task: Rows[Any, Any], count: int) -> list[dict[str, Any]]:
     """The first training rows as JSON: segments of tokens, each with its id, text and whether it is learned."""
     from forq.tasks.rows.segments import spellings
 
-    found = []
+    rows = []
     for number, row in enumerate(task.rows["train"][:count]):
         segments = []
         for segment in task.segments(row):
@@ -28,8 +28,8 @@ def plain(task: Rows[Any, Any], count: int) -> list[dict[str, Any]]:
                 for token, text, learned in zip(segment.tokens, texts, segment.learned, strict=True)
             ]
             segments.append({"role": segment.role, "tokens": tokens})
-        found.append({"split": "train", "row": number, "truncated": task.lost(row), "segments": segments})
-    return found
+        rows.append({"split": "train", "row": number, "truncated": task.lost(row), "segments": segments})
+    return rows
 
 
 def show(task: Rows[Any, Any], count: int) -> None:

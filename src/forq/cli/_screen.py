@@ -16,16 +16,17 @@ from forq.tasks import shown as number
 
 if TYPE_CHECKING:
     from forq.checkpoints import Checkpoint
+    from forq.models.loaded import LoadedModel
     from forq.runs.config import TaskConfig
-    from forq.tasks import Account
+    from forq.tasks import Account, Task
 
-__all__ = ["data", "err", "number", "opened", "out", "read_as", "size", "table", "told"]
+__all__ = ["data", "err", "number", "print_rows", "out", "read_as", "size", "table", "print_notes"]
 
 out = Console()
 err = Console(stderr=True)
 
 
-def data(body: Any) -> None:
+def data(body: object) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(body, indent=2, default=str) + "\n")
 
@@ -44,13 +45,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     out.print(made)
 
 
-def told(model: Any) -> None:
+def print_notes(model: LoadedModel) -> None:
     """What the owner of a model's format computes and forq does not, on stderr."""
     for sentence in model.unlike:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
-def opened(task: Any, ckpt: Any, settings: TaskConfig, split: str | None = None) -> Account:
+def print_rows(task: Task, ckpt: Checkpoint, settings: TaskConfig, split: str | None = None) -> Account:
     """What became of a task's rows, what is wrong with them, and how its tokenizer reads texts, on stderr.
 
     Args:

@@ -24,14 +24,14 @@ class Setbacks:
     _first: Scored | None = None
     _row: int = 0
 
-    def said(self, scored: Scored) -> list[str]:
+    def sentences(self, scored: Scored) -> list[str]:
         """What a score is worth saying: the first of several setbacks in a row, and that they do not end."""
         from forq.runs.setbacks import PERSISTENT
 
         first = self._first = self._first or scored
         self._row = self._row + 1 if scored.worse else 0
         if self._row == 1:
-            then, now = (_screen.number(one.score.main, one.score.value) for one in (first, scored))
+            then, now = (_screen.number(scored.score.main, scored.score.value) for scored in (first, scored))
             return [
                 f"after step {scored.trained} validation is clearly worse than before the first step: "
                 f"{scored.score.main} {then} → {now}"

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forq.cli import _screen
 from forq.cli._setbacks import Setbacks
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from forq.runs.config import RunConfig
     from forq.runs.journal import Line
     from forq.runs.metrics import Scored
+    from forq.runs.outcome import Numbers, Result
     from forq.runs.run import Run
     from forq.tasks import Score
 
@@ -27,7 +28,7 @@ def tune(
     tensorboard: bool = False,
     as_json: bool = False,
     chosen: bool = True,
-) -> dict[str, Any]:
+) -> Result:
     """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON.
 
     Args:
@@ -55,8 +56,8 @@ def tune(
                 require_floats(config.recipe, config.method, held)
             task = open_task(config.task, model, config.seed)
             run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
-        _screen.told(model)
-        _screen.opened(task, model.checkpoint, config.task)
+        _screen.print_notes(model)
+        _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
@@ -71,7 +72,7 @@ def tune(
     return result
 
 
-def show(result: dict[str, Any], config: RunConfig, *, as_json: bool) -> None:
+def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
     """The result of a finished run on stdout."""
     if as_json:
         _screen.data(result)
@@ -83,33 +84,37 @@ def show(result: dict[str, Any], config: RunConfig, *, as_json: bool) -> None:
     )
     for sentence in _sentences(result):
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
-    for name in ("checkpoint", "adapter", "journal"):
-        if result[name] is not None:
-            _screen.out.print(f"{name:<11} {result[name]}", highlight=False, soft_wrap=True)
+    for name, path in (
+        ("checkpoint", result["checkpoint"]),
+        ("adapter", result["adapter"]),
+        ("journal", result["journal"]),
+    ):
+        if path is not None:
+            _screen.out.print(f"{name:<11} {path}", highlight=False, soft_wrap=True)
 
 
-def _sentences(result: dict[str, Any]) -> list[str]:
+def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
-    said = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
+    sentences = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
     if not result.get("improved", True):
-        said = [
+        sentences = [
             f"nothing better than the original was found in {result['forwards']:,} forwards; what is saved is the "
             "original"
         ]
     if result.get("worse", False):
-        said.append(
+        sentences.append(
             "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…) "
             "or give each more rows (--set task.batch_rows=…)"
         )
     if result["certificate"] is not None:
-        said.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
+        sentences.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
     if result["floor"] is not None:
-        said.append(
+        sentences.append(
             "at the floor of its grid: of the last audits the better side was worse than staying, by "
             f"{-result['floor']:.2g} on average; with probes of this size the grid resolves no more; take a finer one "
             "(--bits), fewer coordinates a step (estimator.noise), or let the scales move"
         )
-    return said
+    return sentences
 
 
 def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> None:
@@ -148,7 +153,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
             if isinstance(event, Scored):
                 best = run.best
                 scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")
-                for sentence in setbacks.said(event):
+                for sentence in setbacks.sentences(event):
                     _screen.err.print(sentence, highlight=False, soft_wrap=True)
             elif event.kind == "train":
                 trained += 1
@@ -167,7 +172,7 @@ def _main(score: Score) -> str:
     return _screen.number(score.main, score.value)
 
 
-def _rows(name: str, sides: dict[str, Any]) -> list[list[str]]:
+def _rows(name: str, sides: dict[str, Numbers]) -> list[list[str]]:
     """A row for each number: before, after, and at the last step where that was scored."""
     times = [sides.get(when, {}) for when in ("before", "after", "last")]
     return [

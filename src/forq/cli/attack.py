@@ -96,20 +96,23 @@ def attack(
         )
     _picture.draw(result, x, out / "picture.png")
     drawn = _picture.plot(result, out / "curve.png")
-    said = result.summary()
+    summary = result.summary()
     if as_json:
-        _screen.data({"out": str(out), **said})
+        _screen.data({"out": str(out), **summary})
         return
-    low, high = said["success_rate_95"]
+    low, high = summary["success_rate_95"]
     tell = _screen.out.print
-    tell(f"rightly classified   {said['correct']} of {said['done']}", highlight=False)
+    tell(f"rightly classified   {summary['correct']} of {summary['done']}", highlight=False)
     tell(
-        f"adversarial          {said['success']} of {said['correct']}, {100 * said['success_rate']:.1f} % "
+        f"adversarial          {summary['success']} of {summary['correct']}, {100 * summary['success_rate']:.1f} % "
         f"(95 %: {100 * low:.1f} … {100 * high:.1f})",
         highlight=False,
     )
-    tell(f"queries an image     mean {said['queries_mean']:.1f}, median {said['queries_median']:.0f}", highlight=False)
-    tell(f"queries in all       {said['queries']}, and {said['checks']} checks after PNG", highlight=False)
+    tell(
+        f"queries an image     mean {summary['queries_mean']:.1f}, median {summary['queries_median']:.0f}",
+        highlight=False,
+    )
+    tell(f"queries in all       {summary['queries']}, and {summary['checks']} checks after PNG", highlight=False)
     tell(f"results              {out}", highlight=False, soft_wrap=True)
     if not drawn:
         _screen.err.print("curve.png needs matplotlib: pip install 'forq\\[plots]'", highlight=False)

@@ -56,32 +56,34 @@ def evaluate(
     how: Any = {"kernel": kernel, "activations": activations}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
-    _screen.told(model)
+    _screen.print_notes(model)
     opened = open_task(settings, model, seed)
-    rows = _screen.opened(opened, model.checkpoint, settings, split)
+    rows = _screen.print_rows(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
-    found: dict[str, Distance] = {}
+    distances: dict[str, Distance] = {}
     if judge is not None:
-        found[DISTANCE] = _drawn(judge, model, "drawing")
+        distances[DISTANCE] = _drawn(judge, model, "drawing")
         if run is not None:
             del model
-            found[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
+            distances[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
     if as_json:
-        told = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
-        told |= {"data": rows.plain()}
-        for name, one in found.items():
-            told |= {name: one.value, f"{name} error": one.error}
+        body = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
+        body |= {"data": rows.plain()}
+        for name, distance in distances.items():
+            body |= {name: distance.value, f"{name} error": distance.error}
         if judge is not None:
-            told |= {"drawn": len(judge.captions), "held_out": len(judge.held_out)}
-        _screen.data(told)
+            body |= {"drawn": len(judge.captions), "held_out": len(judge.held_out)}
+        _screen.data(body)
     else:
         numbers = ", ".join(f"{name} {_screen.number(name, value)}" for name, value in score.numbers().items())
         _screen.out.print(f"{task} {split}: {numbers}, {score.rows} rows", highlight=False)
         if judge is not None:
-            said = ", ".join(f"{name} {one.value:.4g} ± {one.error:.2g}" for name, one in found.items())
+            shown = ", ".join(
+                f"{name} {distance.value:.4g} ± {distance.error:.2g}" for name, distance in distances.items()
+            )
             counts = f"{len(judge.captions)} pictures drawn, {len(judge.held_out)} held out"
-            _screen.out.print(f"{said}; {counts}", highlight=False)
+            _screen.out.print(f"{shown}; {counts}", highlight=False)
 
 
 def _drawn(judge: Judge, model: nn.Module, says: str) -> Distance:

@@ -51,7 +51,7 @@ def _rows(ckpt: Checkpoint, data: str | None, task: str, count: int, sets: list[
     settings = task_config(task, given.data_path(data, task), sets)
     # Every task that a checkpoint alone can open is one of rows.
     opened: Any = open_task(settings, ckpt, seed)
-    account = _screen.opened(opened, ckpt, settings)
+    account = _screen.print_rows(opened, ckpt, settings)
     if as_json:
         body: dict[str, Any] = {"path": str(ckpt.path), "task": task, "data": account.plain()}
         body |= {"reading": _screen.read_as(ckpt, opened.tokenizer), "rows": _rows.plain(opened, count)}
@@ -78,7 +78,7 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
     from forq.inspection.memory import summary
     from forq.inspection.pace import TOKENS, seconds_a_forward
 
-    found = summary(ckpt)
+    report = summary(ckpt)
     forward = seconds_a_forward(ckpt)
     reading = _reading(ckpt)
     if as_json:
@@ -86,29 +86,29 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
             {
                 "path": str(ckpt.path),
                 "reading": reading,
-                **asdict(found),
+                **asdict(report),
                 "seconds_a_forward": forward,
                 "tokens": TOKENS,
             }
         )
         return
-    widths = ", ".join(map(str, found.widths))
-    rows = "one scale a matrix" if found.scales == found.layers else "one scale a row"
-    group = rows if found.group_size == -1 else f"group {found.group_size}"
-    how = f"{found.format}, {widths} bits, {group}" if found.bits else "float"
+    widths = ", ".join(map(str, report.widths))
+    rows = "one scale a matrix" if report.scales == report.layers else "one scale a row"
+    group = rows if report.group_size == -1 else f"group {report.group_size}"
+    how = f"{report.format}, {widths} bits, {group}" if report.bits else "float"
     _screen.out.print(
-        f"{ckpt.path}\n{found.model_type}: {found.parameters:,} parameters, {found.quantized:,} of them in "
-        f"{found.layers} quantized layers\n{how}, {_screen.size(found.file_bytes)} of tensors",
+        f"{ckpt.path}\n{report.model_type}: {report.parameters:,} parameters, {report.quantized:,} of them in "
+        f"{report.layers} quantized layers\n{how}, {_screen.size(report.file_bytes)} of tensors",
         highlight=False,
         soft_wrap=True,
     )
     for line in reading:
         _screen.out.print(line, highlight=False, soft_wrap=True, markup=False)
-    _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in found.moves.items()])
+    _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in report.moves.items()])
     _screen.table(
         "memory to tune it, activations aside",
         ["method", "at least", "made up of"],
-        [[one.method, _screen.size(one.memory_bytes), one.made_of] for one in found.estimates],
+        [[estimate.method, _screen.size(estimate.memory_bytes), estimate.made_of] for estimate in report.estimates],
     )
     _screen.out.print(
         f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
@@ -116,7 +116,7 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    for sentence in found.unlike:
+    for sentence in report.unlike:
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
-    if found.exported:
-        _screen.out.print(f"a save is {found.exported}", highlight=False, soft_wrap=True)
+    if report.exported:
+        _screen.out.print(f"a save is {report.exported}", highlight=False, soft_wrap=True)

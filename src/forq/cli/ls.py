@@ -23,17 +23,19 @@ def ls(
         raise ConfigError(
             f"nothing is listed as {family!r}{registry.nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
         )
-    found = {
-        one: {name: _summary(one, name) for name in registry.names(one)} for one in FAMILIES if family in (None, one)
+    listing = {
+        kind: {name: _summary(kind, name) for name in registry.names(kind)}
+        for kind in FAMILIES
+        if family in (None, kind)
     }
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(listing, indent=2, ensure_ascii=False))
         return
-    for one, plugins in found.items():
-        typer.echo(typer.style(one, bold=True))
+    for kind, plugins in listing.items():
+        typer.echo(typer.style(kind, bold=True))
         width = max(map(len, plugins))
         for name, summary in plugins.items():
-            typer.echo(f"  {registry.shown(one, name):<{width}} {summary}")
+            typer.echo(f"  {registry.shown(kind, name):<{width}} {summary}")
 
 
 def _summary(family: str, name: str) -> str:

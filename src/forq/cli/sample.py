@@ -47,9 +47,9 @@ def sample(
         model = load(source, device, adapter=factor, **how)
         drawn.append(draw(model, prompt, seed, steps, guidance, resolution, text_tokens))
         del model
-    whole = Image.new("RGB", (sum(one.width for one in drawn), drawn[0].height))
-    for place, one in enumerate(drawn):
-        whole.paste(one, (place * drawn[0].width, 0))
+    whole = Image.new("RGB", (sum(picture.width for picture in drawn), drawn[0].height))
+    for place, picture in enumerate(drawn):
+        whole.paste(picture, (place * drawn[0].width, 0))
     whole.save(out)
     names = [name for name, _, _ in sources if name]
     if as_json:

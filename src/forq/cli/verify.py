@@ -28,22 +28,22 @@ def verify(
     from forq.errors import JournalError
     from forq.runs.replay import verify as check
 
-    found = check(run, base)
+    verdict = check(run, base)
     if as_json:
-        _screen.data(asdict(found))
+        _screen.data(asdict(verdict))
     else:
-        _screen.out.print(f"journal whole: {found.steps} steps, {found.forwards} forward passes", highlight=False)
-        if found.torn_bytes:
-            _screen.out.print(f"a kill cut its last line ({found.torn_bytes} bytes): --resume goes on before it")
-        _screen.out.print("finished and saved" if found.finished else "not finished: --resume goes on")
+        _screen.out.print(f"journal whole: {verdict.steps} steps, {verdict.forwards} forward passes", highlight=False)
+        if verdict.torn_bytes:
+            _screen.out.print(f"a kill cut its last line ({verdict.torn_bytes} bytes): --resume goes on before it")
+        _screen.out.print("finished and saved" if verdict.finished else "not finished: --resume goes on")
         _screen.out.print(
-            {None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[found.rebuilt]
+            {None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[verdict.rebuilt]
         )
-        if found.checkpoint is not None:
+        if verdict.checkpoint is not None:
             _screen.out.print(
-                f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if found.checkpoint else 'NO'}"
+                f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if verdict.checkpoint else 'NO'}"
             )
-        if found.adapter is not None:
-            _screen.out.print(f"adapter/ holds exactly what the journal rebuilds: {'yes' if found.adapter else 'NO'}")
-    if False in (found.checkpoint, found.adapter):
+        if verdict.adapter is not None:
+            _screen.out.print(f"adapter/ holds exactly what the journal rebuilds: {'yes' if verdict.adapter else 'NO'}")
+    if False in (verdict.checkpoint, verdict.adapter):
         raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")

@@ -16,16 +16,16 @@ MOST = 0.9
 """Share of a network's weights; where more are quantized, its float weights are not the network."""
 
 
-def moves(counts: Mapping[str, int], found: Summary) -> str:
+def moves(counts: Mapping[str, int], summary: Summary) -> str:
     """What moves, in words.
 
     Args:
         counts: coordinates that move, by kind.
-        found: what the checkpoint holds.
+        summary: what the checkpoint holds.
     """
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-    share = 100.0 * sum(counts.values()) / max(1, found.parameters)
-    return f"moves: {kinds} ({share:.2g} % of {found.parameters:,}, the number of the network's weights)"
+    share = 100.0 * sum(counts.values()) / max(1, summary.parameters)
+    return f"moves: {kinds} ({share:.2g} % of {summary.parameters:,}, the number of the network's weights)"
 
 
 def chosen(move: str | None, sets: Iterable[str]) -> bool:
@@ -33,19 +33,19 @@ def chosen(move: str | None, sets: Iterable[str]) -> bool:
     return move is not None or any(text.partition("=")[0].strip() == "move" for text in sets)
 
 
-def require_floats(recipe: str, method: Settings, found: Summary) -> None:
+def require_floats(recipe: str, method: Settings, summary: Summary) -> None:
     """Refuse a recipe for float weights on a checkpoint whose weights are nearly all quantized.
 
     Raises:
         ConfigError: the recipe moves float weights alone, and more than ``MOST`` of the weights are quantized.
     """
     kinds = set(method.kinds)
-    if not kinds <= {"all-float", *FLOATS} or found.quantized <= MOST * found.parameters:
+    if not kinds <= {"all-float", *FLOATS} or summary.quantized <= MOST * summary.parameters:
         return
-    moved = sum(count for kind, count in found.moves.items() if kind in (FLOATS if "all-float" in kinds else kinds))
+    moved = sum(count for kind, count in summary.moves.items() if kind in (FLOATS if "all-float" in kinds else kinds))
     raise ConfigError(
         f"recipe {recipe} moves {method.move}: expected a checkpoint with float weights, found "
-        f"{found.quantized:,} of {found.parameters:,} weights quantized, so that {moved:,} would move; take "
+        f"{summary.quantized:,} of {summary.parameters:,} weights quantized, so that {moved:,} would move; take "
         f"--recipe qzo, which moves the scales, or give the float checkpoint; with --move {method.move} the "
         "recipe moves them all the same"
     )

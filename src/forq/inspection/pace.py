@@ -33,18 +33,18 @@ def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu
 
 def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     """Shapes (out, in) of the matrices a token is multiplied by, and how many there are of each."""
-    found = layout(ckpt)
+    planned = layout(ckpt)
     counts: dict[tuple[int, int], int] = {}
-    heads = set(ties(found.model).values())
-    embeddings = (name for name, module in found.model.named_modules() if isinstance(module, torch.nn.Embedding))
+    heads = set(ties(planned.model).values())
+    embeddings = (name for name, module in planned.model.named_modules() if isinstance(module, torch.nn.Embedding))
     lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
-    for spec in found.specs.values():
-        if found.names.modules[spec.name] in lookups:
+    for spec in planned.specs.values():
+        if planned.names.modules[spec.name] in lookups:
             continue
         shape = (spec.out_features, spec.in_features)
         counts[shape] = counts.get(shape, 0) + 1
-    for place, stored in found.names.file_of.items():
-        module = found.model.get_submodule(place.rpartition(".")[0])
+    for place, stored in planned.names.file_of.items():
+        module = planned.model.get_submodule(place.rpartition(".")[0])
         if isinstance(module, torch.nn.Linear) and place.endswith(".weight"):
             rows, columns = ckpt.info[stored].shape
             counts[(rows, columns)] = counts.get((rows, columns), 0) + 1

@@ -1,4 +1,4 @@
-"""A group that is probed apart: its own ε, η, C and noise, and what a calibration makes of those left open."""
+"""A group that is probed apart: its own ε, η, C and noise; a calibration measures those left open."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forq.coordinates.domain import Unit
-from forq.scalars.calibrations import Found
+from forq.scalars.calibrations import GroupResult
 
 AUTO = ":auto"
 """End of a law of whole numbers whose size is left to the calibration."""
@@ -16,8 +16,8 @@ CELLS = ("cells:auto",)
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A group that is probed apart (``all`` where nothing is), with the settings that hold for it."""
+class ProbedGroup:
+    """A group that is probed apart (``all`` where all leaves are probed together), with its settings."""
 
     name: str
     kind: str
@@ -41,35 +41,39 @@ class Part:
         """Whether something is left to a calibration."""
         return self.sized or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
 
-    def settled(self, found: Found | None) -> Numbers:
-        """With what was found where something was left open."""
+    def numbers(self, result: GroupResult | None) -> Numbers:
+        """The group's numbers; a calibration's result stands for those that are left open."""
+        if self.voted or self.sized:
+            return self._cells(result)
+        measured = {} if result is None else {"eps": result.eps, "lr": result.lr, "clip": result.clip}
 
         def number(name: str, value: float | str) -> float:
-            return float(getattr(found, name)) if isinstance(value, str) else value
+            return measured[name] if isinstance(value, str) else value
 
-        if self.voted or self.sized:
-            return self._cells(found)
         bound = None if self.clip == "off" else number("clip", self.clip)
         return Numbers(number("eps", self.eps), number("lr", self.lr), bound, self.noise)
 
-    def _cells(self, found: Found | None) -> Numbers:
+    def _cells(self, result: GroupResult | None) -> Numbers:
         eps = 1.0 if self.eps == "auto" else self.eps
-        if found is None:
+        if result is None or result.radius is None:
             return Numbers(eps, None if self.lr == "auto" else self.lr, None, self.noise)
-        radius = found.notes["radius"]
+        radius = result.radius
         if self.lr != "auto":
             rate: float | None = self.lr
         elif self.voted:
             rate = None
         else:
             # In standard units each direction of a population goes as far as one alone would; else on average one cell.
-            rate = self.directions if self.shaped else 1.0 / (found.notes["slope"] * radius)
+            rate = self.directions if self.shaped else 1.0 / (result.slope * radius)
         return Numbers(eps, rate, None, tuple(sized(law, radius) for law in self.noise))
 
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """ε, η and C of a group, and its laws of z; no η: a voted step goes as far as its probe."""
+    """Probe radius, learning rate, bound of a slope and laws of z of a group.
+
+    ``lr`` is ``None`` where a step by vote goes as far as its probe; ``clip``, where slopes have no bound.
+    """
 
     eps: float
     lr: float | None

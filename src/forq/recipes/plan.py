@@ -1,87 +1,84 @@
-"""Methods: what settings mean: an estimator with its rules, or the calibration that finds what they leave open."""
+"""From a method's settings to an estimator with its rules, or to the calibration that measures what they leave open."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from forq.errors import ConfigError
 from forq.plugins import registry
-from forq.recipes.groups import Part, sized
+from forq.recipes.groups import ProbedGroup, sized
 from forq.recipes.settings import Settings
-from forq.scalars.calibrations import Found, Wanted, calibrate
+from forq.scalars import chain
+from forq.scalars.calibrations import GroupRequest, GroupResult, calibrate
 from forq.scalars.course import Course
-from forq.scalars.protocols import Method, Plan, Rule
-from forq.scalars.rules.audit import Audit
-from forq.scalars.rules.clip import Clip
-from forq.scalars.rules.decay import Decay
-from forq.scalars.rules.feedback import Feedback
-from forq.scalars.rules.sgd import SGD
-from forq.scalars.rules.shape import Shape
-from forq.scalars.rules.sign_step import SignStep
+from forq.scalars.protocols import Estimator, Method, Plan
 
 WALK = {"lora": 0.8}
-"""How far a kind may walk that holds nothing to forget: what a network knew is in its base."""
+"""How far a kind may walk that holds nothing to forget: what a network knows is in its base."""
 
 VOTED = 0.17
 """How far votes may walk, which do not shrink with the slopes as the loss falls."""
 
 
 def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] | None = None) -> Plan:
-    """The method the settings mean, or the calibration that finds what they leave ``auto``.
+    """The method that the settings describe, or the calibration that measures what they leave ``auto``.
 
     Args:
         room: half of the cells integers have, by group, as :attr:`forq.coordinates.space.Space.room` says.
     """
-    probe, rule, parts = chosen.estimator, chosen.rule, chosen.parts
-    make = partial(registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions)
+    probe, rule, groups = chosen.estimator, chosen.rule, chosen.probed
+    make: Callable[..., Estimator] = partial(
+        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions
+    )
 
-    def finish(found: Mapping[str, Found], first: int) -> Method:
-        settled = {part.name: part.settled(found.get(part.name)) for part in parts}
+    def finish(results: Mapping[str, GroupResult], first: int) -> Method:
+        settled = {group.name: group.numbers(results.get(group.name)) for group in groups}
         course = Course(first, steps, rule.decay)
-        clips = {name: one.clip for name, one in settled.items() if one.clip is not None}
-        rules: list[Rule] = [Clip(clips)] if clips else []
-        rules += [Audit()] if rule.audit else []
-        rules += [] if rule.shape == "off" else [Shape(rule.shape)]
-        rates = {name: one.lr for name, one in settled.items() if one.lr is not None}
-        if rule.step == "slope":
-            rules.append(SGD(rates))
-        else:
-            rules.append(SignStep(rates.get(parts[0].name), rule.step == "vote"))
         # Of whole cells what shrinks is how many coordinates they move, see Directions.
         whole = all(law.startswith("cells:") for one in settled.values() for law in one.noise)
-        rules += [Decay(course)] if rule.decay != "none" and rule.step != "vote" and not whole else []
-        rules += [Feedback(rule.feedback, rule.feedback_decay)] if rule.feedback else []
+        inputs = chain.Inputs(
+            step=rule.step,
+            groups=tuple(settled),
+            clips={name: one.clip for name, one in settled.items() if one.clip is not None},
+            rates={name: one.lr for name, one in settled.items() if one.lr is not None},
+            course=course,
+            whole_cells=whole,
+        )
         eps, noise = ({name: getattr(one, what) for name, one in settled.items()} for what in ("eps", "noise"))
-        radii = [one.notes["radius"] for one in found.values() if "radius" in one.notes]
+        radii = [one.radius for one in results.values() if one.radius is not None]
         steps_by = {sized(law, r): sized(step, r) for law, step in probe.steps_by.items() for r in radii or [1.0]}
         estimator = make(eps=eps, noise=noise, course=course, phases=probe.phases, step_noise=steps_by)
-        return Method(estimator, tuple(rules), _notes(found), rule.audit or None)
+        return Method(estimator, chain.rules(rule, inputs), _notes(results), chain.patience(rule))
 
-    wanted = []
-    for part in parts:
+    requests = []
+    for part in groups:
         if part.open:
             if part.eps == "auto" and not part.voted and part.unit not in ("relative", "spread"):
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
-            share = probe.directions if probe.phases else max(1, probe.directions // len(parts))
+            share = probe.directions if probe.phases else max(1, probe.directions // len(groups))
             eps = None if part.eps == "auto" else part.eps
             cells, walk = _room(part, room or {}), WALK.get(part.kind, VOTED if part.voted else None)
-            wanted.append(Wanted(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk, rule.checks))
-    if not wanted:
+            requests.append(
+                GroupRequest(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk, rule.checks)
+            )
+    if not requests:
         return finish({}, 0)
     forwards = steps * make(eps=1.0).forwards
-    return lambda: calibrate(seed=seed, groups=wanted, forwards=forwards, steps=steps, decay=rule.decay, finish=finish)
+    return lambda: calibrate(
+        seed=seed, groups=requests, forwards=forwards, steps=steps, decay=rule.decay, finish=finish
+    )
 
 
-def _room(part: Part, room: Mapping[str, float]) -> float:
+def _room(part: ProbedGroup, room: Mapping[str, float]) -> float:
     return min(room.values(), default=math.inf) if part.name == "all" else room.get(part.name, math.inf)
 
 
-def _notes(found: Mapping[str, Found]) -> Mapping[str, float] | None:
-    """What was found, for the journal: by its name, and the group's where there are several."""
+def _notes(results: Mapping[str, GroupResult]) -> Mapping[str, float] | None:
+    """The results for the journal, by name; several groups' are named after the group too."""
     return {
         name if group == "all" else f"{group}.{name}": value
-        for group, one in found.items()
-        for name, value in one.notes.items()
+        for group, result in results.items()
+        for name, value in result.notes.items()
     } or None

@@ -6,24 +6,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
 from forq.coordinates.leaf import INTEGERS, Leaf
 from forq.errors import ConfigError
 from forq.noise.law import law
-from forq.recipes.groups import Part, sized
+from forq.recipes.groups import ProbedGroup, sized
+from forq.scalars.chain import Choices, Frozen, registered, standardises
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Frozen(BaseModel):
-    """A setting group: unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def one_or_more(value: object) -> object:
@@ -65,36 +69,56 @@ class EstimatorSettings(Frozen):
         return dict(zip(self.noise, self.step_noise, strict=False))
 
 
-class RuleSettings(Frozen):
-    """What is done with the estimate. Defaults change nothing, so a recipe names what it uses.
+class StepSettings(Frozen):
+    """The step and its numbers, which a calibration can measure or which hold for all rules.
 
     Attributes:
-        lr: η; ``auto`` is ``newton`` · N / tr(H) with the trace measured by the calibration.
+        lr: learning rate η; ``auto`` is ``newton`` · N / tr(H), with the trace that the calibration measures.
         clip: bound of each directional derivative.
         decay: how the step shrinks over the run, see :mod:`forq.scalars.rules.decay`.
-        step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with every slope's sign in place
-            of it; η counts cells there, and ``auto`` goes as far as the probe.
-        shape: slopes of a population in standard units (:mod:`forq.scalars.rules.shape`); ``auto`` takes their sum.
-        audit: take the best side only if it is better than staying, and end the run after so many in a row that were
-            not, :mod:`forq.scalars.rules.audit`; 0: every step is taken.
-        feedback, feedback_decay: steps whose rounding is carried along, and how it fades, :mod:`forq.scalars.rules.feedback`.
-        edge: integers at the end of their range: ``cut`` a probe there, or ``skip`` them.
-        newton: share of the greediest stable step that ``auto`` dares.
-        checks: batches on which ``auto`` checks the step of a run that is too short to rehearse it, at most. Journals
-            that do not name it were calibrated without.
+        step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
+            place of the slope; η counts cells there, and ``auto`` goes as far as the probe.
+        edge: probes of integers at the end of their range: ``cut`` the probe, or ``skip`` the integer.
+        newton: share of the greediest stable step that ``auto`` takes.
+        checks: most batches on which ``auto`` checks the step of a run that is too short to rehearse it. Journals
+            without this setting were calibrated without checks.
     """
 
     lr: Positive | Literal["auto"]
     clip: Positive | Literal["auto", "off"] = "off"
     decay: Literal["none", "linear", "late"] = "none"
-    step: Literal["slope", "sign", "vote"] = "slope"
-    shape: Literal["off", "zscore", "rank"] = "off"
-    audit: Annotated[int, Field(ge=0)] = 0
-    feedback: Annotated[int, Field(ge=0, le=1024)] = 0
-    feedback_decay: Annotated[float, Field(ge=0, le=1)] = 0.9
+    step: str = "slope"
     edge: Literal["cut", "skip"] = "cut"
     newton: Annotated[float, Field(gt=0, le=1)] = 0.5
     checks: Annotated[int, Field(ge=0, le=64)] = 0
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        values: dict[str, object] = dump(self)
+        return {name: values[name] for name in dict.fromkeys([*_ORDER, *values]) if name in values}
+
+
+_ORDER = ("lr", "clip", "decay", "step", "shape", "audit", "feedback", "feedback_decay", "edge", "newton", "checks")
+"""The order of the settings in the headers of journals; later settings follow."""
+
+if TYPE_CHECKING:
+
+    class RuleSettings(StepSettings):
+        """What is done with the estimate: :class:`StepSettings`, and the settings of each rule's own file.
+
+        The defaults change nothing, so a recipe names what it uses. :func:`forq.scalars.chain.own` gives the settings
+        of one file, with their types.
+        """
+
+        def __init__(self, **values: object) -> None: ...
+
+else:
+    RuleSettings = create_model(
+        "RuleSettings",
+        __base__=(StepSettings, *(dict.fromkeys(registration.settings for registration in registered()))),
+        __module__=__name__,
+        step=(Literal[tuple(step for registration in registered() for step in registration.steps)], "slope"),
+    )
 
 
 class GroupSettings(Frozen):
@@ -163,22 +187,9 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _rules_fit(self) -> Settings:
-        probe, rule = self.estimator, self.rule
-        if rule.audit and (probe.name != "three_point" or rule.step != "vote"):
-            raise ConfigError(
-                "rule.audit takes the side that was measured to be better than staying: expected estimator.name="
-                f"three_point and rule.step=vote, found {probe.name} and {rule.step}; set them too"
-            )
-        if rule.feedback and rule.step != "slope":
-            raise ConfigError(
-                f"rule.feedback carries what rounding leaves of a step by slopes: expected rule.step=slope, found "
-                f"{rule.step}"
-            )
-        if rule.shape != "off" and probe.directions < 2:
-            raise ConfigError(
-                f"rule.shape compares the directions of a step: expected estimator.directions of 2 or more, found "
-                f"{probe.directions}"
-            )
+        choices = Choices(self.estimator.name, self.estimator.directions, self.rule.step)
+        for registration in registered():
+            registration.require(self.rule, choices)
         return self
 
     @property
@@ -187,29 +198,29 @@ class Settings(Frozen):
         return tuple(kind.strip() for kind in self.move.split(","))
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """What is probed apart, every number in its place."""
-        return tuple(self._part(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
+    def probed(self) -> tuple[ProbedGroup, ...]:
+        """The groups that are probed apart, with their settings."""
+        return tuple(self._group(kind, "all" if len(self.kinds) == 1 else kind) for kind in self.kinds)
 
     @property
     def portable(self) -> bool:
         """Whether every machine draws the same noise."""
-        probes = {noise for part in self.parts for noise in part.noise}
+        probes = {noise for group in self.probed for noise in group.noise}
         steps = {step for probe, step in self.estimator.steps_by.items() if probe in probes}
         return all(law(sized(noise, 0.5)).portable for noise in probes | steps)
 
     def domain(self, leaf: Leaf, x: Tensor) -> Domain:
         """Where the coordinates of a leaf may go; see :class:`forq.coordinates.space.Space`."""
-        found = DOMAINS[self._part(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
+        found = DOMAINS[self._group(self.kinds[0] if len(self.kinds) == 1 else leaf.group, "").unit](leaf, x)
         return replace(found, skip_edge=True) if self.rule.edge == "skip" and found.lattice else found
 
-    def _part(self, kind: str, name: str) -> Part:
+    def _group(self, kind: str, name: str) -> ProbedGroup:
         own, probe, rule = self.groups.get(kind, GroupSettings()), self.estimator, self.rule
         # A recipe of the lattice says itself how far and how many; under another, integers move few at a time.
         whole = kind in INTEGERS or (kind == "lora" and self.lora.bits is not None)
         coarse = whole and self.unit != "cells"
         cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
-        return Part(
+        return ProbedGroup(
             name,
             kind,
             cell if own.eps is None else own.eps,
@@ -219,7 +230,7 @@ class Settings(Frozen):
             sparse if own.noise is None else own.noise,
             usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
             rule.step == "vote",
-            rule.shape != "off",
+            standardises(rule),
             float(probe.directions),
         )
 

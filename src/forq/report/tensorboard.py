@@ -62,7 +62,7 @@ def written(events: Iterable[Line | Scored], folder: Path) -> Iterator[Line | Sc
             if isinstance(event, Scored):
                 numbers = {f"validation/{name}": x for name, x in event.score.numbers().items()}
             else:
-                forwards += len(event.losses)
+                forwards += event.forwards
                 trained += event.kind == "train"
                 numbers = _numbers(event, forwards) if event.kind == "train" else {}
             for name, number in numbers.items():

@@ -26,9 +26,9 @@ def holds_run(folder: Path) -> bool:
     return (folder / "config.toml").is_file() and path.is_file() and b"\n" in path.read_bytes()
 
 
-def differences(run: RunConfig, found: RunConfig) -> dict[str, tuple[object, object]]:
+def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
     """The settings of two runs that differ, by their dotted names: the run's value, and the one found."""
-    left, right = dict(_flat(run.model_dump())), dict(_flat(found.model_dump()))
+    left, right = dict(_flat(run.model_dump())), dict(_flat(asked.model_dump()))
     return {
         name: (left.get(name), right.get(name))
         for name in [*left, *(name for name in right if name not in left)]
@@ -39,7 +39,7 @@ def differences(run: RunConfig, found: RunConfig) -> dict[str, tuple[object, obj
 def require(
     folder: Path,
     run: RunConfig,
-    found: RunConfig,
+    asked: RunConfig,
     *,
     names: Mapping[str, str] | None = None,
     profile: Path | None = None,
@@ -48,7 +48,7 @@ def require(
 
     Args:
         run: the settings of the run in ``folder``.
-        found: the settings that are asked for.
+        asked: the settings that are asked for.
         names: what the user calls a setting, by its dotted name; settings of the method are called ``--set NAME``.
         profile: the profile that is asked for; its factors are compared, wherever the file lies.
 
@@ -57,7 +57,7 @@ def require(
     """
     unequal = [
         f"{_called(name, names)}: the run has {_shown(mine)}, found {_shown(other)}"
-        for name, (mine, other) in differences(run, found).items()
+        for name, (mine, other) in differences(run, asked).items()
     ]
     if profile is not None:
         own = folder / FILE
@@ -71,10 +71,10 @@ def require(
         )
 
 
-def moved_to(run: RunConfig, found: RunConfig) -> RunConfig:
+def moved_to(run: RunConfig, asked: RunConfig) -> RunConfig:
     """A run's settings where its checkpoint and data may lie elsewhere by now."""
-    task = run.task.model_copy(update={"data": found.task.data})
-    return run.model_copy(update={"checkpoint": found.checkpoint, "task": task})
+    task = run.task.model_copy(update={"data": asked.task.data})
+    return run.model_copy(update={"checkpoint": asked.checkpoint, "task": task})
 
 
 def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -> RunConfig:
@@ -97,7 +97,7 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
     return configs.parse(configs.with_sets(tree, sets))
 
 
-def _flat(tree: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, object]]:
+def _flat(tree: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{front}{name}.")

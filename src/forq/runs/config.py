@@ -18,7 +18,8 @@ from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.plugins import registry
 from forq.recipes import recipe
-from forq.recipes.settings import Frozen, GroupSettings, Settings, checked
+from forq.recipes.settings import GroupSettings, Settings, checked
+from forq.scalars.chain import Frozen
 
 Option = int | float | str | bool
 
@@ -72,7 +73,7 @@ def complete(
     eval_every: int | None = None,
     move: str | None = None,
     settings: Settings | Mapping[str, Any] | None = None,
-    **values: Any,
+    **values: object,
 ) -> RunConfig:
     """A run's settings with the defaults filled in: twenty scores a run, as many threads as torch takes.
 
@@ -97,7 +98,7 @@ def complete(
     return parse(with_sets(tree, sets))
 
 
-def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]]) -> dict[str, Any]:
     """Plain values of a run's settings with some changed, by dotted names.
 
     Raises:
@@ -144,7 +145,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
     return TaskConfig(name=name, data=data, options=options, **others)
 
 
-def parse(tree: Mapping[str, Any]) -> RunConfig:
+def parse(tree: Mapping[str, object]) -> RunConfig:
     """Check plain values.
 
     Raises:
@@ -175,7 +176,7 @@ def read(path: Path) -> RunConfig:
         raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
 
 
-def _flat(changes: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(changes: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
     for key, value in changes.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{front}{key}.")
@@ -183,7 +184,7 @@ def _flat(changes: Mapping[str, Any], front: str = "") -> Iterator[tuple[str, An
             yield f"{front}{key}", value
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
     head, _, rest = key.partition(".")
     if head == "task" and rest:
         tree["task"]["options"][rest] = value

@@ -2,39 +2,62 @@
 
     estimator.ask ─► probes ─► oracle ─► losses ─► estimator.tell ─► rules ─► move ─► space.apply ─► Line
 
-What a step decides is a function of scalars alone (:func:`decide`); only the oracle's probes and ``apply`` touch
-a tensor. A run whose settings are not known beforehand begins with a calibration: a generator that is sent the
-losses of the probes it yields and returns the method to go on with. It moves nothing and is journalled alike.
+The decision of a step is a function of scalars alone (:func:`decide`); only the oracle's probes and ``apply`` touch
+a tensor. A run with open settings begins with a calibration: a generator that yields probes, is sent their losses and
+returns the method. A calibration moves nothing; the journal holds its lines too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from forq.coordinates.space import Space
 from forq.errors import RunError
 from forq.runs.journal import Line
+from forq.scalars.losses import Losses
 from forq.scalars.moves import Moved
 from forq.scalars.protocols import Estimate, Method, Oracle, Plan, State
 
 CERTIFICATE = "certificate"
-"""Note of the line with which a run ended because so many steps in a row were found not worth taking."""
+"""Note of the line that ended a run because this many steps in a row were not worth taking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step that was taken.
+
+    Attributes:
+        line: the step for the journal.
+        estimate: what the losses say about the gradient.
+        done: the same after the rules; its move was applied.
+        states: the rules' states after the step.
+    """
+
+    line: Line
+    estimate: Estimate
+    done: Estimate
+    states: tuple[State, ...]
+
+    @property
+    def bad(self) -> bool:
+        """Whether no direction had finite losses, so that nothing could be decided."""
+        return not self.estimate.slopes
 
 
 def decide(
-    step: int, losses: Sequence[float], method: Method, states: tuple[State, ...]
+    step: int, losses: Sequence[Losses], method: Method, states: tuple[State, ...]
 ) -> tuple[Estimate, Estimate, tuple[State, ...]]:
-    """From the losses of a step to its move: (what was measured, what is to be done, the rules' states)."""
-    measured = method.estimator.tell(step, losses)
-    if not measured.move.terms:  # every direction was dropped: nothing to learn, and nothing for a rule to see
-        return measured, measured, states
-    done, after = measured, []
+    """From the losses of a step to (the estimate, the same after the rules, the rules' states)."""
+    estimate = method.estimator.tell(step, losses)
+    if not estimate.move.terms:  # every direction was dropped: the rules' states do not change either
+        return estimate, estimate, states
+    done, after = estimate, []
     for rule, state in zip(method.rules, states, strict=True):
         done, state = rule.update(step, done, state)
         after.append(state)
-    return measured, done, tuple(after)
+    return estimate, done, tuple(after)
 
 
 def step(
@@ -45,24 +68,22 @@ def step(
     states: tuple[State, ...],
     *,
     apply: bool = True,
-) -> tuple[Line, tuple[State, ...]]:
-    """Take one step: the primitive that :func:`run` repeats.
+) -> Stepped:
+    """Take one step: the primitive that :func:`run` repeats. A step without a finite loss moves nothing.
 
     Args:
-        number: which step; it keys noise and batch.
+        number: of the step; it keys noise and batch.
+        states: the rules' states before the step.
         apply: false where the space already holds this step's move.
-
-    Returns:
-        What happened, and the rules' states after it. A step that gave no finite loss moves nothing.
     """
     losses = tuple(oracle(number, method.estimator.ask(number)))
-    measured, done, after = decide(number, losses, method, states)
+    estimate, done, after = decide(number, losses, method, states)
     moved = space.apply(done.move) if apply and done.move.terms else Moved(total=space.size)
-    return Line(number, "train", losses, moved, _notes(measured, done)), after
+    return Stepped(Line(number, "train", losses, moved, _notes(estimate, done)), estimate, done, after)
 
 
 def calibrate(oracle: Oracle, plan: Plan) -> Generator[Line, None, tuple[Method, int]]:
-    """Run a plan's calibration, if it has one; yield its lines, return the method and how many lines there were."""
+    """Run a plan's calibration, if it has one; yield its lines, return the method and the number of lines."""
     if isinstance(plan, Method):
         return plan, 0
     calibration, number = plan(), 0
@@ -73,7 +94,7 @@ def calibrate(oracle: Oracle, plan: Plan) -> Generator[Line, None, tuple[Method,
             probes = calibration.send(losses)
         except StopIteration as end:
             method: Method = end.value
-            yield Line(number, "calibrate", losses, notes=method.found or {})
+            yield Line(number, "calibrate", losses, notes=method.notes or {})
             return method, number + 1
         yield Line(number, "calibrate", losses)
         number += 1
@@ -90,14 +111,15 @@ def run(
     max_bad: int = 10,
     max_still: int = 20,
 ) -> Iterator[Line]:
-    """Calibrate if the plan asks for it, then take ``steps`` steps; yield what happened, line by line.
+    """Calibrate if the plan asks for it, then take ``steps`` steps; yield a line for each.
 
     Args:
         held: the space already holds the moves of the first ``held`` lines (a snapshot): they are decided
             again from their losses, which restores the rules' states, but not applied.
-        digest_every: a digest of the masters stands in every such line, and in the last.
-        max_bad: this many steps in a row without one finite loss end the run.
-        max_still: this many moves in a row that change no coordinate end the run; late only where none ever did.
+        digest_every: every so many lines, and in the last, a line has a digest of the masters.
+        max_bad: this many steps in a row without a finite loss end the run.
+        max_still: this many moves in a row that change no coordinate end the run; in its second half only if no
+            move ever did.
 
     A run whose method has ``patience`` ends early, in good order, once so many steps in a row were not taken.
 
@@ -109,9 +131,10 @@ def run(
     moved = held > 0
     patience = math.inf if method.patience is None else method.patience
     for number in range(first, first + steps):
-        line, states = step(number, space, oracle, method, states, apply=number >= held)
-        bad = bad + 1 if math.isnan(line.notes["slope"]) else 0
-        stays = method.patience is not None and line.notes["stride"] == 0.0 and not bad
+        taken = step(number, space, oracle, method, states, apply=number >= held)
+        line, states = taken.line, taken.states
+        bad = bad + 1 if taken.bad else 0
+        stays = method.patience is not None and taken.done.stays and not taken.bad
         stayed = stayed + 1 if stays else 0
         proven = stayed >= patience
         if proven:
@@ -135,19 +158,19 @@ def run(
             )
 
 
-def _notes(measured: Estimate, done: Estimate) -> dict[str, float]:
-    """For people: the loss, and the root mean square of the slopes before and of the steps after the rules.
+def _notes(estimate: Estimate, done: Estimate) -> dict[str, float]:
+    """For people: the loss, the root mean square of the slopes before the rules and of the steps after them.
 
-    Where staying was measured too, what the better sides gain over it on average.
+    Where the estimator measures gains, their mean too.
     """
     return {
-        "loss": measured.loss,
-        "slope": _rms(measured.slopes),
+        "loss": estimate.loss,
+        "slope": _rms(estimate.slopes),
         "stride": (_rms([term.weight for term in done.move.terms]) if done.move.terms else 0.0)
-        if measured.slopes
+        if estimate.slopes
         else math.nan,
-        "bad": float(measured.bad),
-        **({"gain": sum(measured.gains) / len(measured.gains)} if measured.gains else {}),
+        "bad": float(estimate.bad),
+        **({"gain": sum(estimate.gains) / len(estimate.gains)} if estimate.gains else {}),
     }
 
 

@@ -34,7 +34,7 @@ _SHARED = {
 """What a resumed run must share with its journal, and what to do where it does not."""
 
 
-def header(trainer: Trainer) -> dict[str, Any]:
+def header(trainer: Trainer) -> dict[str, object]:
     """What the journal's first line says: enough to refuse another base, law or setting."""
     model, config = trainer.model, trainer.config
     return {
@@ -56,7 +56,7 @@ def header(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, object]) -> None:
     """Refuse to resume a run whose header differs.
 
     Args:

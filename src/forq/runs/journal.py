@@ -1,8 +1,8 @@
-"""The journal: what a run decided, one line a step, append-only, every line sealed by the ones before it.
+"""The journal: what a run decided, one line a step, append-only, every line sealed by the lines before it.
 
 The first line is the header; it names the law of arithmetic, the base checkpoint and every setting. Each later
-line holds a step's losses, and that is enough to rebuild the model from its base without a forward pass. A
-line ends with a seal, the hash of the previous seal and its own text, so an edit anywhere is found; only a last
+line holds a step's losses, and they are enough to rebuild the model from its base without a forward pass. A line
+ends with a seal, the hash of the previous seal and its own text, so that reading detects an edit anywhere; only a last
 line without its end, which a kill can leave, is dropped and written again.
 """
 
@@ -21,7 +21,9 @@ from filelock import FileLock
 
 from forq.errors import JournalError
 from forq.runs.lock import lock
+from forq.scalars.losses import Losses, means
 from forq.scalars.moves import Moved
+from forq.scalars.protocols import Json
 
 VERSION = 1
 _SEAL = ',"#":"'
@@ -36,27 +38,39 @@ class Line:
         step: 0, 1, 2, …; calibration comes first and counts.
         kind: ``calibrate`` (nothing moves), ``train``, or ``saved``, which closes a finished run: its notes
             name the training step that was saved, its digest is of the saved tensors.
-        losses: what the oracle answered, in the order of the probes; may hold NaN and infinities.
+        losses: the oracle's answers, in the order of the probes; may hold NaN and infinities.
         moved: what the update did.
-        notes: numbers derived from the losses, for people and plots; replay derives them again.
+        notes: numbers that follow from the losses, for people and plots; replay derives them again.
         digest: hash of the masters after this step, on every hundredth line and the last.
     """
 
     step: int
     kind: str
-    losses: tuple[float, ...]
+    losses: tuple[Losses, ...]
     moved: Moved = field(default_factory=Moved)
     notes: Mapping[str, float] = field(default_factory=dict)
     digest: str | None = None
 
+    @property
+    def forwards(self) -> int:
+        """Forward passes the step took."""
+        return sum(answer.forwards for answer in self.losses)
 
-def encode(line: Line) -> dict[str, Any]:
-    """A line as JSON-ready values; floats keep every bit, NaN and infinities become strings."""
-    body: dict[str, Any] = {"t": line.step, "k": line.kind, "L": [_number(x) for x in line.losses]}
+
+def encode(line: Line) -> dict[str, Json]:
+    """A line as JSON-ready values; floats keep every bit, NaN and infinities become strings.
+
+    Rows' losses stand in ``each`` where they were recorded, and ``forwards`` only where some probe did not take one
+    forward pass: both are lists in the order of the probes, as ``L`` is.
+    """
+    body: dict[str, Json] = {"t": line.step, "k": line.kind, "L": [_number(loss) for loss in means(line.losses)]}
+    if any(answer.each is not None for answer in line.losses):
+        body["each"] = [None if answer.each is None else list(map(_number, answer.each)) for answer in line.losses]
+    if any(answer.forwards != 1 for answer in line.losses):
+        body["forwards"] = [answer.forwards for answer in line.losses]
     if line.kind == "train":
-        body["m"] = [line.moved.changed, line.moved.cut, line.moved.total]
-        if line.moved.lost:
-            body["m"].append(line.moved.lost)
+        moved = line.moved
+        body["m"] = [moved.changed, moved.cut, moved.total, *([moved.lost] if moved.lost else [])]
     elif line.notes:  # of a training step they follow from the losses, and replay derives them again
         body["n"] = {name: _number(value) for name, value in line.notes.items()}
     if line.digest is not None:
@@ -74,13 +88,23 @@ def decode(body: Mapping[str, Any]) -> Line:
         return Line(
             step=int(body["t"]),
             kind=str(body["k"]),
-            losses=tuple(float(x) for x in body["L"]),
+            losses=_losses(body),
             moved=Moved(*(int(n) for n in body.get("m", (0, 0, 0)))),
             notes={str(name): float(value) for name, value in body.get("n", {}).items()},
             digest=body.get("d"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JournalError(f"a journal line does not hold what it must: {error!r}") from error
+
+
+def _losses(body: Mapping[str, Any]) -> tuple[Losses, ...]:
+    numbers = [float(x) for x in body["L"]]
+    each = body.get("each", [None] * len(numbers))
+    forwards = body.get("forwards", [1] * len(numbers))
+    return tuple(
+        Losses(mean, None if rows is None else tuple(float(x) for x in rows), int(count))
+        for mean, rows, count in zip(numbers, each, forwards, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +121,7 @@ class Journal:
     @property
     def forwards(self) -> int:
         """Forward passes the run spent."""
-        return sum(len(line.losses) for line in self.lines)
+        return sum(line.forwards for line in self.lines)
 
 
 def read(path: Path) -> Journal:

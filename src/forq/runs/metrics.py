@@ -94,6 +94,6 @@ class Metrics:
         """Close the file."""
         self._file.close()
 
-    def _put(self, body: Mapping[str, Any]) -> None:
+    def _put(self, body: Mapping[str, object]) -> None:
         self._file.write(json.dumps(body) + "\n")
         self._file.flush()

@@ -92,13 +92,14 @@ class ZeroOrder:
         if self._method is None:
             line = self._calibrate()
             if line is not None:
-                return line.losses[0]  # every measurement of a calibration begins at the point itself
+                return line.losses[0].mean  # every measurement of a calibration begins at the point itself
         assert self._method is not None
-        line, self._states = engine.step(self._number, self.space, self._oracle, self._method, self._states)
+        taken = engine.step(self._number, self.space, self._oracle, self._method, self._states)
+        self._states = taken.states
         self._number += 1
-        return line.notes["loss"]
+        return taken.estimate.loss
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Everything a later process needs to go on: settings, measurements, the rules' states, the masters.
 
         Plain values and tensors; ``torch.save`` keeps it, and ``torch.load(…, weights_only=True)`` reads it. The
@@ -164,7 +165,7 @@ class ZeroOrder:
                 self._measured.clear()  # the measurements themselves are at fault
             raise
         assert self._method is not None
-        self._states, self.found = self._method.init(), self._method.found
+        self._states, self.found = self._method.init(), self._method.notes
         return None
 
     def _loss(self, batch: None) -> float:
@@ -176,9 +177,11 @@ class QZO(ZeroOrder):
     """:class:`ZeroOrder` under the name of its default recipe."""
 
 
-def _settings(space: Space, recipe: str, rule: Mapping[str, Any], estimator: Mapping[str, Any]) -> Settings:
+def _settings(
+    space: Space, recipe: str, rule: Mapping[str, float | None], estimator: Mapping[str, float | None]
+) -> Settings:
     tree = recipe_of(recipe).settings.model_dump()
-    given: dict[str, Mapping[str, Any]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
+    given: dict[str, Mapping[str, object]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
     for part, values in given.items():
         tree[part].update({key: value for key, value in values.items() if value is not None})
     if tree["move"] != "all-float":  # which moves as one

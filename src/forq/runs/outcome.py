@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from forq.inspection.process import peak_bytes
 from forq.models.load import load
@@ -16,8 +16,33 @@ from forq.tasks import Score, Task, account
 
 FILE = "result.json"
 
-Outcome = dict[str, Any]
-"""JSON-ready; the fields of result.json."""
+Numbers = dict[str, float]
+"""A score as JSON has it: ``rows``, ``loss`` and the task's metrics."""
+
+
+class Outcome(TypedDict):
+    """The fields of result.json but those that scoring the saved file adds."""
+
+    improved: bool
+    worse: bool
+    validation: dict[str, Numbers]
+    step: int
+    forwards: int
+    rounding: float | None
+    certificate: float | None
+    floor: float | None
+    checkpoint: str | None
+    adapter: str | None
+    journal: str
+    data: dict[str, object]
+
+
+class Result(Outcome):
+    """The fields of result.json."""
+
+    test: dict[str, Numbers]
+    seconds: float
+    peak_mb: int
 
 
 def outcome(run: Run) -> Outcome:
@@ -41,20 +66,26 @@ def outcome(run: Run) -> Outcome:
     }
 
 
-def conclude(result: Outcome, config: RunConfig, task: Task, folder: Path, began: float) -> Outcome:
+def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: float) -> Result:
     """Score the base and the saved file on the test rows, one after the other, and write result.json.
 
     Args:
-        result: from :func:`outcome`; a caller that can lets go of the model before this loads others.
+        of: from :func:`outcome`; a caller that can lets go of the model before this loads others.
         began: :func:`time.perf_counter` when the run began.
     """
-    options: dict[str, Any] = {"kernel": config.kernel, "activations": config.activations}
-    before = task.evaluate(load(config.checkpoint, config.device, **options), "test")
-    saved = result["checkpoint"] or config.checkpoint
-    after = task.evaluate(load(saved, config.device, adapter=result["adapter"], **options), "test")
-    result = {
-        **result,
-        "test": {"before": plain(before), "after": plain(after)},
+    base = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+    before = task.evaluate(base, "test")
+    del base  # before another is loaded
+    saved = load(
+        of["checkpoint"] or config.checkpoint,
+        config.device,
+        kernel=config.kernel,
+        adapter=of["adapter"],
+        activations=config.activations,
+    )
+    result: Result = {
+        **of,
+        "test": {"before": plain(before), "after": plain(task.evaluate(saved, "test"))},
         "seconds": round(time.perf_counter() - began, 1),
         "peak_mb": peak_bytes() // 1_000_000,
     }
@@ -62,6 +93,6 @@ def conclude(result: Outcome, config: RunConfig, task: Task, folder: Path, began
     return result
 
 
-def plain(score: Score) -> dict[str, Any]:
+def plain(score: Score) -> Numbers:
     """A score as JSON has it."""
     return {"rows": score.rows, **score.numbers()}

@@ -54,7 +54,7 @@ class Recorder:
         write_sample(self.folder, self._trainer, when)
 
     def _record_line(self, line: Line) -> None:
-        self._forwards += len(line.losses)
+        self._forwards += line.forwards
         new = line.step >= len(self.past.lines)
         if new:
             self._writer.write(line)

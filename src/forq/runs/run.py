@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -70,7 +69,7 @@ class Run:
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self.folder, self.trainer = folder, trainer
         self.rounding: float | None = None
-        self.result: Mapping[str, Any] = {}
+        self.result: Mapping[str, object] = {}
 
     @classmethod
     def begin(

@@ -107,7 +107,7 @@ class Trainer:
         gains: list[float] = []
         yield self._score(past, 0, 0)
         for line in lines:
-            forwards += len(line.losses)
+            forwards += line.forwards
             trained += line.kind == "train"
             if past.held - 1 <= line.step < len(past.lines):
                 self._check(past.lines[line.step])

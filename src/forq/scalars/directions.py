@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from forq.errors import ConfigError
 from forq.scalars.course import Course
@@ -52,6 +53,8 @@ class Directions:
     Raises:
         ConfigError: a value is out of range.
     """
+
+    needs_rows: ClassVar[bool] = False
 
     seed: int
     eps: PerGroup

@@ -1,24 +1,26 @@
-"""What estimators, rules and oracles say to each other."""
+"""The types at the seams: what estimators, rules, calibrations and oracles exchange."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
+from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the losses of one step say about the gradient.
+    """A gradient estimate: what an estimator makes of a step's losses, and what every rule returns.
 
     Attributes:
         move: Σ_k weight_k · z_k, an estimate of the gradient in leaf units (ascent direction).
-        slopes: the directional derivative of every direction measured, d_k = z_k·∇L; loss per leaf unit.
+        slopes: directional derivative d_k = z_k·∇L of every measured direction, in loss per leaf unit. Empty where no
+            direction has finite losses.
         loss: the loss at the point itself, measured or averaged over the probes.
-        bad: losses that were not finite; their directions are dropped.
-        gains: what the better side of every direction gains over staying, where it was measured.
+        bad: number of losses that were not finite; their directions are dropped.
+        gains: how much the better side of each direction gains over staying, where the estimator measures it.
     """
 
     move: Move
@@ -27,27 +29,46 @@ class Estimate:
     bad: int = 0
     gains: tuple[float, ...] = ()
 
+    @property
+    def stays(self) -> bool:
+        """Whether the move goes nowhere."""
+        return not any(term.weight for term in self.move.terms)
 
-State = Mapping[str, Any]
-"""State of a rule between two steps: plain numbers and names, so that a snapshot can hold it as JSON."""
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can hold."""
+
+State: TypeAlias = Mapping[str, Json]
+"""State of a rule between two steps: plain values, so that JSON can hold it."""
 
 
 class Oracle(Protocol):
-    """The one seam: answers the losses of a step's probes, in order. A loss may be NaN or infinite."""
+    """The one seam: answers the losses of a step's probes, in order."""
 
-    def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[float]: ...
+    def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[Losses]: ...
 
 
 class Estimator(Protocol):
-    """Which probes a step asks for, and what their losses say. Stateless: a pure function of the step."""
+    """Chooses the probes of a step and estimates the gradient from their losses. A pure function of the step.
+
+    Attributes:
+        needs_rows: whether ``tell`` needs the losses of every row, :attr:`forq.scalars.losses.Losses.each`.
+    """
+
+    needs_rows: ClassVar[bool]
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes of a step."""
+        ...
 
     def ask(self, step: int) -> tuple[Move, ...]: ...
 
-    def tell(self, step: int, losses: Sequence[float]) -> Estimate: ...
+    def tell(self, step: int, losses: Sequence[Losses]) -> Estimate: ...
 
 
 class Rule(Protocol):
-    """From an estimate to the next: clip, normalise, take −η of it, … Rules chain; state is returned."""
+    """Maps an estimate to the next: clips it, normalises it, multiplies it by −η, … Rules chain; state is returned."""
 
     def init(self) -> State: ...
 
@@ -56,15 +77,16 @@ class Rule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An estimator, the rules that follow it, and what a calibration found on the way (for the journal).
+    """An estimator and the rules that follow it.
 
     Attributes:
-        patience: so many steps in a row that the rules decide not to take end the run in good order.
+        notes: what the calibration measured and chose, by name, for people and the journal.
+        patience: this many steps in a row that the rules decide not to take end the run in good order.
     """
 
     estimator: Estimator
     rules: tuple[Rule, ...]
-    found: Mapping[str, float] | None = None
+    notes: Mapping[str, float] | None = None
     patience: int | None = None
 
     def init(self) -> tuple[State, ...]:
@@ -72,8 +94,8 @@ class Method:
         return tuple(rule.init() for rule in self.rules)
 
 
-Calibration = Generator[tuple[Move, ...], Sequence[float], Method]
+Calibration: TypeAlias = Generator[tuple[Move, ...], Sequence[Losses], Method]
 """Yields the probes of a step, is sent their losses, returns the method."""
 
-Plan = Method | Callable[[], Calibration]
-"""A method, or the calibration that finds it."""
+Plan: TypeAlias = Method | Callable[[], Calibration]
+"""A method, or the calibration that measures what it leaves open."""

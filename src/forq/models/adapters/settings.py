@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import FormatError
@@ -58,7 +57,7 @@ _REFUSED = {
 }
 """Settings that change the result and that forq does not compute, and what each of them means."""
 
-_AT_REST = (None, False, "", "none")
+AT_REST = (None, False, "", "none")
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _CHANGED_BASE = ("pissa", "olora", "corda", "lora_ga", "lora-ga", "loftq")
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
@@ -96,18 +95,29 @@ def read(path: Path) -> AdapterSettings:
     Raises:
         FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
     """
-    found = read_json(path)
-    alpha: Any = found.get("lora_alpha")
-    rank: Any = found.get("r")
-    plain = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
-    if found.get("peft_type") != "LORA" or not plain:
+    return checked(str(path), read_json(path))
+
+
+def checked(path: str, found: Mapping[str, object]) -> AdapterSettings:
+    """The settings in the fields of a configuration, which ``path`` names in errors.
+
+    Raises:
+        FormatError: see :func:`read`.
+    """
+    alpha = found.get("lora_alpha")
+    rank = found.get("r")
+    if not (
+        found.get("peft_type") == "LORA"
+        and (isinstance(rank, int) and rank > 0)
+        and (isinstance(alpha, int | float) and math.isfinite(alpha))
+    ):
         raise FormatError(
             f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {found.get('peft_type')!r:.80} with "
             f"{rank!r:.80} and {alpha!r:.80}"
         )
     _check_start(path, found.get("init_lora_weights", True))
     for key, value in found.items():
-        if key in _HONOURED or key in _NO_EFFECT or value in _AT_REST or value in ([], {}):
+        if key in _HONOURED or key in _NO_EFFECT or value in AT_REST or value in ([], {}):
             continue
         why = f" ({_REFUSED[key]})" if key in _REFUSED else ", a setting forq does not know"
         raise FormatError(
@@ -118,12 +128,13 @@ def read(path: Path) -> AdapterSettings:
     if type(stabilised) is not bool:
         raise FormatError(f"{path}: expected use_rslora to be true or false, found {stabilised!r:.80}")
     ranks, alphas = (_pattern(path, key, found.get(key)) for key in ("rank_pattern", "alpha_pattern"))
-    if not all(type(value) is int for value in ranks.values()):
+    whole = {name: value for name, value in ranks.items() if isinstance(value, int)}
+    if len(whole) < len(ranks):
         raise FormatError(f"{path}: expected whole numbers in rank_pattern, found {ranks!r:.80}")
-    return AdapterSettings(rank, float(alpha), ranks, alphas, stabilised)
+    return AdapterSettings(rank, float(alpha), whole, alphas, stabilised)
 
 
-def _check_start(path: Path, start: Any) -> None:
+def _check_start(path: str, start: object) -> None:
     """Refuse an adapter whose base was changed when it began: beside the original base it means something else."""
     if start in _PLAIN_STARTS:
         return
@@ -140,7 +151,7 @@ def _check_start(path: Path, start: Any) -> None:
     )
 
 
-def _pattern(path: Path, key: str, given: Any) -> dict[str, Any]:
+def _pattern(path: str, key: str, given: object) -> dict[str, float]:
     """Positive numbers by names of layers.
 
     Raises:
@@ -158,7 +169,7 @@ def _pattern(path: Path, key: str, given: Any) -> dict[str, Any]:
     return given
 
 
-def _first(pattern: Mapping[str, Any], module: str, usual: Any) -> Any:
+def _first(pattern: Mapping[str, float], module: str, usual: float) -> float:
     """What a pattern says of a layer; the first entry that fits counts, as in PEFT."""
     for name, value in pattern.items():
         if module == name or module.endswith(f".{name}"):

@@ -1,4 +1,4 @@
-"""The model at hand answers: one forward pass for every probe, all of a step on the same batch."""
+"""An oracle that asks a model: one forward pass for every probe, all of a step on the same batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 
 from forq.coordinates.space import Space
+from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 
 Batch = TypeVar("Batch")
@@ -16,22 +17,24 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True, slots=True)
 class Local(Generic[Batch]):
-    """Shows the model each probe and asks for its loss.
+    """Displaces the space by each probe and measures the loss.
 
     Attributes:
         space: what is displaced; restored after every probe, also when the loss raises.
         batch: the step's batch, a pure function of the step, drawn once and shared by all probes.
-        loss: a batch's loss under the weights now shown; a float, any kind of number but an exception.
+        loss: a batch's loss under the displaced weights: a number, or :class:`~forq.scalars.losses.Losses` where the
+            rows' losses are to be recorded. NaN and infinities are answers; an exception ends the run.
     """
 
     space: Space
     batch: Callable[[int], Batch]
-    loss: Callable[[Batch], float]
+    loss: Callable[[Batch], float | Losses]
 
-    def __call__(self, step: int, probes: Sequence[Move]) -> list[float]:
+    def __call__(self, step: int, probes: Sequence[Move]) -> list[Losses]:
         batch = self.batch(step)
-        losses = []
+        answers = []
         for probe in probes:
             with self.space.displaced(probe), torch.no_grad():
-                losses.append(float(self.loss(batch)))
-        return losses
+                loss = self.loss(batch)
+                answers.append(loss if isinstance(loss, Losses) else Losses(float(loss)))
+        return answers

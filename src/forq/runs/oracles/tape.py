@@ -1,4 +1,4 @@
-"""The journal of an earlier run answers: replay and resume are the same run with a tape for an oracle."""
+"""An oracle that plays a journal: replay and resume are the same run with a tape for an oracle."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from forq.errors import JournalError
 from forq.runs.journal import Line
+from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Oracle
 
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """Losses by step from recorded lines; where they end, another oracle may go on.
+    """Answers from recorded lines; where they end, another oracle may go on.
 
     Raises:
         JournalError: a step asks for another number of losses than was recorded, or for more than there is.
@@ -22,7 +23,7 @@ class Tape:
     lines: Sequence[Line]
     then: Oracle | None = None
 
-    def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[float]:
+    def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[Losses]:
         if step < len(self.lines):
             losses = self.lines[step].losses
             if len(losses) != len(probes):

@@ -34,10 +34,11 @@ from dataclasses import dataclass
 from forq.errors import RunError
 from forq.scalars.calibrations.cells import measure_cells
 from forq.scalars.calibrations.checks import check
-from forq.scalars.calibrations.found import Found, Wanted
+from forq.scalars.calibrations.group import GroupRequest, GroupResult
 from forq.scalars.course import SQUARES
+from forq.scalars.losses import Losses, means
 from forq.scalars.moves import HERE, Move, Term, direction_seed
-from forq.scalars.protocols import Method
+from forq.scalars.protocols import Calibration, Method
 
 EPS = (1e-2, 3e-2, 1e-1)
 TINY = 1e-6
@@ -56,10 +57,10 @@ CLIP = 5.0
 SHARE = 0.05
 
 
-__all__ = ["Found", "Wanted", "calibrate", "trials"]
+__all__ = ["GroupRequest", "GroupResult", "calibrate", "trials"]
 
-Finish = Callable[[Mapping[str, Found], int], Method]
-"""From what was found by group, and the number of the first training step, to the method."""
+Finish = Callable[[Mapping[str, GroupResult], int], Method]
+"""From the results by group, and the number of the first training step, to the method."""
 
 
 def trials(forwards: int) -> tuple[int, int]:
@@ -70,8 +71,8 @@ def trials(forwards: int) -> tuple[int, int]:
 
 
 def calibrate(
-    *, seed: int, groups: Sequence[Wanted], forwards: int, steps: int, decay: str, finish: Finish
-) -> Generator[tuple[Move, ...], Sequence[float], Method]:
+    *, seed: int, groups: Sequence[GroupRequest], forwards: int, steps: int, decay: str, finish: Finish
+) -> Calibration:
     """Measure one group after the other, each alone, then return the method.
 
     Args:
@@ -83,21 +84,21 @@ def calibrate(
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
     """
-    found: dict[str, Found] = {}
+    results: dict[str, GroupResult] = {}
     number = 0
     full = SQUARES[decay] * steps  # as many steps of full length walk as far
     for group in groups:
         share = forwards // len(groups)
         if group.cells:
-            found[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), full)
+            results[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), full)
         else:
-            found[group.name], number = yield from _measure(group, seed, number, share, full)
-    return finish(found, number)
+            results[group.name], number = yield from _measure(group, seed, number, share, full)
+    return finish(results, number)
 
 
 def _measure(
-    group: Wanted, seed: int, number: int, forwards: int, steps: float
-) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
+    group: GroupRequest, seed: int, number: int, forwards: int, steps: float
+) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[GroupResult, int]]:
     """The numbers of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
     best, number, spent = yield from _try(group, seed, number, pairs, count)
@@ -124,12 +125,13 @@ def _measure(
         each = min(done.each, longest / slope)
         notes |= {"bend": done.bend} if math.isfinite(done.bend) else {}
     lr, clip = each * group.directions, CLIP * slope
-    return Found(best.eps, lr, clip, {"slope": slope, **notes, "eps": best.eps, "lr": lr, "clip": clip}), number
+    notes = {"slope": slope, **notes, "eps": best.eps, "lr": lr, "clip": clip}
+    return GroupResult(best.eps, lr, clip, slope, notes), number
 
 
 def _try(
-    group: Wanted, seed: int, number: int, pairs: int, count: int
-) -> Generator[tuple[Move, ...], Sequence[float], tuple[_Trial, int, int]]:
+    group: GroupRequest, seed: int, number: int, pairs: int, count: int
+) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[_Trial, int, int]]:
     """Trials of at most ``count`` radii; the best trial, the number of the next step, and the forwards spent.
 
     Raises:
@@ -144,7 +146,7 @@ def _try(
             for k in range(pairs)
             for side in (1.0, -1.0)
         ]
-        here, up, down, *around = yield (HERE, tiny, tiny.scaled(-1.0), *pair)
+        here, up, down, *around = means((yield (HERE, tiny, tiny.scaled(-1.0), *pair)))
         number += 1
         trial = _read(here, (up, down), around, radius)
         if trial is not None:
@@ -164,7 +166,7 @@ def _try(
     return best, number, len(tried) * (3 + 2 * pairs)
 
 
-def _unrehearsed(group: Wanted, best: _Trial) -> float:
+def _unrehearsed(group: GroupRequest, best: _Trial) -> float:
     """The longest step of each direction, per slope, that the trial's curvature allows where nothing is rehearsed."""
     if group.checks:
         bend = max(best.trace, best.trace_error)
@@ -189,8 +191,8 @@ class _Step:
 
 
 def _rehearse(
-    group: Wanted, seed: int, number: int, best: _Trial, forwards: int
-) -> Generator[tuple[Move, ...], Sequence[float], tuple[_Step | None, int]]:
+    group: GroupRequest, seed: int, number: int, best: _Trial, forwards: int
+) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[_Step | None, int]]:
     """Build the step of a large population on one batch, and try it, both ways, on others.
 
     Noise of a small batch makes most of its slopes; that the others do not confirm. And a step is not a random
@@ -206,7 +208,7 @@ def _rehearse(
     def along(k: int, weight: float) -> Term:
         return Term(direction_seed(seed, first, k), weight, group.noise[k % len(group.noise)], group.name)
 
-    here, *around = yield (HERE, *(Move((along(k, best.eps),)) for k in range(count)))
+    here, *around = means((yield (HERE, *(Move((along(k, best.eps),)) for k in range(count)))))
     slopes = {k: (loss - here) / best.eps for k, loss in enumerate(around) if math.isfinite(loss - here)}
     square = sum(d * d for d in slopes.values())
     if square == 0.0:
@@ -215,7 +217,7 @@ def _rehearse(
     there = Move(tuple(along(k, size * d) for k, d in slopes.items()))
     tried = []
     for _ in range(others):
-        here, up, down = yield (HERE, there, there.scaled(-1.0))
+        here, up, down = means((yield (HERE, there, there.scaled(-1.0))))
         if math.isfinite(here + up + down):
             tried.append(((up - down) / (2.0 * size * square), (up + down - 2.0 * here) / (size**2 * square)))
     if len(tried) < 2:

@@ -21,7 +21,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from forq.errors import RunError
-from forq.scalars.calibrations.found import Found, Wanted
+from forq.scalars.calibrations.group import GroupRequest, GroupResult
+from forq.scalars.losses import Losses, means
 from forq.scalars.moves import HERE, Move, Term, direction_seed
 
 START = 0.1
@@ -36,12 +37,15 @@ SIGN = math.sqrt(2.0 / math.pi)
 
 
 def measure_cells(
-    group: Wanted, seed: int, number: int, budget: int, steps: float
-) -> Generator[tuple[Move, ...], Sequence[float], tuple[Found, int]]:
-    """Find ρ of one group from step ``number`` on, with about ``budget`` forwards; and the number of the next step.
+    group: GroupRequest, seed: int, number: int, budget: int, steps: float
+) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[GroupResult, int]]:
+    """Measure ρ of one group from step ``number`` on, with about ``budget`` forwards.
 
     Args:
         steps: of full length, that walk as far as those of the run.
+
+    Returns:
+        The group's numbers, and the number of the next step.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
@@ -50,7 +54,7 @@ def measure_cells(
     trials = max(1, min(TRIALS, budget // (2 * (2 * pairs + 1))))
     radius, last, seen = START, None, False
     for _ in range(trials):
-        losses = yield _ask(group, seed, number, number, radius, pairs)
+        losses = means((yield _ask(group, seed, number, number, radius, pairs)))
         number += 1
         trial = _read(losses, radius)
         if trial is None:  # too far: nothing finite is there
@@ -77,23 +81,23 @@ def measure_cells(
         # The same directions on two batches: what both say of them is the data's, the rest each batch's own.
         first, both = number, []
         for _ in range(2):
-            losses = yield _ask(group, seed, first, number, radius, count)
+            losses = means((yield _ask(group, seed, first, number, radius, count)))
             number += 1
             both.append(_read(losses, radius))
-        one, two = both
-        if one is not None and two is not None and one.slope * two.slope > 0.0:
-            agree = sum(a * b for a, b in zip(one.slopes, two.slopes, strict=True))
-            square = 0.5 * sum(a * a + b * b for a, b in zip(one.slopes, two.slopes, strict=True))
+        left, right = both
+        if left is not None and right is not None and left.slope * right.slope > 0.0:
+            agree = sum(a * b for a, b in zip(left.slopes, right.slopes, strict=True))
+            square = 0.5 * sum(a * a + b * b for a, b in zip(left.slopes, right.slopes, strict=True))
             share = min(max(agree / square, 1.0 / math.sqrt(count)), 1.0)
-            slope = math.sqrt(0.5 * (one.slope**2 + two.slope**2))
-            last = _Trial(slope, 0.5 * (one.trace + two.trace), 0.5 * math.hypot(one.error, two.error), ())
+            slope = math.sqrt(0.5 * (left.slope**2 + right.slope**2))
+            last = _Trial(slope, 0.5 * (left.trace + right.trace), 0.5 * math.hypot(left.error, right.error), ())
     if last.slope == 0.0:
         raise RunError("no displacement by whole cells changes the loss: what moves has no part in it")
     best = group.newton * SIGN * share * last.slope / last.bend if last.bend > 0.0 else math.inf
     walk = (WALK if group.walk is None else group.walk) * group.room / math.sqrt(group.directions * steps)
     radius = max(min(best, NEAR * radius, walk, MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
-    return Found(1.0, 1.0, 0.0, notes), number
+    return GroupResult(1.0, 1.0, 0.0, last.slope, notes, radius), number
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ class _Trial:
         return max(self.trace, self.error)
 
 
-def _ask(group: Wanted, seed: int, drawn: int, number: int, radius: float, pairs: int) -> tuple[Move, ...]:
+def _ask(group: GroupRequest, seed: int, drawn: int, number: int, radius: float, pairs: int) -> tuple[Move, ...]:
     def probe(k: int, side: float) -> Move:
         return Move((Term(direction_seed(seed, drawn, k), side, f"cells:{radius:.4g}", group.name),))
 

@@ -16,7 +16,8 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from forq.scalars.calibrations.found import Wanted
+from forq.scalars.calibrations.group import GroupRequest
+from forq.scalars.losses import Losses, means
 from forq.scalars.moves import HERE, Move, Term, direction_seed
 
 SHORTER = 0.25
@@ -28,7 +29,7 @@ NEAR = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the checks leave of a step.
+    """A step after its checks.
 
     Attributes:
         each: step of each direction, per slope.
@@ -44,8 +45,8 @@ class Checked:
 
 
 def check(
-    group: Wanted, seed: int, number: int, *, each: float, slope: float, eps: float, bound: float
-) -> Generator[tuple[Move, ...], Sequence[float], Checked]:
+    group: GroupRequest, seed: int, number: int, *, each: float, slope: float, eps: float, bound: float
+) -> Generator[tuple[Move, ...], Sequence[Losses], Checked]:
     """Check a step on at most ``group.checks`` batches, from step ``number`` on.
 
     Args:
@@ -65,16 +66,16 @@ def check(
                 for k in range(group.directions)
             )
         )
-        here, up, down = yield (HERE, there, there.scaled(-1.0))
+        here, up, down = means((yield (HERE, there, there.scaled(-1.0))))
         number += 1
         if not math.isfinite(here + up + down):
             each *= SHORTER
             continue
         slopes.append(abs(up - down) / (2.0 * size))
-        found = (up + down - 2.0 * here) / size**2
-        bend = max(bend, found)
-        agreed = each * found <= NEAR * bound
-        each = min(each, bound / found) if found > 0.0 else each
+        measured = (up + down - 2.0 * here) / size**2
+        bend = max(bend, measured)
+        agreed = each * measured <= NEAR * bound
+        each = min(each, bound / measured) if measured > 0.0 else each
         if agreed:
             break
     return Checked(each, tuple(slopes), bend, number)

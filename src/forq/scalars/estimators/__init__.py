@@ -1,1 +1,1 @@
-"""Estimators: which probes a step asks for, and what their losses say of the gradient. One idea, one file."""
+"""Estimators: the probes of a step, and the gradient estimate from their losses. One idea, one file."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forq.scalars.directions import Directions
+from forq.scalars.losses import Losses, means
 from forq.scalars.moves import HERE, Move
 from forq.scalars.protocols import Estimate
 
@@ -28,13 +29,13 @@ class OneSided(Directions):
         """The point itself, then ``+ε z_k`` for every direction."""
         return (HERE, *(self.probe(step, k) for k in range(self.directions)))
 
-    def tell(self, step: int, losses: Sequence[float]) -> Estimate:
+    def tell(self, step: int, losses: Sequence[Losses]) -> Estimate:
         """The mean over the directions whose loss is finite; none if the point's own loss is not."""
-        here, *around = losses
+        here, *around = values = means(losses)
         whole = [k for k, loss in enumerate(around) if math.isfinite(loss) and math.isfinite(here)]
         slopes = {k: (around[k] - here) / self.radius(step, k) for k in whole}
-        return self.estimate(step, slopes, here, bad=sum(not math.isfinite(x) for x in losses))
+        return self.estimate(step, slopes, here, bad=sum(not math.isfinite(x) for x in values))
 
 
 make = OneSided
-"""How a recipe makes one: ``make(seed=, eps=, directions=, noise=)``."""
+"""A recipe calls ``make(seed=, eps=, directions=, noise=, …)``."""

@@ -1,20 +1,25 @@
-"""The step that must pay: of all sides that were probed the best is taken, if it is better than staying."""
+"""The step that must pay: the best of all measured sides is taken, if it is better than staying."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
+from pydantic import Field
+
+from forq.errors import ConfigError
+from forq.scalars.chain import Choices, Frozen, Inputs, Registration
 from forq.scalars.protocols import Estimate, State
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Keeps the one direction whose better side gains most on the step's own batch; none, where no side gains.
+    """Keeps the direction whose better side gains most on the step's own batch; none, where no side gains.
 
-    One-cell steps that are forced oscillate once the gradient is below what a cell resolves; a step that is audited
-    stays instead (RC-ZOQO). Many audits in a row that find nothing are a certificate, with which the engine ends the
-    run. An estimate without gains (:mod:`forq.scalars.estimators.three_point` measures them) passes as it is.
+    Forced steps of one cell oscillate once the gradient is below what a cell resolves; an audited step stays instead
+    (RC-ZOQO). Many audits in a row that find no gain are a certificate, with which the engine ends the run. An
+    estimate without gains (:mod:`forq.scalars.estimators.three_point` measures them) passes unchanged.
     """
 
     def init(self) -> State:
@@ -23,24 +28,52 @@ class Audit:
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         if not estimate.gains:
             return estimate, state
-        k = max(range(len(estimate.gains)), key=lambda one: estimate.gains[one])
+        k = max(range(len(estimate.gains)), key=lambda place: estimate.gains[place])
         terms = (estimate.move.terms[k],) if estimate.gains[k] > 0.0 else ()
         return replace(estimate, move=replace(estimate.move, terms=terms)), state
 
 
+class Settings(Frozen):
+    """
+    Attributes:
+        audit: take the best side only if it is better than staying, and end the run after so many steps in a row that
+            were not taken; 0: every step is taken.
+    """
+
+    audit: Annotated[int, Field(ge=0)] = 0
+
+
+def make(settings: Settings, inputs: Inputs) -> Audit | None:
+    """The rule, where ``audit`` is not 0."""
+    return Audit() if settings.audit else None
+
+
+def check(settings: Settings, choices: Choices) -> None:
+    """An audit needs the loss at the point itself, and steps that are as long as their probes."""
+    if settings.audit and (choices.estimator != "three_point" or choices.step != "vote"):
+        raise ConfigError(
+            "rule.audit takes the side that was measured to be better than staying: expected estimator.name="
+            f"three_point and rule.step=vote, found {choices.estimator} and {choices.step}; set them too"
+        )
+
+
+registration = Registration(
+    order=20, settings=Settings, make=make, check=check, patience=lambda settings: settings.audit or None
+)
+
 LEAST = 20
-"""Audits below which nothing is concluded from their mean."""
+"""Fewer audits than this have a mean from which nothing is concluded."""
 
 
 def at_floor(gains: Sequence[float]) -> float | None:
-    """Whether steps of this size are longer than the slope that is left can pay for, by a run's own audits.
+    """Whether a run's own audits say that steps of this size cost more than the remaining slope gains.
 
-    A gain is (|L₊ − L₋|) / 2, what the slope wins, less the bend (L₊ + L₋) / 2 − L₀, what the cell costs. Where it is
-    not above zero on average of the last tenth of a run (:data:`LEAST` steps at the least), a cell is too coarse, and
-    steps that are not audited would lose.
+    A gain is (|L₊ − L₋|) / 2, what the slope wins, less the bend (L₊ + L₋) / 2 − L₀, what the cell costs. Where its
+    mean over the last tenth of a run (:data:`LEAST` steps at least) is not above zero, a cell is too coarse, and
+    steps without an audit would lose.
 
     Args:
-        gains: mean gain of every step's directions, in order.
+        gains: mean gain over the directions of every step, in order.
 
     Returns:
         The mean of the last, where it is not above zero; else ``None``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from forq.scalars.chain import Inputs, NoSettings, Registration
 from forq.scalars.directions import PerGroup, by_group
 from forq.scalars.protocols import Estimate, State
 
@@ -17,8 +18,8 @@ class Clip:
     equation 6). A heuristic: the clipped estimate is biased wherever it clips.
 
     Args:
-        limit: largest \\|d_k\\| kept, in loss per leaf unit, > 0; of all leaves or by group, where a group that is
-            not named keeps its slopes. The paper uses 100 with the absolute probe.
+        limit: largest \\|d_k\\| kept, in loss per leaf unit, > 0; of all leaves or by group. A group without a limit
+            keeps its slopes. The paper uses 100 with the absolute probe.
 
     Raises:
         ConfigError: the limit is not a positive number.
@@ -42,6 +43,14 @@ class Clip:
             for term, d, h in zip(estimate.move.terms, estimate.slopes, held, strict=True)
         )
         return replace(estimate, move=replace(estimate.move, terms=terms), slopes=held), state
+
+
+def make(settings: NoSettings, inputs: Inputs) -> Clip | None:
+    """The rule, where a group has a bound."""
+    return Clip(inputs.clips) if inputs.clips else None
+
+
+registration = Registration(order=10, settings=NoSettings, make=make)
 
 
 def example() -> Clip:

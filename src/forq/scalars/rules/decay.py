@@ -1,9 +1,10 @@
-"""A step that shrinks as the run ends: constant steps walk at random once the gradient is below its noise."""
+"""Steps that shrink as the run ends: constant steps walk at random once the gradient is below its noise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from forq.scalars.chain import Inputs, NoSettings, Registration
 from forq.scalars.course import Course
 from forq.scalars.protocols import Estimate, State
 
@@ -19,6 +20,19 @@ class Decay:
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         return replace(estimate, move=estimate.move.scaled(self.course.share(step))), state
+
+
+def make(settings: NoSettings, inputs: Inputs) -> Decay | None:
+    """The rule, where steps shrink and have a length.
+
+    Of whole cells, the number of coordinates they move shrinks instead; see
+    :class:`forq.scalars.directions.Directions`.
+    """
+    fixed = inputs.course.shape == "none" or inputs.step == "vote" or inputs.whole_cells
+    return None if fixed else Decay(inputs.course)
+
+
+registration = Registration(order=50, settings=NoSettings, make=make)
 
 
 def example() -> Decay:

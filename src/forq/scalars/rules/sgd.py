@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from forq.scalars.chain import Inputs, NoSettings, Registration
 from forq.scalars.directions import PerGroup, by_group
 from forq.scalars.protocols import Estimate, State
 
@@ -31,6 +32,14 @@ class SGD:
         rates = by_group(self.lr, "rule.lr")
         terms = tuple(replace(term, weight=-rates[term.group] * term.weight) for term in estimate.move.terms)
         return replace(estimate, move=replace(estimate.move, terms=terms)), state
+
+
+def make(settings: NoSettings, inputs: Inputs) -> SGD | None:
+    """The rule, where the step goes by slopes."""
+    return SGD(inputs.rates) if inputs.step == "slope" else None
+
+
+registration = Registration(order=40, settings=NoSettings, make=make, steps=("slope",))
 
 
 def example() -> SGD:

@@ -1,4 +1,4 @@
-"""Fitness shaping: what a population's slopes say of each other, not how large they are."""
+"""Fitness shaping: the slopes of a population relative to each other, whatever their size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from forq.errors import ConfigError
+from forq.scalars.chain import Choices, Frozen, Inputs, Registration
 from forq.scalars.protocols import Estimate, State
 
 
@@ -15,7 +16,7 @@ class Shape:
     """Slopes of a population in standard units, so that η means the same all through a run (QES, arXiv 2602.03120).
 
     ``zscore``: (d − mean) / deviation. ``rank``: centred ranks, evenly from −½ to ½; ties take the mean of their ranks.
-    A population of one, or one whose slopes are all alike, keeps none of them.
+    Where there is one direction only, or all slopes are equal, the weights become 0.
 
     Raises:
         ConfigError: no such shape.
@@ -33,10 +34,10 @@ class Shape:
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         terms = list(estimate.move.terms)
         for group in {term.group for term in terms}:
-            mine = [k for k, term in enumerate(terms) if term.group == group]
-            slopes = [terms[k].weight for k in mine]
-            for k, x in zip(mine, _zscores(slopes) if self.kind == "zscore" else _ranks(slopes), strict=True):
-                terms[k] = replace(terms[k], weight=x / len(mine))
+            places = [k for k, term in enumerate(terms) if term.group == group]
+            slopes = [terms[k].weight for k in places]
+            for k, x in zip(places, _zscores(slopes) if self.kind == "zscore" else _ranks(slopes), strict=True):
+                terms[k] = replace(terms[k], weight=x / len(places))
         return replace(estimate, move=replace(estimate.move, terms=tuple(terms))), state
 
 
@@ -52,6 +53,34 @@ def _ranks(slopes: list[float]) -> list[float]:
     below = [sum(other < d for other in slopes) for d in slopes]
     equal = [sum(other == d for other in slopes) for d in slopes]
     return [(b + (e - 1) / 2) / (len(slopes) - 1) - 0.5 for b, e in zip(below, equal, strict=True)]
+
+
+class Settings(Frozen):
+    """
+    Attributes:
+        shape: slopes of a population in standard units. A learning rate of ``auto`` then takes their sum.
+    """
+
+    shape: Literal["off", "zscore", "rank"] = "off"
+
+
+def make(settings: Settings, inputs: Inputs) -> Shape | None:
+    """The rule, unless ``shape`` is off."""
+    return None if settings.shape == "off" else Shape(settings.shape)
+
+
+def check(settings: Settings, choices: Choices) -> None:
+    """A shape needs several directions."""
+    if settings.shape != "off" and choices.directions < 2:
+        raise ConfigError(
+            "rule.shape compares the directions of a step: expected estimator.directions of 2 or more, found "
+            f"{choices.directions}"
+        )
+
+
+registration = Registration(
+    order=30, settings=Settings, make=make, check=check, standardises=lambda settings: settings.shape != "off"
+)
 
 
 def example() -> Shape:

@@ -1,4 +1,4 @@
-"""The step of fixed length: only the sign of what was found is used, coordinate by coordinate."""
+"""The step of fixed length: only the sign of the estimate is used, coordinate by coordinate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from forq.errors import ConfigError
+from forq.scalars.chain import Inputs, NoSettings, Registration
 from forq.scalars.moves import Link, Move
 from forq.scalars.protocols import Estimate, State
 
@@ -48,8 +49,18 @@ class SignStep:
         return replace(estimate, move=Move(terms, Link("sign", size))), state
 
     def _weight(self, slope: float) -> float:
-        # Losses that agree say nothing of a direction: it has no vote.
+        # A direction whose losses agree has no vote.
         return math.copysign(1.0, slope) if self.vote and slope else slope
+
+
+def make(settings: NoSettings, inputs: Inputs) -> SignStep | None:
+    """The rule, where the step goes by signs; its length is the first group's learning rate."""
+    if inputs.step not in registration.steps:
+        return None
+    return SignStep(inputs.rates.get(inputs.groups[0]), vote=inputs.step == "vote")
+
+
+registration = Registration(order=40, settings=NoSettings, make=make, steps=("sign", "vote"))
 
 
 def example() -> SignStep:

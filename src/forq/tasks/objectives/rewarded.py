@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
     prompt: str
     text: str
-    row: Mapping[str, Any]
+    row: Mapping[str, object]
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class Rewarded:
     """
 
     inner: Any
-    reward: Callable[[str, str, Mapping[str, Any]], float]
+    reward: Callable[[str, str, Mapping[str, object]], float]
     name: str
     source: str
 
@@ -62,7 +62,7 @@ class Rewarded:
         found: Tokenizer = self.inner.tokenizer
         return found
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
         # What a task's rows carry along is given to the reward; fields that were never kept stay ignored.
         kept = getattr(self.inner, "ignored", ())

@@ -1,0 +1,55 @@
+"""The question to a calibration and its answer, for one group of leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRequest:
+    """One group of leaves whose numbers a calibration measures.
+
+    Attributes:
+        name: of the group, as terms name it.
+        noise: laws of its directions.
+        directions: directions of the group in one step, N: the step multiplies the mean of N slopes.
+        newton: share of the greediest stable step that is taken, 0 … 1.
+        eps: a radius the user insists on; otherwise the trials choose.
+        cells: the group's integers move by whole cells; the calibration measures one number, how far.
+        room: half of the cells there are.
+        walk: how far all steps together may walk, root mean square, in units, or for integers in half of their range;
+            then all of a step counts as noise. ``None``: the calibration's own bound, and only the unconfirmed share
+            counts.
+        checks: most batches on which a run too short to rehearse its step checks it; 0: none.
+    """
+
+    name: str
+    noise: Sequence[str]
+    directions: int
+    newton: float
+    eps: float | None = None
+    cells: bool = False
+    room: float = math.inf
+    walk: float | None = None
+    checks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResult:
+    """The numbers of one group.
+
+    Attributes:
+        eps, lr, clip: probe radius, learning rate and bound of a slope.
+        slope: root mean square of the measured slopes.
+        radius: how far whole cells move, root mean square; ``None`` where the group does not move by cells.
+        notes: the numbers above and what they follow from, for people and the journal.
+    """
+
+    eps: float
+    lr: float
+    clip: float
+    slope: float
+    notes: Mapping[str, float]
+    radius: float | None = None
