@@ -117,7 +117,7 @@ def test_a_folder_of_pngs(place, forq):
     assert outs[0] == outs[1] == outs[2]
     assert (read_png(folder / "0.png") == x[0]).all()
     done = forq(*words, "--out", "z")
-    assert done.returncode == 1 and "needs a file of labels" in done.stderr
+    assert done.returncode == 1 and "needs a file with labels" in done.stderr
 
 
 @pytest.mark.parametrize(

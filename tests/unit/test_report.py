@@ -247,11 +247,11 @@ def test_an_earlier_report_is_written_anew_and_nothing_else(tmp_path):
     page.write(records, out)
     page.write(records, out)
     out.write_text("a letter")
-    with pytest.raises(ConfigError, match="no report of forq"):
+    with pytest.raises(ConfigError, match="expected a report of forq"):
         page.write(records, out)
     page.write(records, out, overwrite=True)
     assert page.GENERATOR in out.read_text()
-    with pytest.raises(ConfigError, match="name a file"):
+    with pytest.raises(ConfigError, match="found a folder; name a file"):
         page.write(records, tmp_path)
     with pytest.raises(ConfigError, match="make it first"):
         page.write(records, tmp_path / "nowhere" / "page.html")
@@ -358,4 +358,4 @@ def test_what_bounds_and_rounding_took_is_drawn_where_there_is_some(moved, drawn
     assert {name for name, title in titles.items() if title in charts} == drawn
     counts = dict(zip(("changed", "cut", "total", "lost"), moved, strict=True))
     for name in drawn:
-        assert f"{counts[name]} %" in charts[titles[name]].says, charts[titles[name]].says
+        assert f"{counts[name]} %" in charts[titles[name]].description, charts[titles[name]].description

@@ -1,6 +1,7 @@
-"""Black-box attacks on the integer pixel lattice, to measure how robust one's own models are.
+"""Black-box attacks on whole pixel levels, to measure how robust your own models are.
 
-One method, one file; the file is the registration. It defines ``Method``, a frozen dataclass of settings whose
-``search(task)`` is a generator: it yields the images it wants scored, is sent their losses, and goes on until it is
-closed. It never sees the victim, counts nothing and decides no success: :mod:`forq.attacks.queries` does.
+Each file of :mod:`forq.attacks.methods` registers one method. It defines ``Method``, a frozen
+dataclass of settings. ``Method.search(task)`` is a generator: it yields images to score, receives
+their losses, and runs until it is closed. A method never sees the victim. The engine
+(:mod:`forq.attacks.queries`) counts the queries and decides whether an attack succeeded.
 """

@@ -1,4 +1,4 @@
-"""``forq.attack``: how many of its own images a model can be made to misclassify, and with how many queries."""
+"""``forq.attack``: how many of the given images a model can be made to misclassify, and at what cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from forq.attacks import ball as _ball
@@ -26,32 +26,32 @@ from forq.scalars.moves import direction_seed
 
 
 def method(recipe: str, settings: Mapping[str, Any]) -> Method:
-    """A recipe's method with some of its settings changed; texts are read as the setting's type.
+    """The method of a recipe with the given settings; strings are converted to the setting's type.
 
     Raises:
-        ConfigError: no such recipe or setting, or a value that cannot be.
+        ConfigError: unknown recipe or setting, or an invalid value.
     """
-    made = registry.get("attacks", recipe).Method
-    known = tuple(made.__dataclass_fields__)
+    method_class = registry.get("attacks", recipe).Method
+    known = tuple(method_class.__dataclass_fields__)
     for name in settings:
         if name not in known:
             raise ConfigError(
                 f"{recipe} has no setting {name!r}{registry.nearest(name, known)}; known: {', '.join(known)}"
             )
     try:
-        found: Method = TypeAdapter(made).validate_python(dict(settings))
+        validated: Method = TypeAdapter(method_class).validate_python(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
             f"{recipe}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
         ) from error
-    return found
+    return validated
 
 
 def attack(
     predict: Predict,
-    images: Any,
-    labels: Any,
+    images: ArrayLike,
+    labels: ArrayLike,
     *,
     norm: _ball.Norm = "linf",
     eps: float = 8,
@@ -59,7 +59,7 @@ def attack(
     recipe: str = "zoqo",
     settings: Mapping[str, Any] | None = None,
     targeted: bool = False,
-    targets: Any = None,
+    targets: ArrayLike | None = None,
     loss: _criterion.Loss = "margin",
     seed: int = 0,
     batch: int = 64,
@@ -69,30 +69,32 @@ def attack(
     victim: Mapping[str, Any] | None = None,
     progress: Callable[[Outcome, int], None] | None = None,
 ) -> Result:
-    """Attack a model through its scores alone, on whole pixel levels.
+    """Attack a model with its scores alone, on whole pixel levels.
 
     Args:
-        predict: from a batch, uint8 [N, H, W, C], to scores [N, classes].
+        predict: the victim: maps a batch, uint8 [N, H, W, C], to scores [N, classes].
         images: uint8 [N, H, W, C] or [N, H, W].
-        labels: [N]; images that the victim gets wrong are not attacked.
+        labels: correct classes [N]. Images that the victim already misclassifies are not attacked.
         norm: ``linf`` or ``l2``.
-        eps: radius in levels of 255, also in L2.
-        budget: queries of one image, its first one included.
+        eps: radius of the ball in pixel levels (0 … 255), for both norms.
+        budget: maximum number of queries per image, the query of the original included.
         recipe: ``zoqo``, ``zoqo-paper``, ``zo-signsgd`` or ``square``.
-        settings: of the recipe.
-        targeted: reach a class drawn for each image, or that of ``targets`` [N].
+        settings: settings of the recipe.
+        targeted: reach a given class: the one in ``targets`` [N], otherwise one drawn per image.
         loss: ``margin`` or ``cross-entropy``.
-        seed: of all noise; an image's result does not depend on the others.
-        batch: images scored by one call.
-        input: ``float`` gives ``predict`` float32 [N, C, H, W] in 0 … 1 instead.
-        timeout: seconds one call may take.
-        out: folder for rows, PNG files and summary; a second run with equal settings goes on where the first stopped.
-        victim: what identifies the victim, for that comparison.
-        progress: called for each image done, with the queries spent so far.
+        seed: seed of all noise. The result of an image does not depend on the other images.
+        batch: number of images scored by one call.
+        input: with ``float``, ``predict`` gets float32 [N, C, H, W] in 0 … 1 instead.
+        timeout: maximum seconds per call.
+        out: output folder for rows, PNG files and summary. A second run with the same settings
+            continues an interrupted one.
+        victim: values that identify the victim when settings are compared.
+        progress: called after each image, with its outcome and the queries spent so far.
 
     Raises:
-        ConfigError, DataError: something asked for cannot be.
-        AttackStopped: the victim failed, or got every image wrong; its ``result`` is what was done until then.
+        ConfigError, DataError: an argument is invalid.
+        AttackStopped: the victim failed, or misclassified every image; ``result`` holds the
+            outcomes up to then.
     """
     x, y = _images.check(images, labels)
     _ball.check(norm, eps, x[0].size)
@@ -106,14 +108,14 @@ def attack(
         raise ConfigError(f"--timeout: expected more than 0 seconds, found {timeout:g}")
     direction_seed(seed, 0)
     rules = Rules(norm, eps, budget, loss, seed, batch)
-    how = method(recipe, settings or {})
-    asked = Victim(predict, input == "float", timeout)
+    search_method = method(recipe, settings or {})
+    checked_victim = Victim(predict, input == "float", timeout)
     folder = None
     if out is not None:
-        fields = {name: getattr(how, name) for name in how.__dataclass_fields__}  # type: ignore[attr-defined]
-        said = {
+        fields = search_method.__dataclass_fields__  # type: ignore[attr-defined]
+        run_settings = {
             "recipe": recipe.replace("_", "-"),
-            "settings": fields,
+            "settings": {name: getattr(search_method, name) for name in fields},
             "norm": norm,
             "eps": eps,
             "budget": budget,
@@ -124,43 +126,45 @@ def attack(
             "data": _digest(x, y, targets),
             "victim": dict(victim or {}),
         }
-        folder = Folder(Path(out), said, x)
-    jobs = _jobs(x, y, targeted, targets, {one.index for one in folder.done} if folder else set())
-    result, trouble = _run(asked, how, rules, x, jobs, folder, progress)
-    attacked = sum(one.correct for one in result.outcomes)
-    if trouble is None and not attacked:
-        trouble = RunError(
-            f"the victim gets none of {len(result.outcomes)} images right, so there is nothing to attack: check the "
-            "labels, the order of the channels, and whether it wants uint8 or floats in 0 … 1 (--input)"
+        folder = Folder(Path(out), run_settings, x)
+    jobs = _jobs(x, y, targeted, targets, {outcome.index for outcome in folder.done} if folder else set())
+    result, failure = _run(checked_victim, search_method, rules, x, jobs, folder, progress)
+    attacked = sum(outcome.correct for outcome in result.outcomes)
+    if failure is None and not attacked:
+        failure = RunError(
+            f"the victim gets none of {len(result.outcomes)} images right, so there is nothing to attack; check the "
+            "labels, the order of the channels, and whether it expects uint8 or floats in 0 … 1 (--input)"
         )
-    if trouble is not None:
-        kept = "" if out is None else f"; what was done is in {out}, and the same command goes on there"
-        spent = f"{len(result.outcomes)} of {len(x)} images done, {result.queries} queries spent{kept}"
-        raise AttackStopped(f"{trouble} ({spent})", result) from trouble
+    if failure is not None:
+        resume = "" if out is None else f"; the results so far are in {out}; run the same command again to continue"
+        spent = f"{len(result.outcomes)} of {len(x)} images done, {result.queries} queries spent{resume}"
+        raise AttackStopped(f"{failure} ({spent})", result) from failure
     return result
 
 
 def _run(
     victim: Victim,
-    how: Method,
+    search_method: Method,
     rules: Rules,
     x: NDArray[np.uint8],
     jobs: Iterator[Job],
     folder: Folder | None,
     progress: Callable[[Outcome, int], None] | None,
 ) -> tuple[Result, ForqError | None]:
-    """Attack what is left to attack; whatever happens, what is known is written."""
-    queue = Queue(
-        victim, how, rules, folder.written if folder else lambda index, image: _images.from_png(_images.png(image))
-    )
+    """Attack the remaining images. The folder is completed even if the victim fails."""
+
+    def in_memory(index: int, image: _ball.Image) -> _ball.Image:
+        return _images.from_png(_images.png(image))
+
+    queue = Queue(victim, search_method, rules, folder.written if folder else in_memory)
     outcomes = list(folder.done) if folder else []
-    trouble: ForqError | None = None
+    failure: ForqError | None = None
 
     def result() -> Result:
-        done = tuple(sorted(outcomes, key=lambda one: one.index))
+        done = tuple(sorted(outcomes, key=lambda outcome: outcome.index))
         images = x.copy()
-        for one in done:
-            images[one.index] = one.image
+        for outcome in done:
+            images[outcome.index] = outcome.image
         spent = [queue.queries, queue.checks, queue.calls]
         if folder:
             spent = [a + b for a, b in zip(spent, folder.spent, strict=True)]
@@ -174,36 +178,43 @@ def _run(
             if progress:
                 progress(outcome, queue.queries)
     except ForqError as error:
-        trouble = error
+        failure = error
     finally:
         if folder:
-            found = result()
-            folder.close(found.outcomes, found.summary() | {"stopped": None if trouble is None else str(trouble)})
-    return result(), trouble
+            final = result()
+            folder.close(final.outcomes, final.summary() | {"stopped": None if failure is None else str(failure)})
+    return result(), failure
 
 
-def _jobs(x: NDArray[np.uint8], y: NDArray[np.int64], targeted: bool, targets: Any, done: set[int]) -> Iterator[Job]:
+def _jobs(
+    x: NDArray[np.uint8], y: NDArray[np.int64], targeted: bool, targets: ArrayLike | None, done: set[int]
+) -> Iterator[Job]:
     """The images still to attack.
 
     Raises:
-        DataError: the targets are not one an image, or one is its image's label.
+        DataError: the number of targets is wrong, or a target equals the image's label.
     """
-    aims = None if targets is None else np.asarray(targets)
-    if aims is not None:
-        if aims.shape != y.shape or aims.dtype.kind not in "iu":
-            raise DataError(f"targets: expected {len(y)} whole numbers, found {aims.dtype} {list(aims.shape)}")
-        if (same := np.flatnonzero(aims == y)).size:
-            raise DataError(f"targets: image {same[0]} is to reach its own label {y[same[0]]}")
-    pick = targeted or aims is not None
+    classes = None if targets is None else np.asarray(targets)
+    if classes is not None:
+        if classes.shape != y.shape or classes.dtype.kind not in "iu":
+            raise DataError(f"targets: expected {len(y)} whole numbers, found {classes.dtype} {list(classes.shape)}")
+        if (same := np.flatnonzero(classes == y)).size:
+            raise DataError(
+                f"targets: expected another class than the label, found image {same[0]} with its own label "
+                f"{y[same[0]]} as target"
+            )
+    targeted = targeted or classes is not None
     return (
-        Job(i, x[i], int(y[i]), pick, None if aims is None else int(aims[i])) for i in range(len(x)) if i not in done
+        Job(i, x[i], int(y[i]), targeted, None if classes is None else int(classes[i]))
+        for i in range(len(x))
+        if i not in done
     )
 
 
-def _digest(*arrays: Any) -> str:
+def _digest(*arrays: ArrayLike | None) -> str:
     """SHA-256 of arrays, their shapes included."""
-    found = hashlib.sha256()
-    for one in arrays:
-        array = np.asarray(-1 if one is None else one)
-        found.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    for value in arrays:
+        array = np.asarray(-1 if value is None else value)
+        digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The images an attack may use: whole levels 0 … 255, no further than ε from the original.
+"""The images an attack may use: whole levels 0 … 255, at most ε away from the original.
 
-Points are integer displacements of the original, so that a point of the ball is a valid image by construction: no
-rounding at the end can undo an attack.
+A point of the ball is an integer displacement of the original. So every point is a valid image by
+construction, and no rounding at the end can undo an attack.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _BISECTIONS = 7
 
 
 def check(norm: str, eps: float, size: int) -> None:
-    """Refuse a ball that is empty, or as large as all images.
+    """Check the norm and the radius.
 
     Raises:
-        ConfigError: no such norm, ε not in (0, largest], or a fraction of a level in L∞.
+        ConfigError: unknown norm, ε outside (0, largest], or a fraction of a level in L∞.
     """
     if norm not in NORMS:
         raise ConfigError(f"--norm: expected {' or '.join(NORMS)}, found {norm!r}")
@@ -45,11 +45,11 @@ def check(norm: str, eps: float, size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ball:
-    """Displacements k with 0 ≤ x + k ≤ 255 and ‖k‖ ≤ ε, elementwise (L∞) or in sum (L2).
+    """Displacements k with 0 ≤ x + k ≤ 255 and ‖k‖ ≤ ε, in L∞ or L2.
 
     Attributes:
         x: the original image, [H, W, C] uint8.
-        low, high: smallest and largest displacement of every element, int16, [H, W, C].
+        low, high: smallest and largest displacement of each element, int16, [H, W, C].
         eps: radius in levels.
     """
 
@@ -61,40 +61,40 @@ class Ball:
 
     @classmethod
     def around(cls, x: Image, norm: Norm, eps: float) -> Ball:
-        """The ball of radius ``eps`` around an image."""
+        """The ball with radius ``eps`` around an image."""
         levels = x.astype(np.int16)
-        reach = np.int16(eps if norm == "linf" else 255)
-        return cls(x, norm, eps, np.maximum(-levels, -reach), np.minimum(np.int16(255) - levels, reach))
+        largest = np.int16(eps if norm == "linf" else 255)
+        return cls(x, norm, eps, np.maximum(-levels, -largest), np.minimum(np.int16(255) - levels, largest))
 
     def holds(self, k: Levels) -> bool:
-        """Whether a displacement lies in the ball; exact, in integers."""
+        """Whether a displacement lies in the ball; exact, computed in integers."""
         inside = bool((k >= self.low).all() and (k <= self.high).all())
         return inside and (self.norm == "linf" or _square(k) <= self.eps**2)
 
     def project(self, k: NDArray[Any]) -> Levels:
-        """A whole displacement of the ball near ``k`` (integers or floats).
+        """An integer displacement of the ball near ``k`` (integers or floats).
 
-        L∞: rounded and clipped, the nearest one. L2: clipped, then shrunk towards 0 by the factor nearest to 1 that
-        seven bisections find for which the *rounded* displacement fits; truncating instead would waste a fifth of ε
-        where elements are a few levels large.
+        L∞: the nearest displacement, by rounding and clipping. L2: clipped, then scaled towards 0.
+        Seven bisections find the factor nearest to 1 for which the *rounded* displacement fits.
+        Truncation instead would waste a fifth of ε where elements are only a few levels large.
         """
-        box = np.clip(k, self.low, self.high)
-        near: Levels = box if box.dtype == np.int16 else np.rint(box).astype(np.int16)
-        if self.norm == "linf" or _square(near) <= self.eps**2:
-            return near
-        # Truncated elements are no longer than scaled ones, so this one always fits.
-        fits = self.eps / math.sqrt(float(np.square(box, dtype=np.float64).sum())) * (1 - 1e-12)
-        truncated: Levels = np.trunc(box * fits).astype(np.int16)
-        low, high, flat = 0.8 * fits, min(1.0, 1.25 * fits), box.reshape(-1).astype(np.float64)
-        found = None
+        clipped = np.clip(k, self.low, self.high)
+        nearest: Levels = clipped if clipped.dtype == np.int16 else np.rint(clipped).astype(np.int16)
+        if self.norm == "linf" or _square(nearest) <= self.eps**2:
+            return nearest
+        # Truncation shortens the scaled displacement, so the truncated one always fits.
+        factor = self.eps / math.sqrt(float(np.square(clipped, dtype=np.float64).sum())) * (1 - 1e-12)
+        truncated: Levels = np.trunc(clipped * factor).astype(np.int16)
+        low, high, flat = 0.8 * factor, min(1.0, 1.25 * factor), clipped.reshape(-1).astype(np.float64)
+        best = None
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            tried = np.rint(flat * middle)
-            if float(tried @ tried) <= self.eps**2:  # sums of whole numbers below 2^53: exact
-                low, found = middle, tried
+            rounded = np.rint(flat * middle)
+            if float(rounded @ rounded) <= self.eps**2:  # sums of whole numbers below 2^53: exact
+                low, best = middle, rounded
             else:
                 high = middle
-        return truncated if found is None else found.reshape(box.shape).astype(np.int16)
+        return truncated if best is None else best.reshape(clipped.shape).astype(np.int16)
 
     def image(self, k: Levels) -> Image:
         """The image at a displacement of the ball."""
@@ -103,21 +103,21 @@ class Ball:
 
 
 def _square(k: NDArray[Any]) -> int:
-    """‖k‖² of whole numbers, exactly."""
+    """‖k‖² of an integer displacement, exact."""
     flat = k.reshape(-1).astype(np.int64)
     return int(flat @ flat)
 
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """How far an image is from another: largest change and Euclidean norm in levels, and elements that differ."""
+    """Distance of two images: largest change and Euclidean norm in levels, and number of changed elements."""
 
     linf: int
     l2: float
     l0: int
 
     @classmethod
-    def between(cls, one: Image, other: Image) -> Distance:
-        """The distance of two images of one shape."""
-        k = one.astype(np.int64) - other
+    def between(cls, image: Image, other: Image) -> Distance:
+        """The distance of two images with the same shape."""
+        k = image.astype(np.int64) - other
         return cls(int(np.abs(k).max(initial=0)), math.sqrt(_square(k)), int(np.count_nonzero(k)))

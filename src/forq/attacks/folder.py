@@ -1,4 +1,4 @@
-"""An attack's folder: settings.json, results.jsonl (a row as soon as an image is done), PNG files, summary."""
+"""The output folder of an attack: settings.json, results.jsonl (one row per finished image), PNG files, summary."""
 
 from __future__ import annotations
 
@@ -25,33 +25,36 @@ _SETTINGS = "settings.json"
 
 
 class Folder:
-    """Where results go as they come; a second run with the same settings goes on where the first stopped.
+    """Output folder that is written image by image; a second run with the same settings continues it.
 
     Attributes:
-        done: outcomes of earlier sittings.
-        spent: queries, checks and calls of earlier sittings, also for images that were not done.
+        done: outcomes of earlier sessions.
+        spent: queries, checks and calls of earlier sessions, unfinished images included.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], images: NDArray[np.uint8]) -> None:
         """
         Raises:
-            ConfigError: the folder holds something else, or an attack with other settings, or another process
-                writes it.
+            ConfigError: the folder holds other files or an attack with other settings, or another
+                process writes to it.
         """
         self.path = path
-        body = json.loads(json.dumps(settings))
-        if path.exists() and (not path.is_dir() or _holds_more_than_a_lock(path)) and _read(path / _SETTINGS) is None:
-            raise ConfigError(f"{path} is in the way: name another --out")
+        as_json = json.loads(json.dumps(settings))
+        if path.exists() and (not path.is_dir() or _has_other_files(path)) and _read(path / _SETTINGS) is None:
+            raise ConfigError(
+                f"{path} is in the way: expected an empty folder or an earlier attack, found other files; "
+                "choose another --out"
+            )
         (path / "adversarial").mkdir(parents=True, exist_ok=True)
-        message = f"{path}: another forq is writing this attack; wait for it, or name another --out"
+        message = f"{path}: another forq is writing this attack; wait for it, or choose another --out"
         self._release = weakref.finalize(self, lock(path, ConfigError, message).release)
         self._rows = path / "results.jsonl"
-        self._same(body)
-        put_json(path / _SETTINGS, body)
+        self._check_settings(as_json)
+        put_json(path / _SETTINGS, as_json)
         self.done = [self._outcome(body, images) for _, body in rows_of(self._rows)]
         summary = _read(path / "summary.json") or {}
-        # A process that was killed wrote no summary: then what the rows say is the least that was spent.
-        least = (sum(one.queries for one in self.done), sum(one.found for one in self.done), 0)
+        # A killed process wrote no summary; then the rows give a lower bound of what was spent.
+        least = (sum(outcome.queries for outcome in self.done), sum(outcome.found for outcome in self.done), 0)
         keys = ("queries", "checks", "victim_calls")
         self.spent = [max(int(summary.get(key, 0)), floor) for key, floor in zip(keys, least, strict=True)]
         self._rewrite(self.done)
@@ -64,14 +67,14 @@ class Folder:
         return read_png(path)
 
     def add(self, outcome: Outcome) -> None:
-        """Write an image's row."""
+        """Append the row of an image."""
         if outcome.found and not outcome.success:
             self._png(outcome.index).unlink(missing_ok=True)
         self._file.write(json.dumps(row(outcome)) + "\n")
         self._file.flush()
 
     def close(self, outcomes: Sequence[Outcome], summary: Mapping[str, Any]) -> None:
-        """Write the rows once more, in the order of the data, and the summary; each whole or not at all."""
+        """Write all rows again in the order of the data, and the summary; each file atomically."""
         self._file.close()
         self._rewrite(outcomes)
         put_json(self.path / "summary.json", summary)
@@ -79,17 +82,17 @@ class Folder:
 
     def _rewrite(self, outcomes: Sequence[Outcome]) -> None:
         new = self._rows.with_suffix(".new")
-        new.write_text("".join(json.dumps(row(one)) + "\n" for one in outcomes), encoding="utf-8")
+        new.write_text("".join(json.dumps(row(outcome)) + "\n" for outcome in outcomes), encoding="utf-8")
         new.replace(self._rows)
 
-    def _same(self, settings: Mapping[str, Any]) -> None:
-        """Refuse results of other settings; where no image was attacked there are none, and all begins anew."""
+    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse results with other settings. If no image was attacked yet, start over instead."""
         earlier = _read(self.path / _SETTINGS) or settings
-        other = [name for name in sorted({*earlier, *settings}) if earlier.get(name) != settings.get(name)]
-        if other and any(body["correct"] for _, body in rows_of(self._rows)):
+        changed = [name for name in sorted({*earlier, *settings}) if earlier.get(name) != settings.get(name)]
+        if changed and any(body["correct"] for _, body in rows_of(self._rows)):
             self._release()
-            raise ConfigError(f"{self.path} holds an attack with another {', '.join(other)}: name another --out")
-        if other:
+            raise ConfigError(f"{self.path} holds an attack with another {', '.join(changed)}; choose another --out")
+        if changed:
             self._rows.unlink(missing_ok=True)
             (self.path / "summary.json").unlink(missing_ok=True)
 
@@ -97,20 +100,20 @@ class Folder:
         return self.path / "adversarial" / f"{index:05d}.png"
 
     def _outcome(self, body: dict[str, Any], images: NDArray[np.uint8]) -> Outcome:
-        if "lowest_margin" not in body:  # an older row, which calls the lowest one the margin
+        if "lowest_margin" not in body:  # an older row, where "margin" is the lowest margin
             body |= {"lowest_margin": body["margin"], "margin": None}
         distance = Distance(body.pop("linf"), body.pop("l2"), body.pop("l0"))
         image = read_png(self._png(body["index"])) if body["success"] else images[body["index"]]
         return Outcome(**body, distance=distance, image=image)
 
 
-def _holds_more_than_a_lock(path: Path) -> bool:
+def _has_other_files(path: Path) -> bool:
     return any(entry.name != LOCK for entry in path.iterdir())
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return body if isinstance(body, dict) else None

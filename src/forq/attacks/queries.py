@@ -1,12 +1,18 @@
-"""The engine: one queue of images to score for all attacks, an exact account of queries, and the verdict.
+"""The engine: one queue of images to score for all attacks, exact query counts, and the verdict.
 
-An image goes through three stages: ``clean`` (its first query: is it classified rightly, and with what loss?),
-``search`` (what its method asks for, until a query wins or the budget ends) and ``check`` (the winning image, written
-as PNG and read again, is scored once more; only that decides). One call of the victim serves many images: as soon as
-one ends, the next takes its place in the batch. No image's result depends on who shares its batches.
+An image passes three stages:
 
-Every evaluation of a query counts, the first included. What a method asks for at once is scored whole, also where its
-first image wins, so that no account depends on the size of the batches either. The checks are counted apart.
+- ``clean``: the first query scores the original and tells whether it is classified correctly;
+- ``search``: the method's images are scored until one wins or the budget is spent;
+- ``check``: the winning image is written as PNG, read again and scored once more. This score
+  decides about success.
+
+A batch mixes images: when an image is finished, the next takes its place. The result of an image
+does not depend on the other images in its batches.
+
+Every evaluation counts as a query, the first included. The images that a method yields together
+are all scored, even if the first of them wins, so the counts do not depend on the batch size.
+The checks are counted separately.
 """
 
 from __future__ import annotations
@@ -28,12 +34,12 @@ from forq.errors import DataError, RunError
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for every image of a run.
+    """The settings that apply to all images of a run.
 
     Attributes:
         eps: radius of the ball in levels.
-        budget: queries of one image, ≥ 1.
-        batch: images scored by one call, ≥ 1.
+        budget: maximum number of queries per image, ≥ 1.
+        batch: number of images scored by one call, ≥ 1.
     """
 
     norm: Norm
@@ -49,9 +55,9 @@ class Job:
     """An image to attack.
 
     Attributes:
-        index: its place in the data.
-        targeted: one class is to be reached, else any but the label will do.
-        target: that class; ``None``: one is drawn.
+        index: position in the data.
+        targeted: whether a certain class must be reached; otherwise any class but the label.
+        target: the class to reach; ``None``: a random class.
     """
 
     index: int
@@ -63,18 +69,20 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an image.
+    """The result of one image.
 
     Attributes:
-        correct: the victim classified the original rightly; others are not attacked and count nowhere.
-        found: a query won.
-        success: so did the image after PNG, scored again.
-        queries: evaluations spent, the first included, the check not.
-        margin: score of the label minus the best other (targeted: best other minus the target) of the returned image;
-            ``None``: not on record, in rows that were written before ``lowest_margin`` had a name of its own.
-        lowest_margin: the lowest that any query of the image gave.
-        answer: the class the victim gives the returned image.
-        image: the adversarial image; the original where there is none.
+        correct: whether the victim classifies the original correctly. Other images are not
+            attacked, and no rate includes them.
+        found: whether a query won.
+        success: whether the winning image still wins after PNG, scored again.
+        queries: evaluations spent, the first included, the check excluded.
+        margin: margin of the returned image: score of the label minus the best other score
+            (targeted: best other score minus that of the target). ``None`` in older rows, which
+            recorded only the lowest margin.
+        lowest_margin: the lowest margin of all queries of the image.
+        answer: the class the victim predicts for the returned image.
+        image: the adversarial image; the original if there is none.
     """
 
     index: int
@@ -92,8 +100,8 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Run:
-    """An image under way."""
+class _Progress:
+    """The state of an image that is being attacked."""
 
     job: Job
     ball: Ball
@@ -104,32 +112,32 @@ class _Run:
     losses: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     open: int = 0
     queries: int = 0
-    margin: float = np.inf  # of the original
+    margin: float = np.inf  # margin of the original
     lowest: float = np.inf
-    answer: int = -1  # to the original
-    won: int | None = None
+    answer: int = -1  # class predicted for the original
+    won: int | None = None  # position of the winning point
 
 
 class Queue:
     """Attacks many images through one victim.
 
     Attributes:
-        queries, checks: evaluations so far, also of images that are not done.
-        calls: calls of the victim.
+        queries, checks: evaluations so far, unfinished images included.
+        calls: calls of the victim so far.
     """
 
     def __init__(self, victim: Victim, method: Method, rules: Rules, written: Callable[[int, Image], Image]) -> None:
-        """``written(index, image)`` stores an image as PNG and returns what is read back."""
+        """``written(index, image)`` must store an image as PNG and return the image read back from it."""
         self._victim, self._method, self._rules, self._written = victim, method, rules, written
-        self._waiting: deque[tuple[_Run, int]] = deque()
+        self._waiting: deque[tuple[_Progress, int]] = deque()
         self.queries = self.checks = self.calls = 0
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        """Attack; yields outcomes as they become known.
+        """Attack all images and yield their outcomes in the order in which they finish.
 
         Raises:
-            RunError: the victim fails.
-            DataError: a label is none of the victim's classes.
+            RunError: the victim failed.
+            DataError: a label is not one of the victim's classes.
         """
         source = iter(jobs)
         more = True
@@ -139,17 +147,17 @@ class Queue:
                 if job is None:
                     more = False
                     break
-                run = _Run(job, Ball.around(job.image, self._rules.norm, self._rules.eps))
-                self._ask(run, [job.image])
+                run = _Progress(job, Ball.around(job.image, self._rules.norm, self._rules.eps))
+                self._enqueue(run, [job.image])
             size = min(self._rules.batch, len(self._waiting))
             if size:
                 yield from self._score([self._waiting.popleft() for _ in range(size)])
 
-    def _ask(self, run: _Run, points: Points) -> None:
+    def _enqueue(self, run: _Progress, points: Points) -> None:
         run.points, run.open, run.losses = points, len(points), np.empty(len(points))
         self._waiting.extend((run, place) for place in range(len(points)))
 
-    def _score(self, batch: list[tuple[_Run, int]]) -> Iterator[Outcome]:
+    def _score(self, batch: list[tuple[_Progress, int]]) -> Iterator[Outcome]:
         checks = sum(run.stage == "check" for run, _ in batch)
         self.checks += checks
         self.queries += len(batch) - checks
@@ -158,8 +166,7 @@ class Queue:
             run.queries += run.stage != "check"
         scores = self._victim([run.points[place] for run, place in batch])
         self._check_labels([run.job for run, _ in batch], scores.shape[1])
-        aims = [run.target for run, _ in batch]  # known once an image has been seen to be classified rightly
-        targeted = np.array([aim is not None for aim in aims])
+        targeted = np.array([run.target is not None for run, _ in batch])  # set after the clean query
         classes = np.array([run.job.label if run.target is None else run.target for run, _ in batch])
         won = _criterion.won(scores, classes, targeted)
         losses = _criterion.losses(scores, classes, targeted, self._rules.loss)
@@ -173,19 +180,19 @@ class Queue:
                 yield outcome
 
     def _advance(
-        self, run: _Run, place: int, won: bool, margin: float, answer: int, scores: NDArray[np.float64]
+        self, run: _Progress, place: int, won: bool, margin: float, answer: int, scores: NDArray[np.float64]
     ) -> Outcome | None:
-        """Take note of one scored image; the outcome, where that was the last."""
+        """Record the score of one point; returns the outcome if the image is finished."""
         if run.stage == "check":
-            if not won:  # what is returned is the original
+            if not won:  # then the original is returned
                 answer, margin = run.answer, run.margin
             return self._outcome(run, correct=True, success=won, answer=answer, margin=margin)
         if run.stage == "clean":
             run.answer, run.margin, run.lowest = answer, margin, margin
-            if margin <= 0:  # a tie is no right answer either
+            if margin <= 0:  # a tie is not a correct answer either
                 return self._outcome(run, correct=False, success=False, answer=answer, margin=margin)
             if run.job.targeted:
-                self._aim(run, scores)
+                self._set_target(run, scores)
             return self._start(run)
         run.lowest = min(run.lowest, margin)
         if won and (run.won is None or place < run.won):
@@ -195,54 +202,56 @@ class Queue:
         if run.won is not None:
             run.stage = "check"
             self._close(run)
-            self._ask(run, [self._written(run.job.index, self._whole(run, run.points[run.won]))])
+            self._enqueue(run, [self._written(run.job.index, self._to_levels(run, run.points[run.won]))])
             return None
-        return self._go_on(run, lambda search: search.send(run.losses))
+        return self._continue(run, lambda search: search.send(run.losses))
 
-    def _aim(self, run: _Run, scores: NDArray[np.float64]) -> None:
-        """Give an image its target, and what its first query says of it."""
+    def _set_target(self, run: _Progress, scores: NDArray[np.float64]) -> None:
+        """Choose the target of an image, and compute margin and loss of its first query for it."""
         job = run.job
         run.target = job.target
         if job.target is None:
             (other,) = Draws.of(self._rules.seed, job.image, job.label).below([len(scores) - 1], 0)
             run.target = other + (other >= job.label)
-        aim, yes = np.array([run.target]), np.array([True])
-        run.margin = run.lowest = -float(_criterion.margins(scores[None], aim)[0])
-        run.losses[0] = _criterion.losses(scores[None], aim, yes, self._rules.loss)[0]
+        target, targeted = np.array([run.target]), np.array([True])
+        run.margin = run.lowest = -float(_criterion.margins(scores[None], target)[0])
+        run.losses[0] = _criterion.losses(scores[None], target, targeted, self._rules.loss)[0]
 
-    def _start(self, run: _Run) -> Outcome | None:
+    def _start(self, run: _Progress) -> Outcome | None:
         job, rules = run.job, self._rules
         draws = Draws.of(rules.seed, job.image, job.label if run.target is None else run.target)
         loss = float(run.losses[0])
         run.search = self._method.search(Task(run.ball, draws, loss, rules.budget, self._victim.floats))
         run.stage = "search"
-        return self._go_on(run, next)
+        return self._continue(run, next)
 
-    def _go_on(self, run: _Run, ask: Callable[[Search], Points]) -> Outcome | None:
+    def _continue(self, run: _Progress, advance: Callable[[Search], Points]) -> Outcome | None:
+        """Enqueue the next points of the search; returns the outcome if the budget or the search has ended."""
         assert run.search is not None
-        points = None if run.queries >= self._rules.budget else _next(run.search, ask)
+        points = None if run.queries >= self._rules.budget else _next(run.search, advance)
         if points is None or run.queries + len(points) > self._rules.budget:
             self._close(run)
             return self._outcome(run, correct=True, success=False, answer=run.answer, margin=run.margin)
-        self._ask(run, points)
+        self._enqueue(run, points)
         return None
 
-    def _close(self, run: _Run) -> None:
+    def _close(self, run: _Progress) -> None:
         if run.search is not None:
             run.search.close()
 
-    def _whole(self, run: _Run, won: NDArray[Any]) -> Image:
-        """The winning image in whole levels, held to the ball."""
-        k = np.rint(won).astype(np.int16) - run.job.image
-        if won.dtype != np.uint8:  # a method with a float state: rounding is its own risk, leaving the ball is not
+    def _to_levels(self, run: _Progress, point: NDArray[Any]) -> Image:
+        """The winning point as an image of whole levels inside the ball."""
+        k = np.rint(point).astype(np.int16) - run.job.image
+        if point.dtype != np.uint8:  # float points may leave the ball by rounding; the method must still win there
             k = run.ball.project(k)
         if not run.ball.holds(k):
             raise RunError(
-                f"image {run.job.index}: the method asked for an image outside the ball: a defect of the method"
+                f"image {run.job.index}: expected a point inside the ball, found one outside; report this defect of "
+                "the method"
             )
         return run.ball.image(k)
 
-    def _outcome(self, run: _Run, *, correct: bool, success: bool, answer: int, margin: float) -> Outcome:
+    def _outcome(self, run: _Progress, *, correct: bool, success: bool, answer: int, margin: float) -> Outcome:
         job = run.job
         image = run.points[0].astype(np.uint8) if run.stage == "check" and success else job.image
         return Outcome(
@@ -265,13 +274,14 @@ class Queue:
             for name, value in (("label", job.label), ("target", job.target)):
                 if value is not None and not 0 <= value < classes:
                     raise DataError(
-                        f"image {job.index}: its {name} is {value}, the victim has classes 0 … {classes - 1}"
+                        f"image {job.index}: expected one of the victim's classes 0 … {classes - 1}, found "
+                        f"{name} {value}; check the labels"
                     )
 
 
-def _next(search: Search, ask: Callable[[Search], Points]) -> Points | None:
-    """What a search asks for next; ``None`` where it has ended."""
+def _next(search: Search, advance: Callable[[Search], Points]) -> Points | None:
+    """The next points of a search; ``None`` if it has ended."""
     try:
-        return ask(search)
+        return advance(search)
     except StopIteration:
         return None

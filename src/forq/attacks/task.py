@@ -1,4 +1,4 @@
-"""What a method is given for one image, and the noise it may use."""
+"""The task of a method: one image to attack, and the random numbers for it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Points = Sequence[NDArray[np.uint8] | NDArray[np.float32]]
 """Images to score, each [H, W, C]: uint8, or float32 levels for a victim that takes floats."""
 
 Search = Generator[Points, NDArray[np.float64], None]
-"""Yields images, is sent their losses; the engine closes it at success or where the budget ends."""
+"""Yields images and receives their losses. The engine closes it on success or when the budget is spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """An image's own random numbers: a pure function of (seed, image, step, stream), whatever else is running.
+    """Random numbers of one image: a pure function of (seed, image, step, stream).
 
     Attributes:
-        seed: the run's seed.
-        leaf: identity of the image, from its content.
+        seed: seed of the run.
+        leaf: identity of the image, computed from its content.
     """
 
     seed: int
@@ -35,7 +35,7 @@ class Draws:
 
     @classmethod
     def of(cls, seed: int, image: Image, classes: int) -> Draws:
-        """The numbers of an image that is attacked on a label or a target."""
+        """The random numbers for an image and its label (or its target)."""
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
         return cls(seed, leaf_id(f"image/{image.shape}/{digest}/{classes}"))
 
@@ -44,12 +44,12 @@ class Draws:
         return Bits(direction_seed(self.seed, step), self.leaf, stream)
 
     def signs(self, step: int, count: int, stream: int = 0) -> Levels:
-        """``count`` times −1 or +1."""
+        """``count`` random signs, −1 or +1."""
         packed = self.bits(step, stream).bytes(0, -(-count // 8))
         return np.unpackbits(packed, count=count, bitorder="little").astype(np.int16) * np.int16(2) - np.int16(1)
 
     def below(self, bounds: Sequence[int], step: int, stream: int = 1) -> list[int]:
-        """One whole number 0 … b − 1 for every bound b, uniform to within b/2³²."""
+        """A whole number in 0 … b − 1 for each bound b, uniform up to b/2³²."""
         words = self.bits(step, stream).uniform32(0, len(bounds)).tolist()
         return [word * bound >> 32 for word, bound in zip(words, bounds, strict=True)]
 
@@ -59,11 +59,11 @@ class Task:
     """One image to attack.
 
     Attributes:
-        ball: where its points lie.
-        draws: its noise.
-        loss: the loss at the original, which the engine has asked for already: its first query.
-        budget: queries of the image in all, that one included.
-        floats: whether the victim can score levels between whole ones.
+        ball: the ball its points must lie in.
+        draws: its random numbers.
+        loss: the loss of the original, measured by the first query.
+        budget: maximum number of queries for the image, the first included.
+        floats: whether the victim accepts fractions of a level.
     """
 
     ball: Ball
@@ -74,6 +74,6 @@ class Task:
 
 
 class Method(Protocol):
-    """A method: settings, and the search they mean."""
+    """An attack method: its settings and its search."""
 
     def search(self, task: Task) -> Search: ...

@@ -1,7 +1,7 @@
-"""Victims: whatever turns a batch of images into scores, checked at every call.
+"""The victim: a function from a batch of images to scores, checked at every call.
 
-A victim takes uint8 [N, H, W, C], or float32 [N, C, H, W] in 0 … 1 if asked for (``floats``), and returns scores
-[N, classes], the higher the likelier; logits and probabilities are alike to a margin.
+A victim takes uint8 [N, H, W, C], or with ``floats`` float32 [N, C, H, W] in 0 … 1. It returns scores
+[N, classes]: logits or probabilities, higher means more likely.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from forq.plugins.networks import Predict
 
 @dataclass(slots=True)
 class Victim:
-    """A function from a batch to scores, its input form, and how long it may think.
+    """A function from a batch to scores, its input type and its time limit.
 
     Attributes:
-        predict: the function; what it returns may be an array or a tensor.
-        floats: it takes float32 [N, C, H, W] in 0 … 1 instead of uint8 [N, H, W, C].
-        timeout_s: seconds one call may take; ``None``: for ever.
-        classes: number of scores; learnt from the first call, and held to in every later one.
+        predict: the function; it may return an array or a tensor.
+        floats: whether it takes float32 [N, C, H, W] in 0 … 1 instead of uint8 [N, H, W, C].
+        timeout_s: maximum seconds per call; ``None``: no limit.
+        classes: number of classes, set by the first call; later calls must return as many.
     """
 
     predict: Predict
@@ -39,18 +39,18 @@ class Victim:
         """Scores [N, classes] in float64.
 
         Raises:
-            RunError: it raises, takes too long, or returns something else than N rows of finite scores.
+            RunError: the function raised, took too long, or did not return N rows of finite scores.
         """
         batch = np.stack(points)
         if self.floats:
             batch = np.ascontiguousarray((batch / np.float32(255)).transpose(0, 3, 1, 2), dtype=np.float32)
-        given = self._answer(batch)
-        detach = getattr(given, "detach", None)
+        output = self._call(batch)
+        detach = getattr(output, "detach", None)
         try:
-            scores = np.asarray(given if detach is None else detach().cpu().float().numpy(), dtype=np.float64)
+            scores = np.asarray(output if detach is None else detach().cpu().float().numpy(), dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise RunError(
-                f"the victim returned {type(given).__name__}, expected an array of scores: {error}"
+                f"the victim returned {type(output).__name__}, expected an array of scores: {error}"
             ) from error
         expected = f"({len(points)}, {'classes' if self.classes is None else self.classes})"
         if scores.ndim != 2 or len(scores) != len(points) or scores.shape[1] < 2:
@@ -63,33 +63,33 @@ class Victim:
         self.classes = scores.shape[1]
         return scores
 
-    def _answer(self, batch: NDArray[Any]) -> Any:
+    def _call(self, batch: NDArray[Any]) -> Any:
         if self.timeout_s is None:
             return _guarded(self.predict, batch)
-        box: list[Any] = []
+        results: list[Any] = []
 
         def work() -> None:
             try:
-                box.append(_guarded(self.predict, batch))
-            except BaseException as error:  # carried to the thread that waits
-                box.append(error)
+                results.append(_guarded(self.predict, batch))
+            except BaseException as error:  # raised again in the waiting thread
+                results.append(error)
 
-        # A daemon: a victim that hangs must not keep the process alive.
+        # A daemon thread: a victim that hangs must not keep the process alive.
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         thread.join(self.timeout_s)
-        if not box:
+        if not results:
             raise RunError(
-                f"the victim did not answer {len(batch)} images within {self.timeout_s:g} s: raise --timeout"
+                f"the victim did not answer {len(batch)} images within {self.timeout_s:g} s; raise --timeout"
             )
-        if isinstance(box[0], BaseException):
-            raise box[0]
-        return box[0]
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
 
 
 def _guarded(predict: Predict, batch: NDArray[Any]) -> Any:
     try:
         return predict(batch)
-    except Exception as error:  # whatever the user's code or a runtime raises
-        said = str(error).strip().splitlines()
-        raise RunError(f"the victim failed: {type(error).__name__}: {said[0] if said else 'nothing said'}") from error
+    except Exception as error:  # user code or a runtime may raise anything
+        lines = str(error).strip().splitlines()
+        raise RunError(f"the victim failed: {type(error).__name__}: {lines[0] if lines else 'no message'}") from error

@@ -1,4 +1,4 @@
-"""Victims from names."""
+"""Open a victim by its name."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from forq.plugins.networks import Predict, open_network
 def open_victim(
     name: str, *, floats: bool, threads: int | None = None, output: str | None = None
 ) -> tuple[Predict, str]:
-    """The function a name means, and a digest of the file behind it.
+    """The function with that name, and a digest of its file.
 
     Args:
-        name: as :func:`forq.plugins.networks.open_network` takes it.
-        floats: it is to take float32 [N, C, H, W] in 0 … 1.
-        threads: of an ONNX session; ``None``: as many as ONNX Runtime likes.
-        output: which of a file's outputs holds the scores; ``None``: its only one.
+        name: a name as :func:`forq.plugins.networks.open_network` takes it.
+        floats: whether the victim must take float32 [N, C, H, W] in 0 … 1.
+        threads: threads of an ONNX session; ``None``: ONNX Runtime's default.
+        output: name of the output with the scores; ``None``: the only output.
 
     Raises:
-        ConfigError: no such victim or output, several outputs and none named, or it takes another input.
-        FormatError: the file is broken or would have to be unpickled.
+        ConfigError: unknown victim or output, several outputs and none chosen, or another input type.
+        FormatError: the file is damaged, or it could only be read by unpickling.
     """
-    found = open_network(name, "VICTIM", threads, output, "name the one that holds the scores with --output")
-    if found.input is not None and found.input.floats != floats:
-        has, option = ("float32", "--input float") if found.input.floats else ("uint8", "--input uint8")
-        also = " (NCHW, 0 … 1)" if found.input.floats else ""
-        raise ConfigError(f"{name}: its input is {has}: add {option}{also}")
-    return found.predict, found.digest
+    network = open_network(name, "VICTIM", threads, output, "name the one that holds the scores with --output")
+    if network.input is not None and network.input.floats != floats:
+        wanted = "uint8" if network.input.floats else "float32"
+        dtype, option = ("float32", "float (NCHW, 0 … 1)") if network.input.floats else ("uint8", "uint8")
+        raise ConfigError(f"{name}: expected {wanted} input, found {dtype}; add --input {option}")
+    return network.predict, network.digest

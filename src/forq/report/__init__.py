@@ -1,4 +1,5 @@
-"""Reports: what runs decided and how they scored, as one page and as TensorBoard's files; from their files alone.
+"""Reports about runs, as one HTML page and as TensorBoard files.
 
-Nothing here loads a model or reads a checkpoint: a run's folder says all of it, and may be elsewhere by now.
+A report is made from the files in the folders of the runs. It loads no model and reads no checkpoint,
+so a folder may have been moved.
 """

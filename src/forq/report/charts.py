@@ -1,4 +1,7 @@
-"""The geometry of a line chart: curves to paths, ranges to ticks. The template draws it, the style colours it."""
+"""The geometry of a line chart: curves become paths, ranges become ticks.
+
+The template (``page.html``) draws the chart, and the style sheet (``page.css``) colours it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ WIDTH, HEIGHT = 400, 236
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 36
 
 _DOTS = 32
-"""Curves of no more points than this show each of them."""
+"""Curves with at most this many points show each point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A place on an axis, in pixels, and its label."""
+    """A position on an axis, in pixels, and its label."""
 
     at: float
     label: str
@@ -25,16 +28,16 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A point of a curve in pixels, and what is said of it."""
+    """A point of a curve, in pixels, and its tooltip."""
 
     x: float
     y: float
-    says: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A curve in pixels: path data of the line, of the band around it and of the raw line, and its points."""
+    """A curve in pixels: path data of the line, its band and the raw line, and its points."""
 
     index: int
     line: str
@@ -48,14 +51,14 @@ class Chart:
     """A chart ready to draw.
 
     Attributes:
-        says: the chart in a sentence, for those who cannot see it.
-        rule: height of a dashed line, and what it marks.
+        description: the chart in one sentence, for screen readers.
+        rule: a dashed horizontal line and its label.
     """
 
     title: str
     caption: str
     x_label: str
-    says: str
+    description: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Drawn, ...]
@@ -72,22 +75,22 @@ def chart(
     log: bool = False,
     rule: tuple[float, str] | None = None,
 ) -> Chart | None:
-    """Lay out a chart; ``None`` where there is nothing to draw.
+    """Lay out a chart; ``None`` if there is nothing to draw.
 
     Args:
-        share: heights are shares, 0 … 1, and written in percent.
-        log: heights on a logarithmic axis; what is not positive is left out.
-        rule: a height to mark by a dashed line, and the mark's name; left out where it lies far off the curves.
+        share: values are shares, 0 … 1, and are written in percent.
+        log: use a logarithmic axis; values that are not positive are left out.
+        rule: a value to mark with a dashed line, and its label; left out if it is outside the axis.
     """
-    kept = [curve for curve in curves if curve is not None and curve.points]
+    shown = [curve for curve in curves if curve is not None and curve.points]
     if log:
-        kept = [_positive(curve) for curve in kept]
-        kept = [curve for curve in kept if curve.points]
-    if not kept:
+        shown = [_positive(curve) for curve in shown]
+        shown = [curve for curve in shown if curve.points]
+    if not shown:
         return None
     write = percent if share else brief
-    heights = [y for curve in kept for part in (curve.points, curve.low, curve.high, curve.raw) for _, y in part]
-    x_high = max(x for curve in kept for x, _ in curve.points)
+    heights = [y for curve in shown for part in (curve.points, curve.low, curve.high, curve.raw) for _, y in part]
+    x_high = max(x for curve in shown for x, _ in curve.points)
     bottom, top = min(heights), max(heights)
     if log:
         bottom, top, y_values = _decades(bottom, top)
@@ -100,10 +103,10 @@ def chart(
 
     def place(point: Point) -> Point:
         x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] / x_high if x_high else 0.0)
-        up = (scale(point[1]) - scale(bottom)) / (scale(top) - scale(bottom))
-        return round(x, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(up, 0.0), 1.0), 1)
+        height = (scale(point[1]) - scale(bottom)) / (scale(top) - scale(bottom))
+        return round(x, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(height, 0.0), 1.0), 1)
 
-    drawn = tuple(_draw(curve, place, write, unit) for curve in kept)
+    drawn = tuple(_draw(curve, place, write, unit) for curve in shown)
     marked = None
     if rule is not None and bottom <= rule[0] <= top:
         marked = Tick(place((0.0, rule[0]))[1], rule[1])
@@ -111,7 +114,7 @@ def chart(
         title=title,
         caption=caption,
         x_label=unit[0],
-        says=f"{title} against {unit[0]}: " + "; ".join(_says(curve, write) for curve in kept) + ".",
+        description=f"{title} against {unit[0]}: " + "; ".join(_describe(curve, write) for curve in shown) + ".",
         x_ticks=tuple(Tick(place((x, top))[0], brief(x / unit[1])) for x in x_values if x <= x_high * 1.001),
         y_ticks=tuple(Tick(place((0.0, y))[1], _tick(y, y_values, share, log)) for y in y_values),
         curves=drawn,
@@ -120,7 +123,7 @@ def chart(
 
 
 def brief(value: float) -> str:
-    """A number in four digits or fewer: 1,500 as 1.5k, 0.00031 as 3.1e-4."""
+    """A number in at most four digits: 1,500 as 1.5k, 0.00031 as 3.1e-4."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -134,7 +137,7 @@ def brief(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as people read it."""
+    """A share as text, in percent."""
     return f"{100 * value:.3g} %"
 
 
@@ -159,12 +162,12 @@ def _path(points: Sequence[Point]) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points)
 
 
-def _says(curve: Curve, write: Callable[[float], str]) -> str:
+def _describe(curve: Curve, write: Callable[[float], str]) -> str:
     return f"{curve.label} from {write(curve.points[0][1])} to {write(curve.points[-1][1])}"
 
 
 def _tick(value: float, values: Sequence[float], share: bool, log: bool) -> str:
-    """The label of a height; those of a linear axis share their digits, so that a column of them can be read."""
+    """The label of a tick; on a linear axis all labels have the same number of digits."""
     if share:
         return percent(value)
     step = values[1] - values[0] if len(values) > 1 else 0.0
@@ -176,10 +179,10 @@ def _tick(value: float, values: Sequence[float], share: bool, log: bool) -> str:
 def _nice(
     low: float, high: float, *, grow: bool = True, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float, list[float]]:
-    """A range of round ends that holds both numbers and no more than ``least`` to ``most``, and round numbers in it."""
+    """A range with round ends that contains both numbers, within ``least`` … ``most``, and its ticks."""
     if high - low <= 1e-12 * max(abs(low), abs(high)):
-        room = abs(low) * 0.1 or 0.1
-        low, high = low - room, high + room
+        margin = abs(low) * 0.1 or 0.1
+        low, high = low - margin, high + margin
     exact = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(exact))
     step = next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= exact * 0.999)
@@ -189,29 +192,31 @@ def _nice(
 
 
 def _decades(low: float, high: float) -> tuple[float, float, list[float]]:
-    """A range of a logarithmic axis, and its round numbers: 1, 2, 5 of each decade, or of many decades only 1."""
+    """The range of a logarithmic axis and its ticks: 1, 2, 5 per decade, or only 1 if there are many decades."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1.0, 2.0, 5.0) if math.log10(high / low) < 2 else (1.0,)
-    all_of = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in factors]
-    under = max((y for y in all_of if y <= low * 1.0001), default=low)
-    over = min((y for y in all_of if y >= high * 0.9999 and y > under), default=high * 10)
-    inside = [y for y in all_of if under <= y <= over]
+    candidates = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in factors]
+    under = max((y for y in candidates if y <= low * 1.0001), default=low)
+    over = min((y for y in candidates if y >= high * 0.9999 and y > under), default=high * 10)
+    inside = [y for y in candidates if under <= y <= over]
     return under, over, inside[:: max(1, math.ceil(len(inside) / 7))]
 
 
 def _minutes(high: float) -> tuple[list[float], tuple[str, float]]:
-    """Ticks of a time axis in the unit that suits its length: values in seconds, and the unit with its seconds."""
+    """Ticks of a time axis: their values in seconds, and the unit of the labels with its length in seconds."""
     unit = ("seconds", 1.0) if high < 180 else ("minutes", 60.0) if high < 3 * 3600 else ("hours", 3600.0)
     values = _nice(0.0, high / unit[1], grow=False)[2] if high else [0.0]
     return [value * unit[1] for value in values], unit
 
 
 def _positive(curve: Curve) -> Curve:
-    def only(part: tuple[Point, ...]) -> tuple[Point, ...]:
+    """A curve without the points that a logarithmic axis cannot show."""
+
+    def positive(part: tuple[Point, ...]) -> tuple[Point, ...]:
         return tuple((x, y) for x, y in part if y > 0)
 
-    points, high = only(curve.points), only(curve.high)
+    points, high = positive(curve.points), positive(curve.high)
     least = min((y for _, y in points), default=0.0)
-    # A band whose lower edge passes zero ends at the least of the curve: a logarithmic axis has no place for it.
+    # Where the lower edge of the band is not positive, the band ends at the minimum of the curve.
     low = tuple((x, y if y > 0 else least) for x, y in curve.low)
-    return Curve(curve.label, curve.index, points, low, high, only(curve.raw))
+    return Curve(curve.label, curve.index, points, low, high, positive(curve.raw))

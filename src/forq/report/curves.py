@@ -1,4 +1,4 @@
-"""From records to the curves a page shows: seeds of one method become one curve with its spread."""
+"""The curves of a page, from records: runs that differ only in their seed become one curve with a spread."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from forq.report.record import Record, Step
 from forq.runs.metrics import Scored
 
 POINTS = 240
-"""Points of a curve that are kept; a chart is not wider than so many pixels that matter."""
+"""Maximum number of points per curve; a chart cannot show more."""
 
 WINDOWS = 20
-"""A smoothed curve is a moving mean over this part of the run."""
+"""The window of the moving mean is the number of steps divided by this."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one method on one task: one curve.
+    """Runs with one method on one task, drawn as one curve.
 
     Attributes:
-        index: its colour.
+        index: index of its colour.
     """
 
     label: str
@@ -35,11 +35,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A curve, and around it one standard deviation over the runs or, of a single run, the raw points.
+    """A curve, with a band of one standard deviation over several runs, or the raw points of a single run.
 
     Attributes:
-        low, high: mean − and + one standard deviation; empty for a single run.
-        raw: what a smoothed curve was made of, thinned; empty where nothing was smoothed.
+        low, high: mean minus and plus one standard deviation; empty for a single run.
+        raw: the points before smoothing, thinned; empty if the curve is not smoothed.
     """
 
     label: str
@@ -51,50 +51,50 @@ class Curve:
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
-    """Runs that differ in their seed alone stand together, in the order given."""
-    found: dict[str, list[Record]] = {}
+    """Group the runs that differ only in their seed; the order of the records is kept."""
+    by_method: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(_method(record), []).append(record)
-    made: list[Group] = []
-    for index, members in enumerate(found.values()):
+        by_method.setdefault(_method(record), []).append(record)
+    result: list[Group] = []
+    for index, members in enumerate(by_method.values()):
         label = _label(members)
-        taken = sum(group.label == label or group.label.startswith(f"{label} #") for group in made)
-        made.append(Group(f"{label} #{taken + 1}" if taken else label, index, tuple(members)))
-    return made
+        taken = sum(group.label == label or group.label.startswith(f"{label} #") for group in result)
+        result.append(Group(f"{label} #{taken + 1}" if taken else label, index, tuple(members)))
+    return result
 
 
 def scores(group: Group, name: str, axis: str) -> Curve | None:
-    """A number of the validation scores against ``forwards`` or ``seconds``; ``None`` where none was scored."""
+    """A validation metric against ``forwards`` or ``seconds``; ``None`` if it was never scored."""
 
     def points(record: Record) -> dict[int, Point]:
-        found = {}
+        by_step = {}
         for scored in record.scores:
             y = scored.score.numbers().get(name)
             if y is not None and math.isfinite(y):
-                found[scored.trained] = (_place(record, scored, axis), y)
-        return found
+                by_step[scored.trained] = (_position(record, scored, axis), y)
+        return by_step
 
     return _curve(group, [points(record) for record in group.records])
 
 
 def steps(group: Group, value: Callable[[Step], float], axis: str = "forwards") -> Curve | None:
-    """A smoothed number of the training steps; ``None`` where no step has it."""
-    every = []
+    """A value of the training steps, smoothed; ``None`` if no step has it."""
+    runs = []
     for record in group.records:
-        found = [(step, value(step)) for step in record.steps]
-        every.append(
+        values = [(step, value(step)) for step in record.steps]
+        runs.append(
             {
                 step.trained: (float(step.forwards if axis == "forwards" else step.seconds), y)
-                for step, y in found
+                for step, y in values
                 if math.isfinite(y)
             }
         )
-    raw = tuple(thinned(list(every[0].values()))) if len(every) == 1 and window(len(every[0])) > 1 else ()
-    return _curve(group, [_smoothed(points) for points in every], raw)
+    raw = tuple(thinned(list(runs[0].values()))) if len(runs) == 1 and window(len(runs[0])) > 1 else ()
+    return _curve(group, [_smoothed(points) for points in runs], raw)
 
 
 def note(name: str) -> Callable[[Step], float]:
-    """The note of that name of a training step."""
+    """The note with that name in a training step."""
     return lambda step: step.line.notes.get(name, math.nan)
 
 
@@ -104,31 +104,32 @@ def share(name: str) -> Callable[[Step], float]:
 
 
 def metrics(records: Iterable[Record]) -> list[str]:
-    """Names of what was scored, the loss first."""
-    return list(dict.fromkeys(name for one in records for scored in one.scores for name in scored.score.numbers()))
+    """Names of the validation metrics, the loss first."""
+    scores = (scored.score for record in records for scored in record.scores)
+    return list(dict.fromkeys(name for score in scores for name in score.numbers()))
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation where there are two values or more."""
+    """Mean and standard deviation; the deviation is ``None`` for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most ``POINTS`` of the points, evenly, first and last among them."""
+    """At most ``POINTS`` points, evenly spaced, with the first and the last."""
     if len(points) <= POINTS:
         return list(points)
     return [points[round(k * (len(points) - 1) / (POINTS - 1))] for k in range(POINTS)]
 
 
-def _curve(group: Group, every: Sequence[Mapping[int, Point]], raw: tuple[Point, ...] = ()) -> Curve | None:
-    """Mean and spread at the steps all runs have reached."""
-    common = sorted(set.intersection(*(set(points) for points in every)))
+def _curve(group: Group, runs: Sequence[Mapping[int, Point]], raw: tuple[Point, ...] = ()) -> Curve | None:
+    """Mean and spread at the steps that all runs have."""
+    common = sorted(set.intersection(*(set(points) for points in runs)))
     if not common:
         return None
     middle, low, high = [], [], []
     for trained in common:
-        x = statistics.fmean(points[trained][0] for points in every)
-        y, spread = mean_and_spread([points[trained][1] for points in every])
+        x = statistics.fmean(points[trained][0] for points in runs)
+        y, spread = mean_and_spread([points[trained][1] for points in runs])
         middle.append((x, y))
         if spread is not None:
             low.append((x, y - spread))
@@ -138,29 +139,29 @@ def _curve(group: Group, every: Sequence[Mapping[int, Point]], raw: tuple[Point,
 
 
 def _smoothed(points: Mapping[int, Point]) -> dict[int, Point]:
-    """The moving mean over a twentieth of the points; at the ends over those there are, half of them at least."""
+    """The moving mean over a twentieth of the points; at the ends the window is cut, to at least half."""
     keys, half = list(points), window(len(points)) // 2
     sums = [0.0]
     for _, y in points.values():
         sums.append(sums[-1] + y)
-    found = {}
-    for place, key in enumerate(keys):
-        start, stop = max(0, place - half), min(len(keys), place + half + 1)
-        found[key] = (points[key][0], (sums[stop] - sums[start]) / (stop - start))
-    return found
+    smoothed = {}
+    for index, key in enumerate(keys):
+        start, stop = max(0, index - half), min(len(keys), index + half + 1)
+        smoothed[key] = (points[key][0], (sums[stop] - sums[start]) / (stop - start))
+    return smoothed
 
 
 def window(count: int) -> int:
-    """Points a moving mean takes together, an odd number."""
+    """Window of the moving mean for that many points; an odd number."""
     return max(1, count // WINDOWS) // 2 * 2 + 1
 
 
-def _place(record: Record, scored: Scored, axis: str) -> float:
+def _position(record: Record, scored: Scored, axis: str) -> float:
     return float(scored.forwards) if axis == "forwards" else record.seconds_at(scored.trained)
 
 
 def _method(record: Record) -> str:
-    """All a run depends on but its seed, as one text."""
+    """Everything a run depends on except its seed, as text."""
     header = record.journal.header
     method = {name: value for name, value in record.method.items() if name != "seed"}
     task = {name: value for name, value in record.config.get("task", {}).items() if name != "data"}
@@ -176,5 +177,5 @@ def _label(members: Sequence[Record]) -> str:
     same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     shared = first[:same].rstrip("-_./ ")
     seeds = {record.method["seed"] for record in members}
-    what = "seeds" if len(seeds) == len(members) else "runs"
-    return f"{shared or members[0].method['recipe']} ({len(members)} {what})"
+    noun = "seeds" if len(seeds) == len(members) else "runs"
+    return f"{shared or members[0].method['recipe']} ({len(members)} {noun})"

@@ -1,4 +1,4 @@
-"""What moved where: the relative change of every tensor, as maps of layer by part of the layer."""
+"""What moved where: tables with the relative change of each tensor, by layer and part of the layer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _PLACE = re.compile(r"^(?P<before>.*?)\.(?P<layer>\d+)\.(?P<part>.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A tensor's change: what is written, how deep the colour is (0 … 100), what is said of it at length."""
+    """The change of a tensor: its text, the depth of its colour (0 … 100) and its tooltip."""
 
     text: str
     depth: int
-    says: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """The leaves of one group: a table of layers by parts, ``None`` where a layer has no such part.
+    """The leaves of one group: a table of layers by parts; ``None`` if a layer has no such part.
 
     Attributes:
-        alone: tensors that belong to no layer, by name.
-        highest: the largest relative change, where the colour is deepest.
-        changed, total, flipped: coordinates that differ, coordinates, and those that changed their sign; of one run.
+        alone: tensors outside all layers, by name.
+        highest: the largest relative change; it has the deepest colour.
+        changed, total, flipped: changed coordinates, all coordinates, and those whose sign changed;
+            means per run.
     """
 
     group: str
@@ -44,16 +45,16 @@ class Map:
 
 
 def maps(records: Iterable[Record]) -> list[Map]:
-    """Maps of the mean over runs of one method, one a group of leaves; empty where no run has recorded what moved.
+    """Maps of the mean over the runs of one method, one per group of leaves; empty without moved.json.
 
-    The relative change of a tensor is the norm of the difference over the norm of the base; of packed integers it is
-    the share of words that differ.
+    The relative change of a tensor is the norm of its difference divided by the norm of the base.
+    For packed integers it is the share of words that differ.
     """
     moved = [record.moved for record in records if record.moved]
-    found: dict[str, list[Change]] = {}
+    by_group: dict[str, list[Change]] = {}
     for row in (row for rows in moved for row in rows):
-        found.setdefault(row.group, []).append(row)
-    return [_map(group, rows, len(moved)) for group, rows in sorted(found.items(), key=lambda one: -len(one[1]))]
+        by_group.setdefault(row.group, []).append(row)
+    return [_map(group, rows, len(moved)) for group, rows in sorted(by_group.items(), key=lambda item: -len(item[1]))]
 
 
 def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
@@ -69,8 +70,8 @@ def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
         change, tensors = changes[place], placed[place]
         names = " and ".join(dict.fromkeys(row.name for row in tensors[:2]))
         share = sum(row.changed for row in tensors) / max(1, sum(row.total for row in tensors))
-        says = f"{names}: changed by {percent(change)} of its norm, {percent(share)} of its coordinates"
-        return Cell(_short(change), round(100 * change / highest) if highest else 0, says)
+        description = f"{names}: changed by {percent(change)} of its norm, {percent(share)} of its coordinates"
+        return Cell(_short(change), round(100 * change / highest) if highest else 0, description)
 
     layers = sorted({layer for layer, _ in changes if layer}, key=_natural)
     parts = sorted({part for layer, part in changes if layer}, key=_order)
@@ -78,9 +79,9 @@ def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
     alone = [(part, cell((layer, part))) for layer, part in changes if not layer]
     return Map(
         group=group,
-        parts=tuple(_called(parts)),
+        parts=tuple(_short_names(parts)),
         rows=tuple((layer, tuple(cell((layer, part)) for part in parts)) for layer in layers),
-        alone=tuple((part, found) for part, found in sorted(alone, key=lambda one: one[0]) if found is not None),
+        alone=tuple((name, tensor) for name, tensor in sorted(alone, key=lambda item: item[0]) if tensor is not None),
         highest=percent(highest),
         changed=round(sum(row.changed for row in rows) / runs),
         total=round(sum(row.total for row in rows) / runs),
@@ -89,7 +90,7 @@ def _map(group: str, rows: Sequence[Change], runs: int) -> Map:
 
 
 def _place(name: str, group: str) -> tuple[str, str]:
-    """(layer, part of it) of a tensor by its name; no layer where the name counts none. Experts stand together."""
+    """(layer, part) of a tensor from its name; the layer is empty if the name has none. Experts share a part."""
     match = _PLACE.match(name)
     if match is None:
         return "", name.removesuffix(".weight")
@@ -100,7 +101,7 @@ def _place(name: str, group: str) -> tuple[str, str]:
 
 
 def _change(tensors: Sequence[Change]) -> float:
-    """Root of all squared differences over root of all squares; of integers the share that differs."""
+    """Norm of the difference over the norm of the base; for packed integers the share of changed words."""
     if any(row.norm is None for row in tensors):
         return sum(row.changed for row in tensors) / max(1, sum(row.total for row in tensors))
     base = math.hypot(*(row.norm or 0.0 for row in tensors))
@@ -108,10 +109,10 @@ def _change(tensors: Sequence[Change]) -> float:
     return moved / base if base else 0.0
 
 
-def _called(parts: Sequence[str]) -> list[str]:
-    """The last words of the parts, as many as tell them apart, without what all end in and without ``_proj``.
+def _short_names(parts: Sequence[str]) -> list[str]:
+    """Short unique names: the last words of each part, without ``_proj`` and without a common ending.
 
-    All end in what the format calls such a tensor: ``scales``, ``weight.absmax``, ``weight.d``.
+    The common ending is the tensor name of the format: ``scales``, ``weight.absmax``, ``weight.d``.
     """
     split = [part.split(".") for part in parts]
     while len(split) > 1 and all(len(words) > 1 and words[-1] == split[0][-1] for words in split):
@@ -120,20 +121,20 @@ def _called(parts: Sequence[str]) -> list[str]:
     def last(words: Sequence[str], count: int) -> str:
         return ".".join(words[-count:]).removesuffix("_proj")
 
-    found = []
+    names = []
     for part in split:
         depth = len(part)
         counts = range(1, depth + 1)
-        alone = (n for n in counts if sum(last(other, n) == last(part, n) for other in split) == 1)
-        found.append(last(part, next(alone, depth)))
-    return found
+        unique = (n for n in counts if sum(last(other, n) == last(part, n) for other in split) == 1)
+        names.append(last(part, next(unique, depth)))
+    return names
 
 
 _ORDER = ("q", "query", "k", "key", "v", "value", "o", "out", "output", "gate", "up", "fc1", "down", "fc2")
 
 
 def _order(part: str) -> tuple[int, int, str]:
-    """Attention before the feed-forward layer, and each in the order it is computed."""
+    """Sort key: attention before the feed-forward layer, each in the order of computation."""
     words = [word.removesuffix("_proj").removesuffix("_lin") for word in reversed(part.split("."))]
     place = next((_ORDER.index(word) for word in words if word in _ORDER), len(_ORDER))
     later = any(word in part for word in ("mlp", "ffn", "fc", "intermediate", "experts"))

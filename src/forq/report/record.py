@@ -1,4 +1,4 @@
-"""A run as its folder tells it, finished or not."""
+"""The record of a run, read from its folder; the run may be finished or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,14 +20,17 @@ from forq.runs.metrics import Scored, rows_of
 
 _CLOCK = ("step", "forwards", "seconds")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A training step: the line of the journal with its notes, and where on the axes it lies.
+    """A training step: its journal line with notes, and its position on the axes.
 
     Attributes:
-        trained: training steps done, this one included.
-        forwards, seconds: spent when it was done, calibration and scores included in the seconds.
+        trained: number of training steps so far, this one included.
+        forwards, seconds: forward passes and time spent so far; the time includes calibration and
+            validation.
     """
 
     trained: int
@@ -38,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Numbers of one split before and after, by name; ``rows`` among them."""
+    """The metrics of one split before and after, by name, and the number of rows (``rows``)."""
 
     before: dict[str, float]
     after: dict[str, float]
@@ -46,7 +49,7 @@ class Sides:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What result.json says that a page shows."""
+    """The part of result.json that the page shows."""
 
     validation: Sides
     test: Sides
@@ -58,14 +61,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run's folder holds for people.
+    """The contents of a run's folder, for a report.
 
     Attributes:
-        name: what the page calls it.
-        config: config.toml as text and as read.
-        steps: training steps that have their row in metrics.jsonl.
-        pictures: what it drew before its first step, at its best and at its end: a caption and a data URI each.
-        result, moved, samples: of files a run writes at its end; ``None`` where there is none.
+        name: name of the run on the page.
+        config_text, config: config.toml as text and parsed.
+        steps: training steps with a row in metrics.jsonl.
+        pictures: pictures drawn before the first step, at the best step and at the last: caption
+            and data URI.
+        result, moved, samples: files that a run writes at its end; ``None`` if missing.
     """
 
     folder: Path
@@ -82,23 +86,23 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether the run went to its end and saved its best."""
+        """Whether the run has ended and saved its best checkpoint."""
         return self.journal.lines[-1].kind == "saved"
 
     @property
     def trained(self) -> int:
-        """Training steps on record."""
+        """Number of training steps in the journal."""
         return sum(line.kind == "train" for line in self.journal.lines)
 
     @property
     def method(self) -> Mapping[str, Any]:
         """Recipe, seed, steps and settings, from the journal's header."""
-        found: Mapping[str, Any] = self.journal.header["method"]
-        return found
+        method: Mapping[str, Any] = self.journal.header["method"]
+        return method
 
     @property
-    def found(self) -> Mapping[str, float]:
-        """What the calibration measured and chose; empty where there was none."""
+    def calibration(self) -> Mapping[str, float]:
+        """The values that the calibration measured and chose; empty without calibration."""
         return next((line.notes for line in reversed(self.journal.lines) if line.kind == "calibrate"), {})
 
     @property
@@ -112,11 +116,11 @@ class Record:
         return next((scored for scored in reversed(self.scores) if scored.best), None)
 
     def seconds_at(self, trained: int) -> float:
-        """Working time when so many training steps were done."""
+        """Working time after that many training steps."""
         return max((step.seconds for step in self.steps if step.trained <= trained), default=0.0)
 
     def events(self) -> Iterator[Line | Scored]:
-        """What the run's own iterator yielded, in its order, as far as it is on record."""
+        """The recorded events of the run, in the order in which the run yielded them."""
         noted = {step.line.step: step.line for step in self.steps}
         scores = {scored.trained: scored for scored in self.scores}
         trained = 0
@@ -135,23 +139,23 @@ def read(folder: Path) -> Record:
     """Read a run's folder.
 
     Raises:
-        ConfigError: it is not a run's folder, or a file of it cannot be read.
-        JournalError: the journal is damaged, or holds no training step yet.
+        ConfigError: this is not a run's folder, or one of its files cannot be read.
+        JournalError: the journal is damaged or has no training step yet.
     """
     if not (folder / "journal.jsonl").is_file():
         raise ConfigError(
-            f"{folder}: expected a run's folder with its journal.jsonl, found none; name what --out named"
+            f"{folder}: expected a run's folder with a journal.jsonl, found none; give the folder of forq tune --out"
         )
     past = journal.read(folder / "journal.jsonl")
     if not any(line.kind == "train" for line in past.lines):
-        raise JournalError(f"{folder}: no training step is on record yet, so there is nothing to show; let it run on")
+        raise JournalError(f"{folder}: no training step is on record yet, so there is nothing to show; try again later")
     text = _text(folder / "config.toml")
     try:
         config = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{folder / 'config.toml'}: expected the run's settings, found {error}") from error
     steps, scores = _metrics(folder / "metrics.jsonl", past)
-    over = past.lines[-1].kind == "saved"  # what lies beside a journal that goes on is not of this run's end
+    finished = past.lines[-1].kind == "saved"  # otherwise result.json and moved.json are from an earlier end
     return Record(
         folder=folder,
         name=folder.resolve().name,
@@ -160,33 +164,34 @@ def read(folder: Path) -> Record:
         config=config,
         steps=steps,
         scores=scores,
-        result=_json(folder / "result.json", Result) if over else None,
-        moved=_json(folder / "moved.json", list[Change]) if over else None,
-        samples=_json(folder / "samples.json", dict[str, str]),
+        result=_json(folder / "result.json", TypeAdapter(Result)) if finished else None,
+        moved=_json(folder / "moved.json", TypeAdapter(list[Change])) if finished else None,
+        samples=_json(folder / "samples.json", TypeAdapter(dict[str, str])),
         pictures=tuple(_pictures(folder / "samples", scores)),
     )
 
 
 def _pictures(folder: Path, scores: Sequence[Scored]) -> Iterator[tuple[str, str]]:
-    best = max((one.trained for one in scores if one.best), default=0)
-    last = max((one.trained for one in scores), default=0)
+    best = max((scored.trained for scored in scores if scored.best), default=0)
+    last = max((scored.trained for scored in scores), default=0)
     for trained in sorted({0, best, last}):
         file = folder / f"step-{trained:06}.png"
         if file.is_file():
-            told = "before" if trained == 0 else f"after step {trained:,}" + (", the best" if trained == best else "")
-            yield told, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
+            caption = "before" if trained == 0 else f"after step {trained:,}"
+            caption += ", the best" if 0 < trained == best else ""
+            yield caption, f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def read_all(folders: list[Path]) -> list[Record]:
-    """Read several runs; those whose folders are called alike are told apart by the folders they lie in.
+    """Read several runs. If folders have the same name, their parent folders are added to the names.
 
     Raises:
-        ConfigError: one is given twice, which would make a spread out of nothing.
+        ConfigError: a run is given twice, which would give a false spread.
     """
     places = [folder.resolve() for folder in folders]
     for place in places:
         if places.count(place) > 1:
-            raise ConfigError(f"{place.name} is given twice; name every run once")
+            raise ConfigError(f"{place.name} is given twice; give each run once")
     depth = 1
     while len({place.parts[-depth:] for place in places}) < len(places):
         depth += 1
@@ -209,7 +214,7 @@ def _metrics(path: Path, past: Journal) -> tuple[tuple[Step, ...], tuple[Scored,
                 line = replace(past.lines[body["step"]], notes=notes)
                 steps.append(Step(count[line.step], body["forwards"], body["seconds"], line))
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: expected the rows a run writes, found one that is none: {error!r}") from error
+        raise ConfigError(f"{path}: expected the rows of a run, found a damaged row: {error!r}") from error
     reached = count[len(past.lines) - 1]
     return tuple(steps), tuple(scored for scored in scores if scored.trained <= reached)
 
@@ -221,16 +226,16 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot read it: {error}") from error
 
 
-def _json(path: Path, kind: Any) -> Any:
-    """A small file of the run's end, checked; ``None`` where there is none."""
+def _json(path: Path, schema: TypeAdapter[T]) -> T | None:
+    """Read and check a JSON file that a run writes at its end; ``None`` if it does not exist."""
     if not path.exists():
         return None
     try:
-        return TypeAdapter(kind).validate_json(_text(path))
+        return schema.validate_json(_text(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise ConfigError(
             f"{path}: expected what a finished run writes, found at {where}: {first['msg']}; "
-            "remove it, and the report leaves out what it says"
+            "remove the file, and the report leaves this part out"
         ) from error

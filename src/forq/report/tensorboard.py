@@ -1,9 +1,16 @@
-"""TensorBoard's files, from what a run yields: live, or from the record of a run that is over.
+"""TensorBoard files, written while a run is going or from the record of an earlier run.
 
-The x-axis is the training step. Scalars: ``train/loss``, ``train/slope`` (root mean square of the directional
-derivatives), ``train/stride`` (of the steps), ``train/bad`` (losses that were not finite), ``train/changed`` and
-``train/cut`` (shares of the coordinates that moved and that a bound held back), ``validation/…``, and ``forwards``,
-the forward passes spent, at which methods are compared. What is not a finite number is left out.
+The x-axis is the training step. The scalars are:
+
+- ``train/loss``;
+- ``train/slope`` and ``train/stride``: root mean squares of the directional derivatives and of the steps;
+- ``train/bad``: losses that were not finite;
+- ``train/changed``, ``train/cut`` and ``train/lost``: shares of the coordinates that moved, were cut
+  at a bound, and were rounded away;
+- ``validation/…``: validation metrics;
+- ``forwards``: forward passes spent; compare methods at equal values.
+
+Values that are not finite are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ _SUFFIX = ".forq"
 
 
 def require() -> Any:
-    """The writer's class.
+    """The class ``SummaryWriter`` of TensorBoard.
 
     Raises:
         ConfigError: tensorboard is not installed.
@@ -30,26 +37,26 @@ def require() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            f"TensorBoard's files need the package tensorboard, found none ({error}); pip install 'forq[tensorboard]'"
+            f"--tensorboard: expected the package tensorboard, found none ({error}); pip install 'forq[tensorboard]'"
         ) from error
     return SummaryWriter
 
 
 def written(events: Iterable[Line | Scored], folder: Path) -> Iterator[Line | Scored]:
-    """Pass a run's events on, and write each into ``folder``.
+    """Write each event of a run into ``folder``, and yield it.
 
-    A resumed run yields the events of its earlier sittings again, so the files are begun anew: no step stands there
-    twice. Only files this function wrote are removed.
+    A resumed run yields its earlier events again, so old event files are removed first and no step
+    appears twice. Only files written by this function are removed.
 
     Raises:
         ConfigError: tensorboard is not installed.
     """
-    made = require()
+    writer_class = require()
     for old in folder.glob(f"events.out.tfevents.*{_SUFFIX}"):
         old.unlink()
     trained, forwards = 0, 0
-    # A viewer that is open has the steps of the earlier sitting: purging from 0 on drops them there too.
-    with made(str(folder), purge_step=0, flush_secs=10, filename_suffix=_SUFFIX) as writer:
+    # An open viewer still has the earlier steps; purge_step=0 removes them there too.
+    with writer_class(str(folder), purge_step=0, flush_secs=10, filename_suffix=_SUFFIX) as writer:
         for event in events:
             numbers: dict[str, float] = {}
             if isinstance(event, Scored):

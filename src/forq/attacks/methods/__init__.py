@@ -1,1 +1,1 @@
-"""Attack methods. One method, one file."""
+"""Attack methods, one per file."""

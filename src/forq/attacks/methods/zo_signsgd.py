@@ -1,10 +1,10 @@
-"""ZO-SignSGD with a float state: what rounding to pixels costs a method that does not know of them.
+"""ZO-SignSGD with a float state; shows what rounding to pixel levels costs a method that ignores it.
 
-Source: Liu et al., *signSGD via zeroth-order oracle*, ICLR 2019: ``x ← P(x − η·sgn(ĝ))``, ĝ the mean of q two-point
-estimates along Gaussian directions. The state is float; what is scored is a whole image (``rounding = queries``), so a
-probe or a step of less than half a level may be rounded to nothing. With a victim that takes floats, ``rounding =
-end`` scores the float image instead and rounds only the winner, as common practice does: images that were won and are
-lost by that rounding are those with ``found`` but no ``success``.
+Source: Liu et al., *signSGD via zeroth-order oracle*, ICLR 2019: ``x ← P(x − η·sgn(ĝ))``, where ĝ is
+the mean of q two-point estimates along Gaussian directions. With ``rounding = queries``, each query
+is rounded to whole levels, so a probe or step below half a level may have no effect. With ``rounding
+= end``, the victim scores float images and only the winner is rounded, as is common practice. Images
+lost by this rounding have ``found`` but not ``success``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Method:
     """``v ← P(v − η·sgn(Σ_j [L(v + μz_j) − L(v − μz_j)] z_j))``, in levels.
 
     Attributes:
-        radius: μ, levels for each unit of z, > 0.
-        step: η, levels, > 0.
-        directions: q, ≥ 1; 2q queries a step.
-        rounding: ``queries``: whole levels in every query; ``end``: floats in queries, the winner rounded.
+        radius: probe radius μ, in levels per unit of z, > 0.
+        step: step size η in levels, > 0.
+        directions: number of directions q, ≥ 1; a step takes 2q queries.
+        rounding: ``queries``: round each query to whole levels; ``end``: round only the winner.
     """
 
     radius: float = 2.0
@@ -39,36 +39,40 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.radius <= 0 or self.step <= 0 or self.directions < 1:
-            raise ConfigError("radius and step must be positive, directions at least 1")
+            raise ConfigError(
+                "expected radius and step above 0 and at least 1 direction, found "
+                f"{self.radius}, {self.step} and {self.directions}"
+            )
 
     def search(self, task: Task) -> Search:
-        """2q queries a step."""
+        """2q queries per step."""
         if self.rounding == "end" and not task.floats:
-            raise ConfigError("rounding=end scores float images: the victim must take them (--input float)")
+            raise ConfigError("rounding=end: expected a victim that takes floats, found uint8; add --input float")
         ball, normal = task.ball, law("gaussian")
         v, step = np.zeros(ball.x.shape, np.float32), 0
         z = np.empty((self.directions, ball.x.size), np.float32)
         while True:
             for j in range(self.directions):
                 normal.draw(task.draws.bits(step, j), 0, z[j])
-            along = z.reshape(self.directions, *v.shape)
-            points = [self._point(ball, v + side * self.radius * one) for one in along for side in (1, -1)]
-            losses = yield points
+            directions = z.reshape(self.directions, *v.shape)
+            losses = yield [
+                self._point(ball, v + sign * self.radius * direction) for direction in directions for sign in (1, -1)
+            ]
             slopes = (losses[0::2] - losses[1::2]).astype(np.float32)
-            v = _held(ball, v - np.float32(self.step) * np.sign(slopes @ z).reshape(v.shape))
+            v = _project(ball, v - np.float32(self.step) * np.sign(slopes @ z).reshape(v.shape))
             step += 1
 
     def _point(self, ball: Ball, v: NDArray[np.float32]) -> NDArray[Any]:
-        return (
-            ball.image(ball.project(v)) if self.rounding == "queries" else (ball.x + _held(ball, v)).astype(np.float32)
-        )
+        if self.rounding == "queries":
+            return ball.image(ball.project(v))
+        return (ball.x + _project(ball, v)).astype(np.float32)
 
 
-def _held(ball: Ball, v: NDArray[np.float32]) -> NDArray[np.float32]:
+def _project(ball: Ball, v: NDArray[np.float32]) -> NDArray[np.float32]:
     """The nearest float displacement in the ball."""
-    box = np.clip(v, ball.low, ball.high)
-    length = float(np.linalg.norm(box))
+    clipped = np.clip(v, ball.low, ball.high)
+    length = float(np.linalg.norm(clipped))
     if ball.norm == "linf" or length <= ball.eps:
-        return box
-    held: NDArray[np.float32] = (box * np.float32(ball.eps / length)).astype(np.float32)
-    return held
+        return clipped
+    scaled: NDArray[np.float32] = (clipped * np.float32(ball.eps / length)).astype(np.float32)
+    return scaled

@@ -1,7 +1,8 @@
-"""ZOQO as published: a uniform direction on the grid, two queries, whole cells by the sign of their difference.
+"""ZOQO as published: a uniform grid direction, two queries, and a step of whole levels by their sign.
 
-Source: arXiv 2501.06736, with one direction a step. That the direction is drawn uniformly, that it covers every pixel,
-and that an element which drew 0 stays are readings of ours. On thousands of pixels this is slow: see ``zoqo``.
+Source: arXiv 2501.06736, with one direction per step. The paper does not state three points; our
+reading is: the direction is uniform, it covers every pixel, and an element that drew 0 does not
+move. This is slow on thousands of pixels; see ``zoqo``.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from forq.noise.law import law
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``k ← P(k − n·sgn(L(k+u) − L(k−u))·sgn(u))``, u uniform on {−m, …, m}, P onto the ball.
+    """``k ← P(k − n·sgn(L(k+u) − L(k−u))·sgn(u))``, u uniform on {−m, …, m}, P projects onto the ball.
 
     Attributes:
-        radius: m, levels a probe reaches, ≥ 1.
-        step: n, levels of a step, ≥ 1.
+        radius: probe radius m in levels, ≥ 1.
+        step: step size n in levels, ≥ 1.
     """
 
     radius: int = 4
@@ -29,16 +30,16 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.radius < 1 or self.step < 1:
-            raise ConfigError(f"radius and step must be at least 1, found {self.radius} and {self.step}")
+            raise ConfigError(f"radius and step: expected at least 1, found {self.radius} and {self.step}")
 
     def search(self, task: Task) -> Search:
-        """Two queries a step, both inside the ball; equal losses move nothing."""
+        """Two queries per step, both inside the ball; equal losses cause no step."""
         ball, grid = task.ball, law(f"uniform_grid:{self.radius}")
         k, step = np.zeros(ball.x.shape, np.int16), 0
-        drawn = np.empty(ball.x.size, np.float32)
+        noise = np.empty(ball.x.size, np.float32)
         while True:
-            grid.draw(task.draws.bits(step), 0, drawn)
-            u = drawn.astype(np.int16).reshape(k.shape)
+            grid.draw(task.draws.bits(step), 0, noise)
+            u = noise.astype(np.int16).reshape(k.shape)
             up, down = yield [ball.image(ball.project(k + u)), ball.image(ball.project(k - u))]
             if up != down:
                 k = ball.project(k - np.int16(self.step if up > down else -self.step) * np.sign(u))
