@@ -115,6 +115,17 @@ class SparseCodes:
     places: Tensor
     x: Tensor
 
+    def within(self, rows: Tensor, columns: int) -> SparseCodes:
+        """Those in some rows, int64 (n,) rising, as coordinates of a matrix of these rows alone.
+
+        Args:
+            columns: coordinates of a row.
+        """
+        row = self.places // columns
+        at = torch.searchsorted(rows, row).clamp_(max=len(rows) - 1)
+        here = rows[at] == row
+        return SparseCodes(at[here] * columns + self.places[here] % columns, self.x[here])
+
 
 @runtime_checkable
 class SparseLeaf(PackedLeaf, Protocol):
