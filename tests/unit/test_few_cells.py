@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forq.coordinates.masters import SparseMaster
-from forq.layers import linear
+from forq.layers import weight
 from forq.layers.codes import codes_at, pack, put_codes_at, unpack
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
@@ -68,7 +68,7 @@ def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, spars
     """What a model answers under probes and after steps, and what the steps say they did."""
     if not sparse:
         monkeypatch.setattr(SparseMaster, "sparse_step", lambda self, move: None)
-        monkeypatch.setattr(linear, "CODES_PER_PUT", 64)
+        monkeypatch.setattr(weight, "CODES_PER_PUT", 64)
     model: Any = load(folder, device="cpu", kernel="reference")
     held, answers, done = space(model, "codes", "cells"), [], []
     for move in moves:

@@ -70,7 +70,7 @@ def test_leading_shape_and_dtype_follow_x() -> None:
 
 def test_blocks_of_rows_make_no_difference_to_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, scales, dense = draw(32)
-    monkeypatch.setattr("forq.layers.kernels.reference._BLOCK_BYTES", {"cpu": 9 * 4 * COLUMNS})
+    monkeypatch.setattr("forq.layers.kernels.reference.BLOCK_BYTES", {"cpu": 9 * 4 * COLUMNS})
     for tokens in (2, 100):
         x = torch.randn(tokens, COLUMNS, generator=torch.Generator().manual_seed(tokens))
         got = matmul(x, weight, scales, None, Scratch()).numpy()

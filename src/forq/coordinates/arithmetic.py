@@ -1,4 +1,4 @@
-"""The arithmetic of moves, elementwise: links, rounding, bounds, what a file stores, and the digest of it all.
+"""The arithmetic of moves, elementwise: links, rounding, bounds, what a file stores, and digests.
 
 These functions are the law of :mod:`forq.coordinates.space`, version 1: float32, each operation rounded once, nothing
 fused.
@@ -22,13 +22,18 @@ from forq.scalars.moves import Link
 
 LAW = 1
 
-# Streams of a leaf's bits that no noise law can ask for.
+# Streams of a leaf's bits that no noise law uses.
 _LINK_STREAM = 1 << 32
 _EXPORT_STREAM = 2 << 32
 
 
 def linked(total: Tensor, link: Link, key: int, start: int) -> Tensor:
-    """What a link makes of a sum of terms, in place: of a leaf's coordinates from ``start`` on."""
+    """Apply a link to a sum of terms, in place.
+
+    Args:
+        key: leaf id.
+        start: first of the leaf's coordinates in ``total``.
+    """
     match link.kind:
         case "identity":
             return total
@@ -41,7 +46,7 @@ def linked(total: Tensor, link: Link, key: int, start: int) -> Tensor:
 
 
 def rounded(total: Tensor, seed: int, key: int, start: int) -> Tensor:
-    """Rounded down or up at random, in place; whole numbers stay."""
+    """Round down or up at random, in place; integers stay."""
     bits, device = Bits(seed, key, _LINK_STREAM), total.device
     # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
     if triton_for(device.type):
@@ -56,31 +61,31 @@ def rounded(total: Tensor, seed: int, key: int, start: int) -> Tensor:
 
 
 def fitting(step: Tensor, old: Tensor, domain: Domain) -> Tensor:
-    """A step without the coordinates whose probe would be cut on one side."""
+    """A step, with 0 for coordinates whose probe would be cut on one side."""
     if not domain.skip_edge or domain.low is None or domain.high is None:
         return step
-    room = torch.minimum(old - domain.low, domain.high - old)
-    return step.masked_fill_(step.abs() > room, 0)
+    reach = torch.minimum(old - domain.low, domain.high - old)
+    return step.masked_fill_(step.abs() > reach, 0)
 
 
 def inside(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
-    """Coordinates held within their bounds, and on the side of zero where they were."""
+    """Coordinates clamped to their bounds, and to the side of zero where they were."""
     if domain.low is not None or domain.high is not None:
         new = new.clamp(domain.low, domain.high)
     if domain.keep_sign:
         side = old.sign()
-        # What began below the floor may stay there: a bound must not move what a step did not.
+        # What began below the floor may stay there: a bound must not move what the step did not.
         floor = (old * side).clamp_(max=domain.floor)
         new = torch.maximum(new * side, floor).mul_(side)
     return new
 
 
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """A copy of coordinates as the leaf's file will hold them: to nearest, but bfloat16 up or down by chance.
+    """A copy of coordinates as the leaf's file will hold them: rounded to nearest, but bfloat16 at random.
 
-    A step of a thousandth is an eighth of a bfloat16's last place: rounded to nearest most of a fine-tune would
-    vanish, rounded at random it stays on average. The bits come from the leaf's name, so the same coordinates give
-    the same file.
+    A step of a thousandth is an eighth of a bfloat16's last place. Rounded to nearest, most of a fine-tune would
+    vanish; rounded at random, it stays on average. The bits come from the leaf's name, so that the same coordinates
+    give the same file.
     """
     if isinstance(leaf, LatticeLeaf | PackedLeaf):
         return leaf.packed(x)
@@ -88,12 +93,12 @@ def stored(leaf: Leaf, x: Tensor) -> Tensor:
         return x.detach().to(leaf.dtype, copy=True)
     draw = Bits(0, leaf_id(leaf.name), _EXPORT_STREAM).uniform32(0, x.numel()) >> 16
     low = torch.from_numpy(draw.astype(np.int32)).to(x.device).view(x.shape)
-    whole = x.detach().float().contiguous().view(torch.int32) + low
-    return (whole & -65536).view(torch.float32).to(torch.bfloat16)
+    bits = x.detach().float().contiguous().view(torch.int32) + low
+    return (bits & -65536).view(torch.float32).to(torch.bfloat16)
 
 
 def as_stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """The coordinates that come back from :func:`stored`, float32; packed integers as they are packed, without loss."""
+    """The coordinates read back from :func:`stored`, float32; packed integers stay packed, which loses nothing."""
     if isinstance(leaf, PackedLeaf):
         return x.detach()
     return x.detach().float() if isinstance(leaf, LatticeLeaf) else stored(leaf, x).float()

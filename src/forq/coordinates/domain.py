@@ -15,19 +15,19 @@ from forq.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """Where the coordinates of a leaf live and how long a step of one unit is.
+    """Where the coordinates of a leaf may go, and how long a step of one unit is.
 
     Attributes:
         unit: coordinates per leaf unit: a number, or a tensor of the leaf's shape. A coordinate with unit 0
-            never moves, which is how masks and exact zeros are said.
-        low, high: bounds of every coordinate; ``None`` is no bound.
+            never moves; masks and exact zeros use this.
+        low, high: bounds of every coordinate; ``None``: unbounded.
         floor: with ``keep_sign``, the smallest magnitude an update may reach.
         keep_sign: a coordinate stays on the side of zero where it started (half of the block scales of
             GGUF's Q4_0 are negative); an exact zero stays zero.
-        bounds_probes: probes too are held inside the bounds; true on a grid, where nothing exists outside.
+        bounds_probes: probes are clamped to the bounds too; true on a grid, which has no points outside.
         skip_edge: a coordinate that a move or its opposite would carry out of bounds stays, so that the two sides of a
             probe are opposite everywhere. It never leaves the end of its range again.
-        lattice: coordinates are whole numbers: a move of p cells is rounded to ⌊p⌋ or ⌈p⌉ at random, on average p.
+        lattice: coordinates are integers: a move of p cells is rounded to ⌊p⌋ or ⌈p⌉ at random, on average p.
     """
 
     unit: float | Tensor = 1.0
@@ -41,7 +41,7 @@ class Domain:
 
 
 def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
-    """One leaf unit is the coordinate's own starting magnitude, so every scale is disturbed alike.
+    """One leaf unit is the coordinate's own starting magnitude, so that every scale is perturbed alike.
 
     The unit is kept in the file's dtype, where it is exact and half the size. Coordinates keep their sign.
     """
@@ -62,8 +62,8 @@ def free(leaf: Leaf, x: Tensor) -> Domain:
 def spread(leaf: Leaf, x: Tensor) -> Domain:
     """One leaf unit is the tensor's root mean square, no bounds: coordinates that pass through zero, as biases do.
 
-    Taken to the nearest power of two, so that no order of summation shows in it; of a tensor of zeros what the leaf
-    says is ``typical`` of its coordinates, else a sixty-fourth.
+    It is rounded to a power of two, so that it does not depend on the order of summation. For a tensor of zeros it is
+    the leaf's ``typical`` size of a coordinate, else 1/64.
     """
     square = float(x.double().square().mean())
     if square == 0.0:
@@ -72,7 +72,7 @@ def spread(leaf: Leaf, x: Tensor) -> Domain:
 
 
 def cells(leaf: Leaf, x: Tensor) -> Domain:
-    """Whole numbers within the range the leaf says its file can hold; one leaf unit is one of them."""
+    """Integers within the range that the leaf's file can hold; one leaf unit is 1."""
     if not isinstance(leaf, LatticeLeaf | PackedLeaf):
         raise ConfigError(
             f"{leaf.name}: unit 'cells' is for integers, found {leaf.dtype}; --set unit=relative, --move codes, or "
@@ -94,11 +94,14 @@ DOMAINS: Mapping[Unit, Domains] = {
     "spread": spread,
     "cells": cells,
 }
-"""What a unit's name means."""
+"""Domains by name of their unit."""
 
 
 def usual_unit(group: str, unit: Unit, *, integer: bool = False) -> Unit:
-    """``unit`` for the scales, ``cells`` for integers; else ``spread`` in place of ``relative``: biases pass zero."""
+    """The unit of a group in a run with ``unit``: ``cells`` for integers, ``unit`` itself for the scales.
+
+    Other groups take ``spread`` in place of ``relative``: biases and their like pass through zero.
+    """
     if integer or group in INTEGERS:
         return "cells"
     return "spread" if unit == "relative" and group != "scales" else unit

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 GROUPS = ("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora")
-"""The kinds of leaves there are, each with a radius and a step of its own where several move."""
+"""The kinds of leaves. Where several move, each has its own radius and step."""
 
 QUANTIZED = ("scales", "codes", "zeros", "offsets", "codebooks")
-"""Those that belong to quantized layers, and are read from a file by its format."""
+"""Groups of quantized layers, which a format reads from its files."""
 
 INTEGERS = ("codes", "zeros")
-"""Those whose coordinates are always whole numbers, and move by whole cells; adapters (``lora``) may be such."""
+"""Groups whose coordinates are always integers and move by whole cells; adapters (``lora``) may be integers too."""
 
 
 class Leaf(Protocol):
@@ -38,7 +38,7 @@ class Leaf(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the checkpoint's file stores; an export rounds to it."""
+        """Dtype in the checkpoint's file; an export rounds to it."""
 
     @property
     def out_axis(self) -> int:
@@ -67,7 +67,7 @@ class LazyLeaf(Leaf, Protocol):
 
 @runtime_checkable
 class LatticeLeaf(Leaf, Protocol):
-    """Integers that a file packs: coordinates are whole numbers in float32."""
+    """Integers that a file packs; their coordinates are float32."""
 
     @property
     def range(self) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class PackedLeaf(LazyLeaf, Protocol):
     """Integers that stay packed where their layer keeps them, many coordinates to a word.
 
     The storage is the master. It is never displaced: a forward asks the overlay for ``codes + probe`` in the buffer it
-    computes in. Ranges that are taken and put begin and end at rows.
+    computes in. Ranges for ``take`` and ``put`` begin and end at rows.
     """
 
     @property
@@ -114,6 +114,17 @@ class SparseCodes:
 
     places: Tensor
     x: Tensor
+
+    def within(self, rows: Tensor, columns: int) -> SparseCodes:
+        """Those in some rows, int64 (n,) rising, as coordinates of a matrix of these rows alone.
+
+        Args:
+            columns: coordinates of a row.
+        """
+        row = self.places // columns
+        at = torch.searchsorted(rows, row).clamp_(max=len(rows) - 1)
+        here = rows[at] == row
+        return SparseCodes(at[here] * columns + self.places[here] % columns, self.x[here])
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Profile: how far each coordinate moves beside the others; masks and noise shaped by sensitivity, from a file."""
+"""Profile: a factor for how far each coordinate moves, from a file; masks, and noise shaped by sensitivity."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ FILE = "profile.safetensors"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profile:
-    """Factors of the units of a space's coordinates, by leaf name: ``unit ← fl32(unit · factor)``.
+    """Factors of the units of coordinates, by leaf name: ``unit ← fl32(unit · factor)``.
 
-    0 keeps a coordinate where it is, in probes as in steps. What a profile does not name keeps its unit.
+    Factor 0 keeps a coordinate in place, in probes and in steps. Leaves without factors keep their unit.
     """
 
     factors: dict[str, Tensor]
 
     @classmethod
     def read(cls, path: Path) -> Profile:
-        """From a safetensors file of tensors called as the checkpoint's, each ≥ 0 and finite.
+        """Read a safetensors file whose tensors have the checkpoint's names; factors are finite and ≥ 0.
 
         Raises:
-            ConfigError: no such file, or a factor cannot be.
+            ConfigError: there is no such file, or a factor is invalid.
         """
         try:
-            found = load_file(path)
+            factors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"--profile: {path} cannot be read as safetensors: {error}") from error
-        for name, factor in found.items():
+        for name, factor in factors.items():
             if not factor.is_floating_point() or not bool((torch.isfinite(factor) & (factor >= 0)).all()):
                 raise ConfigError(
                     f"--profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others"
                 )
-        return cls({name: factor.float() for name, factor in found.items()})
+        return cls({name: factor.float() for name, factor in factors.items()})
 
     @property
     def digest(self) -> str:
@@ -53,13 +53,13 @@ class Profile:
         return digest(self.factors)
 
     def check(self, leaves: Iterable[Leaf], shape: Callable[[Leaf], torch.Size]) -> None:
-        """Hold every factor to a leaf that moves.
+        """Check that every factor belongs to a leaf that moves.
 
         Args:
-            shape: of a leaf's coordinates.
+            shape: from a leaf to the shape of its coordinates.
 
         Raises:
-            ConfigError: a name that does not move, a shape that does not fit its leaf, or nothing left to move.
+            ConfigError: a name does not move, a shape does not fit its leaf, or nothing is left to move.
         """
         shapes = {leaf.name: tuple(shape(leaf)) for leaf in leaves}
         for name, factor in self.factors.items():

@@ -3,7 +3,7 @@
 A row of n codes is packed in n·bits/8 bytes. At 2, 4 and 8 bits they follow each other, the first in the lowest bits.
 At 3 bits a code would straddle bytes, so a row is two planes: the low two bits of all codes (n/4 bytes), then the high
 bits (n/8). Taken apart, a row comes as v parts of n/v codes that lie beside each other: part p holds the codes
-p, v + p, 2v + p, … with v = 8/bits, or 8 at 3 bits. No code is moved by itself, whole rows of bytes are.
+p, v + p, 2v + p, … with v = 8/bits, or 8 at 3 bits. Codes are never moved one by one, only whole rows of bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ BITS = (2, 3, 4, 8)
 
 
 def parts(bits: int) -> int:
-    """Into how many parts a row comes apart, v."""
+    """How many parts a row comes apart into, v."""
     return 8 if bits == 3 else 8 // bits
 
 
@@ -84,29 +84,29 @@ def codes_at(codes: Tensor, bits: int, places: Tensor) -> Tensor:
 
 
 def put_codes_at(codes: Tensor, bits: int, places: Tensor, x: Tensor) -> None:
-    """The inverse: store codes at places that are all different."""
+    """The inverse; the places are distinct."""
     put_bits_at(codes.view(-1), _spots(codes, bits, places), x)
 
 
 Spots = Sequence[tuple[Tensor, Tensor, int]]
-"""Where some codes lie, lowest bits first: the bytes, how far up in them, and how many bits of each code there."""
+"""Where single codes are, lowest bits first: their bytes, the shift in each, and how many bits of a code are there."""
 
 
 def bits_at(flat: Tensor, spots: Spots) -> Tensor:
     """Codes out of bytes, uint8 (n,): int32."""
-    found, up = torch.zeros_like(spots[0][0], dtype=torch.int32), 0
+    codes, up = torch.zeros_like(spots[0][0], dtype=torch.int32), 0
     for byte, shift, width in spots:
-        found |= (flat[byte] >> shift.to(torch.uint8) & (1 << width) - 1).to(torch.int32) << up
+        codes |= (flat[byte] >> shift.to(torch.uint8) & (1 << width) - 1).to(torch.int32) << up
         up += width
-    return found
+    return codes
 
 
 def put_bits_at(flat: Tensor, spots: Spots, x: Tensor) -> None:
-    """The inverse, of codes that are all different."""
+    """The inverse; the places are distinct."""
     up = 0
     for byte, shift, width in spots:
         part = (x >> up & (1 << width) - 1).to(torch.uint8)
-        for place in range(0, 8, width):  # of one place no two share a byte
+        for place in range(0, 8, width):  # no two codes share both a byte and a shift
             mine, mask = shift == place, (1 << width) - 1 << place
             flat[byte[mine]] = flat[byte[mine]] & 255 - mask | part[mine] << place
         up += width
@@ -137,7 +137,7 @@ def joined(apart: Tensor, bits: int) -> Tensor:
 
 
 class PackedCodes:
-    """What a weight of ``codes`` and ``bits`` packed in this way inherits: its shape, and its codes one by one.
+    """Base of weights whose ``codes`` of ``bits`` are packed in this way: their shape, and access to single codes.
 
     See :class:`forq.layers.weight.CodedWeight`.
     """

@@ -16,10 +16,10 @@ class DenseLeaf:
 
     Attributes:
         name: of the tensor in the checkpoint.
-        group: ``dense``, or ``embeddings`` where one of the layers that share it is one.
+        group: ``dense``, or ``embeddings`` where a layer that shares it is an embedding.
         dtype: what the checkpoint's file stores.
         storage: the parameter the layers share; tied layers share one leaf.
-        overlay: fills a buffer of the storage's shape and dtype with the displaced matrix, where not None.
+        overlay: where set, writes the displaced matrix into a buffer of the storage's shape and dtype.
     """
 
     __slots__ = ("dtype", "group", "name", "overlay", "scratch", "storage")
@@ -51,7 +51,7 @@ class DenseLeaf:
         self.storage.copy_(x)
 
     def shown(self) -> Tensor:
-        """The matrix a forward pass is to use now; valid until the next layer's forward."""
+        """The matrix that the next forward uses; valid until the next layer's forward."""
         if self.overlay is None:
             return self.storage
         buffer = self.scratch.take("dense", tuple(self.shape), self.storage.dtype, self.storage.device)
@@ -60,7 +60,7 @@ class DenseLeaf:
 
 
 class DenseLinear(nn.Module):
-    """``y = x · wᵀ + b`` with w as its leaf shows it."""
+    """``y = x · wᵀ + b``, with w from its leaf."""
 
     bias: nn.Parameter | None
 
@@ -84,7 +84,7 @@ class DenseLinear(nn.Module):
 
 
 class DenseEmbedding(nn.Module):
-    """Rows of w by token id, with w as its leaf shows it."""
+    """Rows of w by token id, with w from its leaf."""
 
     def __init__(self, weight: nn.Parameter, leaf: DenseLeaf) -> None:
         super().__init__()

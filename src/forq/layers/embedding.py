@@ -1,4 +1,4 @@
-"""An embedding whose table stays quantized: the rows of the tokens asked for are dequantised, no others."""
+"""An embedding whose table stays quantized: only the rows of the batch's tokens are dequantised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class QuantEmbedding(nn.Module):
     """Rows of a quantized matrix by token id.
 
     Attributes:
-        table: the matrix (vocabulary, width) as a layer; a head that is tied to the embedding is this very layer.
-        dtype: of what comes out.
+        table: the matrix (vocabulary, width) as a layer; a tied head is the same layer.
+        dtype: of the output.
     """
 
     def __init__(self, table: QuantLinear, dtype: torch.dtype) -> None:

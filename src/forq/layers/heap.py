@@ -9,10 +9,10 @@ from functools import cache
 
 
 def trim() -> None:
-    """Let the system have what glibc keeps of freed buffers; elsewhere nothing.
+    """Return the memory of freed buffers that glibc keeps to the system; a no-op elsewhere.
 
-    Buffers freed between others that stay leave holes glibc does not give back by itself: a model whose layers are
-    read, packed anew and let go one by one was seen to hold twice its bytes.
+    glibc does not return holes between buffers that stay: a model whose layers are read, packed and freed one by one
+    held twice its bytes.
     """
     release = _release()
     if release is not None:

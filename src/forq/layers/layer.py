@@ -1,4 +1,4 @@
-"""What a format says about one quantized layer: where its tensors are, and what they hold once read."""
+"""One quantized layer as a format describes it: where its tensors are, and what they hold once read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from forq.layers.weight import Weight
 
 SHARED = -1
-"""The output axis of a tensor that all outputs of its layer share."""
+"""Output axis of a tensor that all outputs of its layer share."""
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """One continuous tensor of a quantized layer, as its file keeps it: what a probe moves.
+    """One continuous tensor of a quantized layer, as its file stores it: what a probe moves.
 
     Attributes:
         name: of the tensor in the checkpoint; it keys the noise.
@@ -67,16 +67,15 @@ def as_stored(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """One layer read.
+    """One layer as read.
 
     Attributes:
-        weight: what stands still: integers, indices, blocks.
+        weight: the frozen weight: integers, indices, blocks.
         live: the tensors of ``LayerSpec.live``, in the file's shapes; float32, or a dtype that float32 holds.
         bias: as the file stores it.
         arrange: from the scales in the file's shape to (groups, out), as the kernels of a
-            :class:`~forq.layers.weight.QuantWeight` read them. Where zero points are continuous they are the second
-            live tensor, arranged alike, and this is a view. A weight of another kind is handed its live tensors as
-            they are.
+            :class:`~forq.layers.weight.QuantWeight` read them. Continuous zero points are the second live tensor and
+            are arranged alike; ``arrange`` then returns a view. Weights of other kinds take live tensors as they are.
     """
 
     weight: Weight

@@ -1,4 +1,4 @@
-"""Eager leaves: small tensors a probe is written into and returned from by copy."""
+"""Leaves of layers: float tensors that a probe is written into, zero points, and packed codes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from forq.layers.weight import CodedWeight
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorLeaf:
-    """A float tensor a model reads in its forward pass: a norm's weight, a bias, a layer's scales.
+    """A float tensor that a model reads in its forward pass: a norm's weight, a bias, a layer's scales.
 
     Attributes:
         tensor: the storage itself; written in place, never re-bound.
         dtype: what the checkpoint's file stores.
         out_axis: which axis of the tensor counts the outputs of its layer.
-        typical: size of a coordinate, where the tensor begins at zero and cannot tell.
+        typical: typical size of a coordinate, for a tensor that begins at zero.
     """
 
     name: str
@@ -53,7 +53,7 @@ class TensorLeaf:
 class ZeroLeaf:
     """The zero points of one quantized layer, integers that the file packs; in the layout (groups, out).
 
-    Made without effect; :meth:`open` turns the layer to a kernel that reads zero points at every forward.
+    Making the leaf changes nothing; :meth:`open` lets the layer use a kernel that reads zero points in every forward.
     """
 
     layer: QuantLinear
@@ -88,11 +88,11 @@ class ZeroLeaf:
 
 
 class Codes(ABC):
-    """The codes of one matrix as a weight keeps them: coordinates by rows, each a whole number.
+    """The codes of one matrix as its weight packs them: integers, row by row.
 
     Attributes:
         file: how the file packs them.
-        weight: whose they are.
+        weight: the weight that holds them.
     """
 
     __slots__ = ()
@@ -151,7 +151,7 @@ class Codes(ABC):
 class CodeLeaf(Codes):
     """The codes of one quantized layer.
 
-    Made without effect; :meth:`open` turns the layer to a kernel that reads codes at every forward.
+    Making the leaf changes nothing; :meth:`open` lets the layer use a kernel that reads codes in every forward.
     """
 
     layer: QuantLinear

@@ -1,8 +1,8 @@
-"""LoRA beside a layer that stays as it is: ``y + (α/r)·B(A x)``, in floats or on a grid of integers.
+"""LoRA beside a frozen layer: ``y + (α/r)·B(A x)``, in floats or on a grid of integers.
 
-On a grid both factors are whole numbers of one cell s (ZOQO, arXiv 2501.06736): −2^(b−1) … 2^(b−1) − 1, which holds an
-exact zero, as a range symmetric about zero does not. B begins at zero, so the initial model is the base, bit for bit.
-The range is twice the span A begins in, ±2/√in, so that B has room to grow.
+On a grid both factors are integers times one cell s (ZOQO, arXiv 2501.06736). The range −2^(b−1) … 2^(b−1) − 1 holds
+an exact zero; a range symmetric about zero would not. B begins at zero, so the initial model is the base, bit for bit.
+The range is ±2/√in, twice what A begins in, so that B can grow.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BEGIN_STREAM = 3 << 32
 
 @dataclass(slots=True, eq=False)
 class GridFactor:
-    """One factor of an adapter in whole numbers, a byte each; never displaced in storage.
+    """One factor of an adapter as integers, a byte each; never displaced in storage.
 
     Attributes:
         storage: int8 (rows, columns); the master itself.
         bits: the range is −2^(bits−1) … 2^(bits−1) − 1.
-        cell: what one of them is worth.
-        overlay: fills in the numbers to compute with, in place of the storage.
+        cell: value of the integer 1.
+        overlay: writes the integers to compute with, in place of the storage.
     """
 
     name: str
@@ -77,12 +77,12 @@ class GridFactor:
         return x.detach().clone()
 
     def shown(self) -> Tensor:
-        """The factor a forward pass is to use now, float32."""
-        whole = self.storage
+        """The factor as the next forward uses it, float32."""
+        integers = self.storage
         if self.overlay is not None:
-            whole = torch.empty_like(self.storage)
-            self.overlay(whole)
-        return whole.float().mul_(self.cell)
+            integers = torch.empty_like(self.storage)
+            self.overlay(integers)
+        return integers.float().mul_(self.cell)
 
 
 Factor = TensorLeaf | GridFactor
@@ -95,7 +95,7 @@ class Adapter:
     Attributes:
         module: name of the layer.
         a, b: leaves of shapes (rank, in) and (out, rank), named as PEFT names them.
-        alpha: the product counts α/r times.
+        alpha: the product is scaled by α/r.
     """
 
     module: str
@@ -119,7 +119,7 @@ class Adapter:
         return replace(self, a=_moved(self.a, device), b=_moved(self.b, device))
 
     def hook(self, layer: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
-        """What :meth:`torch.nn.Module.register_forward_hook` takes: adds the product to what the layer gave."""
+        """A forward hook of the layer: adds the product to the layer's output."""
         return (y + self(args[0])).to(y.dtype)
 
 
@@ -130,7 +130,7 @@ def _moved(factor: Factor, device: torch.device) -> Factor:
 
 
 def shown(factor: Factor) -> Tensor:
-    """A factor as the forward uses it now, float32."""
+    """A factor as the next forward uses it, float32."""
     return factor.shown() if isinstance(factor, GridFactor) else factor.tensor
 
 
@@ -140,7 +140,7 @@ def names(module: str) -> tuple[str, str]:
 
 
 def cell(inputs: int, bits: int) -> float:
-    """What a whole number of either factor is worth: (2/√in) / 2^(bits−1), rounded once to float32."""
+    """Value of the integer 1 in either factor: (2/√in) / 2^(bits−1), rounded once to float32."""
     return float(np.float32(2.0 / math.sqrt(inputs) / (1 << (bits - 1))))
 
 
@@ -155,16 +155,16 @@ def begin(module: str, inputs: int, outputs: int, *, rank: int, alpha: float, bi
     draw = Bits(direction_seed(seed, 0), leaf_id(name_a), _BEGIN_STREAM).uniform32(0, rank * inputs)
     if bits is not None:
         half = 1 << (bits - 2)
-        whole = (draw.astype(np.uint64) * np.uint64(2 * half + 1) >> np.uint64(32)).astype(np.int64) - half
-        a = torch.from_numpy(whole.astype(np.int8)).view(rank, inputs)
+        drawn = (draw.astype(np.uint64) * np.uint64(2 * half + 1) >> np.uint64(32)).astype(np.int64) - half
+        a = torch.from_numpy(drawn.astype(np.int8)).view(rank, inputs)
         b = torch.zeros(outputs, rank, dtype=torch.int8)
-        worth = cell(inputs, bits)
-        return Adapter(module, GridFactor(name_a, a, bits, worth), GridFactor(name_b, b, bits, worth), alpha)
+        size = cell(inputs, bits)
+        return Adapter(module, GridFactor(name_a, a, bits, size), GridFactor(name_b, b, bits, size), alpha)
     # 24 bits and a factor: both exact or rounded once, on every machine.
     share = (draw >> 8).astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)
     start = torch.from_numpy(share * np.float32(1.0 / math.sqrt(inputs))).view(rank, inputs)
     leaf_a = TensorLeaf(name_a, "lora", torch.float32, start)
-    # B has no size of its own yet. At this one the product is as large as a layer's usual weights, 1/√in.
-    size = 2.0 ** round(math.log2(math.sqrt(3.0 * rank) / alpha))
-    leaf_b = TensorLeaf(name_b, "lora", torch.float32, torch.zeros(outputs, rank), typical=size)
+    # B begins at zero. With coordinates of this size the product is as large as a layer's usual weights, 1/√in.
+    typical = 2.0 ** round(math.log2(math.sqrt(3.0 * rank) / alpha))
+    leaf_b = TensorLeaf(name_b, "lora", torch.float32, torch.zeros(outputs, rank), typical=typical)
     return Adapter(module, leaf_a, leaf_b, alpha)

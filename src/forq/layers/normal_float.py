@@ -1,4 +1,4 @@
-"""Codes of 4 bits that stand for levels between −1 and 1, times the largest magnitude of their block: NF4 and FP4.
+"""Codes of 4 bits for levels between −1 and 1, times the largest magnitude of their block: NF4 and FP4.
 
     w[i] = level[code[i]] · absmax[i // blocksize],   i counts the matrix row by row
 
@@ -54,7 +54,7 @@ class Table:
 @cache
 def table(kind: Kind) -> Table:
     """The levels of a kind."""
-    filed = torch.tensor(_NF4) if kind == "nf4" else torch.tensor((*_FP4, *(-one for one in _FP4))) / 12.0
+    filed = torch.tensor(_NF4) if kind == "nf4" else torch.tensor((*_FP4, *(-level for level in _FP4))) / 12.0
     order = filed.argsort(stable=True)
     return Table(filed, filed[order], order.argsort().to(torch.uint8), order.to(torch.uint8))
 
@@ -70,7 +70,7 @@ def quantise(weight: Tensor, kind: Kind, blocksize: int = 64) -> tuple[Tensor, T
         Ranks, uint8 (values,), one a byte; and absmax, float32 (blocks,).
 
     Raises:
-        ConfigError: the block size cannot be, or a value is not finite.
+        ConfigError: the block size is invalid, or a value is not finite.
     """
     if blocksize < 2 or blocksize % 2:
         raise ConfigError(f"expected an even blocksize of at least 2, found {blocksize}")

@@ -1,7 +1,7 @@
-"""Round to nearest: codes, zeros and scales of a float matrix, each group on its own, its range searched.
+"""Round to nearest: codes, zeros and scales of a float matrix, group by group, with a search for the best range.
 
-Plain rounding spends its levels on a group's largest weight. Here every group tries a few ranges narrower
-than that and keeps the one with the smallest squared error in the scales the file will hold.
+Plain rounding spends its levels on a group's largest weight. Here every group tries a few narrower ranges and keeps
+the range with the smallest squared error, with scales as the file will hold them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def round_to_nearest(
         The integers, and the scales (groups, out) in ``scale_dtype``.
 
     Raises:
-        ConfigError: the group size or the bits cannot be, or a weight is not finite.
+        ConfigError: the group size or the bits are invalid, or a weight is not finite.
     """
     rows, columns = weight.shape
     if bits not in BITS:
@@ -64,7 +64,7 @@ def _best_range(block: Tensor, levels: int, sym: bool, dtype: torch.dtype) -> tu
     best_scale = best_zero = low
     for shrink in _SHRINK:
         if sym:
-            # At 4 bits 7 levels above zero and 8 below: the range that reaches the larger side exactly.
+            # At 4 bits there are 7 levels above zero and 8 below: the range reaches the larger side exactly.
             span = torch.maximum(high / (levels // 2 - 1), -low / (levels // 2)) * shrink
         else:
             span = (high - low) * shrink / (levels - 1)

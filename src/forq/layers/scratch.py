@@ -9,7 +9,7 @@ from torch import Tensor
 class Scratch:
     """Flat buffers by role, dtype and device, grown to the largest request and then reused.
 
-    A tensor handed out is overwritten by the next layer: nobody keeps one past its own forward.
+    A tensor handed out is overwritten by the next layer: do not keep it beyond the forward of its layer.
     """
 
     __slots__ = ("_flat",)
@@ -26,7 +26,7 @@ class Scratch:
         flat = self._flat.get(key)
         if flat is None or flat.numel() < size:
             self._flat.pop(key, None)
-            # A tensor born in inference mode could not be written outside of it: a score, then model.generate().
+            # A tensor made in inference mode could not be written outside of it: a score, then model.generate().
             with torch.inference_mode(False):
                 flat = self._flat[key] = torch.empty(size, dtype=dtype, device=device)
         return flat[:size].view(shape)

@@ -1,8 +1,8 @@
-"""What stands still of one quantized matrix: QuantWeight, in the one layout every kernel reads, or a weight of its own.
+"""The frozen part of one quantized matrix: QuantWeight, which every kernel reads, or a weight that reads its own rows.
 
-A format whose matrices are ``(code − zero) · scale`` or ``level[code] · scale`` gives a :class:`QuantWeight`; one of
-another make (blocks with scales inside, codebooks of vectors) any :class:`Weight`, which the reference kernel asks for
-rows.
+A format whose matrices are ``(code − zero) · scale`` or ``level[code] · scale`` returns a :class:`QuantWeight`. Other
+formats (blocks with scales inside, codebooks of vectors) return a :class:`RowWeight`, which the reference kernel asks
+for rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from forq.layers.scratch import Scratch
 
 
 class Weight(Protocol):
-    """The part of a quantized matrix that stands still."""
+    """The frozen part of a quantized matrix."""
 
     @property
     def out_features(self) -> int: ...
@@ -30,7 +30,7 @@ class Weight(Protocol):
 
     @property
     def bits(self) -> int:
-        """Bits of one code, rounded up where they are no whole number."""
+        """Bits of one code, rounded up where they are a fraction."""
 
     @property
     def group_size(self) -> int:
@@ -41,14 +41,14 @@ class Weight(Protocol):
 
 
 class Table(Weight, Protocol):
-    """A weight some rows of which can be looked at alone, as an embedding does."""
+    """A weight that can give some of its rows, as an embedding needs them."""
 
     def at(self, rows: Tensor) -> Weight:
         """Some rows, int64 (n,)."""
 
 
 class RowWeight(Weight, Protocol):
-    """A weight of its own make: it dequantises its rows itself."""
+    """A weight that dequantises its own rows."""
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
         """Write rows ``start … stop − 1`` of the matrix.
@@ -61,34 +61,45 @@ class RowWeight(Weight, Protocol):
 
 
 class CodedWeight(Weight, Protocol):
-    """A weight whose codes can move: whole numbers from 0 on, laid end to end row by row, that one tensor holds."""
+    """A weight whose codes can move: integers from 0 on, row by row, in one tensor."""
 
     @property
     def codes(self) -> Tensor:
-        """As the weight keeps them, packed in some way of its own; (out, …), written in place."""
+        """Packed as the weight packs them, (out, …); written in place."""
 
     def take_codes(self, start: int, stop: int) -> Tensor:
         """Codes ``start … stop − 1``, whole rows: a fresh int32 tensor."""
 
     def put_codes(self, start: int, x: Tensor) -> None:
-        """Store codes from ``start`` on, whole rows; ints, or floats that are whole."""
+        """Store codes from ``start`` on, whole rows; integers of any dtype."""
 
     def codes_at(self, places: Tensor) -> Tensor:
         """Single codes: int64 (n,) → a fresh int32 (n,)."""
 
     def put_codes_at(self, places: Tensor, x: Tensor) -> None:
-        """Store single codes, int32, at places that are all different."""
+        """Store single codes, int32, at distinct places."""
 
 
 class CodedRows(CodedWeight, RowWeight, Protocol):
-    """A weight of its own make whose codes can move."""
+    """A weight that dequantises its own rows, and whose codes can move."""
 
     def with_codes(self, codes: Tensor) -> CodedRows:
         """The same weight with another tensor of codes."""
 
 
+CODES_PER_PUT = 1 << 18
+"""Codes packed at a time by :func:`put_all_codes`, so that the unpacked ones stay in the cache."""
+
+
+def put_all_codes(weight: CodedWeight, codes: Tensor) -> None:
+    """Store all codes of a weight, (rows, codes of a row), some rows at a time."""
+    step = max(1, CODES_PER_PUT // codes.shape[1])
+    for first in range(0, len(codes), step):
+        weight.put_codes(first * codes.shape[1], codes[first : first + step].view(-1))
+
+
 def zeros_dtype(bits: int) -> torch.dtype:
-    """What holds every zero point of codes so wide, the 2^bits of GPTQ's version 1 included."""
+    """A dtype that holds every zero point for codes of so many bits, the 2^bits of GPTQ's version 1 included."""
     return torch.int16 if bits == 8 else torch.int8
 
 
@@ -105,8 +116,8 @@ class QuantWeight(PackedCodes):
         bits: of one code; 2, 3, 4 or 8.
         group_size: consecutive inputs that share a scale; the last group may be shorter.
         group_of: int32 (in,), the group of every input where they are not consecutive (act-order), or None.
-        levels: float32 (2^bits,), rising: what each code is worth in units of its scale (NF4, FP4); None: codes count.
-        zero: the zero point where one whole number serves the whole matrix (symmetric checkpoints), else None.
+        levels: float32 (2^bits,), rising: the value of each code in units of its scale (NF4, FP4); None: its number.
+        zero: the zero point where the whole matrix has one integer (symmetric checkpoints), else None.
         level_bytes: (256,), for every byte of codes the levels of all codes in it, float32 side by side in one wider
             element; None without levels, and at 3 bits, where a code may straddle bytes.
     """
@@ -147,7 +158,7 @@ class QuantWeight(PackedCodes):
 
     @property
     def parts(self) -> int:
-        """Into how many parts a row comes apart when it is dequantised, see :mod:`forq.layers.codes`."""
+        """How many parts a row comes apart into when it is dequantised, see :mod:`forq.layers.codes`."""
         return parts(self.bits) if self.level_bytes is None else 1
 
     def with_codes(self, codes: Tensor) -> QuantWeight:
@@ -155,7 +166,7 @@ class QuantWeight(PackedCodes):
         return replace(self, codes=codes)
 
     def with_own_zeros(self) -> QuantWeight:
-        """The same weight, whose zero points are read one by one even where they are all alike: they may change."""
+        """A copy whose zero points are read in every call, even where they are all equal: they may change."""
         own = replace(self, zeros=self.zeros.clone())
         object.__setattr__(own, "zero", None)
         return own
@@ -173,7 +184,7 @@ class QuantWeight(PackedCodes):
         return QuantWeight(codes, zeros, self.bits, self.group_size, group_of, levels)
 
 
-# Elements that hold as many float32 as a byte holds codes.
+# Dtypes as wide as one float32 for each code of a byte.
 _WIDE = {8: torch.float32, 4: torch.float64, 2: torch.complex128}
 
 

@@ -1,4 +1,4 @@
-"""From a model to the space its recipe moves in."""
+"""The space of a loaded model's coordinates."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Counter-based random bits: a pure function of (seed, leaf name, stream, position).
 
 The generator is Philox-4×64 with ten rounds (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*,
-SC 2011), in NumPy's C form. Nothing that was drew before, no order, chunking, thread or device changes a bit:
+SC 2011), in NumPy's C form. Earlier draws, order, chunks, threads and devices change no bit:
 
     key     = (run seed, leaf id)
     counter = (block, low word of the direction's seed, stream, 0);  a block is four 64-bit words
@@ -38,7 +38,7 @@ def leaf_id(name: str) -> int:
 
 
 class _Generator(threading.local):
-    """One generator per thread, re-aimed for every draw: building a new one costs fifty times as much."""
+    """One generator per thread, set to a new counter for every draw: building a generator costs fifty times as much."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
@@ -61,7 +61,7 @@ _generator = _Generator()
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """The endless row of random bits that belongs to one (seed, leaf, stream).
+    """The endless sequence of random bits of one (seed, leaf, stream).
 
     Attributes:
         seed: 128-bit direction seed, see :func:`forq.scalars.moves.direction_seed`.
@@ -82,7 +82,7 @@ class Bits:
         return _generator.words((self.seed >> 64, self.leaf), counter, skip + count)[skip:]
 
     def bytes(self, start: int, count: int) -> NDArray[np.uint8]:
-        """Bytes ``start … start + count − 1`` of the row, words in little-endian order."""
+        """Bytes ``start … start + count − 1``, words in little-endian order."""
         first = start // 8
         words = self.words(first, -(-(start + count) // 8) - first)
         return words.astype("<u8", copy=False).view(np.uint8)[start - 8 * first :][:count]

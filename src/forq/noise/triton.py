@@ -1,7 +1,7 @@
 """Philox on a GPU: the bits of :mod:`forq.noise.bits`, bit for bit, in Triton.
 
-A direction for 100 million scales takes the CPU a good part of a second and the bus another; here it is made where
-it is used. Nothing imports this module before a GPU needs it.
+A direction for 100 million scales costs a good part of a second on the CPU and another on the bus; here it is drawn
+where it is used. The module is imported only once a GPU needs it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 from forq.noise.bits import Bits
 
 _BLOCKS = 128
-"""Of four words each, that one program makes."""
+"""Blocks of four words that one program makes."""
 _SIGNS = 1024
-"""That one program writes."""
+"""Signs that one program writes."""
 _SEED = ["key_low", "key_high", "seed_low", "seed_high"]
 _LEAF = ["leaf_low", "leaf_high", "stream_low", "stream_high"]
 
@@ -77,7 +77,7 @@ def _seed(seed: int) -> list[int]:
 
 
 def _halves(word: int) -> list[int]:
-    """64 bits as two signed numbers of 32, low first, so that no value changes a kernel's type."""
+    """64 bits as two signed 32-bit numbers, low first, so that no value changes a kernel's type."""
     return [(half + (1 << 31)) % (1 << 32) - (1 << 31) for half in (word & 0xFFFFFFFF, word >> 32)]
 
 

@@ -1,10 +1,10 @@
-"""Integer arithmetic: activations rounded to 8 bits for every call, products and sums of integers, scales outside.
+"""Integer arithmetic: activations are rounded to 8 bits in every call, integers multiplied, scales applied outside.
 
     y[t, o] = scale[o] · s·Σ_i xq[t, i] · (code[o, i] − 128),      x ≈ s·xq
 
 by torch's dynamically quantized linear operator (engines x86 and fbgemm). The row's scale multiplies the result and is
-no part of what was packed, so that a probe repacks nothing. What x loses is an error of 1 to 2 % of a layer's output:
-nobody gets this kernel without asking, losses are float32, but those of another network, a close one.
+not packed, so that a probe repacks nothing. Rounding x costs 1 to 2 % of a layer's output. Losses are still float32,
+but of a slightly different network, so this kernel is used only on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from forq.errors import ConfigError
 from forq.layers.weight import QuantWeight, Weight
 
 _MIDDLE = 128
-# One bit of the activations is left unused: processors without VNNI add pairs of products in 16 bits, and saturate.
+# One bit of the activations stays unused: processors without VNNI add pairs of products in 16 bits, and saturate.
 _REDUCE_RANGE = True
 
 
@@ -41,10 +41,10 @@ class Kernel:
     """``x · wᵀ`` for one layer, with the codes in the operator's own packing.
 
     Args:
-        weight: the integers; may be let go afterwards.
+        weight: the integers; the caller may free them afterwards.
 
     Raises:
-        ConfigError: the layer is none this kernel can compute.
+        ConfigError: this kernel cannot compute the layer.
     """
 
     __slots__ = ("_columns", "_packed", "_rows")
@@ -58,13 +58,13 @@ class Kernel:
         self._rows, self._columns = weight.out_features, weight.in_features
         codes = (weight.codes.to(torch.int16) - _MIDDLE).to(torch.int8)
         with warnings.catch_warnings():
-            # Tensors that know their scale are to leave torch some day; the operator takes its weight as no other.
+            # torch has deprecated quantized tensors; the operator takes its weight in no other form.
             warnings.simplefilter("ignore")
             whole = torch._make_per_tensor_quantized_tensor(codes, 1.0, 0)
             self._packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(whole, None)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Kernel:
-        """For a copy of the model: what is packed never changes and is shared."""
+        """For a copy of the model: the packed weight never changes and is shared."""
         other = object.__new__(Kernel)
         other._rows, other._columns, other._packed = self._rows, self._columns, self._packed
         return other

@@ -2,15 +2,7 @@
 
     w = fl32(fl32(code − zero) · scale), or fl32(level[code] · scale),   y = x · wᵀ + b
 
-The difference of whole numbers is exact, so a weight is rounded once in float32 (and once more where x is narrower).
-
-The buffer holds the inputs of a row in the order in which packed codes come apart (:mod:`forq.layers.codes`; at
-4 bits the even ones, then the odd ones); x is permuted to match, which costs nothing beside the weight. Measured
-against writing every second element, at 2048 × 2048, 4 bits and one thread, as ratios to torch's fp32 linear: 3.4
-against 5.2 for 1 token, 1.9 against 2.6 for 16.
-
-Levels are looked up a whole byte of codes at a time, two float32 as one float64, and stay in the order of the inputs:
-0.57 ms against 2.0 code by code, at 512 × 2048 and one thread, where codes that count take 0.31.
+How a weight is rounded and laid out in the buffer: :mod:`forq.layers.kernels.fill`.
 """
 
 from __future__ import annotations
@@ -21,16 +13,16 @@ import torch
 from torch import Tensor
 
 from forq.coordinates.leaf import SparseCodes
-from forq.layers.codes import take_apart
+from forq.layers.kernels.fill import fill_rows, put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, RowWeight, Weight
 
 # A block of rows that stays in the cache between its passes: 256 KiB blocks lose to the calls they take and
 # whole matrices lose 1.4× at one token. On a GPU launches cost more than passes over memory.
-_BLOCK_BYTES = {"cpu": 2 << 20}
-_BLOCK_BYTES_ELSEWHERE = 64 << 20
-# From here on one large product beats one for every block (1.23 against 1.35 at 512 tokens): each of those
-# packs x anew.
+BLOCK_BYTES = {"cpu": 2 << 20}
+BLOCK_BYTES_ELSEWHERE = 64 << 20
+# From so many tokens on one large product beats a product for every block (1.23 against 1.35 at 512 tokens): each of
+# those packs x anew.
 _WHOLE_FROM_TOKENS = 64
 
 
@@ -66,42 +58,21 @@ def matmul(
         dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
         for start in range(0, rows, step):
             stop = min(start + step, rows)
-            _fill(weight, by_row, start, stop, dense[start:stop], scratch)
+            fill_rows(weight, by_row, start, stop, dense[start:stop], scratch)
         if sparse is not None:
-            replace(weight, by_row, sparse, 0, dense, count)
+            put_sparse(weight, by_row, sparse, 0, dense, count)
         torch.mm(split, dense.t(), out=y)
     else:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             dense = scratch.take("dense", (stop - start, columns), x.dtype, x.device)
-            _fill(weight, by_row, start, stop, dense, scratch)
+            fill_rows(weight, by_row, start, stop, dense, scratch)
             if sparse is not None:
-                replace(weight, by_row, sparse, start, dense, count)
+                put_sparse(weight, by_row, sparse, start, dense, count)
             torch.mm(split, dense.t(), out=y[:, start:stop])
     if bias is not None:
         y.add_(bias.to(y.dtype))
     return y.view(*x.shape[:-1], rows)
-
-
-def replace(weight: QuantWeight, by_row: Tensor, sparse: SparseCodes, start: int, out: Tensor, parts: int) -> None:
-    """Put the weights of other codes into rows ``start …`` of a filled buffer, rounded as those around them.
-
-    Args:
-        by_row: scales, (out, groups).
-        parts: into how many the buffer's rows are taken apart, see :mod:`forq.layers.codes`; 1: inputs are in order.
-    """
-    columns = weight.in_features
-    rows = torch.tensor([start, start + len(out)], device=out.device)
-    first, last = torch.searchsorted(sparse.places, rows * columns).tolist()
-    places, codes = sparse.places[first:last], sparse.x[first:last]
-    row, column = places // columns, places % columns
-    group = column // weight.group_size if weight.group_of is None else weight.group_of[column].long()
-    if weight.levels is not None:
-        shown = weight.levels[codes.long()]
-    else:
-        shown = codes.to(torch.float32) - weight.zeros[group, row]
-    place = column % parts * (columns // parts) + column // parts
-    out[row - start, place] = shown.mul_(by_row[row, group]).to(out.dtype)
 
 
 def matmul_shown(
@@ -112,8 +83,11 @@ def matmul_shown(
     bias: Tensor | None,
     scratch: Scratch,
 ) -> Tensor:
-    """:func:`matmul` with other codes than the weight's own: ``show`` fills them in, float32 (out, in), where they
-    are then dequantised; no second copy of them exists."""
+    """:func:`matmul` with other codes than the weight's own.
+
+    Args:
+        show: writes the codes into the buffer, float32 (out, in), in which they are then dequantised in place.
+    """
     rows, columns = weight.out_features, weight.in_features
     dense = scratch.take("dense", (rows, columns), torch.float32, x.device)
     show(dense)
@@ -170,66 +144,10 @@ def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
     """The whole matrix, a fresh float32 (out, in) with its inputs in order: for export, not for layers."""
     rows, columns = weight.out_features, weight.in_features
     split = torch.empty(rows, columns, dtype=torch.float32, device=weight.codes.device)
-    _fill(weight, scales.t(), 0, rows, split, Scratch())
+    fill_rows(weight, scales.t(), 0, rows, split, Scratch())
     return split.view(rows, weight.parts, -1).transpose(1, 2).reshape(rows, columns)
 
 
 def _rows_per_block(weight: Weight, device: torch.device) -> int:
-    limit = _BLOCK_BYTES.get(device.type, _BLOCK_BYTES_ELSEWHERE)
+    limit = BLOCK_BYTES.get(device.type, BLOCK_BYTES_ELSEWHERE)
     return max(8, limit // (4 * weight.in_features))
-
-
-def _fill(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
-    """Rows ``start … stop − 1`` of the matrix, part by part, into ``out`` (rows, in)."""
-    rows, count, device = stop - start, weight.parts, weight.codes.device
-    part = weight.in_features // count
-    exact = out.dtype == torch.float32
-    block = out if exact else scratch.take("block", (rows, count * part), torch.float32, device)
-    if weight.level_bytes is not None:
-        some = weight.codes[start:stop]
-        # int32: a table look-up by torch wants them wide.
-        index = scratch.take("index", (some.numel(),), torch.int32, device).copy_(some.reshape(-1))
-        torch.index_select(weight.level_bytes, 0, index, out=block.view(weight.level_bytes.dtype).view(-1))
-    else:
-        _fill_codes(weight, start, stop, block, scratch)
-
-    scales, zeros = by_row[start:stop], weight.zeros[:, start:stop].t().contiguous()
-    size = weight.group_size // count
-    if weight.group_of is None and weight.group_size % count == 0 and part % size == 0:
-        grouped = block.view(rows, count, weight.groups, size)
-        shape = (rows, 1, weight.groups, 1)
-        if weight.zero is None:
-            grouped.sub_(zeros.view(shape))
-        grouped.mul_(scales.reshape(shape))
-    else:
-        order = group_order(weight)
-        if weight.zero is None:
-            block.sub_(zeros.index_select(1, order))
-        block.mul_(scales.index_select(1, order))
-    if not exact:
-        out.copy_(block)
-
-
-def _fill_codes(weight: QuantWeight, start: int, stop: int, block: Tensor, scratch: Scratch) -> None:
-    """Rows of codes, their zero point taken off where one serves the whole matrix, or as levels of 3 bits."""
-    rows, count = stop - start, weight.parts
-    shape = (rows, count, weight.in_features // count)
-    apart = scratch.take("codes", shape, torch.uint8, weight.codes.device)
-    take_apart(weight.codes[start:stop], weight.bits, apart)
-    if weight.levels is not None:
-        torch.index_select(weight.levels, 0, apart.view(-1).int(), out=block.view(-1))
-    elif weight.zero is not None and weight.bits < 8:
-        block.view(shape).copy_(apart.view(torch.int8).sub_(weight.zero))
-    else:
-        block.view(shape).copy_(apart)
-        if weight.zero is not None:
-            block.sub_(weight.zero)
-
-
-def group_order(weight: QuantWeight) -> Tensor:
-    """int64 (in,): the group of every column of the buffer."""
-    if weight.group_of is not None:
-        group_of = weight.group_of.long()
-    else:
-        group_of = torch.arange(weight.in_features, device=weight.codes.device) // weight.group_size
-    return group_of.view(-1, weight.parts).t().reshape(-1)

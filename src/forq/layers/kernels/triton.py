@@ -2,7 +2,7 @@
 
 Weights are those of the reference kernel bit for bit: the difference and the product are rounded once each, then once
 to x's dtype. The buffer holds them in order and in x's dtype, so nothing beside it is allocated and x is not permuted;
-codes, zero points and scales are read where they are stored, so whatever moves is seen at the next call.
+codes, zero points and scales are read where they are stored, so whatever moves counts from the next call on.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import triton.language as tl
 from torch import Tensor
 
 from forq.coordinates.leaf import SparseCodes
-from forq.layers.kernels.reference import replace
+from forq.layers.kernels.fill import put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 
 _ROWS, _COLUMNS = 4, 512
-"""Of a matrix, what one program writes."""
+"""Block of the matrix that one program writes."""
 
 
 def matmul(
@@ -32,7 +32,7 @@ def matmul(
     """``x · wᵀ + bias``: see :func:`forq.layers.kernels.reference.matmul`.
 
     Raises:
-        RuntimeError: x or the scales want a gradient, which would end here without a word.
+        RuntimeError: x or the scales require a gradient, which this kernel would drop in silence.
     """
     if torch.is_grad_enabled() and (x.requires_grad or scales.requires_grad):
         raise RuntimeError("quantized layers are computed forward only: no gradient passes through them")
@@ -41,7 +41,7 @@ def matmul(
     dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
     fill(weight, scales, dense)
     if sparse is not None:
-        replace(weight, scales.t(), sparse, 0, dense, 1)
+        put_sparse(weight, scales.t(), sparse, 0, dense, 1)
     y = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
     torch.mm(flat, dense.t(), out=y)
     if bias is not None:

@@ -1,4 +1,4 @@
-"""±1 at few coordinates, or ±m at all: whole numbers of any root mean square, for lattices."""
+"""±1 at few coordinates, or ±m at all: integers of any root mean square, for lattices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""z ~ N(0, 1), as the papers draw it: one 64-bit word for each coordinate, by Box and Muller's transform.
+"""z ~ N(0, 1), as in the papers: one 64-bit word for each coordinate, by the Box–Muller transform.
 
 Logarithm and cosine differ in the last bit between maths libraries, so a journal made with this law replays
 bit for bit only where it was made: ``portable`` is false, and the header says so.

@@ -1,7 +1,7 @@
 """One z for all the coordinates of an output row: the groups of a row move together.
 
-An eighth of the dimensions at group 64 of 512 inputs, and about twice their share of the gradient's energy; see
-`LOG.md`. Mixed with plain directions it makes the first thousands of forwards count for more.
+At group size 64 and 512 inputs these are an eighth of the dimensions, and hold about twice their share of the
+gradient's energy; see `LOG.md`. Mixed with plain directions they speed up the first thousands of forwards.
 """
 
 from __future__ import annotations

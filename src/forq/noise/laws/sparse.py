@@ -1,4 +1,4 @@
-"""±1 at a few coordinates, 0 at the others: a probe for lattices whose cells are coarse."""
+"""±1 at a few coordinates, 0 at the others: a probe for lattices of coarse cells."""
 
 from __future__ import annotations
 

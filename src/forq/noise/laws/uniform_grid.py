@@ -1,4 +1,4 @@
-"""z uniform on the whole numbers −m … m: a probe that never leaves the quantization grid (ZOQO)."""
+"""z uniform on the integers −m … m: a probe that never leaves the quantization grid (ZOQO)."""
 
 from __future__ import annotations
 
