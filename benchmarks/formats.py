@@ -15,22 +15,19 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+
+from tests.fixtures import example, tiny
 
 from benchmarks.bench import memory, random_llama, speed
 from forq.checkpoints import Checkpoint
-from forq.formats import _gguf_tiny, _tiny
 from forq.models.convert.export import export
 from forq.models.convert.quantize import quantize
 from forq.models.layout import layout
-from forq.plugins import registry
 
-_WIDTH, _HIDDEN, _GROUP = 1024, 2816, 64
-_GGUF = {"width": _WIDTH, "hidden": _HIDDEN}
 BLOCKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "aqlm 2x8": ("aqlm", {}),
     "aqlm 1x16": ("aqlm", {"num_codebooks": 1, "nbits_per_codebook": 16}),
@@ -38,10 +35,10 @@ BLOCKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "bnb nf4": ("bnb4", {}),
     "bnb int8": ("bnb8", {}),
     "compressed-tensors": ("compressed_tensors", {}),
-    "gguf q4_0": ("gguf", _GGUF),
-    "gguf q8_0": ("gguf", {**_GGUF, "types": ("Q8_0",)}),
-    "gguf q4_k": ("gguf", {**_GGUF, "types": ("Q4_K",)}),
-    "gguf q6_k": ("gguf", {**_GGUF, "types": ("Q6_K",)}),
+    "gguf q4_0": ("gguf", {}),
+    "gguf q8_0": ("gguf", {"types": ("Q8_0",)}),
+    "gguf q4_k": ("gguf", {"types": ("Q4_K",)}),
+    "gguf q6_k": ("gguf", {"types": ("Q6_K",)}),
     "gptq": ("gptq", {}),
     "hqq": ("hqq", {}),
     "onnx": ("onnx", {}),
@@ -50,21 +47,8 @@ BLOCKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Formats, and changes of their examples' settings."""
 
 
-@contextmanager
-def wide() -> Iterator[None]:
-    """Let every format's example be a block of 12.6 million weights in groups of 64, of a vocabulary of 4,096."""
-    linear = {
-        name: tuple(_WIDTH if size != _tiny._HIDDEN else _HIDDEN for size in shape)
-        for name, shape in _tiny._LINEAR.items()
-    }
-    sizes = {"hidden_size": _WIDTH, "intermediate_size": _HIDDEN, "vocab_size": 4096}
-    heads = {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 1024}
-    new = {"_WIDTH": _WIDTH, "_HIDDEN": _HIDDEN, "_VOCABULARY": 4096, "GROUP_SIZE": _GROUP, "_LINEAR": linear}
-    with (
-        patch.multiple(_tiny, **new, CONFIG={**_tiny.CONFIG, **sizes, **heads}),
-        patch.multiple(_gguf_tiny, _VOCABULARY=4096, _CONTEXT=1024),
-    ):
-        yield
+SHAPE = tiny.Shape(width=1024, hidden=2816, vocabulary=4096, heads=16, kv_heads=16, context=1024, group_size=64)
+"""A block of 12.6 million weights in groups of 64, of a vocabulary of 4,096."""
 
 
 def measured(path: Path, rows: int, length: int, rounds: int) -> dict[str, Any]:
@@ -76,9 +60,16 @@ def measured(path: Path, rows: int, length: int, rounds: int) -> dict[str, Any]:
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     held = memory(path, rows, length)["peak_above_imports_mb"]
     bound = round((file_bytes + 8 * scales + 4 * dense) / 1e6 + 300, 1)
-    said = {"format": found.form.__name__.rpartition(".")[2] if found.form else "float", "load": os.getloadavg()[0]}
+    said = {"format": found.form.name if found.form else "float", "load": os.getloadavg()[0]}
     said |= {"file_mb": round(file_bytes / 1e6, 1), "peak_above_imports_mb": held, "bound_mb": bound}
     return said | {"within": held <= bound} | speed(path, None, rows, length, rounds)
+
+
+def _block(folder: Path, form: str, changes: Mapping[str, Any]) -> Path:
+    """A format's example at the size of :data:`SHAPE`."""
+    # GGUF blocks of former reports share keys and values between heads.
+    shape = replace(SHAPE, heads=4, kv_heads=2) if form == "gguf" else SHAPE
+    return example(form, folder, shape=shape, **changes)
 
 
 def main() -> None:
@@ -104,13 +95,7 @@ def main() -> None:
     names = [path.name for path in paths]
     if args.blocks is not None:
         names = args.what or list(BLOCKS)
-        with wide():
-            paths = [
-                registry.get("formats", BLOCKS[name][0]).example(
-                    args.blocks / name.replace(" ", "-"), **BLOCKS[name][1]
-                )
-                for name in names
-            ]
+        paths = [_block(args.blocks / name.replace(" ", "-"), *BLOCKS[name]) for name in names]
     lines = []
     for name, path in zip(names, paths, strict=True):
         lines.append({"what": name} | measured(path, args.rows, args.length, args.rounds))

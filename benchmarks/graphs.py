@@ -22,11 +22,11 @@ from typing import Any
 import onnx
 import onnxruntime  # noqa: F401  the peak is above what it takes itself
 import torch
+from tests.fixtures.onnx_llama import llama, rounded
 
 from benchmarks.bench import batch, interleaved, random_llama
 from benchmarks.grid import METHOD
 from forq.checkpoints import Checkpoint
-from forq.formats._onnx_tiny import llama, rounded
 from forq.inspection.memory import summary
 from forq.models.load import load
 from forq.models.space import space

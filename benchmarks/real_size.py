@@ -179,7 +179,7 @@ def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str,
     space = Space(leaves, method.domain)
     oracle = Local(space, lambda step: None, lambda _: loss(rows))
     clock, times, forwards_of_a_step = Clock(device), [], 0
-    for line in engine.run(space, oracle, plan(method, seed=0, steps=steps, room=space.room), steps=steps):
+    for line in engine.run(space, oracle, plan(method, seed=0, steps=steps, half_range=space.half_range), steps=steps):
         taken, peak = clock.seconds(), clock.peak()
         if line.kind == "train":
             times.append(taken)

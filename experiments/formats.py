@@ -23,11 +23,11 @@ from typing import Any
 import onnx
 import torch
 from shakespeare import run, spread, tune
+from tests.fixtures.onnx_llama import dense, llama
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
-from forq.formats._onnx_tiny import dense, llama
 from forq.models.convert.export import export
 from forq.models.layout import layout
 

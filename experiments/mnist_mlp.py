@@ -175,10 +175,10 @@ def run(job: dict[str, Any], model: MLP, train: tuple[Tensor, Tensor], test: tup
     per_step = probes + (chosen.estimator.name != "two_point")
     steps = int(0.95 * FORWARDS) // per_step
     began, spent, changed, cut, lost, ended = time.perf_counter(), 0, 0, 0, 0, None
-    method = plan(chosen, seed=job["seed"], steps=steps, room=space.room)
+    method = plan(chosen, seed=job["seed"], steps=steps, half_range=space.half_range)
     for line in engine.run(space, Local(space, batch, loss), method, steps=steps):
         spent += line.forwards
-        changed, cut, lost = changed + line.moved.changed, cut + line.moved.cut, lost + line.moved.lost
+        changed, cut, lost = changed + line.moved.changed, cut + line.moved.cut, lost + line.moved.rounded_away
         ended = line.notes.get(engine.CERTIFICATE, ended)
     return job | {
         "forwards": spent,

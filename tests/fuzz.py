@@ -29,8 +29,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.models.layout import layout
 from forq.models.load import load
-from forq.plugins import registry
-from tests import tiny_pipeline
+from tests import fixtures, tiny_pipeline
 
 LIMIT_BYTES, LIMIT_S = 1 << 30, 20
 _TEXT = (".json", ".txt", ".jinja")
@@ -38,15 +37,14 @@ _TEXT = (".json", ".txt", ".jinja")
 _NEAR = 4096
 
 
-NAMES = (*registry.names("formats"), "pipeline")
+NAMES = (*fixtures.FORMATS, "pipeline")
 """What is damaged: examples of every format, and a pipeline of diffusers with its transformer in GGUF."""
 
 
 def example(name: str, folder: Path, **changes: Any) -> Path:
     """The checkpoint that is damaged, in ``folder``."""
     if name != "pipeline":
-        made: Path = registry.get("formats", name).example(folder, **changes)
-        return made
+        return fixtures.example(name, folder, **changes)
     return tiny_pipeline.in_gguf(tiny_pipeline.transformer(folder.with_name(f"{folder.name}-floats")), folder)
 
 
@@ -132,7 +130,7 @@ def fuzz(name: str, variant: str | None, count: int, seed: int) -> tuple[int, in
     Raises:
         RuntimeError: one ended in something else; the message holds the traceback, and the folder is kept.
     """
-    changes = {} if variant is None else registry.get("formats", name).VARIANTS[variant]
+    changes = {} if variant is None else fixtures.variants(name)[variant]
     draw, refused = random.Random(f"{name} {variant} {seed}"), 0
     with tempfile.TemporaryDirectory() as scratch:
         good = Checkpoint.open(example(name, Path(scratch) / "good", **changes)).folder
@@ -177,7 +175,7 @@ def main() -> int:
         answered(load(example(name, Path(tempfile.mkdtemp()) / "warm"), device="cpu"))
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + LIMIT_BYTES, resource.RLIM_INFINITY))
-        variants = [None, *(getattr(registry.get("formats", name), "VARIANTS", ()) if name != "pipeline" else ())]
+        variants = [None, *(() if name == "pipeline" else fixtures.variants(name))]
         try:
             told = [
                 fuzz(name, variant, len(range(place, args.count, len(variants))), args.seed)

@@ -24,12 +24,12 @@ from typing import Any
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ForqError
-from forq.formats import gptq
 from forq.models.tokenizer import open_tokenizer, reading
 from forq.plugins import registry
 from forq.tasks import account
 from forq.tasks.rows.segments import spellings
 from tests import tiny_lm
+from tests.fixtures import gptq
 
 LIMIT_S = 20
 

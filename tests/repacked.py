@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
+from forq.formats.base import ExportableFormat, ZeroRange
 from forq.layers.round_to_nearest import round_to_nearest
 
 
 def repacked(
     floating: Path,
     out: Path,
-    form: ModuleType,
+    form: ExportableFormat,
     *,
     bits: int = 4,
     group_size: int = 16,
@@ -26,7 +26,6 @@ def repacked(
     scale_dtype: torch.dtype = torch.float16,
     left: Sequence[str] = (),
     shards: int = 1,
-    packing: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``out``: the matrices of the blocks quantized, the others as they are.
@@ -34,11 +33,10 @@ def repacked(
     Args:
         left: ends of names of layers that stay in float.
         shards: over how many files the tensors are dealt out.
-        packing: further arguments of the format's ``pack``.
         changes: of the settings in config.json.
     """
     ckpt = Checkpoint.open(floating)
-    made = {}
+    made, zeros = {}, ZeroRange(least=0, symmetric=sym)
     for name, info in ckpt.info.items():
         module, tensor = name.removesuffix(".weight"), ckpt.read(name)
         if ".layers." not in name or len(info.shape) != 2 or module.endswith(tuple(left)):
@@ -46,7 +44,7 @@ def repacked(
             continue
         size = info.shape[1] if group_size == -1 else group_size
         weight, scales = round_to_nearest(tensor, size, bits=bits, sym=sym, scale_dtype=scale_dtype)
-        packed = form.pack(weight, **(packing or {})) | form.pack_scales(scales)
+        packed = form.pack(weight, zeros) | form.pack_scales(scales)
         made |= {f"{module}.{kind}": part for kind, part in packed.items()}
 
     out.mkdir(parents=True)
@@ -57,6 +55,6 @@ def repacked(
         write_file(out / (file if shards > 1 else "model.safetensors"), plan, own.items())
     if shards > 1:
         (out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    how = form.quantization_config(bits, group_size, sym, left) | dict(changes or {})
+    how = form.quantization_config(bits, group_size, zeros, left) | dict(changes or {})
     (out / "config.json").write_text(json.dumps(ckpt.config | {"quantization_config": how}))
     return out

@@ -121,7 +121,7 @@ def main() -> None:
                 return float(loss(model, *given).mean())
 
         forwards = 0
-        made = plan(method, seed=seed, steps=told.steps, room=space.room)
+        made = plan(method, seed=seed, steps=told.steps, half_range=space.half_range)
         for line in engine.run(space, Local(space, batch, asked), made, steps=told.steps):
             forwards += line.forwards
         row: dict[str, Any] = {

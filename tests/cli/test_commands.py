@@ -9,8 +9,8 @@ from importlib.metadata import version
 import pytest
 
 from forq.coordinates.leaf import GROUPS
-from forq.formats import bnb8, torchao
 from forq.inspection import memory
+from tests.fixtures import bnb8, torchao
 
 COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
 

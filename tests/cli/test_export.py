@@ -13,10 +13,9 @@ import forq as library
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers import gguf
 from forq.errors import FormatError
-from forq.formats import gptq
 from forq.models.convert.quantize import quantize
-from forq.plugins import registry
 from tests import tiny_checkpoints
+from tests.fixtures import CASES, example, gptq
 
 IDS = tiny_checkpoints.ids(rows=2, length=9) % 64
 
@@ -66,18 +65,12 @@ def test_floats_say_what_rounding_changed(source: Path, forq, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("form", "variant"),
-    [
-        (form, variant)
-        for form in registry.names("formats")
-        if form != "onnx"  # a graph, which is no model of transformers
-        for variant in (None, *registry.get("formats", form).VARIANTS)
-    ],
+    [case for case in CASES if case[0] != "onnx"],  # a graph, which is no model of transformers
 )
 def test_floats_of_any_format_answer_as_it_does(form: str, variant: str | None, tmp_path: Path, monkeypatch) -> None:
     # The examples have no vocabulary, which a GGUF file would hold.
     monkeypatch.setattr(gguf, "_tokenizer", lambda path: SimpleNamespace(save_pretrained=lambda folder: None))
-    module = registry.get("formats", form)
-    base = Checkpoint.open(module.example(tmp_path / "base", **({} if variant is None else module.VARIANTS[variant])))
+    base = Checkpoint.open(example(form, tmp_path / "base", variant))
     done = library.export(base.path, tmp_path / "float", "float32")
     assert done.changed == 0 and done.weights > 0
     assert torch.allclose(logits(tmp_path / "float"), logits(base.path), rtol=1e-4, atol=1e-4)

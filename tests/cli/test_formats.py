@@ -11,10 +11,10 @@ import torch
 import forq as library
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
-from forq.formats import aqlm
 from forq.models.convert.quantize import quantize
 from forq.models.layout import layout
 from tests import tiny_lm
+from tests.fixtures import aqlm
 
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
 OPTIONS = ("--steps", "12", "--eval-every", "6", *OPTIONS)

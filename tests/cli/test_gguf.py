@@ -13,9 +13,9 @@ import torch
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf.kinds import BY_NAME, NUMBERS
-from forq.checkpoints.containers.gguf.write import write_gguf
-from forq.formats._gguf_tiny import blocks
 from tests import tiny_lm
+from tests.fixtures.gguf import blocks
+from tests.fixtures.gguf_write import write_gguf
 
 OPTIONS = ("--task", "text", "--set", "task.max_length=32", "--set", "task.validation_rows=16")
 OPTIONS = (*OPTIONS, "--set", "task.test_rows=16", "--steps", "12", "--eval-every", "6")

@@ -15,11 +15,11 @@ import torch
 from forq.models.load import load
 from forq.models.quantized import kernels
 from forq.models.space import space
-from forq.plugins import registry
 from forq.runs import journal
 from forq.scalars.moves import Link, Move, Term, direction_seed
 from tests.cli.conftest import command, environment
-from tests.contract.test_formats import CASES, IDS
+from tests.contract.test_formats import IDS
+from tests.fixtures import CASES, example
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -41,8 +41,7 @@ def test_a_format_computes_the_same(case: tuple[str, str | None], tmp_path: Path
     name, variant = case
     if name == "onnx":
         pytest.skip("a graph is computed on a CPU")
-    form = registry.get("formats", name)
-    path = form.example(tmp_path / "example", **({} if variant is None else form.VARIANTS[variant]))
+    path = example(name, tmp_path / "example", variant)
     want = load(path, device="cpu")(IDS).logits
     plain = {}
     for kernel in ("auto", "reference"):
@@ -64,7 +63,7 @@ WHOSE += [(name, form, {}) for form in ("aqlm", "bnb4", "hqq") for name in ("cod
 def test_moves_have_the_bits_of_a_cpu(name: str, form: str, changes: dict[str, Any], tmp_path: Path) -> None:
     move = MOVES[name]
     kind = name.split(" ")[0].rstrip(",")
-    path = registry.get("formats", form).example(tmp_path / "example", **changes)
+    path = example(form, tmp_path / "example", **changes)
     shown, moved, digests = [], [], []
     for device in ("cpu", "cuda"):
         model = load(path, device=device, dtype=torch.float32)

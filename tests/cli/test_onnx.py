@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.formats._onnx_tiny import llama, rounded
 from tests import tiny_lm
+from tests.fixtures.onnx_llama import llama, rounded
 
 SMALL = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
 

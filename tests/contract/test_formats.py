@@ -1,4 +1,4 @@
-"""The laws of a format, held by every module of forq.formats against its own tiny example."""
+"""The laws of a format, held by every format against its tiny example (tests/fixtures)."""
 
 from __future__ import annotations
 
@@ -12,29 +12,22 @@ import pytest
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import Few, StrewnLeaf
+from forq.coordinates.leaf import SparseCodes, SparseLeaf
 from forq.errors import ConfigError
+from forq.formats import Format, all_formats, get
 from forq.layers.linear import QuantLinear
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.saved import planned, write
-from forq.plugins import registry
+from tests.fixtures import CASES, FORMATS, example
 
-NAMES = registry.names("formats")
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 
 
-CASES = [
-    (name, variant) for name in NAMES for variant in (None, *getattr(registry.get("formats", name), "VARIANTS", ()))
-]
-
-
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(filter(None, case)))
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Format, Path]:
     name, variant = request.param
-    form = registry.get("formats", name)
-    changes = {} if variant is None else form.VARIANTS[variant]
-    return form, form.example(tmp_path_factory.mktemp(name) / "example", **changes)
+    return get(name), example(name, tmp_path_factory.mktemp(name) / "example", variant)
 
 
 CONTINUOUS = ("scales", "offsets", "codebooks")
@@ -46,23 +39,22 @@ def live_leaves(model: Any) -> list[Any]:
     return trainable(model, ",".join(kind for kind in CONTINUOUS if kind in held))
 
 
-def in_file(form: Any, ckpt: Checkpoint, name: str) -> torch.Tensor:
+def in_file(form: Format, ckpt: Checkpoint, name: str) -> torch.Tensor:
     """A live tensor as the format reads it."""
     spec, live = next((s, one) for s in form.layers(ckpt).values() for one in s.live if one.name == name)
-    return form.read_live(ckpt, spec, live) if hasattr(form, "read_live") else ckpt.read(name)
+    return form.read_live(ckpt, spec, live)
 
 
 def test_there_are_formats() -> None:
-    assert "gptq" in NAMES and "checkpoint" not in NAMES
+    assert "gptq" in FORMATS and "base" not in FORMATS
 
 
-def test_only_its_own_format_recognises_an_example(case: tuple[Any, Path]) -> None:
+def test_only_its_own_format_recognises_an_example(case: tuple[Format, Path]) -> None:
     ckpt = Checkpoint.open(case[1])
-    claims = [name for name in NAMES if registry.get("formats", name).recognise(ckpt)]
-    assert claims == [case[0].__name__.rpartition(".")[2]]
+    assert [form for form in all_formats() if form.recognise(ckpt)] == [case[0]]
 
 
-def test_retraction_changes_no_stored_byte(case: tuple[Any, Path]) -> None:
+def test_retraction_changes_no_stored_byte(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     for leaf in live_leaves(model):
         before, place = leaf.tensor.clone(), leaf.tensor.data_ptr()
@@ -71,7 +63,7 @@ def test_retraction_changes_no_stored_byte(case: tuple[Any, Path]) -> None:
         assert leaf.tensor.data_ptr() == place
 
 
-def test_a_leaf_has_the_shape_dtype_and_values_of_the_file(case: tuple[Any, Path]) -> None:
+def test_a_leaf_has_the_shape_dtype_and_values_of_the_file(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     ckpt = Checkpoint.open(case[1])
     leaves = live_leaves(model)
@@ -86,7 +78,7 @@ def test_a_leaf_has_the_shape_dtype_and_values_of_the_file(case: tuple[Any, Path
         assert torch.equal(leaf.read(), stored.float())
 
 
-def test_writing_one_leaf_changes_no_other_storage(case: tuple[Any, Path]) -> None:
+def test_writing_one_leaf_changes_no_other_storage(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     for leaf in live_leaves(model):
         before = _storages(model)
@@ -95,14 +87,14 @@ def test_writing_one_leaf_changes_no_other_storage(case: tuple[Any, Path]) -> No
         assert [name for name in before if not torch.equal(before[name], after[name])] == [leaf.name]
 
 
-def test_it_says_what_it_is(case: tuple[Any, Path]) -> None:
-    model, about = load(case[1], device="cpu"), case[0].ABOUT
+def test_it_says_what_it_is(case: tuple[Format, Path]) -> None:
+    model, about = load(case[1], device="cpu"), case[0].about
     assert {leaf.group for leaf in live_leaves(model)} <= set(about.moves)
-    assert ("codes" in about.moves) == hasattr(case[0], "filed_codes")
+    assert ("codes" in about.moves) == (type(case[0]).filed_codes is not Format.filed_codes)
     assert about.title and about.exported and about.library and about.layout
 
 
-def test_a_displaced_leaf_changes_its_layer_and_the_return_restores_it(case: tuple[Any, Path]) -> None:
+def test_a_displaced_leaf_changes_its_layer_and_the_return_restores_it(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     for leaf in live_leaves(model):
         layer = _layer(model, leaf.name)
@@ -115,8 +107,8 @@ def test_a_displaced_leaf_changes_its_layer_and_the_return_restores_it(case: tup
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 70])
-def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tuple[Any, Path], tokens: int) -> None:
-    reference = importlib.import_module(f"tests.reference.{case[0].__name__.rpartition('.')[2]}")
+def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tuple[Format, Path], tokens: int) -> None:
+    reference = importlib.import_module(f"tests.reference.{case[0].name}")
     model = load(case[1], device="cpu")
     modules = reference.modules(case[1])
     assert modules
@@ -128,7 +120,7 @@ def test_the_forward_equals_a_float64_dequantisation_of_the_raw_buffers(case: tu
         assert np.abs(layer(x).numpy() - want).max() < 1e-5 * np.abs(want).max()
 
 
-def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path) -> None:
+def test_saving_replaces_only_what_moved(case: tuple[Format, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     leaves = live_leaves(model)[::2]
     given = {leaf.name: leaf.read() * 1.25 for leaf in leaves}
@@ -145,11 +137,11 @@ def test_saving_replaces_only_what_moved(case: tuple[Any, Path], tmp_path: Path)
     if plan.patches:
         assert old.info == new.info and moved == set(given) and old.config == new.config
     else:  # a declared exception, of the quantized layers alone
-        assert case[0].ABOUT.exceptions
+        assert case[0].about.exceptions
         assert moved | plan.gone <= {name for spec in case[0].layers(old).values() for name in spec.tensors}
 
 
-def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Any, Path], tmp_path: Path) -> None:
+def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Format, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     report = write(model.checkpoint, {leaf.name: leaf.read() for leaf in live_leaves(model)}, tmp_path / "out")
     assert report.max_rounding == 0.0
@@ -157,7 +149,7 @@ def test_saving_what_did_not_move_gives_the_same_files(case: tuple[Any, Path], t
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_saved_model_is_the_model_shown(case: tuple[Any, Path], tmp_path: Path) -> None:
+def test_a_saved_model_is_the_model_shown(case: tuple[Format, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     moved = {}
     for leaf in live_leaves(model):
@@ -168,9 +160,9 @@ def test_a_saved_model_is_the_model_shown(case: tuple[Any, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["codes", "zeros"])
-def test_integers_are_packed_as_the_file_packs_them(case: tuple[Any, Path], kind: str, tmp_path: Path) -> None:
-    if kind not in case[0].ABOUT.moves:
-        pytest.skip(f"{case[0].ABOUT.title} has no {kind} to move")
+def test_integers_are_packed_as_the_file_packs_them(case: tuple[Format, Path], kind: str, tmp_path: Path) -> None:
+    if kind not in case[0].about.moves:
+        pytest.skip(f"{case[0].about.title} has no {kind} to move")
     model, ckpt = load(case[1], device="cpu"), Checkpoint.open(case[1])
     try:
         leaves = trainable(model, kind)
@@ -193,9 +185,9 @@ def test_integers_are_packed_as_the_file_packs_them(case: tuple[Any, Path], kind
     assert torch.equal(again(IDS).logits, model(IDS).logits)
 
 
-def code_leaves(model: Any, case: tuple[Any, Path]) -> list[Any]:
-    if "codes" not in case[0].ABOUT.moves:
-        pytest.skip(f"{case[0].ABOUT.title} has no codes to move")
+def code_leaves(model: Any, case: tuple[Format, Path]) -> list[Any]:
+    if "codes" not in case[0].about.moves:
+        pytest.skip(f"{case[0].about.title} has no codes to move")
     return trainable(model, "codes")
 
 
@@ -205,32 +197,32 @@ def other_codes(leaf: Any) -> torch.Tensor:
     return torch.randint(0, leaf.range[1] + 1, leaf.shape, generator=draw).float()
 
 
-def test_codes_that_are_shown_are_those_that_would_be_stored(case: tuple[Any, Path]) -> None:
+def test_codes_that_are_shown_are_those_that_would_be_stored(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     layers = {one.filed_codes.name: one for one in model.modules() if isinstance(one, QuantLinear) and one.filed_codes}
     leaves = code_leaves(model, case)
-    assert {leaf.name for leaf in leaves} == set(layers) and isinstance(leaves[0], StrewnLeaf)
+    assert {leaf.name for leaf in leaves} == set(layers) and isinstance(leaves[0], SparseLeaf)
     for leaf in leaves:
         layer, before, there = layers[leaf.name], leaf.storage.clone(), other_codes(leaf)
         x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
         places = torch.arange(3, there.numel(), 7)
-        few = Few(places, there.view(-1)[places].int())
+        codes = SparseCodes(places, there.view(-1)[places].int())
         here, shown = layer(x), {}
-        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("few", few)):
+        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("sparse", codes)):
             setattr(leaf, way, show)
             shown[way] = layer(x)
             setattr(leaf, way, None)
             assert not torch.equal(shown[way], here)
             assert torch.equal(leaf.storage, before) and torch.equal(layer(x), here)
-        leaf.put_at(few)
-        assert torch.equal(leaf.at(places), few.x) and torch.equal(leaf.read().view(-1)[places], few.x.float())
-        held = {"few": layer(x)}
+        leaf.put_at(codes)
+        assert torch.equal(leaf.at(places), codes.x) and torch.equal(leaf.read().view(-1)[places], codes.x.float())
+        held = {"sparse": layer(x)}
         leaf.write(there)
         held["overlay"] = layer(x)
         assert all((shown[way] - y).abs().max() < 1e-5 * y.abs().max() for way, y in held.items())
 
 
-def test_codes_are_kept_as_leaves_are(case: tuple[Any, Path]) -> None:
+def test_codes_are_kept_as_leaves_are(case: tuple[Format, Path]) -> None:
     model = load(case[1], device="cpu")
     for leaf in code_leaves(model, case):
         before, place = leaf.storage.clone(), leaf.storage.data_ptr()
@@ -245,12 +237,12 @@ def test_codes_are_kept_as_leaves_are(case: tuple[Any, Path]) -> None:
         assert torch.equal(leaf.take(size, 3 * size).view(2, size), leaf.read()[1:3].int()) and rows > 3
 
 
-def test_a_code_that_moves_changes_its_own_bytes_of_the_file_alone(case: tuple[Any, Path], tmp_path: Path) -> None:
+def test_a_code_that_moves_changes_its_own_bytes_of_the_file_alone(case: tuple[Format, Path], tmp_path: Path) -> None:
     model = load(case[1], device="cpu")
     moved = {}
     for leaf in code_leaves(model, case)[::2]:
         place = torch.tensor([leaf.shape[1] + 5])
-        leaf.put_at(Few(place, leaf.at(place) ^ 1))
+        leaf.put_at(SparseCodes(place, leaf.at(place) ^ 1))
         moved[leaf.name] = leaf.packed(leaf.storage)
     plan = planned(model.checkpoint, moved)
     assert plan.patches
@@ -274,8 +266,8 @@ def _storages(model: Any) -> dict[str, torch.Tensor]:
     for module in model.modules():
         if isinstance(module, QuantLinear):
             held |= {spec.name: tensor.clone() for spec, tensor in module.live.items()}
-            for field in fields(module.still):
-                value = getattr(module.still, field.name)
+            for field in fields(module.frozen):
+                value = getattr(module.frozen, field.name)
                 # Continuous zero points are a view of a live tensor.
                 if isinstance(value, torch.Tensor) and not (field.name == "zeros" and value.is_floating_point()):
                     held[f"{module.leaf_name}#{field.name}"] = value.clone()

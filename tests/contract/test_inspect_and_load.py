@@ -13,12 +13,11 @@ from onnx import helper
 from forq.checkpoints import Checkpoint
 from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
-from forq.formats import onnx as graphs
 from forq.inspection.memory import summary
 from forq.models.load import load
 from forq.models.space import space
-from forq.plugins import registry
-from tests.contract.test_formats import CASES
+from tests.fixtures import CASES, example
+from tests.fixtures import onnx as graphs
 
 IDS = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(3))
 
@@ -98,8 +97,7 @@ def _output(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "variant"), CASES, ids=lambda part: part or "plain")
 def test_every_format(name: str, variant: str | None, tmp_path: Path) -> None:
-    form = registry.get("formats", name)
-    agree(form.example(tmp_path / "example", **({} if variant is None else form.VARIANTS[variant])))
+    agree(example(name, tmp_path / "example", variant))
 
 
 @pytest.mark.parametrize("odd", ODD)

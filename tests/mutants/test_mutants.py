@@ -22,11 +22,11 @@ MUTANTS = {
     "return by adding back": (
         "coordinates/space.py",
         "            self._return(touched)\n",
-        "            for one in touched:\n"
-        "                away = torch.empty_like(one.master)\n"
-        "                self._fill(one, move.scaled(-1.0), away)\n"
-        "                one.leaf.write(one.leaf.read() + (away - one.master))\n"
-        "            self._away = False\n",
+        "            for master in touched:\n"
+        "                away = master.tensor.clone()\n"
+        "                master.fill(move.scaled(-1.0), away)\n"
+        "                master.leaf.write(master.leaf.read() + (away - master.tensor))\n"
+        "            self._displaced = False\n",
         "unit/test_spaces.py",
     ),
     "clip one side": (
@@ -79,8 +79,8 @@ MUTANTS = {
         "contract/test_estimators.py",
     ),
     "every leaf of every group moves": (
-        "coordinates/steps.py",
-        'return [term for term in terms if term.group in ("all", self.leaf.group)]',
+        "coordinates/directions.py",
+        'return [term for term in terms if term.group in ("all", self.group)]',
         "return list(terms)",
         "unit/test_spaces.py",
     ),

@@ -19,11 +19,12 @@ from torch.nn.functional import cross_entropy
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
-from forq.formats import aqlm
+from forq.formats import get
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
 from forq.models.space import space
 from forq.scalars.moves import Move, Term, direction_seed
+from tests.fixtures import aqlm
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"
@@ -105,7 +106,7 @@ def _with_biases(folder: Path) -> None:
     """Biases beside every layer, in a configuration that asks for them."""
     ckpt = Checkpoint.open(folder)
     tensors = {name: ckpt.read(name) for name in ckpt.info}
-    for name, spec in aqlm.layers(ckpt).items():
+    for name, spec in get("aqlm").layers(ckpt).items():
         tensors[f"{name}.bias"] = torch.linspace(-0.5, 0.5, spec.out_features).to(torch.float16)
     plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     write_file(folder / "model.safetensors", plan, tensors.items())

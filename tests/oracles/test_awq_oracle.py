@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from forq.formats import awq
+from forq.formats.awq import format as awq
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.leaves import trainable

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
-from forq.formats import compressed_tensors
+from forq.formats.compressed_tensors import format as compressed_tensors
 from forq.models.leaves import trainable
 from forq.models.load import load
 from tests import tiny_checkpoints

@@ -20,12 +20,12 @@ from onnx import TensorProto, helper
 from torch.nn.functional import cross_entropy
 
 from forq.errors import ConfigError
-from forq.formats._onnx_tiny import dense, llama
 from forq.models.load import load
 from forq.models.saved import write
 from forq.models.space import space
 from forq.scalars.moves import Move, Term, direction_seed
 from tests import tiny_lm
+from tests.fixtures.onnx_llama import dense, llama
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import forq
-from forq.coordinates import steps
+from forq.coordinates import directions
 from forq.coordinates.leaf import PackedLeaf
+from forq.coordinates.masters import PackedMaster
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
 from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
@@ -27,6 +27,7 @@ from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
 from tests import tiny_checkpoints
+from tests.fixtures import gptq
 
 MLP = ("mlp.down_proj", "mlp.up_proj")
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
@@ -101,12 +102,12 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
     model = load(base, "cpu")
     forq.add_lora(model, rank=2, bits=4)
     moves = forq.space(model, "lora", "cells")
-    seen, step, law = [], steps.Steps.step, steps.law
+    seen, step, law = [], PackedMaster.step, directions.law
 
     def watched(self, *args):
-        found = step(self, *args)
-        seen.append(found.dtype)
-        return found
+        made = step(self, *args)
+        seen.append(made.x.dtype)
+        return made
 
     def drawn(name):
         here = law(name)
@@ -114,8 +115,8 @@ def test_no_trained_parameter_noise_or_update_of_a_grid_is_floating_point(base, 
             here, draw=lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), here.draw(bits, start, out))
         )
 
-    monkeypatch.setattr(steps.Steps, "step", watched)
-    monkeypatch.setattr(steps, "law", drawn)
+    monkeypatch.setattr(PackedMaster, "step", watched)
+    monkeypatch.setattr(directions, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 2.0, noise=("rademacher",)), (SignStep(2.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))
@@ -360,7 +361,7 @@ def test_a_lora_config_begins_the_same_adapters(base):
         ({"init_lora_weights": "pissa"}, "init_lora_weights"),
         ({"rank_pattern": {"q_proj": 2}}, "one rank"),
         ({"layers_to_transform": [1]}, "layers_to_transform"),
-        ({"target_modules": ".*q_proj"}, "the pattern"),
+        ({"target_modules": ".*q_proj"}, "as a list"),
         ({"r": 0}, "expected peft_type"),
     ],
 )

@@ -14,10 +14,10 @@ import torch
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.coordinates.domain import DOMAINS, usual_unit
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.coordinates.space import Space, digest
 from forq.errors import FormatError
-from forq.formats import aqlm
+from forq.formats import get
 from forq.formats.codecs.aqlm_order import order
 from forq.layers.leaves import CodeLeaf
 from forq.layers.scratch import Scratch
@@ -25,6 +25,7 @@ from forq.models.load import load
 from forq.models.space import space
 from forq.runs import replay_leaves as filed
 from forq.scalars.moves import Move, Term, direction_seed
+from tests.fixtures import aqlm
 from tests.reference import aqlm as reference
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -74,7 +75,7 @@ def test_blocks_of_rows_may_begin_and_end_inside_of_an_output_group(tmp_path: Pa
     folder = aqlm.example(tmp_path / "tall", **aqlm.VARIANTS["out-2-bfloat16"])
     layer = load(folder, device="cpu").get_submodule(Q)
     whole, part = layer.dequantise(), torch.empty(4, 32)
-    layer.still.fill(tuple(layer.live.values()), 3, 7, part, Scratch())
+    layer.frozen.fill(tuple(layer.live.values()), 3, 7, part, Scratch())
     assert torch.equal(part, whole[3:7])
 
 
@@ -134,7 +135,7 @@ def test_an_index_that_stays_keeps_its_bytes_however_it_was_written(tmp_path: Pa
     leaf.write(leaf.read())
     assert torch.equal(leaf.packed(leaf.storage), codes)
     places = torch.tensor([7, 40])
-    leaf.put_at(Few(places, torch.stack((leaf.at(places)[0], leaf.at(places)[1] ^ 1))))
+    leaf.put_at(SparseCodes(places, torch.stack((leaf.at(places)[0], leaf.at(places)[1] ^ 1))))
     changed = leaf.packed(leaf.storage) != codes
     assert int(changed.sum()) == 1 and leaf.packed(leaf.storage)[changed] in range(-16, 16)
 
@@ -174,7 +175,7 @@ def test_scales_and_codebooks_move_apart(folder: Path) -> None:
 )
 def test_settings_that_contradict_the_tensors_are_refused(folder: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(FormatError, match=said):
-        aqlm.layers(configured(folder, **settings))
+        get("aqlm").layers(configured(folder, **settings))
 
 
 @pytest.mark.parametrize(

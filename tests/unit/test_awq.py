@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.errors import FormatError
-from forq.formats import awq, gptq
+from forq.formats import recognised
+from forq.formats.awq import format as awq
+from forq.formats.codecs import awq_words, awq_write, gptq_write
+from forq.formats.gptq import format as gptq
 from forq.layers.weight import QuantWeight
-from forq.models.layout import recognised
 from forq.models.load import load
 from tests import tiny_checkpoints
+from tests.fixtures.awq import example
 from tests.reference.awq import cut
 from tests.repacked import repacked
 
@@ -27,7 +30,7 @@ Q = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return awq.example(tmp_path / "example")
+    return example(tmp_path / "example")
 
 
 def rewritten(folder: Path, change: dict[str, torch.Tensor | None]) -> Checkpoint:
@@ -49,18 +52,18 @@ def configured(folder: Path, **settings: Any) -> Checkpoint:
 
 def test_a_code_is_where_the_format_puts_it() -> None:
     word = sum(output << 4 * place for place, output in enumerate((0, 2, 4, 6, 1, 3, 5, 7)))
-    assert awq.unpack_words(torch.tensor([[word, 0]], dtype=torch.int32)).tolist() == [[*range(8), *[0] * 8]]
+    assert awq_words.unpack_words(torch.tensor([[word, 0]], dtype=torch.int32)).tolist() == [[*range(8), *[0] * 8]]
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_words_come_back(pairs: int, words: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     qweight = torch.randint(-(2**31), 2**31, (2 * pairs, words), generator=draw).to(torch.int32)
-    whole = awq.unpack_words(qweight)
+    whole = awq_words.unpack_words(qweight)
     assert whole.tolist() == [cut(row) for row in qweight.numpy()]
-    assert torch.equal(awq.pack_words(whole.to(torch.int8)), qweight)
-    codes = awq.unpack_codes(qweight)
-    assert codes.shape == (8 * words, pairs) and torch.equal(awq.pack_codes(codes), qweight)
+    assert torch.equal(awq_words.pack_words(whole.to(torch.int8)), qweight)
+    codes = awq_words.unpack_codes(qweight)
+    assert codes.shape == (8 * words, pairs) and torch.equal(awq_words.pack_codes(codes), qweight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -167,9 +170,9 @@ def weight(**changes: Any) -> QuantWeight:
     ],
 )
 def test_what_the_format_cannot_say_is_not_packed(made: dict[str, Any], says: str) -> None:
-    assert set(awq.pack(weight())) == {"qweight", "qzeros"}
+    assert set(awq_write.pack(weight())) == {"qweight", "qzeros"}
     with pytest.raises(FormatError, match=says):
-        awq.pack(weight(**made))
+        awq_write.pack(weight(**made))
 
 
 def test_gptq_and_back_loses_nothing(folder: Path, tmp_path: Path) -> None:
@@ -178,7 +181,7 @@ def test_gptq_and_back_loses_nothing(folder: Path, tmp_path: Path) -> None:
     made = {name: ckpt.read(name) for name in ckpt.info}
     for module, spec in awq.layers(ckpt).items():
         parts = awq.read(ckpt, spec)
-        made |= {f"{module}.{kind}": tensor for kind, tensor in gptq.pack(parts.weight, "gptq_v2").items()}
+        made |= {f"{module}.{kind}": tensor for kind, tensor in gptq_write.pack(parts.weight, "gptq_v2").items()}
     other = tmp_path / "gptq"
     other.mkdir()
     write_file(other / "model.safetensors", {n: (t.dtype, tuple(t.shape)) for n, t in made.items()}, made.items())
@@ -189,5 +192,5 @@ def test_gptq_and_back_loses_nothing(folder: Path, tmp_path: Path) -> None:
     there = Checkpoint.open(other)
     for module, spec in gptq.layers(there).items():
         parts = gptq.read(there, spec)
-        for kind, tensor in (awq.pack(parts.weight) | awq.pack_scales(parts.live[0])).items():
+        for kind, tensor in (awq_write.pack(parts.weight) | awq.pack_scales(parts.live[0])).items():
             assert torch.equal(tensor, ckpt.read(f"{module}.{kind}"))

@@ -13,8 +13,8 @@ import torch
 import forq
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
-from forq.formats import bnb4, bnb8
-from forq.formats.codecs.bnb_write import nested_again
+from forq.formats import get
+from forq.formats.codecs.bnb_state import byte_table
 from forq.layers.kernels.reference import dequantise
 from forq.layers.normal_float import packed, quantise, table
 from forq.models.convert.quantize import quantize
@@ -26,6 +26,8 @@ from forq.models.saved import write
 from forq.scalars.moves import Move, Term
 from forq.tasks import text
 from tests import tiny_checkpoints, tiny_lm
+from tests.fixtures import bnb4, bnb8
+from tests.fixtures.bnb4 import nested_again
 from tests.reference import bnb4 as reference
 from tests.unit.test_gptq import rewritten
 
@@ -60,7 +62,7 @@ def test_a_cell_up_is_the_next_level(kind: Any, tmp_path: Path) -> None:
 def test_every_byte_comes_back() -> None:
     byte = torch.arange(256)
     for kind in ("nf4", "fp4"):
-        ours, theirs = bnb4._bytes(kind, ours=True), bnb4._bytes(kind, ours=False)  # type: ignore[arg-type]
+        ours, theirs = byte_table(kind, ours=True), byte_table(kind, ours=False)  # type: ignore[arg-type]
         assert torch.equal(theirs[ours.int()].int(), byte)
         # The first of two weights stands in the high bits of theirs and in the low ones of ours.
         assert ours[0x1F] & 15 == table(kind).rank_of[1] and ours[0x1F] >> 4 == table(kind).rank_of[15]  # type: ignore[arg-type]
@@ -88,7 +90,7 @@ def nested(floats: Path, out: Path) -> Path:
     """A float checkpoint as NF4 with double quantization, in as many files."""
     ckpt = Checkpoint.open(quantize(floats, out.with_name("plain"), to="nf4").path)
     pieces = []
-    for spec in bnb4.layers(ckpt).values():
+    for spec in get("bnb4").layers(ckpt).values():
         own = {name: ckpt.read(name) for name in spec.tensors if name != spec.bias}
         ends = {name.removeprefix(f"{spec.name}.weight"): tensor for name, tensor in own.items()}
         new = {f"{spec.name}.weight{end}": one for end, one in (ends | nested_again(ends, "nf4")).items()}
@@ -107,7 +109,7 @@ def test_nested_magnitudes_are_written_plain_everywhere_once_one_moved(tmp_path:
     leaf.write(leaf.read() * 1.25)
     report = write(old, {leaf.name: leaf.read(), f"{Q}.bias": old.read(f"{Q}.bias").float() * 2}, tmp_path / "out")
     new = Checkpoint.open(report.path)
-    weights = [f"{spec.name}.weight" for spec in bnb4.layers(old).values()]
+    weights = [f"{spec.name}.weight" for spec in get("bnb4").layers(old).values()]
     assert set(old.info) - set(new.info) == {
         f"{name}.nested_{kind}" for name in weights for kind in ("absmax", "quant_map")
     }

@@ -7,7 +7,7 @@ import pytest
 
 from forq.errors import ConfigError, RunError
 from forq.noise.bits import Bits
-from forq.noise.law import law
+from forq.noise.law import law, shrunk, sized
 from forq.scalars.calibrations import GroupRequest, calibrate
 from forq.scalars.calibrations.cells import WALK
 from forq.scalars.course import Course
@@ -75,7 +75,7 @@ def test_noise_of_the_batches_makes_it_shorter():
 @pytest.mark.parametrize(("decay", "full"), [("none", 1.0), ("late", 2 / 3), ("linear", 1 / 3)])
 @pytest.mark.parametrize("walk", (None, 0.5))
 def test_no_further_than_its_walk_however_much_a_longer_one_promises(walk, decay, full):
-    found, _ = measure(bowl(0.2, 1e-3), decay=decay, room=8.0, walk=walk)
+    found, _ = measure(bowl(0.2, 1e-3), decay=decay, half_range=8.0, walk=walk)
     assert found["radius"] == pytest.approx((walk or WALK) * 8.0 / math.sqrt(10_000 * full))
 
 
@@ -96,18 +96,48 @@ def test_the_noise_of_cells_is_whole_and_of_that_size(radius):
     assert float((many**2).mean()) == pytest.approx(size**2, abs=4 * error)
 
 
-@pytest.mark.parametrize("radius", ("", "auto", "0", "-1", "nan", "40000"))
+@pytest.mark.parametrize("radius", ("", "0", "-1", "nan", "40000"))
 def test_a_radius_that_cannot_be(radius):
     with pytest.raises(ConfigError, match="takes a radius"):
         law(f"cells:{radius}")
 
 
+@pytest.mark.parametrize(
+    ("spec", "radius", "name"),
+    [
+        ("cells:auto", 0.12345, "cells:0.1235"),
+        ("cells:auto", 3.0, "cells:3"),
+        ("rounded:2:auto", 2.5, "rounded:2:2.5"),
+        ("rounded:1:auto", 0.1, "rounded:1:1:0.01"),
+        ("sign:rounded:1:auto", 0.5, "sign:rounded:1:1:0.25"),
+        ("cells:0.5", 0.1, "cells:0.5"),
+        ("rademacher", 0.1, "rademacher"),
+    ],
+)
+def test_a_law_left_open_is_given_a_size_and_others_keep_theirs(spec, radius, name):
+    assert sized(spec, radius) == name and law(name).sized is None
+    if spec != name:
+        with pytest.raises(ConfigError, match="left to a calibration"):
+            law(spec).draw(Bits(1, 2), 0, np.empty(8, np.float32))
+
+
+def test_only_cells_shrink_and_never_below_the_least_radius():
+    assert [shrunk("cells:0.5", share) for share in (1.0, 0.25, 1e-9)] == [
+        "cells:0.5",
+        "cells:0.125",
+        "cells:0.0009766",
+    ]
+    assert law(shrunk("cells:4", 1e-9)) and shrunk("cells:40", 0.5) == "cells:20"
+    assert {shrunk(spec, 0.5) for spec in ("gaussian", "sign:cells:0.5")} == {"gaussian", "sign:cells:0.5"}
+
+
 def test_the_radius_shrinks_over_the_run_and_other_laws_do_not():
     course = Course(first=10, steps=100, shape="late")
-    made = Directions(0, 1.0, noise=("cells:0.5",), course=course)
+    made = Directions(0, 1.0, noise=("cells:0.5",), course=course, shrunk=shrunk)
     radii = [float(made.probe(step, 0).terms[0].noise.partition(":")[2]) for step in (10, 59, 85, 109)]
     assert radii == [0.5, 0.5, pytest.approx(0.25), pytest.approx(0.5 / 32, rel=0.6)]
-    assert Directions(0, 1.0, noise=("rademacher",), course=course).probe(100, 0).terms[0].noise == "rademacher"
+    plain = Directions(0, 1.0, noise=("rademacher",), course=course, shrunk=shrunk)
+    assert plain.probe(100, 0).terms[0].noise == "rademacher"
 
 
 def test_phases_take_one_group_after_the_other():

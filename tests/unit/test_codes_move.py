@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates import steps
+from forq.coordinates import directions
 from forq.coordinates.leaf import PackedLeaf
-from forq.formats import gptq
+from forq.coordinates.masters import PackedMaster, SparseMaster
 from forq.layers.codes import unpack
 from forq.layers.linear import QuantLinear
 from forq.models.load import load
@@ -23,6 +23,7 @@ from forq.scalars.losses import from_means
 from forq.scalars.moves import Link, Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
+from tests.fixtures import gptq
 
 IDS = torch.tensor([[3, 7, 5, 1, 2, 9]])
 SHAPES = ["4-bit", *gptq.VARIANTS]
@@ -104,28 +105,27 @@ def test_no_trained_parameter_noise_or_update_is_floating_point(tmp_path, monkey
     model = load(example(tmp_path), "cpu")
     moves = space(model, "codes", "cells")
     seen = []
-    step, cells = steps.Steps.step, steps.law
+    step, sparse_step, plain = PackedMaster.step, SparseMaster.sparse_step, directions.law
 
     def watched(self, *args):
-        found = step(self, *args)
-        seen.append(found.dtype)
-        return found
+        made = step(self, *args)
+        seen.append(made.x.dtype)
+        return made
 
     def drawn(name):
-        here = cells(name)
+        here = plain(name)
         return replace(
             here, draw=lambda bits, start, out: (seen.append(torch.from_numpy(out).dtype), here.draw(bits, start, out))
         )
 
-    def watched_few(self, *args):
-        found = few(self, *args)
-        seen.extend([] if found is None else [found[2].dtype])
-        return found
+    def watched_sparse(self, *args):
+        made = sparse_step(self, *args)
+        seen.extend([] if made is None else [made.x.dtype])
+        return made
 
-    few = steps.Steps.strewn
-    monkeypatch.setattr(steps.Steps, "step", watched)
-    monkeypatch.setattr(steps.Steps, "strewn", watched_few)
-    monkeypatch.setattr(steps, "law", drawn)
+    monkeypatch.setattr(PackedMaster, "step", watched)
+    monkeypatch.setattr(SparseMaster, "sparse_step", watched_sparse)
+    monkeypatch.setattr(directions, "law", drawn)
     oracle = Local(moves, lambda number: IDS, lambda ids: float(logits(model).square().mean()))
     method = Method(TwoPoint(0, 1.0, noise=(noise,)), (SignStep(1.0, vote=True),))
     lines = list(engine.run(moves, oracle, method, steps=3))

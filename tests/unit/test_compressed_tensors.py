@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.errors import FormatError
-from forq.formats import compressed_tensors as ct
+from forq.formats import recognised
+from forq.formats.codecs import compressed_write
 from forq.formats.codecs.compressed_words import pack_codes, pack_zeros, signed_zeros, unpack_codes, unpack_zeros
+from forq.formats.compressed_tensors import format as ct
 from forq.layers.codes import pack, unpack
 from forq.layers.weight import QuantWeight, zeros_dtype
-from forq.models.layout import recognised
 from forq.models.leaves import trainable
 from forq.models.load import load
 from tests import tiny_checkpoints
+from tests.fixtures.compressed_tensors import example
 from tests.reference.compressed_tensors import cut
 from tests.repacked import repacked
 
@@ -31,7 +33,7 @@ IDS = torch.tensor([[1, 5, 9, 2]])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return ct.example(tmp_path / "example", symmetric=False)
+    return example(tmp_path / "example", symmetric=False)
 
 
 def rewritten(folder: Path, change: dict[str, torch.Tensor | None]) -> Checkpoint:
@@ -99,8 +101,8 @@ def test_a_zero_point_out_of_range_is_refused(folder: Path) -> None:
 
 
 def test_layers_of_several_groups_and_both_layouts_stand_side_by_side(tmp_path: Path) -> None:
-    whole = ct.example(tmp_path / "whole", num_bits=8, group_size=-1, layout="int-quantized")
-    words = ct.example(tmp_path / "words", group_size=8)
+    whole = example(tmp_path / "whole", num_bits=8, group_size=-1, layout="int-quantized")
+    words = example(tmp_path / "words", group_size=8)
     model, other = Checkpoint.open(words), Checkpoint.open(whole)
     taken = ct.layers(other)[Q].tensors
     change: dict[str, torch.Tensor | None] = dict.fromkeys(ct.layers(model)[Q].tensors)
@@ -117,7 +119,7 @@ def test_layers_of_several_groups_and_both_layouts_stand_side_by_side(tmp_path: 
 
 
 def test_act_order_is_read_where_every_group_is_full(tmp_path: Path) -> None:
-    folder = ct.example(tmp_path / "x", actorder="group")
+    folder = example(tmp_path / "x", actorder="group")
     ckpt = Checkpoint.open(folder)
     assert ct.read(ckpt, ct.layers(ckpt)[Q]).weight.group_of is not None
     ckpt = rewritten(folder, {f"{Q}.weight_g_idx": torch.full((32,), -1, dtype=torch.int32)})
@@ -231,11 +233,11 @@ def weight(bits: int = 4, **changes: Any) -> QuantWeight:
 
 
 def test_zero_points_are_left_out_where_all_are_the_middle() -> None:
-    assert set(ct.pack(weight())) == {"weight_packed", "weight_shape"}
-    assert set(ct.pack(weight(), sym=False)) == {"weight_packed", "weight_shape", "weight_zero_point"}
+    assert set(compressed_write.pack(weight())) == {"weight_packed", "weight_shape"}
+    assert set(compressed_write.pack(weight(), sym=False)) == {"weight_packed", "weight_shape", "weight_zero_point"}
     other = weight(zeros=torch.full((2, 8), 7, dtype=torch.int8))
-    assert set(ct.pack(other)) == {"weight_packed", "weight_shape", "weight_zero_point"}
-    assert set(ct.pack(weight(8), layout="int-quantized")) == {"weight"}
+    assert set(compressed_write.pack(other)) == {"weight_packed", "weight_shape", "weight_zero_point"}
+    assert set(compressed_write.pack(weight(8), layout="int-quantized")) == {"weight"}
 
 
 @pytest.mark.parametrize(
@@ -251,4 +253,4 @@ def test_zero_points_are_left_out_where_all_are_the_middle() -> None:
 )
 def test_what_the_format_cannot_say_is_not_packed(made: QuantWeight, how: dict[str, Any], says: str) -> None:
     with pytest.raises(FormatError, match=says):
-        ct.pack(made, **how)
+        compressed_write.pack(made, **how)

@@ -113,7 +113,7 @@ def test_feedback_carries_what_rounding_leaves():
         wanted += 0.07 * noise_of(term)
         done, state = rule.update(step, Estimate(Move((term,)), (1.0,), 1.0), state)
         assert done.move.link.kind == "feedback" and len(done.move.link.past) == step
-        lost += space.apply(done.move).lost
+        lost += space.apply(done.move).rounded_away
     taken = leaf.x.numpy() - 7.0
     assert np.abs(taken - wanted).max() <= 0.5 + 1e-4 and np.abs(taken).max() >= 1 and lost > 0
 
@@ -127,7 +127,7 @@ def noise_of(term):
 def test_without_feedback_such_steps_are_rounded_at_random_and_counted():
     _, space = grid()
     moved = space.apply(Move((Term(1, 0.07, "rademacher", "codes"),)))
-    assert moved.lost + moved.changed == SIZE and 0 < moved.changed < 0.2 * SIZE
+    assert moved.rounded_away + moved.changed == SIZE and 0 < moved.changed < 0.2 * SIZE
 
 
 def test_feedback_keeps_so_many_steps_and_refuses_floats():
@@ -207,7 +207,7 @@ def test_steps_below_the_last_place_of_a_bfloat16_master_are_counted():
     leaf = Half("a", torch.ones(SIZE, dtype=torch.bfloat16))
     space = Space([leaf], lambda leaf, x: Domain())
     assert space.apply(Move((Term(7, 1e-4),))) == Moved(0, 0, SIZE, SIZE)
-    assert space.apply(Move((Term(7, 1e-1),))).lost == 0
+    assert space.apply(Move((Term(7, 1e-1),))).rounded_away == 0
 
 
 def test_what_is_gaussian_is_not_said_to_be_portable():

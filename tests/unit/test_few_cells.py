@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from forq.coordinates.steps import Steps
-from forq.formats import aqlm, bnb4, gguf, gptq, hqq
+from forq.coordinates.masters import SparseMaster
 from forq.layers import linear
 from forq.layers.codes import codes_at, pack, put_codes_at, unpack
 from forq.layers.linear import QuantLinear
@@ -20,6 +19,7 @@ from forq.models.space import space
 from forq.noise.bits import Bits
 from forq.noise.law import law
 from forq.scalars.moves import Link, Move, Term, direction_seed
+from tests.fixtures import aqlm, bnb4, gguf, gptq, hqq
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
 CASES: dict[str, Callable[[Path], Path]] = {
@@ -46,10 +46,10 @@ def test_places_and_draws_are_the_same_noise(share: str) -> None:
     words = bits.uniform32(12, len(drawn))
     hit = (words >> np.uint32(1)) < round(float(share) * 2**31)
     assert np.array_equal(drawn, np.where(hit, (words & np.uint32(1)).astype(np.float32) * 2 - 1, 0))
-    if made.few is not None:
-        places, z = made.few(bits, 12, len(drawn))
+    if made.sparse is not None:
+        places, z = made.sparse(bits, 12, len(drawn))
         assert np.array_equal(places, np.flatnonzero(drawn)) and np.array_equal(z, drawn[places])
-    assert (made.few is None) == (float(share) > 2.0**-6)
+    assert (made.sparse is None) == (float(share) > 2.0**-6)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -64,23 +64,20 @@ def test_single_codes_are_read_and_stored(bits: int) -> None:
     assert torch.equal(unpack(codes, bits), whole)
 
 
-def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, few: bool) -> tuple[Any, ...]:
+def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, sparse: bool) -> tuple[Any, ...]:
     """What a model answers under probes and after steps, and what the steps say they did."""
-    if not few:
-        monkeypatch.setattr(Steps, "strewn", lambda self, one, move: None)
-        monkeypatch.setattr(linear, "_PUT", 64)
+    if not sparse:
+        monkeypatch.setattr(SparseMaster, "sparse_step", lambda self, move: None)
+        monkeypatch.setattr(linear, "CODES_PER_PUT", 64)
     model: Any = load(folder, device="cpu", kernel="reference")
     held, answers, done = space(model, "codes", "cells"), [], []
     for move in moves:
         with held.displaced(move):
-            weights = [layer.weight for layer in model.modules() if isinstance(layer, QuantLinear)]
-            assert (
-                any(layer.few_codes is not None for layer in model.modules() if isinstance(layer, QuantLinear)) == few
-            )
+            layers = [layer for layer in model.modules() if isinstance(layer, QuantLinear)]
+            assert any(layer.sparse_codes is not None for layer in layers) == sparse
             answers.append(model(IDS).logits)
         done.append(held.apply(move))
         answers.append(model(IDS).logits)
-        assert weights
     return (
         answers,
         done,

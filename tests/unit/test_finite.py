@@ -10,13 +10,12 @@ import torch
 
 from forq.checkpoints import Checkpoint, finite
 from forq.errors import FormatError
+from forq.formats import get
 from forq.models.convert.export import export
 from forq.models.convert.quantize import quantize
 from forq.models.load import load
-from forq.plugins import registry
 from tests import tiny_checkpoints
-
-FORMATS = registry.names("formats")
+from tests.fixtures import FORMATS, example
 
 
 def spoiled(folder: Path, name: str, value: float) -> None:
@@ -33,19 +32,19 @@ def spoiled(folder: Path, name: str, value: float) -> None:
 def live(folder: Path, form: str) -> dict[str, str]:
     """A continuous tensor of a quantized layer by group, where the file has it as floats."""
     ckpt = Checkpoint.open(folder)
-    specs = registry.get("formats", form).layers(ckpt).values()
+    specs = get(form).layers(ckpt).values()
     return {one.group: one.name for spec in specs for one in spec.live if ckpt.info[one.name].dtype.is_floating_point}
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_names_the_tensor(form: str, value: float, tmp_path: Path) -> None:
-    folder = registry.get("formats", form).example(tmp_path / "example")
+    folder = example(form, tmp_path / "example")
     names = live(folder, form)
     assert names
     said = "1 NaN and 0 infinite" if math.isnan(value) else "0 NaN and 1 infinite"
     for group, name in names.items():
-        folder = registry.get("formats", form).example(tmp_path / group)
+        folder = example(form, tmp_path / group)
         spoiled(folder, name, value)
         with pytest.raises(FormatError, match=f"{name}: expected finite numbers, found {said}"):
             load(folder, device="cpu")

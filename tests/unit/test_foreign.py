@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats import gptq
 from tests.cli.conftest import forq
+from tests.fixtures import gptq
 
 __all__ = ["forq"]
 

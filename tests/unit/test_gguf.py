@@ -15,14 +15,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS
-from forq.checkpoints.containers.gguf.write import write_gguf
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.errors import FormatError
-from forq.formats import gguf
 from forq.layers.embedding import QuantEmbedding
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.skeleton import compute_buffers, skeleton
+from tests.fixtures import gguf
+from tests.fixtures.gguf_write import write_gguf
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])
 TIED = ("q8_0", "five", "k")
@@ -299,11 +299,11 @@ def test_single_codes_of_a_tied_embedding_are_shown_in_both_places(variant: str,
     # Rows 5 and 40 are asked for, 6 is not.
     width, top = leaf.shape[1], leaf.range[1]
     places = torch.tensor([5 * width + 3, 6 * width, 41 * width - 1])
-    few = Few(places, top - leaf.at(places))
-    leaf.few = few
+    codes = SparseCodes(places, top - leaf.at(places))
+    leaf.sparse = codes
     shown, head = model(IDS).logits, model.lm_head(torch.eye(width))
     assert not torch.equal(shown, before)
-    leaf.few = None
+    leaf.sparse = None
     assert torch.equal(model(IDS).logits, before)
-    leaf.put_at(few)
+    leaf.put_at(codes)
     assert torch.equal(model(IDS).logits, shown) and torch.equal(model.lm_head(torch.eye(width)), head)

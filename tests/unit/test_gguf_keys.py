@@ -12,8 +12,8 @@ import torch
 from forq.checkpoints.containers.gguf import rope as _gguf_rope
 from forq.checkpoints.containers.gguf.keys import Keys
 from forq.errors import FormatError
-from forq.formats import gguf
 from forq.models.load import load
+from tests.fixtures import gguf
 from tests.unit.test_gguf import again
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])

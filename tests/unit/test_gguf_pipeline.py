@@ -18,13 +18,13 @@ from diffusers.quantizers.gguf import utils as theirs
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS
-from forq.checkpoints.containers.gguf.write import write_gguf
 from forq.errors import FormatError
 from forq.layers.linear import QuantLinear
 from forq.models.diffusion.denoiser import library
 from forq.models.leaves import trainable
 from forq.models.load import load
 from tests import tiny_pipeline
+from tests.fixtures.gguf_write import write_gguf
 
 KINDS = ("Q4_0", "Q8_0")
 SD3: dict[str, Any] = {"qk_norm": None}

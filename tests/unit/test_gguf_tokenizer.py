@@ -16,8 +16,8 @@ from forq.checkpoints.containers.gguf.splitting import SPLITTINGS
 from forq.checkpoints.containers.gguf.tokenizer import tokenizer
 from forq.checkpoints.containers.gguf.vocabulary import configured, read
 from forq.errors import FormatError
-from forq.formats import gguf
 from forq.models.load import load
+from tests.fixtures import gguf
 from tests.unit.test_gguf import again
 
 FILE = Path("model.gguf")

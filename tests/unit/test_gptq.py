@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.errors import FormatError
-from forq.formats import gptq
+from forq.formats.codecs import gptq_write
+from forq.formats.codecs.gptq_version import version
 from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
+from forq.formats.gptq import format as gptq
 from forq.layers.codes import BITS, pack, unpack
 from forq.layers.weight import QuantWeight, zeros_dtype
 from forq.models.load import load
+from tests.fixtures.gptq import example
 from tests.reference.gptq import cut
 
 Q = "model.layers.0.self_attn.q_proj"
@@ -26,7 +29,7 @@ Q = "model.layers.0.self_attn.q_proj"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return gptq.example(tmp_path / "example")
+    return example(tmp_path / "example")
 
 
 def rewritten(folder: Path, change: dict[str, torch.Tensor | None]) -> Checkpoint:
@@ -94,7 +97,7 @@ def test_older_files_keep_their_settings_in_a_file_of_their_own(folder: Path) ->
 
 def symmetric(folder: Path, bits: int, stored_as: str, said: str, **settings: Any) -> Checkpoint:
     """An example whose zero points are all the middle, stored as one version and declared as another."""
-    gptq.example(folder, bits=bits, group_size=-1, checkpoint_format="gptq_v2")
+    example(folder, bits=bits, group_size=-1, checkpoint_format="gptq_v2")
     ckpt = configured(folder, sym=True, checkpoint_format=said, **settings)
     offset = {"gptq": 1, "gptq_v2": 0}[stored_as]
     zeros = {}
@@ -111,7 +114,7 @@ def test_symmetric_zero_points_show_the_version_that_stored_them(
     tmp_path: Path, bits: int, stored_as: str, said: str
 ) -> None:
     ckpt = symmetric(tmp_path / "a", bits, stored_as, said)
-    assert gptq.version(ckpt).form == stored_as
+    assert version(ckpt).form == stored_as
     for spec in gptq.layers(ckpt).values():
         weight = gptq.read(ckpt, spec).weight
         assert isinstance(weight, QuantWeight) and weight.zero == 1 << bits - 1
@@ -131,7 +134,7 @@ def test_words_of_eights_under_version_1_are_version_2(tmp_path: Path) -> None:
 def test_an_asymmetric_file_is_read_as_it_says(tmp_path: Path) -> None:
     symmetric(tmp_path / "a", 4, "gptq_v2", "gptq")
     ckpt = configured(tmp_path / "a", sym=False)
-    assert gptq.version(ckpt).form == "gptq" and gptq.unlike(ckpt) == ()
+    assert version(ckpt).form == "gptq" and gptq.unlike(ckpt) == ()
     weight = gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight
     assert isinstance(weight, QuantWeight) and weight.zero == 9
 
@@ -144,7 +147,7 @@ def test_where_no_version_gives_the_middle_the_file_is_read_as_it_says(tmp_path:
     moved[0, 0] -= 1
     rewritten(tmp_path / "a", {name: moved})
     ckpt = configured(tmp_path / "a", sym=sym)
-    assert gptq.version(ckpt).form == "gptq"
+    assert version(ckpt).form == "gptq"
     # Without a word on symmetry nothing is contradicted.
     assert ["zero points other than 8 are stored" in one for one in gptq.unlike(ckpt)] == ([True] if sym else [])
 
@@ -230,4 +233,4 @@ def test_other_formats_are_not_taken_for_this_one(folder: Path) -> None:
 def test_widths_that_do_not_fill_words_cannot_be_packed() -> None:
     weight = QuantWeight(torch.zeros(12, 8, dtype=torch.uint8), torch.zeros(1, 12, dtype=torch.int8), 4, 16)
     with pytest.raises(FormatError, match="multiples of 8"):
-        gptq.pack(weight)
+        gptq_write.pack(weight)

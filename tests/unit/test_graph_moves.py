@@ -13,9 +13,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import StrewnLeaf
+from forq.coordinates.leaf import SparseLeaf
 from forq.errors import FormatError
-from forq.formats import onnx as form
+from forq.formats.onnx import DOMAIN, OP
 from forq.inspection.memory import summary
 from forq.layers.kernels import reference
 from forq.layers.scratch import Scratch
@@ -25,6 +25,7 @@ from forq.models.load import load
 from forq.models.saved import write
 from forq.models.space import space
 from forq.scalars.moves import Move, Term
+from tests.fixtures import onnx as form
 
 IDS = torch.randint(1, 64, (3, 9), generator=torch.Generator().manual_seed(3))
 PROBES = {"few": "sparse:0.01", "many": "uniform_grid:2"}
@@ -62,13 +63,13 @@ def test_the_operator_is_right_with_integers_that_are_inputs(
     values |= {name: draw.integers(0, 256, shape, np.uint8) for name, shape in sizes.items()}
     told = {"K": columns, "N": rows, "bits": bits, "block_size": size}
     graph = helper.make_graph(
-        [helper.make_node(form.OP, ["x", *names], ["y"], domain=form.DOMAIN, **told)],
+        [helper.make_node(OP, ["x", *names], ["y"], domain=DOMAIN, **told)],
         "one",
         [helper.make_tensor_value_info(name, kinds[name], values[name].shape) for name in ("x", *given)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [tokens, rows])],
         [numpy_helper.from_array(values[name], name) for name in names if name not in given],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(form.DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
     written = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     for _ in range(2):
@@ -97,8 +98,8 @@ def test_a_probe_shows_other_codes_and_leaves_the_stored_ones_alone(
     with moves.displaced(probe):
         away = logits(model)
         for leaf in moves.leaves:
-            assert isinstance(leaf, StrewnLeaf) and torch.equal(leaf.storage, held[leaf.name])
-            assert (leaf.few is None) == (noise == PROBES["many"])
+            assert isinstance(leaf, SparseLeaf) and torch.equal(leaf.storage, held[leaf.name])
+            assert (leaf.sparse is None) == (noise == PROBES["many"])
     assert not torch.equal(away, before) and torch.equal(logits(model), before)
     # The same codes stored.
     other: Any = load(tmp_path, "cpu")

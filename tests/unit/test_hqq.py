@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
-from forq.formats import hqq
 from forq.formats.codecs.hqq_bits import PARTS, pack, unpack
 from forq.layers.scratch import Scratch
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantized import kernels
+from tests.fixtures import hqq
 
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -67,7 +67,7 @@ def test_any_rows_of_such_a_weight_are_those_of_the_whole(variant: str, tmp_path
     model = load(hqq.example(tmp_path / "x", **hqq.VARIANTS[variant]), device="cpu")
     layer = model.get_submodule("model.layers.0.mlp.gate_proj")
     whole, part = layer.dequantise(), torch.empty(5, 32)
-    layer.still.fill(tuple(layer.live.values()), 9, 14, part, Scratch())
+    layer.frozen.fill(tuple(layer.live.values()), 9, 14, part, Scratch())
     assert torch.equal(part, whole[9:14])
 
 

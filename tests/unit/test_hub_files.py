@@ -13,8 +13,8 @@ from huggingface_hub.utils import filter_repo_objects
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats import gguf, hqq, onnx
 from forq.models.load import load
+from tests.fixtures import gguf, hqq, onnx
 
 IDS = torch.randint(1, 64, (2, 7), generator=torch.Generator().manual_seed(3))
 COMMIT = "0" * 40

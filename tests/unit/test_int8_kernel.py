@@ -7,7 +7,6 @@ import torch
 
 import forq
 from forq.errors import ConfigError
-from forq.formats import bnb8
 from forq.layers.kernels import int8, reference
 from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
@@ -16,6 +15,7 @@ from forq.models.convert.quantize import quantize
 from forq.models.load import load
 from forq.models.quantized import kernels
 from tests import tiny_checkpoints
+from tests.fixtures import bnb8
 
 pytestmark = pytest.mark.skipif(
     torch.backends.quantized.engine not in ("x86", "fbgemm"), reason="torch's engine here is neither x86 nor fbgemm"

@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
 from forq.inspection.memory import summary
 from forq.layers.dense import DenseEmbedding, DenseLinear
 from forq.layers.kernels.reference import dequantise
@@ -25,6 +24,7 @@ from forq.models.load import load
 from forq.models.skeleton import skeleton
 from forq.models.twins import with_twins
 from tests import tiny_checkpoints, tiny_encoders
+from tests.fixtures import gptq
 from tests.tiny_checkpoints import KINDS
 
 IDS = tiny_checkpoints.ids()

@@ -16,8 +16,8 @@ from forq.layers.linear import QuantLinear
 from forq.models.convert.quantize import quantize
 from forq.models.load import load
 from forq.models.space import space
-from forq.plugins import registry
 from tests import tiny_checkpoints
+from tests.fixtures import example
 from tests.tiny_checkpoints import KINDS
 
 MOVES = ("scales", "zeros", "norms", "biases", "embeddings", "dense")
@@ -60,14 +60,13 @@ def test_the_memory_of_forq_is_what_the_model_holds(both: tuple[Path, Path]) -> 
 )
 def test_what_else_is_live_counts(form: str, variant: str | None, tmp_path: Path) -> None:
     """Codebooks and continuous zero points are held as float32; zero points of 8 bits take two bytes."""
-    module = registry.get("formats", form)
-    folder = module.example(tmp_path, **({} if variant is None else module.VARIANTS[variant]))
+    folder = example(form, tmp_path, variant)
     layers = [module for module in load(folder, device="cpu").modules() if isinstance(module, QuantLinear)]
     found = summary(Checkpoint.open(folder))
     held = 4 * max(one.in_features * one.out_features for one in layers)
     for one in layers:
-        zeros = getattr(one.still, "zeros", None)
-        held += one.still.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
+        zeros = getattr(one.frozen, "zeros", None)
+        held += one.frozen.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
         held += one.scales.nbytes + sum(tensor.nbytes for tensor in one.live.values())
     floats = 4 * sum(found.moves[kind] for kind in ("norms", "embeddings", "dense"))
     said = {row.method: row for row in found.estimates}["forq"].memory_bytes
@@ -79,7 +78,7 @@ def test_a_graph_counts_its_weights_once_and_no_tables(tied: bool, tmp_path: Pat
     import onnx
     from onnx import helper, numpy_helper
 
-    folder = registry.get("formats", "onnx").example(tmp_path)
+    folder = example("onnx", tmp_path)
     config = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": tied}
     (folder / "config.json").write_text(json.dumps(config))
     before = summary(Checkpoint.open(folder))
@@ -106,7 +105,7 @@ def untie(folder: Path) -> Path:
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_save_is_told_as_it_is_for_this_file(nested: bool, tmp_path: Path) -> None:
-    folder = registry.get("formats", "bnb4").example(tmp_path, bnb_4bit_use_double_quant=nested)
+    folder = example("bnb4", tmp_path, bnb_4bit_use_double_quant=nested)
     said = summary(Checkpoint.open(folder)).exported
     assert said.startswith("the same file") and ("no longer nested" in said) is nested
     assert "double quantization" not in said

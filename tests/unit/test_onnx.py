@@ -15,13 +15,13 @@ from onnx import TensorProto, helper
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
-from forq.formats import onnx as form
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.saved import write
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tokens.batches import Batch
+from tests.fixtures import onnx as form
 
 IDS = torch.randint(1, 64, (3, 9), generator=torch.Generator().manual_seed(3))
 

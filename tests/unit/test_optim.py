@@ -107,3 +107,13 @@ def test_a_state_of_other_settings_is_refused():
         forq.ZeroOrder(Problem().space, lr=1e-2).load_state_dict(state)
     with pytest.raises(forq.ConfigError, match="version"):
         forq.ZeroOrder(Problem().space, lr=1e-3).load_state_dict({**state, "version": 9})
+
+
+def test_steps_are_measured_in_the_unit_of_the_space(base):
+    """A space of absolute units has no relative radius to try, so that one has to be given."""
+    model = forq.load(base)
+    assert forq.ZeroOrder(forq.space(model)).settings.unit == "relative"
+    absolute = forq.ZeroOrder(forq.space(model, unit="absolute"), lr=1e-4, eps=1e-3, clip=1.0)
+    assert absolute.settings.unit == "absolute"
+    with pytest.raises(forq.ConfigError, match="with unit 'absolute' give a number"):
+        forq.ZeroOrder(forq.space(model, unit="absolute")).step(lambda: 1.0)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from forq.checkpoints import Checkpoint
-from forq.formats import gguf, gptq
 from forq.inspection import pace
+from tests.fixtures import gguf, gptq
 
 
 def test_every_matrix_counts_once(tmp_path: Path) -> None:

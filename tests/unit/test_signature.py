@@ -9,7 +9,7 @@ import pytest
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats import gguf, gptq, hqq, onnx
+from tests.fixtures import gguf, gptq, hqq, onnx
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4123456789\n"
 PAGE = b"\n<!DOCTYPE html>\n<html class=''><head><title>x.gguf</title></head></html>\n"

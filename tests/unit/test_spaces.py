@@ -6,13 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forq.coordinates import steps
 from forq.coordinates.domain import Domain, free, relative
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError, RunError
+from forq.models.load import load
+from forq.models.space import space as made
 from forq.noise.bits import Bits, leaf_id
 from forq.noise.law import law
 from forq.scalars.moves import HERE, Move, Term, direction_seed
+from tests.fixtures import gptq
 from tests.toys import Overlaid, Toy
 
 
@@ -46,10 +48,9 @@ def test_a_thousand_steps_at_lr_zero_move_nothing():
     assert torch.equal(leaf.x, before)
 
 
-def test_law_of_arithmetic_rounds_each_operation_once(monkeypatch):
-    monkeypatch.setattr(steps, "_CHUNK", 96)
+def test_law_of_arithmetic_rounds_each_operation_once():
     x, leaf = some(3), Toy("w", some(3))
-    space = Space([leaf])
+    space = Space([leaf], chunk=96)
     terms = tuple(Term(direction_seed(1, 2, k), w, "gaussian") for k, w in enumerate((0.1, -0.03, 0.007)))
     space.apply(Move(terms))
     total = None
@@ -64,17 +65,16 @@ def test_law_of_arithmetic_rounds_each_operation_once(monkeypatch):
     np.testing.assert_array_equal(leaf.x.numpy(), np.maximum(expected, np.float32(1e-7)))
 
 
-def test_chunks_and_order_of_leaves_change_no_bit(monkeypatch):
-    def moved(names):
+def test_chunks_and_order_of_leaves_change_no_bit():
+    def moved(names, chunk=None):
         leaves = [Toy(name, some(len(name), 333)) for name in names]
-        space = Space(leaves)
+        space = Space(leaves, chunk=chunk)
         space.apply(Move((Term(direction_seed(1, 2), 0.1), Term(direction_seed(1, 3), 0.2))))
         return space.digest()
 
     whole = moved(["a", "bb", "ccc"])
     assert whole == moved(["ccc", "a", "bb"])
-    monkeypatch.setattr(steps, "_CHUNK", 7)
-    assert whole == moved(["a", "bb", "ccc"])
+    assert whole == moved(["a", "bb", "ccc"], chunk=7)
 
 
 def test_groups_keep_to_themselves():
@@ -151,3 +151,9 @@ def test_bfloat16_files_keep_small_steps_on_average():
     assert torch.equal(found, space.exported()["a"])
     space.restore({"a": -x})
     assert torch.equal(space.exported()["a"].float(), -x), "what bfloat16 holds exactly is not touched"
+
+
+def test_a_space_knows_the_unit_it_was_made_in(tmp_path):
+    model = load(gptq.example(tmp_path / "example"), "cpu")
+    assert made(model).unit == "relative" and made(model, unit="absolute").unit == "absolute"
+    assert Space([Toy("a", some())], free).unit is None

@@ -20,6 +20,7 @@ from forq.runs.open_task import open_task
 from forq.runs.run import Run
 from forq.tasks import completion
 from forq.tasks.kinds.completion import pack
+from forq.tokens.model import LanguageModel
 from forq.tokens.text import end_of_text
 from tests.chat_templates import CHATML, DATED, LLAMA, tokenizer
 
@@ -67,12 +68,18 @@ def test_a_token_without_a_row_in_the_embedding_is_named_before_a_run_begins(fol
     assert opened.describe()["rows"]["train"] == 7, "a token that never occurs is no error"
 
 
-class Scripted(torch.nn.Module):
+class Scripted(torch.nn.Module, LanguageModel):
     """Writes the same tokens after every prompt."""
 
     def __init__(self, script):
         super().__init__()
         self.config, self._script = SimpleNamespace(), script
+
+    def takes_packed(self, part):
+        return False
+
+    def scored_logits(self, batch):
+        raise AssertionError("nothing is scored")
 
     def reader(self, prompts):
         script = iter(self._script)

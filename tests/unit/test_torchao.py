@@ -14,10 +14,10 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.safetensors import read_metadata
 from forq.checkpoints.write import write_file
 from forq.errors import ConfigError, FormatError
-from forq.formats import torchao
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.quantized import kernels
+from tests.fixtures import torchao
 
 Q = "model.layers.0.self_attn.q_proj"
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from forq.coordinates import arithmetic, steps
-from forq.coordinates.leaf import Few
-from forq.formats import bnb4, gptq, hqq
+from forq.coordinates import arithmetic, directions
+from forq.coordinates.leaf import SparseCodes
 from forq.layers.codes import pack
 from forq.layers.kernels import reference
 from forq.layers.linear import QuantLinear
@@ -23,6 +22,7 @@ from forq.models.space import space
 from forq.noise.bits import Bits, leaf_id
 from forq.noise.law import law
 from forq.scalars.moves import Link, Move, Moved, Term
+from tests.fixtures import bnb4, gptq, hqq
 from tests.unit.test_reference_kernel import draw
 
 pytest.importorskip("triton")
@@ -65,9 +65,9 @@ def test_a_law_draws_the_same_numbers_on_a_gpu(spec: str, start: int, count: int
     got = on(BITS, start, count, DEVICE)
     assert got.dtype == torch.float32 and got.device.type == DEVICE.type
     np.testing.assert_array_equal(got.cpu().numpy(), want)
-    assert (law(spec).few is None) == (law(spec).few_on is None)
-    if (few := law(spec).few) is not None and (few_on := law(spec).few_on) is not None:
-        for got, want in zip(few_on(BITS, start, count, DEVICE), few(BITS, start, count), strict=True):
+    assert (law(spec).sparse is None) == (law(spec).sparse_on is None)
+    if (sparse := law(spec).sparse) is not None and (sparse_on := law(spec).sparse_on) is not None:
+        for got, want in zip(sparse_on(BITS, start, count, DEVICE), sparse(BITS, start, count), strict=True):
             np.testing.assert_array_equal(got.cpu().numpy(), want)
 
 
@@ -157,9 +157,9 @@ def test_the_product_follows_x_bias_and_moving_codes() -> None:
     got = triton.matmul(x.to(DEVICE), here, scales.to(DEVICE), bias.to(DEVICE), Scratch())
     assert got.shape == (2, 5, 24)
     assert np.abs(got.cpu().double().numpy() - (x.double().numpy() @ dense.T + bias.double().numpy())).max() < 1e-4
-    few = Few(torch.tensor([0, 95, 100, 24 * 96 - 1]), torch.tensor([15, 0, 7, 3], dtype=torch.int32))
-    want = reference.matmul(x, weight, scales, None, Scratch(), few)
-    moved = Few(few.places.to(DEVICE), few.x.to(DEVICE))
+    codes = SparseCodes(torch.tensor([0, 95, 100, 24 * 96 - 1]), torch.tensor([15, 0, 7, 3], dtype=torch.int32))
+    want = reference.matmul(x, weight, scales, None, Scratch(), codes)
+    moved = SparseCodes(codes.places.to(DEVICE), codes.x.to(DEVICE))
     got = triton.matmul(x.to(DEVICE), here, scales.to(DEVICE), None, Scratch(), moved).cpu()
     assert not torch.allclose(want, reference.matmul(x, weight, scales, None, Scratch()))
     assert torch.allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -195,7 +195,7 @@ def test_moves_that_a_gpu_draws_have_the_same_bits(
 ) -> None:
     path, found = gptq.example(tmp_path / "example"), []
     for drawn_there in (False, True):
-        monkeypatch.setattr(steps, "triton_for", lambda kind, there=drawn_there: there)
+        monkeypatch.setattr(directions, "triton_for", lambda kind, there=drawn_there: there)
         monkeypatch.setattr(arithmetic, "triton_for", lambda kind, there=drawn_there: there)
         model = load(path, DEVICE, dtype=torch.float32, kernel="reference")
         here = space(model, kind)

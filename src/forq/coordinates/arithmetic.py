@@ -1,6 +1,7 @@
 """The arithmetic of moves, elementwise: links, rounding, bounds, what a file stores, and the digest of it all.
 
-These functions are the law of :mod:`forq.coordinates.space`, version 1: float32, each operation rounded once, nothing fused.
+These functions are the law of :mod:`forq.coordinates.space`, version 1: float32, each operation rounded once, nothing
+fused.
 """
 
 from __future__ import annotations

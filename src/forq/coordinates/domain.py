@@ -97,8 +97,8 @@ DOMAINS: Mapping[Unit, Domains] = {
 """What a unit's name means."""
 
 
-def usual_unit(group: str, unit: Unit, *, whole: bool = False) -> Unit:
+def usual_unit(group: str, unit: Unit, *, integer: bool = False) -> Unit:
     """``unit`` for the scales, ``cells`` for integers; else ``spread`` in place of ``relative``: biases pass zero."""
-    if whole or group in INTEGERS:
+    if integer or group in INTEGERS:
         return "cells"
     return "spread" if unit == "relative" and group != "scales" else unit

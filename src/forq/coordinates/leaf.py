@@ -104,12 +104,12 @@ class PackedLeaf(LazyLeaf, Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Few:
-    """Some coordinates of a leaf.
+class SparseCodes:
+    """Integers at some coordinates of a leaf; the other coordinates are not named.
 
     Attributes:
-        places: int64, rising; of the coordinates laid end to end.
-        x: int32, what stands there.
+        places: int64, rising; indices into the coordinates laid end to end.
+        x: int32, the integer at each place.
     """
 
     places: Tensor
@@ -117,14 +117,14 @@ class Few:
 
 
 @runtime_checkable
-class StrewnLeaf(PackedLeaf, Protocol):
+class SparseLeaf(PackedLeaf, Protocol):
     """Packed integers of which single ones can be read, stored, and shown in place of what is stored."""
 
-    few: Few | None
-    """While it is set the forward computes with these in their places, and with the storage everywhere else."""
+    sparse: SparseCodes | None
+    """While it is set, the forward computes with these codes at their places and with the storage elsewhere."""
 
     def at(self, places: Tensor) -> Tensor:
         """The coordinates at some places: a fresh int32 tensor."""
 
-    def put_at(self, few: Few) -> None:
+    def put_at(self, codes: SparseCodes) -> None:
         """Store some coordinates."""

@@ -14,87 +14,101 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from forq.coordinates.arithmetic import LAW, as_stored, digest, fitting, inside, stored
-from forq.coordinates.domain import Domains, relative
-from forq.coordinates.leaf import Few, LazyLeaf, Leaf, PackedLeaf, StrewnLeaf
-from forq.coordinates.steps import Held, Steps
+from forq.coordinates.arithmetic import LAW, as_stored, digest, stored
+from forq.coordinates.directions import NoiseBuffer
+from forq.coordinates.domain import Domains, Unit, relative
+from forq.coordinates.leaf import Leaf
+from forq.coordinates.masters import Master, master_of
 from forq.errors import ConfigError, JournalError, RunError
-from forq.noise.bits import leaf_id
 from forq.scalars.moves import Move, Moved
 
 __all__ = ["LAW", "Space", "as_stored", "digest", "stored"]
 
 
 class Space:
-    """The coordinates of a run: float32 masters of every leaf, and the law that moves them.
+    """The coordinates of a run: the master of every leaf, and the law that moves them.
 
     Args:
         leaves: what moves; at least one, names unique.
         domain: from a leaf and its coordinates to where they may go; see :func:`relative`.
+        unit: name of the unit that ``domain`` measures in, where it has one.
+        chunk: coordinates computed at a time; by default what suits the device. It changes no bit.
+
+    Attributes:
+        unit: as given; ``None`` where a caller built its own domains.
 
     Raises:
         ConfigError: no leaf, or two of one name.
     """
 
-    def __init__(self, leaves: Iterable[Leaf], domain: Domains = relative) -> None:
-        held = {}
+    def __init__(
+        self,
+        leaves: Iterable[Leaf],
+        domain: Domains = relative,
+        *,
+        unit: Unit | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        masters: dict[str, Master] = {}
+        buffer = NoiseBuffer()
         for leaf in sorted(leaves, key=lambda leaf: leaf.name):
-            if leaf.name in held:
+            if leaf.name in masters:
                 raise ConfigError(f"two leaves are called {leaf.name!r}")
-            lazy = leaf if isinstance(leaf, LazyLeaf) else None
-            master = leaf.read() if lazy is None else lazy.storage
-            packed = leaf if isinstance(leaf, PackedLeaf) else None
-            strewn = leaf if isinstance(leaf, StrewnLeaf) else None
-            held[leaf.name] = Held(leaf, domain(leaf, master), leaf_id(leaf.name), master, lazy, packed, strewn)
-        if not held:
+            masters[leaf.name] = master_of(leaf, domain, buffer, chunk)
+        if not masters:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
-        self._held = tuple(held.values())
-        self._away = False
-        self._steps = Steps(max(min(one.chunk, one.size) for one in self._held))
+        self.unit = unit
+        self._masters = tuple(masters.values())
+        self._displaced = False
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
         """The leaves in name order."""
-        return tuple(one.leaf for one in self._held)
+        return tuple(master.leaf for master in self._masters)
 
     @property
     def size(self) -> int:
         """Number of coordinates."""
-        return sum(one.size for one in self._held)
+        return sum(master.size for master in self._masters)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of the groups that occur, sorted."""
-        return tuple(sorted({one.leaf.group for one in self._held}))
+        return tuple(sorted({master.leaf.group for master in self._masters}))
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of coordinates by group, in the order of their names."""
-        found = dict.fromkeys(self.groups, 0)
-        for one in self._held:
-            found[one.leaf.group] += one.size
-        return found
+        counts = dict.fromkeys(self.groups, 0)
+        for master in self._masters:
+            counts[master.leaf.group] += master.size
+        return counts
 
     @property
-    def room(self) -> dict[str, float]:
-        """Half of the cells a lattice has, by group; groups that are no lattice have none."""
-        found: dict[str, float] = {}
-        for one in self._held:
-            if one.domain.lattice and one.domain.low is not None and one.domain.high is not None:
-                half = (one.domain.high - one.domain.low + 1.0) / 2.0
-                found[one.leaf.group] = min(half, found.get(one.leaf.group, half))
-        return found
+    def half_range(self) -> dict[str, float]:
+        """Half the number of cells of a lattice, by group, the smallest of each; other groups have none."""
+        halves: dict[str, float] = {}
+        for master in self._masters:
+            group, domain = master.leaf.group, master.domain
+            if domain.lattice and domain.low is not None and domain.high is not None:
+                half = (domain.high - domain.low + 1.0) / 2.0
+                halves[group] = min(half, halves.get(group, half))
+        return halves
 
     def table(self) -> list[list[str | int]]:
-        """What rebuilding the leaves from files takes: name, group, output axis, dtype of the master."""
+        """What it takes to make the leaves from files: name, group, output axis, dtype of the master."""
         return [
-            [one.leaf.name, one.leaf.group, one.leaf.out_axis, str(one.master.dtype).removeprefix("torch.")]
-            for one in self._held
+            [
+                master.leaf.name,
+                master.leaf.group,
+                master.leaf.out_axis,
+                str(master.tensor.dtype).removeprefix("torch."),
+            ]
+            for master in self._masters
         ]
 
     @contextmanager
@@ -104,84 +118,55 @@ class Space:
         Raises:
             RunError: a displacement is already in force.
         """
-        if self._away:
+        if self._displaced:
             raise RunError("the space is already displaced: probes do not nest")
-        touched = [one for one in self._held if one.mine(move.terms)]
-        self._away = True
+        touched = [master for master in self._masters if master.touched_by(move)]
+        self._displaced = True
         try:
-            for one in touched:
-                strewn = self._steps.strewn(one, move)
-                if strewn is not None:
-                    leaf, places, cells = strewn
-                    old = leaf.at(places)
-                    leaf.few = Few(places, inside(old + fitting(cells, old, one.domain), old, one.domain))
-                elif one.lazy is not None:
-                    one.lazy.overlay = partial(self._fill, one, move)
-                else:
-                    away = torch.empty_like(one.master)
-                    self._fill(one, move, away)
-                    one.leaf.write(away)
+            for master in touched:
+                master.show(move)
             yield
         finally:
             self._return(touched)
 
     def apply(self, move: Move) -> Moved:
-        """Move the masters, show them to the model, and say how many coordinates changed and were cut."""
-        if self._away:
+        """Move the masters, show them to the model, and count the coordinates that changed, were cut or rounded away.
+
+        Raises:
+            RunError: a displacement is in force.
+        """
+        if self._displaced:
             raise RunError("the space is displaced: leave the probe before applying a move")
-        changed, cut, self._steps.lost = 0, 0, 0
-        for one in self._held:
-            if not one.mine(move.terms):
-                continue
-            if (strewn := self._steps.strewn(one, move)) is not None:
-                leaf, places, cells = strewn
-                old = leaf.at(places)
-                free = old + fitting(cells, old, one.domain)
-                new = inside(free, old, one.domain)
-                cut += int(torch.count_nonzero(new != free))
-                changed += int(torch.count_nonzero(new != old))
-                leaf.put_at(Few(places, new))
-                continue
-            for start, stop in one.chunks():
-                here = one.take(start, stop)
-                old = here.float() if one.packed is None else here
-                free = old + fitting(self._steps.step(one, move, start, stop), old, one.domain)
-                new = inside(free, old, one.domain)
-                cut += int(torch.count_nonzero(new != free))
-                kept = new.to(here.dtype)
-                changed += int(torch.count_nonzero(kept != here))
-                if one.packed is None and here.dtype != torch.float32:
-                    self._steps.lost += int(torch.count_nonzero((free != old) & (new == free) & (kept == here)))
-                one.put(start, kept)
-            if one.lazy is None:
-                one.leaf.write(one.master)
-        return Moved(changed, cut, self.size, self._steps.lost)
+        moved = Moved()
+        for master in self._masters:
+            if master.touched_by(move):
+                moved += master.apply(move)
+        return replace(moved, total=self.size)
 
     def exported(self) -> dict[str, Tensor]:
         """Every leaf as the checkpoint's file will hold it: the masters, rounded to the file's dtype."""
-        return {one.leaf.name: stored(one.leaf, one.master) for one in self._held}
+        return {master.leaf.name: master.export() for master in self._masters}
 
     @contextmanager
     def as_exported(self) -> Iterator[None]:
-        """Show the model the exported values inside the block, so that what is scored is what is saved."""
-        if self._away:
+        """Show the model the exported values inside the block, so that what is scored is what is saved.
+
+        Raises:
+            RunError: a displacement is in force.
+        """
+        if self._displaced:
             raise RunError("the space is displaced: leave the probe before scoring the export")
-        self._away = True
+        self._displaced = True
         try:
-            for one in self._held:
-                if one.packed is not None:  # what is packed is what the file holds
-                    continue
-                if one.lazy is not None:
-                    one.lazy.overlay = partial(_show_stored, one.lazy)
-                else:
-                    one.leaf.write(as_stored(one.leaf, one.master))
+            for master in self._masters:
+                master.show_export()
             yield
         finally:
-            self._return(self._held)
+            self._return(self._masters)
 
     def masters(self) -> dict[str, Tensor]:
         """The coordinates themselves, by leaf name: what a snapshot keeps. Not copies."""
-        return {one.leaf.name: one.master for one in self._held}
+        return {master.leaf.name: master.tensor for master in self._masters}
 
     def restore(self, masters: Mapping[str, Tensor]) -> None:
         """Put a snapshot's coordinates back, in place; each is asked for once, and not kept.
@@ -189,38 +174,16 @@ class Space:
         Raises:
             JournalError: names or shapes are not this space's.
         """
-        if set(masters) != {one.leaf.name for one in self._held}:
+        if set(masters) != {master.leaf.name for master in self._masters}:
             raise JournalError("the snapshot holds other leaves than this run moves")
-        for one in self._held:
-            kept = masters[one.leaf.name]
-            if kept.shape != one.master.shape:
-                raise JournalError(f"{one.leaf.name}: the snapshot has another shape")
-            one.master.copy_(kept)
-            if one.lazy is None:
-                one.leaf.write(one.master)
+        for master in self._masters:
+            master.restore(masters[master.leaf.name])
 
     def digest(self) -> str:
         """Hash of names and masters in name order; equal digests mean equal bits."""
         return digest(self.masters())
 
-    def _return(self, away: Iterable[Held]) -> None:
-        for one in away:
-            if one.strewn is not None:
-                one.strewn.few = None
-            if one.lazy is not None:
-                one.lazy.overlay = None
-            else:
-                one.leaf.write(one.master)
-        self._away = False
-
-    def _fill(self, one: Held, move: Move, out: Tensor) -> None:
-        target = out.view(-1)
-        for start, stop in one.chunks():
-            old = one.take(start, stop)
-            old = old.float() if one.packed is None else old
-            new = old + fitting(self._steps.step(one, move, start, stop), old, one.domain)
-            target[start:stop] = inside(new, old, one.domain) if one.domain.bounds_probes else new
-
-
-def _show_stored(leaf: LazyLeaf, out: Tensor) -> None:
-    out.copy_(stored(leaf, leaf.storage))
+    def _return(self, shown: Iterable[Master]) -> None:
+        for master in shown:
+            master.hide()
+        self._displaced = False

@@ -1,21 +1,51 @@
-"""Formats: codecs between a checkpoint and quantized weights. One format is one module here.
+"""Formats: codecs between a checkpoint and quantized weights; one file is one :class:`~forq.formats.base.Format`."""
 
-A format module offers
+from __future__ import annotations
 
-    recognise(ckpt) -> bool                  by what the checkpoint holds, never by a library's class path
-    layers(ckpt) -> dict[str, LayerSpec]     the quantized modules, checked against the settings
-    read(ckpt, spec) -> Parts                what stands still of one of them, its live tensors, its bias
-    example(folder) -> Path                  a tiny valid checkpoint, for the contract tests
-    VARIANTS                                 other shapes of the format, as changes of the example's settings
-    ABOUT                                    the format in words, :class:`forq.formats._about.About`
+from collections.abc import Iterator
 
-and, where the format has them,
+from forq.checkpoints import Checkpoint
+from forq.errors import FormatError
+from forq.formats.base import About, ExportableFormat, Format
+from forq.plugins import registry
 
-    filed_codes(ckpt, spec) -> FiledCodes    how integer codes are packed again, so that they can move
-    zero_points(ckpt, spec) -> ZeroPoints    the same of integer zero points (``spec.zeros`` names them)
-    read_live(ckpt, spec, live) -> Tensor    one live tensor alone, where it is not simply a tensor of the file
-    unlike(ckpt, activations) -> tuple[str, ...]   what its owner computes and forq does not, a sentence each, for users
-    exported(ckpt) -> str                    ``ABOUT.exported`` of this checkpoint, where checkpoints differ in it
-    fixed(ckpt) -> dict[str, LayerSpec]      quantized layers that nothing can move, where there are some
-    relaid(ckpt, moved) -> Relaid            what a save writes, where replacing the bytes of what moved does not do
-"""
+__all__ = ["About", "ExportableFormat", "Format", "all_formats", "exportable", "get", "recognised"]
+
+
+def get(name: str) -> Format:
+    """The format of a name, such as ``gptq``.
+
+    Raises:
+        ConfigError: there is no such format; the message lists the known ones and the nearest.
+    """
+    found: Format = registry.get("formats", name).format
+    return found
+
+
+def all_formats() -> Iterator[Format]:
+    """Every format, sorted by name."""
+    return map(get, registry.names("formats"))
+
+
+def exportable() -> dict[str, ExportableFormat]:
+    """The formats that ``forq export --to`` can write, by name as people write it: ``compressed-tensors``."""
+    return {form.name.replace("_", "-"): form for form in all_formats() if isinstance(form, ExportableFormat)}
+
+
+def recognised(ckpt: Checkpoint) -> Format | None:
+    """The format of a checkpoint's quantized layers, or None where every tensor is float.
+
+    Raises:
+        FormatError: the configuration says quantized, and no format recognises the tensors.
+    """
+    for candidate in all_formats():
+        if candidate.recognise(ckpt):
+            return candidate
+    declared = ckpt.config.get("quantization_config")
+    if declared is None:
+        return None
+    method = declared.get("quant_method") if isinstance(declared, dict) else declared
+    raise FormatError(
+        f"{ckpt.path}: expected a format among {', '.join(registry.names('formats'))}; found quant_method {method!r} "
+        "with tensors none of them recognises"
+    )

@@ -1,9 +1,8 @@
-"""The page on formats, made of what they say of themselves: ``python -m forq.formats._page > docs/formats.md``."""
+"""The page on formats, made of every format's ``about``: ``python -m forq.formats._page > docs/formats.md``."""
 
 from __future__ import annotations
 
-from forq.formats._about import About
-from forq.plugins import registry
+from forq.formats import About, all_formats, exportable
 
 _HEAD = """# Formats
 
@@ -40,11 +39,10 @@ floats are refused by the tensor's name.
 
 def page() -> str:
     """The whole page, Markdown."""
-    able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
-    parts = [_HEAD.format(table=table(), targets="|".join(name.replace("_", "-") for name in able))]
+    parts = [_HEAD.format(table=table(), targets="|".join(exportable()))]
     for about in abouts():
-        told = f"Bits: {about.bits}. A save is {about.exported}. Verified: {about.library}."
-        parts.append(f"## {about.title}\n\n{told}\n")
+        summary = f"Bits: {about.bits}. A save is {about.exported}. Verified: {about.library}."
+        parts.append(f"## {about.title}\n\n{summary}\n")
         if about.exceptions:
             parts.append("Exceptions: " + "; ".join(about.exceptions) + ".\n")
         if about.zero_points:
@@ -54,13 +52,12 @@ def page() -> str:
 
 
 def abouts() -> list[About]:
-    """What every format says, by title."""
-    found: list[About] = [registry.get("formats", name).ABOUT for name in registry.names("formats")]
-    return sorted(found, key=lambda about: about.title.lower())
+    """Every format in words, sorted by title."""
+    return sorted((form.about for form in all_formats()), key=lambda about: about.title.lower())
 
 
 def table() -> str:
-    """Which format is read, moved and saved how, and what library was seen to load the result."""
+    """What can move in every format, and which library was seen to load a saved file."""
     rows = ["| format | bits | scales | codes | others | verified with |", "|---|---|---|---|---|---|"]
     for about in abouts():
         others = ", ".join(kind for kind in about.moves if kind not in ("scales", "codes")) or "–"

@@ -15,127 +15,122 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint, Relaid, Streamed
 from forq.errors import FormatError
-from forq.formats import _tiny
-from forq.formats._about import About
-from forq.formats.codecs.bnb_state import check_levels, magnitudes, state, unnested
-from forq.formats.codecs.bnb_write import config, filed, nested_again
+from forq.formats.base import About, Format
+from forq.formats.codecs.bnb_state import byte_table, check_levels, magnitudes, state, unnested
 from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
-from forq.layers.normal_float import Kind, quantise, table
+from forq.layers.normal_float import table
 from forq.layers.weight import QuantWeight
 
 _UNNESTED = (
     "the magnitudes are written as float32 and no longer nested (about 0.37 bits a weight more), as nesting them again "
     "would lose small steps"
 )
-
-ABOUT = About(
-    title="bitsandbytes NF4, FP4",
-    bits="4",
-    moves=("scales", "codes"),
-    exported=f"the same file; with double quantization {_UNNESTED}",
-    library="bitsandbytes 0.50.2, through transformers 5.23.0 and diffusers 0.42.1",
-    layout=(
-        "weight            uint8 (out·in / 2, 1), the first of two codes in the high bits",
-        "weight.absmax     float32 (blocks,), blocks of the flattened matrix; uint8 with double quantization",
-        "weight.quant_map  float32 (16,)",
-        "weight.quant_state.bitsandbytes__nf4, …__fp4   uint8: JSON with blocksize, dtype, shape",
-        "weight.nested_absmax, weight.nested_quant_map  float32, with double quantization",
-    ),
-    exceptions=(
-        "with double quantization, once a magnitude moved: absmax is float32 in every layer, nested_absmax and "
-        "nested_quant_map are gone, quant_state and config.json say so",
-    ),
-)
-
 _BIASES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-def recognise(ckpt: Checkpoint) -> bool:
-    """Does a matrix of the checkpoint have a description as bitsandbytes writes it?"""
-    return any(_weight_of(name) is not None for name in ckpt.info)
+class BitsAndBytes4(Format):
+    """Codes of 16 levels beside a magnitude a block, as bitsandbytes and transformers write them."""
+
+    about = About(
+        title="bitsandbytes NF4, FP4",
+        bits="4",
+        moves=("scales", "codes"),
+        exported=f"the same file; with double quantization {_UNNESTED}",
+        library="bitsandbytes 0.50.2, through transformers 5.23.0 and diffusers 0.42.1",
+        layout=(
+            "weight            uint8 (out·in / 2, 1), the first of two codes in the high bits",
+            "weight.absmax     float32 (blocks,), blocks of the flattened matrix; uint8 with double quantization",
+            "weight.quant_map  float32 (16,)",
+            "weight.quant_state.bitsandbytes__nf4, …__fp4   uint8: JSON with blocksize, dtype, shape",
+            "weight.nested_absmax, weight.nested_quant_map  float32, with double quantization",
+        ),
+        exceptions=(
+            "with double quantization, once a magnitude moved: absmax is float32 in every layer, nested_absmax and "
+            "nested_quant_map are gone, quant_state and config.json say so",
+        ),
+    )
+
+    def recognise(self, ckpt: Checkpoint) -> bool:
+        """Whether a matrix of the checkpoint has a description as bitsandbytes writes it."""
+        return any(_weight_of(name) is not None for name in ckpt.info)
+
+    def layers(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
+        """The quantized layers by module name, checked from the headers and the descriptions.
+
+        Raises:
+            FormatError: tensors are missing, or contradict each other or their description.
+        """
+        weights = sorted(weight for name in ckpt.info if (weight := _weight_of(name)) is not None)
+        return {spec.name: spec for spec in (_spec(ckpt, weight) for weight in weights)}
+
+    def read(self, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+        """Ranks, magnitudes and bias of a layer.
+
+        Raises:
+            FormatError: the file's levels are not those of its kind.
+        """
+        weight = f"{spec.name}.weight"
+        how = state(ckpt, weight)
+        check_levels(ckpt, weight, how.kind)
+        rows, groups = spec.out_features, spec.in_features // spec.group_size
+        raw = ckpt.read(weight).view(-1)
+        codes = byte_table(how.kind, ours=True)[raw.int()].view(rows, -1)
+        none = torch.zeros(1, dtype=torch.int8).expand(groups, rows)
+        still = QuantWeight(codes, none, 4, spec.group_size, levels=table(how.kind).levels)
+        arrange = partial(_arranged, rows=rows, groups=groups, repeats=how.blocksize // spec.group_size)
+        bias = None if spec.bias is None else ckpt.read(spec.bias)
+        return Parts(still, (magnitudes(ckpt, weight, how),), bias, arrange)
+
+    def read_live(self, ckpt: Checkpoint, spec: LayerSpec, live: Live) -> Tensor:
+        """The magnitudes of a layer, float32, not nested."""
+        weight = f"{spec.name}.weight"
+        return magnitudes(ckpt, weight, state(ckpt, weight))
+
+    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+        """How the ranks of a layer are packed."""
+        weight = f"{spec.name}.weight"
+        kind, shape = state(ckpt, weight).kind, ckpt.info[weight].shape
+
+        def packed(codes: Tensor) -> Tensor:
+            return byte_table(kind, ours=False)[codes.reshape(-1).int()].view(shape)
+
+        return FiledCodes(weight, torch.uint8, spec.shape, spec.bits, packed)
+
+    def exported(self, ckpt: Checkpoint) -> str:
+        """What a save of this checkpoint is: double quantization is undone."""
+        nested = any(name.endswith(".nested_absmax") for name in ckpt.info)
+        return f"the same file, but once a magnitude moved {_UNNESTED}" if nested else "the same file; nothing is lost"
+
+    def relaid(self, ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
+        """What a save writes: once a nested magnitude moved, the magnitudes of all layers, not nested."""
+        found = {name: state(ckpt, name) for name in map(_weight_of, ckpt.info) if name is not None}
+        nested = {f"{weight}.absmax": (weight, how) for weight, how in found.items() if how.nested is not None}
+        stay = {
+            name
+            for name, (weight, how) in nested.items()
+            if name in moved and torch.equal(moved[name].cpu().float(), magnitudes(ckpt, weight, how))
+        }
+        make: dict[str, Callable[[], Tensor]] = {
+            name: partial(moved.__getitem__, name) for name in moved if name not in stay
+        }
+        if not nested.keys() & make.keys():
+            return Relaid(Streamed(make))
+        gone = set()
+        for name, (weight, how) in nested.items():
+            make[name] = partial(_absmax, moved, name) if name in moved else partial(magnitudes, ckpt, weight, how)
+            make[how.name] = partial(unnested, how)
+            gone |= {f"{weight}.nested_absmax", f"{weight}.nested_quant_map"}
+        settings = {**ckpt.config.get("quantization_config", {}), "bnb_4bit_use_double_quant": False}
+        return Relaid(Streamed(make), frozenset(gone), {**ckpt.config, "quantization_config": settings})
 
 
-def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The quantized layers by module name, checked from the headers and the descriptions.
-
-    Raises:
-        FormatError: tensors are missing, or contradict each other or their description.
-    """
-    weights = sorted(weight for name in ckpt.info if (weight := _weight_of(name)) is not None)
-    return {spec.name: spec for spec in (_spec(ckpt, weight) for weight in weights)}
-
-
-def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
-    """Ranks, magnitudes and bias of one layer; no float copy of the weights is made.
-
-    Raises:
-        FormatError: the file's levels are not those of its kind.
-    """
-    weight = f"{spec.name}.weight"
-    how = state(ckpt, weight)
-    check_levels(ckpt, weight, how.kind)
-    rows, groups = spec.out_features, spec.in_features // spec.group_size
-    raw = ckpt.read(weight).view(-1)
-    codes = _bytes(how.kind, ours=True)[raw.int()].view(rows, -1)
-    none = torch.zeros(1, dtype=torch.int8).expand(groups, rows)
-    still = QuantWeight(codes, none, 4, spec.group_size, levels=table(how.kind).levels)
-    arrange = partial(_arranged, rows=rows, groups=groups, repeats=how.blocksize // spec.group_size)
-    bias = None if spec.bias is None else ckpt.read(spec.bias)
-    return Parts(still, (magnitudes(ckpt, weight, how),), bias, arrange)
-
-
-def read_live(ckpt: Checkpoint, spec: LayerSpec, live: Live) -> Tensor:
-    """The magnitudes of one layer, float32, not nested."""
-    weight = f"{spec.name}.weight"
-    return magnitudes(ckpt, weight, state(ckpt, weight))
-
-
-def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
-    """How a layer's ranks are packed."""
-    weight = f"{spec.name}.weight"
-    kind, shape = state(ckpt, weight).kind, ckpt.info[weight].shape
-
-    def filed(codes: Tensor) -> Tensor:
-        return _bytes(kind, ours=False)[codes.reshape(-1).int()].view(shape)
-
-    return FiledCodes(weight, torch.uint8, spec.shape, spec.bits, filed)
-
-
-def exported(ckpt: Checkpoint) -> str:
-    """What a save of this checkpoint is."""
-    nested = any(name.endswith(".nested_absmax") for name in ckpt.info)
-    return f"the same file, but once a magnitude moved {_UNNESTED}" if nested else "the same file; nothing is lost"
-
-
-def relaid(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
-    """What a save writes: where nested magnitudes moved, those of all layers as they are, and no nesting."""
-    found = {name: state(ckpt, name) for name in map(_weight_of, ckpt.info) if name is not None}
-    nested = {f"{weight}.absmax": (weight, how) for weight, how in found.items() if how.nested is not None}
-    stay = {
-        name
-        for name, (weight, how) in nested.items()
-        if name in moved and torch.equal(moved[name].cpu().float(), magnitudes(ckpt, weight, how))
-    }
-    make: dict[str, Callable[[], Tensor]] = {
-        name: partial(moved.__getitem__, name) for name in moved if name not in stay
-    }
-    if not nested.keys() & make.keys():
-        return Relaid(Streamed(make))
-    gone = set()
-    for name, (weight, how) in nested.items():
-        make[name] = partial(_absmax, moved, name) if name in moved else partial(magnitudes, ckpt, weight, how)
-        make[how.name] = partial(unnested, how)
-        gone |= {f"{weight}.nested_absmax", f"{weight}.nested_quant_map"}
-    settings = {**ckpt.config.get("quantization_config", {}), "bnb_4bit_use_double_quant": False}
-    return Relaid(Streamed(make), frozenset(gone), {**ckpt.config, "quantization_config": settings})
+format = BitsAndBytes4()
 
 
 def _absmax(moved: Mapping[str, Tensor], name: str) -> Tensor:
@@ -185,40 +180,3 @@ def _arranged(absmax: Tensor, rows: int, groups: int, repeats: int) -> Tensor:
     if repeats > 1:
         absmax = absmax.repeat_interleave(repeats)
     return absmax[: rows * groups].view(rows, groups).t()
-
-
-def _bytes(kind: Kind, *, ours: bool) -> Tensor:
-    """uint8 (256,): from a byte of the file to one of ours, or back: nibbles trade places, codes and ranks too."""
-    turn = table(kind).rank_of if ours else table(kind).code_of
-    return ((turn[None, :] << 4) | turn[:, None]).reshape(-1)
-
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "fp4": {"bnb_4bit_quant_type": "fp4"},
-    "nested": {"bnb_4bit_use_double_quant": True},
-    "rows": {"blocksize": 16},
-    "long": {"blocksize": 128, "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True},
-}
-"""Other shapes of the format, as changes of the example's settings; ``blocksize`` is said by every layer."""
-
-
-def example(folder: Path, blocksize: int = 64, **changes: Any) -> Path:
-    """A tiny valid checkpoint: a Llama of one block, random matrices rounded to nearest.
-
-    Args:
-        changes: of the settings, see :data:`VARIANTS`.
-
-    Returns:
-        ``folder``, which is made.
-    """
-    how = config("nf4", torch.float16) | changes
-    kind, nested = how["bnb_4bit_quant_type"], how["bnb_4bit_use_double_quant"]
-
-    def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
-        drawn = torch.randn(rows, columns, generator=_tiny.generator(module)) * 0.1
-        made = filed(*quantise(drawn, kind, blocksize), (rows, columns), kind, blocksize, torch.float16)
-        if nested:
-            made |= nested_again(made, kind)
-        return {f"{module}.weight{end}": tensor for end, tensor in made.items()}
-
-    return _tiny.write(folder, quantized, {"quantization_config": how})

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +19,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf.kinds import BY_NAME, Kind
 from forq.errors import FormatError
-from forq.formats._about import About
-from forq.formats._gguf_tiny import VARIANTS as _SHAPES
-from forq.formats._gguf_tiny import write as _write_tiny
+from forq.formats.base import About, Format
 from forq.formats.codecs.gguf_blocks import Blocks
 from forq.formats.codecs.gguf_codes import put_together, taken_apart
 from forq.layers.codes import pack, unpack
@@ -31,68 +27,73 @@ from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
 from forq.layers.linear import Activations
 from forq.layers.weight import QuantWeight, zeros_dtype
 
-ABOUT = About(
-    title="GGUF",
-    bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
-    moves=("scales", "codes"),
-    exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
-    library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1, xllamacpp 2026.10.11549 (llama.cpp)",
-    layout=(
-        "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
-        "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
-        "X.weight.qs            its codes, all their bits (ggml's qs, ql, qh, hmask)",
-        "X.weight.scales        factors of a few bits, which stand still",
-        "a quantized embedding moves like a layer",
-    ),
-)
-
 _CHUNK = 1 << 20
 """Codes packed at once: a byte each would be twice their storage."""
-
 _PLAIN = ("Q4_0", "Q8_0")
 """Types that are codes with one scale a block, which every kernel reads."""
 
 
-def recognise(ckpt: Checkpoint) -> bool:
-    """Is it a GGUF file?"""
-    said = ckpt.config.get("quantization_config")
-    return isinstance(said, dict) and said.get("quant_method") == "gguf" and isinstance(said.get("types"), dict)
+class GGUF(Format):
+    """Tensors in blocks, of one type each or of a mixture of types."""
+
+    about = About(
+        title="GGUF",
+        bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
+        moves=("scales", "codes"),
+        exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
+        library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1, xllamacpp 2026.10.11549 (llama.cpp)",
+        layout=(
+            "X.weight.d             float16 (out, blocks), the scale of a block of 32 or 256 values",
+            "X.weight.m, .dmin      float16 (out, blocks), its minimum, or the scale of its minima",
+            "X.weight.qs            its codes, all their bits (ggml's qs, ql, qh, hmask)",
+            "X.weight.scales        factors of a few bits, which stand still",
+            "a quantized embedding moves like a layer",
+        ),
+    )
+
+    def recognise(self, ckpt: Checkpoint) -> bool:
+        """Whether it is a GGUF file."""
+        config = ckpt.config.get("quantization_config")
+        return (
+            isinstance(config, dict) and config.get("quant_method") == "gguf" and isinstance(config.get("types"), dict)
+        )
+
+    def layers(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
+        """The tensors in blocks by module name, embeddings included."""
+        return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
+
+    def read(self, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+        """Codes or blocks of a matrix, its scales and its bias."""
+        name = f"{spec.name}.weight"
+        kind = _types(ckpt)[name]
+        live = tuple(ckpt.read(one.name) for one in spec.live)
+        bias = None if spec.bias is None else ckpt.read(spec.bias)
+        codes = ckpt.read(f"{name}.qs")
+        if kind.name not in _PLAIN:
+            factors = f"{name}.scales"
+            return Parts(Blocks(kind, codes, ckpt.read(factors) if factors in ckpt.info else None), live, bias)
+        codes = _codes(codes, kind)
+        groups = spec.in_features // kind.size
+        zeros = torch.full((groups, spec.out_features), 1 << kind.bits - 1, dtype=zeros_dtype(kind.bits))
+        return Parts(QuantWeight(codes, zeros, kind.bits, kind.size), live, bias, _turned)
+
+    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+        """How the codes of a layer are packed."""
+        name = f"{spec.name}.weight.qs"
+        kind = _types(ckpt)[f"{spec.name}.weight"]
+        packed = partial(_filed, kind=kind) if kind.name in _PLAIN else torch.clone
+        return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
+
+    def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+        """Keys of the architecture that forq ignores; llama.cpp ignores them too, as the oracle tests check."""
+        if not (keys := ckpt.contents.values.get("unknown_keys")):
+            return ()
+        return (
+            f"{ckpt.path.name} sets {', '.join(keys)}: forq computes as if they were absent, and so does llama.cpp",
+        )
 
 
-def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The tensors in blocks, embeddings among them, by module name."""
-    return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
-
-
-def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """Keys of the architecture that change nothing here; the llama.cpp of the oracle tests reads none of them."""
-    if not (keys := ckpt.contents.values.get("unknown_keys")):
-        return ()
-    return (f"{ckpt.path.name} sets {', '.join(keys)}: forq computes as if they were absent, and so does llama.cpp",)
-
-
-def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
-    """Codes or blocks of one matrix, its scales, its bias; no float copy of the weights is made."""
-    name = f"{spec.name}.weight"
-    kind = _types(ckpt)[name]
-    live = tuple(ckpt.read(one.name) for one in spec.live)
-    bias = None if spec.bias is None else ckpt.read(spec.bias)
-    codes = ckpt.read(f"{name}.qs")
-    if kind.name not in _PLAIN:
-        factors = f"{name}.scales"
-        return Parts(Blocks(kind, codes, ckpt.read(factors) if factors in ckpt.info else None), live, bias)
-    codes = _codes(codes, kind)
-    groups = spec.in_features // kind.size
-    zeros = torch.full((groups, spec.out_features), 1 << kind.bits - 1, dtype=zeros_dtype(kind.bits))
-    return Parts(QuantWeight(codes, zeros, kind.bits, kind.size), live, bias, _turned)
-
-
-def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
-    """How a layer's codes are packed."""
-    name = f"{spec.name}.weight.qs"
-    kind = _types(ckpt)[f"{spec.name}.weight"]
-    packed = partial(_filed, kind=kind) if kind.name in _PLAIN else torch.clone
-    return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
+format = GGUF()
 
 
 def _types(ckpt: Checkpoint) -> dict[str, Kind]:
@@ -137,19 +138,3 @@ def _filed(codes: Tensor, kind: Kind) -> Tensor:
         whole = unpack(codes[start : start + some], kind.bits)
         out[start : start + some] = put_together(whole.view(len(whole), -1, kind.size), kind)
     return out
-
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = _SHAPES
-"""Other shapes of the format, as changes of the example's settings."""
-
-
-def example(folder: Path, **changes: Any) -> Path:
-    """A tiny valid file: a Llama of one block with random codes, and scales of both signs.
-
-    Args:
-        changes: of the settings, see :data:`VARIANTS`.
-
-    Returns:
-        The file, in ``folder``, which is made.
-    """
-    return _write_tiny(folder, **changes)

@@ -11,68 +11,130 @@ The operator is of the domain com.microsoft; onnxruntime's own quantizer writes 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.graph import Node
 from forq.errors import FormatError
-from forq.formats import _tiny
-from forq.formats._about import About
+from forq.formats.base import About, Format
 from forq.layers.codes import pack, unpack
 from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.layers.linear import Activations
 from forq.layers.weight import QuantWeight, zeros_dtype
-
-ABOUT = About(
-    title="ONNX (MatMulNBits)",
-    bits="2, 4, 8",
-    moves=("scales", "codes", "zeros"),
-    exported="the same file (its external data beside it); scales are rounded to its dtype",
-    library="onnxruntime 1.31.1",
-    layout=(
-        "B            uint8 (out, groups, block_size·bits/8), packed along in",
-        "scales       float32 or float16 (out·groups,) or (out, groups)",
-        "zero_points  uint8 (out·⌈groups·bits/8⌉,), optional",
-    ),
-    zero_points="Stored ones count; a node without any means 2^(bits − 1).",
-)
 
 OP, DOMAIN = "MatMulNBits", "com.microsoft"
 _BITS = (2, 4, 8)
 _SCALE_DTYPES = (torch.float32, torch.float16)
 
 
-def recognise(ckpt: Checkpoint) -> bool:
-    """Is the checkpoint a graph with a MatMulNBits node?"""
-    return any(node.op == OP and node.domain == DOMAIN for node in nodes(ckpt))
+class ONNX(Format):
+    """MatMulNBits nodes of a graph, whose inputs are codes, scales and zero points."""
+
+    about = About(
+        title="ONNX (MatMulNBits)",
+        bits="2, 4, 8",
+        moves=("scales", "codes", "zeros"),
+        exported="the same file (its external data beside it); scales are rounded to its dtype",
+        library="onnxruntime 1.31.1",
+        layout=(
+            "B            uint8 (out, groups, block_size·bits/8), packed along in",
+            "scales       float32 or float16 (out·groups,) or (out, groups)",
+            "zero_points  uint8 (out·⌈groups·bits/8⌉,), optional",
+        ),
+        zero_points="Stored ones count; a node without any means 2^(bits − 1).",
+    )
+
+    def recognise(self, ckpt: Checkpoint) -> bool:
+        """Whether the checkpoint is a graph with a MatMulNBits node."""
+        return any(node.op == OP and node.domain == DOMAIN for node in nodes(ckpt))
+
+    def layers(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
+        """The quantized products that can move, by the names of their nodes, checked from the headers alone.
+
+        Nodes that share their scales count as one layer. A product whose scales other nodes read too (an embedding by
+        GatherBlockQuantized, tied to the head) cannot move: see :meth:`fixed`.
+
+        Raises:
+            FormatError: tensors are missing, or contradict each other or the node's attributes.
+        """
+        return {name: spec for name, spec in _products(ckpt).items() if _alone(ckpt, spec.live[0].name)}
+
+    def read(self, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+        """Integers and scales of a layer."""
+        codes, scales, *zeros = spec.tensors
+        stored = ckpt.read(codes).view(spec.out_features, -1)
+        whole = stored[:, : spec.in_features * spec.bits // 8].contiguous()
+        groups = -(-spec.in_features // spec.group_size)
+        kind = zeros_dtype(spec.bits)
+        if zeros:
+            packed = ckpt.read(zeros[0]).view(spec.out_features, -1)
+            points = unpack(packed, spec.bits)[:, :groups].t().to(kind).contiguous()
+        else:
+            points = torch.full((groups, spec.out_features), 1 << spec.bits - 1, dtype=kind)
+        weight = QuantWeight(whole, points, spec.bits, spec.group_size)
+        return Parts(weight, (ckpt.read(scales),), None, partial(by_group, rows=spec.out_features))
+
+    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
+        """How the codes of a layer are packed; None where other nodes read them too."""
+        name, scales, *_ = spec.tensors
+        if not _alone(ckpt, name, scales):
+            return None
+        shape = ckpt.info[name].shape
+
+        def packed(codes: Tensor) -> Tensor:
+            if codes.numel() == ckpt.info[name].nbytes:
+                return codes.clone().view(shape)
+            whole = ckpt.read(name).view(spec.out_features, -1)  # what fills up its last groups stays
+            whole[:, : codes.shape[1]] = codes
+            return whole.view(shape)
+
+        return FiledCodes(name, torch.uint8, spec.shape, spec.bits, packed)
+
+    def zero_points(self, ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints | None:
+        """How the zero points of a layer are packed."""
+        if spec.zeros is None:
+            return None
+        name, shape = spec.zeros, ckpt.info[spec.zeros].shape
+
+        def packed(points: Tensor) -> Tensor:
+            whole = unpack(ckpt.read(name).view(spec.out_features, -1), spec.bits)  # what fills up its last bytes stays
+            whole[:, : len(points)] = points.t()
+            return pack(whole, spec.bits).view(shape)
+
+        return ZeroPoints(name, (0, (1 << spec.bits) - 1), torch.uint8, packed)
+
+    def fixed(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
+        """The quantized products that cannot move, since other nodes than products read their scales."""
+        return {name: spec for name, spec in _products(ckpt).items() if not _alone(ckpt, spec.live[0].name)}
+
+    def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+        """Products whose inputs the file lets the runtime round, and products that cannot move."""
+        found = []
+        levels = sorted({node.ints.get("accuracy_level", 0) for node in nodes(ckpt) if node.op == OP} - {0, 1})
+        if levels:
+            found.append(
+                "The file lets onnxruntime round what enters a product (accuracy_level "
+                f"{', '.join(map(str, levels))}); "
+                "forq tunes and scores at level 0, in float32, and the saved file asks for what it asked for."
+            )
+        for name, spec in self.fixed(ckpt).items():
+            others = sorted({node.op for node in _readers(ckpt, spec.live[0].name)} - {OP}) or [OP]
+            found.append(
+                f"The layer {name} stands still and the rest tunes: its scales {spec.live[0].name} are also read by "
+                f"{', '.join(others)}."
+            )
+        return tuple(found)
 
 
-def nodes(ckpt: Checkpoint) -> list[Any]:
-    """The graph's nodes; none where the checkpoint is no graph."""
-    graph = ckpt.contents.values.get("graph")
-    return [] if graph is None else list(graph.nodes)
+format = ONNX()
 
 
-def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The quantized products that can move, by the names of their nodes, checked from the headers alone.
-
-    Of nodes that share their scales the first stands for all. A product whose scales something else reads too (an
-    embedding by GatherBlockQuantized, tied to the head) stands still: see :func:`fixed`.
-
-    Raises:
-        FormatError: tensors are missing, or contradict each other or the node's attributes.
-    """
-    return {name: spec for name, spec in _products(ckpt).items() if _alone(ckpt, spec.live[0].name)}
-
-
-def fixed(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The quantized products that stand still, since something else than a product reads their scales."""
-    return {name: spec for name, spec in _products(ckpt).items() if not _alone(ckpt, spec.live[0].name)}
+def nodes(ckpt: Checkpoint) -> list[Node]:
+    """The graph's nodes; none where the checkpoint is not a graph."""
+    return [] if ckpt.graph is None else list(ckpt.graph.nodes)
 
 
 def _products(ckpt: Checkpoint) -> dict[str, LayerSpec]:
@@ -88,59 +150,13 @@ def _products(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     return found
 
 
-def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
-    """Integers and scales of one layer; no float copy of the weights is made."""
-    codes, scales, *zeros = spec.tensors
-    stored = ckpt.read(codes).view(spec.out_features, -1)
-    whole = stored[:, : spec.in_features * spec.bits // 8].contiguous()
-    groups = -(-spec.in_features // spec.group_size)
-    kind = zeros_dtype(spec.bits)
-    if zeros:
-        packed = ckpt.read(zeros[0]).view(spec.out_features, -1)
-        points = unpack(packed, spec.bits)[:, :groups].t().to(kind).contiguous()
-    else:
-        points = torch.full((groups, spec.out_features), 1 << spec.bits - 1, dtype=kind)
-    weight = QuantWeight(whole, points, spec.bits, spec.group_size)
-    return Parts(weight, (ckpt.read(scales),), None, partial(by_group, rows=spec.out_features))
-
-
-def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
-    """How a layer's codes are packed; None where something else than the layer reads them."""
-    name, scales, *_ = spec.tensors
-    if not _alone(ckpt, name, scales):
-        return None
-    shape = ckpt.info[name].shape
-
-    def packed(codes: Tensor) -> Tensor:
-        if codes.numel() == ckpt.info[name].nbytes:
-            return codes.clone().view(shape)
-        whole = ckpt.read(name).view(spec.out_features, -1)  # what fills up its last groups stays
-        whole[:, : codes.shape[1]] = codes
-        return whole.view(shape)
-
-    return FiledCodes(name, torch.uint8, spec.shape, spec.bits, packed)
-
-
-def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
-    """How a layer's zero points are packed."""
-    assert spec.zeros is not None
-    name, shape = spec.zeros, ckpt.info[spec.zeros].shape
-
-    def packed(points: Tensor) -> Tensor:
-        whole = unpack(ckpt.read(name).view(spec.out_features, -1), spec.bits)  # what fills up its last bytes stays
-        whole[:, : len(points)] = points.t()
-        return pack(whole, spec.bits).view(shape)
-
-    return ZeroPoints(name, (0, (1 << spec.bits) - 1), torch.uint8, packed)
-
-
 def _alone(ckpt: Checkpoint, name: str, scales: str | None = None) -> bool:
     """Whether a tensor is read by products with these scales and by nothing else; None: whether it is such scales."""
     want = (scales or name,)
     return all(node.op == OP and node.domain == DOMAIN and node.inputs[2:3] == want for node in _readers(ckpt, name))
 
 
-def _readers(ckpt: Checkpoint, name: str) -> list[Any]:
+def _readers(ckpt: Checkpoint, name: str) -> list[Node]:
     return [node for node in nodes(ckpt) if name in node.inputs]
 
 
@@ -149,25 +165,7 @@ def by_group(scales: Tensor, rows: int) -> Tensor:
     return scales.view(rows, -1).t()
 
 
-def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """Products the file asks the runtime to round the inputs of, and products that stand still."""
-    found = []
-    levels = sorted({node.ints.get("accuracy_level", 0) for node in nodes(ckpt) if node.op == OP} - {0, 1})
-    if levels:
-        found.append(
-            f"The file lets onnxruntime round what enters a product (accuracy_level {', '.join(map(str, levels))}); "
-            "forq tunes and scores at level 0, in float32, and the saved file asks for what it asked for."
-        )
-    for name, spec in fixed(ckpt).items():
-        others = sorted({node.op for node in _readers(ckpt, spec.live[0].name)} - {OP}) or [OP]
-        found.append(
-            f"The layer {name} stands still and the rest tunes: its scales {spec.live[0].name} are also read by "
-            f"{', '.join(others)}."
-        )
-    return tuple(found)
-
-
-def _spec(ckpt: Checkpoint, name: str, node: Any) -> LayerSpec:
+def _spec(ckpt: Checkpoint, name: str, node: Node) -> LayerSpec:
     def whole(what: str, usual: int | None = None) -> int:
         found = node.ints.get(what, usual)
         if type(found) is not int or not 0 < found < 1 << 32:
@@ -210,78 +208,3 @@ def _spec(ckpt: Checkpoint, name: str, node: Any) -> LayerSpec:
         tensors, zeros = given[1:4], given[3] if _alone(ckpt, given[3], given[2]) else None
     scales = Live(given[2], dtype)
     return LayerSpec(name, columns, rows, bits, size, (scales,), None, tuple(tensors), zeros)
-
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "zeros": {"zeros": True},
-    "8-bit": {"bits": 8},
-    "2-bit": {"bits": 2, "zeros": True},
-    "ragged": {"block_size": 32, "zeros": True},
-    "float16": {"dtype": "float16", "flat": True},
-    "level-4": {"accuracy_level": 4},
-    "external": {"external": True, "zeros": True},
-    "floats": {"floats": True, "flat": True},
-}
-"""Other shapes of the format, as changes of the example's settings."""
-
-
-def example(folder: Path, **changes: Any) -> Path:
-    """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
-
-    Args:
-        changes: see :data:`VARIANTS`; ``flat``: scales of one dimension, ``floats``: kept as float_data.
-
-    Returns:
-        ``folder``, which is made.
-    """
-    import json
-
-    import numpy as np
-    import onnx
-
-    from forq.formats._onnx_tiny import Builder, llama
-
-    how: dict[str, Any] = {
-        "bits": 4,
-        "block_size": _tiny.GROUP_SIZE,
-        "accuracy_level": 0,
-        "dtype": "float32",
-        **changes,
-    }
-    bits, size = how["bits"], how["block_size"]
-    shapes: dict[str, tuple[int, int]] = {}
-
-    def measured(module: str, rows: int, columns: int) -> dict[str, Tensor]:
-        shapes[module] = rows, columns
-        return {}
-
-    tensors = {name: tensor.float().numpy() for name, tensor in _tiny.model(measured).items()}
-    head = tensors.pop("lm_head.weight")
-    shapes["lm_head"] = head.shape
-
-    def linear(build: Builder, module: str, x: str) -> str:
-        rows, columns = shapes[module]
-        draw, groups = _tiny.generator(module), -(-columns // size)
-        codes = torch.randint(0, 256, (rows, groups, size * bits // 8), dtype=torch.uint8, generator=draw)
-        scales = (torch.rand(rows, groups, generator=draw) * 0.05 + 0.01) * 16 / (1 << bits)
-        given = [
-            *(x, build.tensor(f"{module}.weight_quant", codes.numpy())),
-            build.floats(f"{module}.weight_scales", scales.flatten().numpy() if how.get("flat") else scales.numpy()),
-        ]
-        if how.get("zeros"):
-            zeros = torch.randint(0, 256, (rows, -(-groups * bits // 8)), dtype=torch.uint8, generator=draw)
-            given.append(build.tensor(f"{module}.weight_zeros", zeros.numpy()))
-        settings = {"K": columns, "N": rows, "bits": bits, "block_size": size, "accuracy_level": how["accuracy_level"]}
-        return build.add(OP, given, domain=DOMAIN, name=f"{module}.MatMulNBits", **settings)
-
-    model = llama(_tiny.CONFIG, tensors, linear, getattr(np, how["dtype"]))
-    if how.get("floats"):
-        for tensor in model.graph.initializer:
-            if tensor.name.endswith("_scales"):
-                tensor.float_data.extend(np.frombuffer(tensor.raw_data, np.float32).tolist())
-                tensor.ClearField("raw_data")
-    folder.mkdir(parents=True, exist_ok=True)
-    outside = {"save_as_external_data": True, "location": "model.onnx_data", "size_threshold": 200}
-    onnx.save_model(model, str(folder / "model.onnx"), **(outside if how.get("external") else {}))
-    (folder / "config.json").write_text(json.dumps(_tiny.CONFIG, indent=2) + "\n", encoding="utf-8")
-    return folder

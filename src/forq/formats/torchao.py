@@ -12,126 +12,125 @@ bits they stay in float here: what is tuned are the weights. ``Int8Tensor`` comp
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.safetensors import read_metadata
 from forq.errors import FormatError
-from forq.formats import _tiny
-from forq.formats._about import About, inputs_here
-from forq.formats.codecs.torchao_header import TYPES, Said, description, said
+from forq.formats.base import About, Format, inputs_here
+from forq.formats.codecs.torchao_header import Description, described
 from forq.layers.codes import pack, parts, unpack
 from forq.layers.layer import SHARED, FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.layers.linear import Activations
 from forq.layers.weight import QuantWeight, zeros_dtype
 
-ABOUT = About(
-    title="torchao",
-    bits="2, 3, 4, 8",
-    moves=("scales", "codes", "zeros"),
-    exported="the same file, the text in its header included; activations of 8 bits that it asks for are the library's",
-    library="torchao 0.18.0",
-    layout=(
-        "_weight_qdata       int8 (out, in), signed codes of the target's bits",
-        "_weight_scale       float (out, groups), or (1, 1) for a whole matrix",
-        "_weight_zero_point  int8, likewise; zeros of Int8Tensor, which computes without them",
-        "__metadata__        JSON by weight: Int8Tensor or IntxUnpackedToInt8Tensor, block_size, target_dtype",
-    ),
-    zero_points=(
-        "The kind of the weight decides: Int8Tensor computes without its zero points, and stored ones other than 0 are "
-        "refused; IntxUnpackedToInt8Tensor reads them."
-    ),
-)
-
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 _QDATA, _SCALE, _ZERO = "_weight_qdata", "_weight_scale", "_weight_zero_point"
 
 
-def recognise(ckpt: Checkpoint) -> bool:
-    """Does the checkpoint hold int8 codes of a flattened weight beside their scale?"""
-    return any(
-        name.endswith(f".{_QDATA}") and info.dtype == torch.int8 and name[: -len(_QDATA)] + _SCALE in ckpt.info
-        for name, info in ckpt.info.items()
+class TorchAO(Format):
+    """Weights of the kinds ``Int8Tensor`` and ``IntxUnpackedToInt8Tensor``."""
+
+    about = About(
+        title="torchao",
+        bits="2, 3, 4, 8",
+        moves=("scales", "codes", "zeros"),
+        exported=(
+            "the same file, the text in its header included; activations of 8 bits that it asks for are the library's"
+        ),
+        library="torchao 0.18.0",
+        layout=(
+            "_weight_qdata       int8 (out, in), signed codes of the target's bits",
+            "_weight_scale       float (out, groups), or (1, 1) for a whole matrix",
+            "_weight_zero_point  int8, likewise; zeros of Int8Tensor, which computes without them",
+            "__metadata__        JSON by weight: Int8Tensor or IntxUnpackedToInt8Tensor, block_size, target_dtype",
+        ),
+        zero_points=(
+            "The kind of the weight decides: Int8Tensor computes without its zero points, and stored ones other than 0 "
+            "are refused; IntxUnpackedToInt8Tensor reads them."
+        ),
     )
 
+    def recognise(self, ckpt: Checkpoint) -> bool:
+        """Whether the checkpoint holds int8 codes of a flattened weight beside their scale."""
+        return any(
+            name.endswith(f".{_QDATA}") and info.dtype == torch.int8 and name[: -len(_QDATA)] + _SCALE in ckpt.info
+            for name, info in ckpt.info.items()
+        )
 
-def layers(ckpt: Checkpoint) -> dict[str, LayerSpec]:
-    """The quantized layers by module name, checked from the headers alone.
+    def layers(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
+        """The quantized layers by module name, checked from the headers alone.
 
-    Raises:
-        FormatError: tensors are missing, or contradict each other or the header; a kind of weight that is not read.
-    """
-    end = f".{_QDATA}"
-    modules = sorted(name.removesuffix(end) for name in ckpt.info if name.endswith(end))
-    text = _text(ckpt)
-    return {module: _spec(ckpt, module, said(text, module)) for module in modules}
+        Raises:
+            FormatError: tensors are missing, or contradict each other or the header; a kind of weight that is not read.
+        """
+        end = f".{_QDATA}"
+        modules = sorted(name.removesuffix(end) for name in ckpt.info if name.endswith(end))
+        text = _text(ckpt)
+        return {module: _spec(ckpt, module, described(text, module)) for module in modules}
+
+    def read(self, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
+        """Integers, scales and bias of a layer.
+
+        Raises:
+            FormatError: a code or zero point is outside of its range.
+        """
+        half = 1 << spec.bits - 1
+        whole = _unsigned(ckpt.read(f"{spec.name}.{_QDATA}"), half, f"{spec.name}.{_QDATA}").to(torch.uint8)
+        zeros = torch.full((spec.in_features // spec.group_size, spec.out_features), half, dtype=zeros_dtype(spec.bits))
+        name = f"{spec.name}.{_ZERO}"
+        if name in spec.tensors:
+            stored = _unsigned(ckpt.read(name), half, name).to(zeros.dtype)
+            if spec.zeros is None and not bool((stored == half).all()):
+                raise FormatError(f"{name}: expected zeros, since Int8Tensor computes without them; found other values")
+            zeros.copy_(stored.t())
+        weight = QuantWeight(pack(whole, spec.bits), zeros, spec.bits, spec.group_size)
+        bias = None if spec.bias is None else ckpt.read(spec.bias)
+        rows = spec.out_features
+
+        def by_group(scales: Tensor) -> Tensor:
+            return scales.t().expand(-1, rows)
+
+        return Parts(weight, (ckpt.read(spec.live[0].name),), bias, by_group)
+
+    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
+        """How the codes of a layer are stored: signed, a byte each."""
+        half = 1 << spec.bits - 1
+
+        def packed(codes: Tensor) -> Tensor:
+            whole = unpack(codes, spec.bits)
+            # As bytes of two's complement; a half of 128 is the sign bit itself.
+            return (whole ^ half).view(torch.int8) if spec.bits == 8 else whole.view(torch.int8).sub_(half)
+
+        return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, spec.shape, spec.bits, packed)
+
+    def zero_points(self, ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints | None:
+        """How the zero points of a layer are stored: signed, a byte each."""
+        if spec.zeros is None:
+            return None
+        half = 1 << spec.bits - 1
+
+        def packed(x: Tensor) -> Tensor:
+            return (x.t() - half).to(torch.int8).contiguous()
+
+        return ZeroPoints(spec.zeros, (0, 2 * half - 1), torch.int8, packed)
+
+    def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+        """Layers whose inputs torchao rounds and forq does not."""
+        text, end = _text(ckpt), f".{_QDATA}"
+        rounded = {described(text, name.removesuffix(end)).inputs for name in ckpt.info if name.endswith(end)} - {None}
+        return tuple(
+            f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'torchao')}"
+            for inputs in sorted(filter(None, rounded))
+        )
 
 
-def unlike(ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """What torchao computes and forq does not: layers that round their inputs."""
-    text, end = _text(ckpt), f".{_QDATA}"
-    rounded = {said(text, name.removesuffix(end)).inputs for name in ckpt.info if name.endswith(end)} - {None}
-    return tuple(
-        f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'torchao')}"
-        for inputs in sorted(filter(None, rounded))
-    )
-
-
-def read(ckpt: Checkpoint, spec: LayerSpec) -> Parts:
-    """Integers, scales and bias of one layer.
-
-    Raises:
-        FormatError: a code or zero point is outside of its range.
-    """
-    half = 1 << spec.bits - 1
-    whole = _unsigned(ckpt.read(f"{spec.name}.{_QDATA}"), half, f"{spec.name}.{_QDATA}").to(torch.uint8)
-    zeros = torch.full((spec.in_features // spec.group_size, spec.out_features), half, dtype=zeros_dtype(spec.bits))
-    name = f"{spec.name}.{_ZERO}"
-    if name in spec.tensors:
-        stored = _unsigned(ckpt.read(name), half, name).to(zeros.dtype)
-        if spec.zeros is None and not bool((stored == half).all()):
-            raise FormatError(f"{name}: expected zeros, since Int8Tensor computes without them; found other values")
-        zeros.copy_(stored.t())
-    weight = QuantWeight(pack(whole, spec.bits), zeros, spec.bits, spec.group_size)
-    bias = None if spec.bias is None else ckpt.read(spec.bias)
-    rows = spec.out_features
-
-    def by_group(scales: Tensor) -> Tensor:
-        return scales.t().expand(-1, rows)
-
-    return Parts(weight, (ckpt.read(spec.live[0].name),), bias, by_group)
-
-
-def filed_codes(ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
-    """How a layer's codes are kept: signed, a byte each."""
-    half = 1 << spec.bits - 1
-
-    def packed(codes: Tensor) -> Tensor:
-        whole = unpack(codes, spec.bits)
-        # As bytes of two's complement; a half of 128 is the sign bit itself.
-        return (whole ^ half).view(torch.int8) if spec.bits == 8 else whole.view(torch.int8).sub_(half)
-
-    return FiledCodes(f"{spec.name}.{_QDATA}", torch.int8, spec.shape, spec.bits, packed)
-
-
-def zero_points(ckpt: Checkpoint, spec: LayerSpec) -> ZeroPoints:
-    """How a layer's zero points are kept: signed, a byte each."""
-    half = 1 << spec.bits - 1
-
-    def packed(x: Tensor) -> Tensor:
-        return (x.t() - half).to(torch.int8).contiguous()
-
-    return ZeroPoints(f"{spec.name}.{_ZERO}", (0, 2 * half - 1), torch.int8, packed)
+format = TorchAO()
 
 
 def _text(ckpt: Checkpoint) -> dict[str, str]:
-    """What the headers of all files say; each describes the weights it holds, or all."""
+    """The text in the headers of all files; each describes the weights in its file, or all."""
     text: dict[str, str] = {}
     for file in sorted({info.file for info in ckpt.info.values()}):
         text |= read_metadata(ckpt.folder / file)
@@ -148,7 +147,7 @@ def _unsigned(stored: Tensor, half: int, name: str) -> Tensor:
     return stored.to(torch.int16) + half
 
 
-def _spec(ckpt: Checkpoint, module: str, how: Said) -> LayerSpec:
+def _spec(ckpt: Checkpoint, module: str, how: Description) -> LayerSpec:
     shape = ckpt.info[f"{module}.{_QDATA}"].shape
     if len(shape) != 2 or 0 in shape:
         raise FormatError(f"{module}.{_QDATA}: expected a matrix, found shape {shape}")
@@ -194,62 +193,3 @@ def _spec(ckpt: Checkpoint, module: str, how: Said) -> LayerSpec:
     # Zero points of a whole matrix would not be one a row, as they move.
     zeros = f"{module}.{_ZERO}" if how.points and tall == 1 else None
     return LayerSpec(module, columns, rows, how.bits, wide, (scales,), bias, tensors, zeros)
-
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "int8-rows": {"_type": "Int8Tensor", "bits": 8, "group_size": -1, "dtype": torch.float32},
-    "int8-dynamic-matrix": {"_type": "Int8Tensor", "bits": 8, "group_size": 0, "dtype": torch.float32, "dynamic": True},
-    "int8-groups": {"bits": 8, "dtype": torch.float16},
-    "int2": {"bits": 2},
-    "int3-rows": {"bits": 3, "group_size": -1},
-}
-"""Other shapes of the format, as changes of the example's settings; group_size 0 is a scale for the whole matrix."""
-
-
-def example(folder: Path, **changes: Any) -> Path:
-    """A tiny valid checkpoint: a Llama of one block with random codes, zeros and scales.
-
-    Args:
-        changes: of the settings, see :data:`VARIANTS`.
-
-    Returns:
-        ``folder``, which is made.
-    """
-    how: dict[str, Any] = {"_type": "IntxUnpackedToInt8Tensor", "bits": 4, "group_size": _tiny.GROUP_SIZE}
-    how |= {"dtype": torch.bfloat16, "dynamic": False, **changes}
-    half, size, points = 1 << how["bits"] - 1, how["group_size"], TYPES[how["_type"]]
-    shapes: dict[str, tuple[int, int]] = {}
-
-    def quantized(module: str, rows: int, columns: int) -> dict[str, Tensor]:
-        draw = _tiny.generator(module)
-        tall, wide = rows if size == 0 else 1, size if size > 0 else columns
-        blocks = (rows // tall, columns // wide)
-        shapes[f"{module}.weight"] = tall, wide
-        zeros = torch.randint(-half, half, blocks, dtype=torch.int8, generator=draw)
-        scales = (torch.rand(blocks, generator=draw) * 0.05 + 0.01) * 8 / half
-        return {
-            f"{module}.{_QDATA}": torch.randint(-half, half, (rows, columns), dtype=torch.int8, generator=draw),
-            f"{module}.{_SCALE}": scales.to(how["dtype"]),
-            f"{module}.{_ZERO}": zeros if points else torch.zeros_like(zeros),
-        }
-
-    def metadata(names: Iterable[str]) -> dict[str, str]:
-        plain = [name for name in names if "._weight_" not in name]
-        text = {name: json.dumps({"_type": "Tensor"}) for name in plain}
-        for name, block in shapes.items():
-            text[name] = json.dumps(description(how, list(block)))
-        return {**text, "tensor_names": json.dumps([*plain, *shapes])}
-
-    return _tiny.write(folder, quantized, {"quantization_config": _configuration(how)}, metadata)
-
-
-def _configuration(how: Mapping[str, Any]) -> dict[str, Any]:
-    """What transformers writes in config.json for such weights; only it reads them."""
-    if how["_type"] == "Int8Tensor":
-        data: dict[str, Any] = {"granularity": {"_type": "PerRow", "_data": {"dim": -1}, "_version": 1}}
-        kind = {"_type": "Int8WeightOnlyConfig", "_data": data, "_version": 2}
-    else:
-        group = {"_type": "PerGroup", "_data": {"group_size": max(how["group_size"], 1)}, "_version": 1}
-        data = {"weight_dtype": {"_type": "torch.dtype", "_data": f"int{how['bits']}"}, "granularity": group}
-        kind = {"_type": "IntxWeightOnlyConfig", "_data": data, "_version": 2}
-    return {"quant_method": "torchao", "quant_type": {"default": kind}}

@@ -77,7 +77,7 @@ def _moves(ckpt: Checkpoint, found: Layout, sizes: Mapping[str, int]) -> Counter
     for spec in found.specs.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
-        if hasattr(form, "filed_codes") and (codes := form.filed_codes(ckpt, spec)) is not None:  # type: ignore[union-attr]
+        if form is not None and (codes := form.filed_codes(ckpt, spec)) is not None:
             moves["codes"] += math.prod(codes.shape)
         moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
     return moves

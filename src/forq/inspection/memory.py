@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 
 from forq.checkpoints import Checkpoint
 from forq.coordinates.leaf import GROUPS
@@ -73,12 +72,12 @@ def summary(ckpt: Checkpoint) -> Summary:
     """
     found = layout(ckpt)
     form, moving = found.form, found.specs
-    specs = moving | (form.fixed(ckpt) if hasattr(form, "fixed") else {})  # type: ignore[union-attr]
+    specs = moving if form is None else moving | form.fixed(ckpt)
     counts = count(ckpt, found, specs)
     bits = sorted({spec.bits for spec in specs.values()})
     rows = all(spec.group_size == spec.in_features for spec in specs.values())
     return Summary(
-        format=form.__name__.rpartition(".")[2] if form else "float",
+        format=form.name if form else "float",
         model_type=str(ckpt.config.get("model_type") or ckpt.config.get("_class_name") or "unknown"),
         bits=max(bits, default=None),
         widths=tuple(bits),
@@ -89,7 +88,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         file_bytes=sum(info.nbytes for info in ckpt.info.values()),
         scales=counts.moves["scales"],
         moves={kind: counts.moves[kind] for kind in GROUPS if counts.moves[kind]},
-        exported=_exported(form, ckpt),
+        exported=form.exported(ckpt) if form else "",
         unlike=unlike(form, ckpt),
         estimates=_estimates(ckpt, specs, counts),
     )
@@ -129,10 +128,3 @@ def _code_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec]) -> int:
         if all(live.group != "offsets" for live in spec.live):
             total += math.prod(ckpt.info[spec.live[0].name].shape) * zeros_dtype(spec.bits).itemsize
     return total
-
-
-def _exported(form: ModuleType | None, ckpt: Checkpoint) -> str:
-    if form is None:
-        return ""
-    said: str = form.exported(ckpt) if hasattr(form, "exported") else form.ABOUT.exported
-    return said

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.layers.layer import FiledCodes, Live, ZeroPoints
 from forq.layers.linear import QuantLinear
 from forq.layers.weight import CodedWeight
@@ -140,8 +140,8 @@ class Codes(ABC):
     def at(self, places: Tensor) -> Tensor:
         return self.weight.codes_at(places)
 
-    def put_at(self, few: Few) -> None:
-        self.weight.put_codes_at(few.places, few.x)
+    def put_at(self, codes: SparseCodes) -> None:
+        self.weight.put_codes_at(codes.places, codes.x)
 
     def packed(self, x: Tensor) -> Tensor:
         return self.file.packed(x.cpu())
@@ -159,7 +159,7 @@ class CodeLeaf(Codes):
 
     @property
     def weight(self) -> CodedWeight:
-        return cast(CodedWeight, self.layer.still)
+        return cast(CodedWeight, self.layer.frozen)
 
     @property
     def overlay(self) -> Callable[[Tensor], None] | None:
@@ -170,12 +170,12 @@ class CodeLeaf(Codes):
         self.layer.code_overlay = fill
 
     @property
-    def few(self) -> Few | None:
-        return self.layer.few_codes
+    def sparse(self) -> SparseCodes | None:
+        return self.layer.sparse_codes
 
-    @few.setter
-    def few(self, few: Few | None) -> None:
-        self.layer.few_codes = few
+    @sparse.setter
+    def sparse(self, codes: SparseCodes | None) -> None:
+        self.layer.sparse_codes = codes
 
     def open(self) -> None:
         self.layer.use_moving_codes()

@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.layers.kernels import int8, ort, reference
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.layers.scratch import Scratch
@@ -17,7 +17,7 @@ from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, T
 
 Choice = Literal["auto", "reference", "ort", "triton"]
 Activations = Literal["float", "int8"]
-_PUT = 1 << 18
+CODES_PER_PUT = 1 << 18
 """Codes packed at a time: what is between stays in the cache."""
 
 
@@ -33,7 +33,7 @@ class QuantLinear(nn.Module):
         fused: let ``triton`` compute it where it lies, in place of ``reference``.
         zero_points, filed_codes: how the file packs them, where they are integers of their own.
         code_overlay: fills in codes to compute with, float32 (rows, codes of a row), in place of the layer's own.
-        few_codes: some codes to compute with in place of the layer's own.
+        sparse_codes: some codes to compute with in place of the layer's own.
 
     Args:
         parts: what a format read; on the layer's device already.
@@ -55,7 +55,7 @@ class QuantLinear(nn.Module):
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
-        self.few_codes: Few | None = None
+        self.sparse_codes: SparseCodes | None = None
         self.fused = False
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
@@ -90,10 +90,10 @@ class QuantLinear(nn.Module):
 
         Of a layer whose weight is one that every kernel reads.
         """
-        return cast(QuantWeight, self.still)
+        return cast(QuantWeight, self.frozen)
 
     @property
-    def still(self) -> Weight:
+    def frozen(self) -> Weight:
         """What stands still of the layer, of whatever kind."""
         if self._weight is None:
             assert self._read is not None
@@ -125,11 +125,11 @@ class QuantLinear(nn.Module):
 
     def use_moving_codes(self) -> None:
         """Let a kernel compute the layer that reads codes at every call: they may change at any time."""
-        self._weight, self._packed = self.still, None
+        self._weight, self._packed = self.frozen, None
 
     def dequantise(self) -> Tensor:
         """The whole matrix as the layer shows it now, a fresh float32 (out, in): for tests and export."""
-        weight = self.still
+        weight = self.frozen
         if isinstance(weight, QuantWeight):
             return reference.dequantise(weight, self._arrange(self.scales))
         return reference.dequantise_rows(cast(RowWeight, weight), tuple(self.live.values()))
@@ -140,24 +140,24 @@ class QuantLinear(nn.Module):
         Of a layer whose live tensors have the outputs first.
         """
         live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
-        some = cast(Table, self.still).at(wanted)
+        some = cast(Table, self.frozen).at(wanted)
         if self.code_overlay is not None:
             shown = self._filled(self.code_overlay).index_select(0, wanted)
             cast(CodedWeight, some).put_codes(0, shown.view(-1))
-        elif self.few_codes is not None:
-            few = _among(self.few_codes, wanted, self.in_features)
-            cast(CodedWeight, some).put_codes_at(few.places, few.x)
+        elif self.sparse_codes is not None:
+            codes = _among(self.sparse_codes, wanted, self.in_features)
+            cast(CodedWeight, some).put_codes_at(codes.places, codes.x)
         if isinstance(some, QuantWeight):
             return reference.dequantise(some, self._arrange(live[0]))
         return reference.dequantise_rows(cast(RowWeight, some), live)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        moving = self.code_overlay is not None or self.few_codes is not None
+        moving = self.code_overlay is not None or self.sparse_codes is not None
         if self._packed is not None and not moving and self._plain(x):
             y = self._packed.matmul(x, self._arrange(self.scales))
             return y if self.bias is None else y.add_(self.bias)
-        weight = self.still
+        weight = self.frozen
         if not isinstance(weight, QuantWeight):
             live = tuple(self.live.values())
             return reference.matmul_rows(x, self._shown(weight), live, self.bias, self.scratch)
@@ -167,12 +167,12 @@ class QuantLinear(nn.Module):
         if self.fused:
             from forq.layers.kernels import triton
 
-            return triton.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
-        return reference.matmul(x, weight, scales, self.bias, self.scratch, self.few_codes)
+            return triton.matmul(x, weight, scales, self.bias, self.scratch, self.sparse_codes)
+        return reference.matmul(x, weight, scales, self.bias, self.scratch, self.sparse_codes)
 
     def _shown(self, weight: Weight) -> RowWeight:
         """A weight of its own make, with the codes of a probe in a copy of its own where there is one."""
-        if self.code_overlay is None and self.few_codes is None:
+        if self.code_overlay is None and self.sparse_codes is None:
             return cast(RowWeight, weight)
         held = cast(CodedRows, weight)
         codes = self.scratch.take("shown", tuple(held.codes.shape), held.codes.dtype, held.codes.device)
@@ -184,11 +184,11 @@ class QuantLinear(nn.Module):
         """Store the codes of a probe in a weight that is a copy, some rows at a time."""
         if self.code_overlay is not None:
             shown = self._filled(self.code_overlay)
-            step = max(1, _PUT // shown.shape[1])
+            step = max(1, CODES_PER_PUT // shown.shape[1])
             for first in range(0, len(shown), step):
                 other.put_codes(first * shown.shape[1], shown[first : first + step].view(-1))
-        elif self.few_codes is not None:
-            other.put_codes_at(self.few_codes.places, self.few_codes.x)
+        elif self.sparse_codes is not None:
+            other.put_codes_at(self.sparse_codes.places, self.sparse_codes.x)
 
     def _filled(self, overlay: Callable[[Tensor], None]) -> Tensor:
         """All codes to compute with, float32, in the buffer that weights are dequantised into."""
@@ -212,9 +212,9 @@ class QuantLinear(nn.Module):
         )
 
 
-def _among(few: Few, rows: Tensor, columns: int) -> Few:
+def _among(codes: SparseCodes, rows: Tensor, columns: int) -> SparseCodes:
     """Those of some coordinates that lie in some rows, as coordinates of these rows alone."""
-    row = few.places // columns
+    row = codes.places // columns
     at = torch.searchsorted(rows, row).clamp_(max=len(rows) - 1)
     here = rows[at] == row
-    return Few(at[here] * columns + few.places[here] % columns, few.x[here])
+    return SparseCodes(at[here] * columns + codes.places[here] % columns, codes.x[here])

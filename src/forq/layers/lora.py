@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from forq.layers.leaves import TensorLeaf
@@ -115,9 +114,19 @@ class Adapter:
         """(..., in) → (..., out), float32."""
         return linear(linear(x.float(), shown(self.a)), shown(self.b)).mul_(self.alpha / self.rank)
 
-    def hook(self, layer: Any, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
+    def to(self, device: torch.device) -> Adapter:
+        """The adapter on a device."""
+        return replace(self, a=_moved(self.a, device), b=_moved(self.b, device))
+
+    def hook(self, layer: nn.Module, args: tuple[Tensor, ...], y: Tensor) -> Tensor:
         """What :meth:`torch.nn.Module.register_forward_hook` takes: adds the product to what the layer gave."""
         return (y + self(args[0])).to(y.dtype)
+
+
+def _moved(factor: Factor, device: torch.device) -> Factor:
+    if isinstance(factor, GridFactor):
+        return replace(factor, storage=factor.storage.to(device))
+    return replace(factor, tensor=factor.tensor.to(device))
 
 
 def shown(factor: Factor) -> Tensor:

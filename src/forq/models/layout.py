@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import nn
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
+from forq.formats import Format, recognised
 from forq.layers.layer import LayerSpec
 from forq.models.families import family_of
 from forq.models.graph.inputs import Inputs, logits_of
 from forq.models.names import Names, assign
 from forq.models.skeleton import skeleton
-from forq.plugins import registry
 from forq.tokens.model import Kind
 
 
@@ -31,7 +30,7 @@ class Layout:
         kind: what the model predicts.
     """
 
-    form: ModuleType | None
+    form: Format | None
     specs: dict[str, LayerSpec]
     model: nn.Module
     names: Names
@@ -52,30 +51,9 @@ def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
         # Building the skeleton of a damaged configuration must not take hours.
         raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
     form = recognised(ckpt)
-    specs: dict[str, LayerSpec] = {} if form is None else form.layers(ckpt)
+    specs = {} if form is None else form.layers(ckpt)
     model = skeleton(ckpt.config, dtype)
     return Layout(form, specs, model, assign(ckpt, family, model, specs), family.kind)
-
-
-def recognised(ckpt: Checkpoint) -> ModuleType | None:
-    """The format of a checkpoint's quantized layers, or None where every tensor is float.
-
-    Raises:
-        FormatError: the configuration says quantized, and no format knows the tensors.
-    """
-    known = registry.names("formats")
-    for name in known:
-        form: ModuleType = registry.get("formats", name)
-        if form.recognise(ckpt):
-            return form
-    said = ckpt.config.get("quantization_config")
-    if said is not None:
-        method = said.get("quant_method") if isinstance(said, dict) else said
-        raise FormatError(
-            f"{ckpt.path}: expected a format among {', '.join(known)}; found quant_method {method!r} with "
-            "tensors none of them recognises"
-        )
-    return None
 
 
 def _graph_layout(ckpt: Checkpoint) -> Layout:
@@ -91,5 +69,5 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
             "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
         )
     Inputs.of(ckpt), logits_of(ckpt)  # what a load refuses is refused before anything is read
-    specs: dict[str, LayerSpec] = form.layers(ckpt)
+    specs = form.layers(ckpt)
     return Layout(form, specs, nn.Module(), Names({}, {}, {spec.name: spec.name for spec in specs.values()}), "causal")

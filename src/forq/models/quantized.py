@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from forq.checkpoints import Checkpoint
 from forq.devices import triton_for
 from forq.errors import ConfigError, FormatError
+from forq.formats import Format
 from forq.layers import heap
 from forq.layers.embedding import QuantEmbedding
 from forq.layers.kernels import int8, ort
@@ -53,7 +53,7 @@ def kernels(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _fill(
-    form: ModuleType, found: Layout, ckpt: Checkpoint, spec: LayerSpec, options: LoadOptions, scratch: Scratch
+    form: Format, found: Layout, ckpt: Checkpoint, spec: LayerSpec, options: LoadOptions, scratch: Scratch
 ) -> None:
     where = found.names.modules[spec.name]
     parts = layer_parts.read(form, ckpt, spec)
@@ -62,10 +62,8 @@ def _fill(
     del parts  # a kernel may pack the codes anew, and then nothing else holds them
     embeds = isinstance(old, nn.Embedding)
     put(found.model, where, QuantEmbedding(layer, options.dtype) if embeds else layer)
-    if spec.zeros is not None:
-        layer.zero_points = form.zero_points(ckpt, spec)
-    if hasattr(form, "filed_codes"):
-        layer.filed_codes = form.filed_codes(ckpt, spec)
+    layer.zero_points = form.zero_points(ckpt, spec)
+    layer.filed_codes = form.filed_codes(ckpt, spec)
     _choose_kernel(layer, spec, partial(_codes, form, ckpt, spec), options, embeds)
 
 
@@ -78,14 +76,14 @@ def _choose_kernel(
         ConfigError: ONNX Runtime is asked for and cannot compute it.
     """
     device, dtype, kernel = options.device, options.dtype, options.kernel
-    layer.fused = isinstance(layer.still, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
-    if options.activations == "int8" and int8.unfit(layer.still, device, dtype) is None:
+    layer.fused = isinstance(layer.frozen, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
+    if options.activations == "int8" and int8.unfit(layer.frozen, device, dtype) is None:
         layer.use(int8.Kernel, read)
         heap.trim()
         return
     if kernel in ("reference", "triton") or embeds:
         return
-    why = ort.unfit(layer.still, device, dtype)
+    why = ort.unfit(layer.frozen, device, dtype)
     if why is None:
         layer.use(ort.Kernel, read)
         heap.trim()
@@ -93,9 +91,8 @@ def _choose_kernel(
         raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
 
 
-def _codes(form: ModuleType, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
-    parts: Parts = form.read(ckpt, spec)
-    return parts.weight
+def _codes(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Weight:
+    return form.read(ckpt, spec).weight
 
 
 def _tie_heads(model: nn.Module) -> None:

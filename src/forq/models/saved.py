@@ -12,11 +12,11 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint, Relaid, Saved, Streamed
 from forq.checkpoints.patch import fit
 from forq.checkpoints.replace import check_destination, replace_folder
+from forq.formats import recognised
 from forq.layers.lora import Adapter
 from forq.models.adapters import peft
 from forq.models.convert.rewrite import Piece, rewrite
 from forq.models.convert.rewrite import planned as plan_of
-from forq.models.layout import recognised
 from forq.models.twins import with_twins
 
 
@@ -66,9 +66,8 @@ def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, over
 
 def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
     """What :func:`write` writes: the tensors themselves, unless the format has more to say."""
-    relaid = getattr(recognised(base), "relaid", None)
-    plan: Relaid = Relaid(tensors) if relaid is None else relaid(base, tensors)
-    return plan
+    form = recognised(base)
+    return Relaid(tensors) if form is None else form.relaid(base, tensors)
 
 
 def _made(base: Checkpoint, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -18,15 +18,15 @@ def space(model: LoadedModel, move: str = "scales", unit: Unit = "relative") -> 
         move: kinds of leaves with commas between, see :func:`forq.models.leaves.trainable`.
         unit: what probes and steps are measured in: ``relative`` to each coordinate's starting magnitude,
             ``absolute`` (both keep signs), ``free`` of bounds, or the tensor's ``spread``. Kinds of leaves that
-            pass through zero take ``spread`` in place of ``relative``.
+            pass through zero take ``spread`` in place of ``relative``, integers take ``cells``. The space carries it.
 
     Raises:
         ConfigError: the model holds nothing of that kind, or the unit is unknown.
     """
     if unit not in DOMAINS:
         raise ConfigError(f"unit: expected one of {', '.join(DOMAINS)}, found {unit!r}")
-    return Space(trainable(model, move), lambda leaf, x: DOMAINS[_unit(leaf, unit)](leaf, x))
+    return Space(trainable(model, move), lambda leaf, x: DOMAINS[_unit(leaf, unit)](leaf, x), unit=unit)
 
 
 def _unit(leaf: Leaf, unit: Unit) -> Unit:
-    return usual_unit(leaf.group, unit, whole=isinstance(leaf, LatticeLeaf | PackedLeaf))
+    return usual_unit(leaf.group, unit, integer=isinstance(leaf, LatticeLeaf | PackedLeaf))

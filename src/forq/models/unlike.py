@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.patch import unread
+from forq.formats import Format
 from forq.layers.linear import Activations
 
 
-def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
+def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
-    told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    computed = () if form is None else form.unlike(ckpt, activations)
     if not (others := unread(ckpt.folder, ckpt.contents)):
-        return told
+        return computed
     return (
-        *told,
+        *computed,
         f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
     )

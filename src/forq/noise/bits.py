@@ -15,16 +15,14 @@ import hashlib
 import threading
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
-
-
 Float32 = NDArray[np.float32]
+
+Drawn = NDArray[np.float32 | np.int32]
+"""What a law fills; int32 only where it draws integers."""
 
 UInt64 = NDArray[np.uint64]
 
@@ -44,7 +42,7 @@ class _Generator(threading.local):
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(key=0)
-        self.state: dict[str, Any] = dict(self.philox.state)
+        self.state = self.philox.state
 
     def words(self, key: tuple[int, int], counter: int, count: int) -> UInt64:
         # NumPy increments the counter before it generates, so it is aimed one block early.
@@ -54,8 +52,8 @@ class _Generator(threading.local):
             "key": np.array(key, dtype=np.uint64),
         }
         self.state["buffer_pos"] = _LANES
-        self.philox.state = self.state  # type: ignore[assignment]
-        return self.philox.random_raw(count)  # type: ignore[return-value,no-any-return,unused-ignore]
+        self.philox.state = self.state
+        return np.asarray(self.philox.random_raw(count), dtype=np.uint64)
 
 
 _generator = _Generator()

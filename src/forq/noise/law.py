@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forq.errors import ConfigError
+from forq.noise.bits import Bits, Drawn
 from forq.plugins import registry
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-from forq.noise.bits import Bits, Float32
 
-Draw = Callable[[Bits, int, Float32], None]
+Draw = Callable[[Bits, int, Drawn], None]
 """Fill ``out`` with z[start … start + len(out) − 1]; a pure function of the bits."""
+
+AUTO = "auto"
+"""The argument of a law whose size is left to the calibration, as in ``cells:auto``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +31,26 @@ class Law:
 
     Attributes:
         portable: every machine draws the same floats.
-        whole: z is a whole number, and ``draw`` fills arrays of integers too.
-        few: where z is 0 nearly everywhere: from (bits, start, count) to the places between start and start + count at
-            which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
-        on: from (bits, start, count, device) to the same numbers again, drawn on a GPU by :mod:`forq.noise.triton`, float32.
-        few_on: ``few`` there; places int64, z int8.
+        integer: z is an integer, and ``draw`` fills arrays of integers too.
+        sparse: where z is 0 nearly everywhere: from (bits, start, count) to the places between start and start + count
+            at which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
+        on: from (bits, start, count, device) to the same numbers drawn on a GPU by :mod:`forq.noise.triton`, float32.
+        sparse_on: ``sparse`` on a GPU; places int64, z int8.
         signs: where z is ±1 by a bit each: whose bit it is, the coordinate's own or its output row's.
+        sized: where the name leaves the size of z to a calibration (``cells:auto``), which draws nothing: from a root
+            mean square to the name of the law of that size.
+        shrunk: where the size of z can shrink in the course of a run: from a share of it to the name of that law.
     """
 
     draw: Draw
     portable: bool
-    whole: bool = False
-    few: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
+    integer: bool = False
+    sparse: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
     on: Callable[[Bits, int, int, torch.device], Tensor] | None = None
-    few_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
+    sparse_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
     signs: Literal["own", "row"] | None = None
+    sized: Callable[[float], str] | None = None
+    shrunk: Callable[[float], str] | None = None
 
 
 @cache
@@ -57,3 +65,28 @@ def law(spec: str) -> Law:
     if not isinstance(made, Law):
         raise ConfigError(f"noise {head!r}: its file must define law(argument) -> Law")
     return made
+
+
+def sized(spec: str, radius: float) -> str:
+    """The name of a law with this root mean square, where its size was left open; else the name itself."""
+    made = law(spec)
+    return spec if made.sized is None else made.sized(radius)
+
+
+def shrunk(spec: str, share: float) -> str:
+    """The name of a law at a share of its size, where its size can shrink; else the name itself."""
+    made = law(spec)
+    return spec if made.shrunk is None else made.shrunk(share)
+
+
+def unsized(portable: bool, integer: bool, name: Callable[[float], str]) -> Law:
+    """A law whose size is left open: it can be asked for the law of a size, and refuses to draw.
+
+    Args:
+        name: from a root mean square to the name of the law of that size.
+    """
+
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
+        raise ConfigError(f"noise '{name(1.0)}': its size is left to a calibration, and none has run")
+
+    return Law(draw, portable, integer, sized=name)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from forq.plugins import functions as userfunctions
 
 Predict = Callable[[NDArray[Any]], Any]
 
+_SAFE_LOADS, _UNSAFE_LOADS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _PICKLES = (".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".bin")
 
 
@@ -135,22 +138,14 @@ def _exported(path: Path, choose: Callable[[Sequence[str]], int]) -> tuple[Predi
     import torch
 
     _refuse_pickles(path)
-    load = torch.load
-
-    def weights_only(*words: Any, **options: Any) -> Any:
-        return load(*words, **{**options, "weights_only": True})
-
-    # torch.export.load falls back to full unpickling of tensors that a safe load refuses; here it may not.
-    torch.load = weights_only
     try:
-        program = torch.export.load(path)
+        with _weights_only():
+            program = torch.export.load(path)
     except Exception as error:  # broken archives raise whatever they trip over
         said = str(error).strip().splitlines()
         raise FormatError(
             f"{path}: torch.export cannot load it: {said[0] if said else type(error).__name__}"
         ) from error
-    finally:
-        torch.load = load
     (first, *more) = program.graph_signature.user_inputs
     example = next(node.meta["val"] for node in program.graph.nodes if node.name == first)
     if more or not isinstance(example, torch.Tensor) or example.dim() != 4:
@@ -164,6 +159,23 @@ def _exported(path: Path, choose: Callable[[Sequence[str]], int]) -> tuple[Predi
             return torch.utils._pytree.tree_leaves(module(torch.from_numpy(batch)))[place]
 
     return _filled(predict, example.shape[0]), _input(floats, example.shape)
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Keep torch from unpickling anything but tensors, by torch's own switches.
+
+    torch.export.load falls back to full unpickling of tensors that a safe load refuses; here it may not.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_SAFE_LOADS, _UNSAFE_LOADS)}
+    os.environ[_SAFE_LOADS] = "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _refuse_pickles(path: Path) -> None:

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forq.coordinates.domain import Unit
+from forq.noise.law import law, sized
 from forq.scalars.calibrations import GroupResult
-
-AUTO = ":auto"
-"""End of a law of whole numbers whose size is left to the calibration."""
 
 CELLS = ("cells:auto",)
 """Noise of integers, its radius left to the calibration."""
@@ -34,7 +32,7 @@ class ProbedGroup:
     @property
     def sized(self) -> bool:
         """Whether how far integers move is left to the calibration."""
-        return any(law.endswith(AUTO) for law in self.noise)
+        return any(law(noise).sized is not None for noise in self.noise)
 
     @property
     def open(self) -> bool:
@@ -65,7 +63,7 @@ class ProbedGroup:
         else:
             # In standard units each direction of a population goes as far as one alone would; else on average one cell.
             rate = self.directions if self.shaped else 1.0 / (result.slope * radius)
-        return Numbers(eps, rate, None, tuple(sized(law, radius) for law in self.noise))
+        return Numbers(eps, rate, None, tuple(sized(noise, radius) for noise in self.noise))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +77,3 @@ class Numbers:
     lr: float | None
     clip: float | None
     noise: tuple[str, ...]
-
-
-def sized(law: str, radius: float) -> str:
-    """A law of whole numbers of this root mean square, where its size was left open."""
-    if not law.endswith(AUTO):
-        return law
-    head = law.removesuffix(AUTO)
-    # A Gaussian much smaller than a cell would be rounded to other coordinates by the probe than by the step.
-    return f"{head}:{radius:.4g}" if law.startswith("cells") or radius > 1.0 else f"{head}:1:{radius**2:.4g}"

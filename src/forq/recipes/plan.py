@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from forq.errors import ConfigError
+from forq.noise.law import law, shrunk, sized
 from forq.plugins import registry
-from forq.recipes.groups import ProbedGroup, sized
+from forq.recipes.groups import ProbedGroup
 from forq.recipes.settings import Settings
 from forq.scalars import chain
 from forq.scalars.calibrations import GroupRequest, GroupResult, calibrate
@@ -22,33 +23,34 @@ VOTED = 0.17
 """How far votes may walk, which do not shrink with the slopes as the loss falls."""
 
 
-def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] | None = None) -> Plan:
+def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, float] | None = None) -> Plan:
     """The method that the settings describe, or the calibration that measures what they leave ``auto``.
 
     Args:
-        room: half of the cells integers have, by group, as :attr:`forq.coordinates.space.Space.room` says.
+        half_range: half the number of cells of integers, by group: :attr:`forq.coordinates.space.Space.half_range`.
     """
     probe, rule, groups = chosen.estimator, chosen.rule, chosen.probed
     make: Callable[..., Estimator] = partial(
-        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions
+        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, shrunk=shrunk
     )
 
     def finish(results: Mapping[str, GroupResult], first: int) -> Method:
         settled = {group.name: group.numbers(results.get(group.name)) for group in groups}
         course = Course(first, steps, rule.decay)
         # Of whole cells what shrinks is how many coordinates they move, see Directions.
-        whole = all(law.startswith("cells:") for one in settled.values() for law in one.noise)
+        whole = all(law(noise).shrunk is not None for group in settled.values() for noise in group.noise)
         inputs = chain.Inputs(
             step=rule.step,
             groups=tuple(settled),
-            clips={name: one.clip for name, one in settled.items() if one.clip is not None},
-            rates={name: one.lr for name, one in settled.items() if one.lr is not None},
+            clips={name: group.clip for name, group in settled.items() if group.clip is not None},
+            rates={name: group.lr for name, group in settled.items() if group.lr is not None},
             course=course,
             whole_cells=whole,
         )
-        eps, noise = ({name: getattr(one, what) for name, one in settled.items()} for what in ("eps", "noise"))
-        radii = [one.radius for one in results.values() if one.radius is not None]
-        steps_by = {sized(law, r): sized(step, r) for law, step in probe.steps_by.items() for r in radii or [1.0]}
+        eps = {name: group.eps for name, group in settled.items()}
+        noise = {name: group.noise for name, group in settled.items()}
+        radii = [result.radius for result in results.values() if result.radius is not None]
+        steps_by = {sized(own, r): sized(step, r) for own, step in probe.steps_by.items() for r in radii or [1.0]}
         estimator = make(eps=eps, noise=noise, course=course, phases=probe.phases, step_noise=steps_by)
         return Method(estimator, chain.rules(rule, inputs), _notes(results), chain.patience(rule))
 
@@ -59,7 +61,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(groups))
             eps = None if part.eps == "auto" else part.eps
-            cells, walk = _room(part, room or {}), WALK.get(part.kind, VOTED if part.voted else None)
+            cells, walk = _half_range(part, half_range or {}), WALK.get(part.kind, VOTED if part.voted else None)
             requests.append(
                 GroupRequest(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk, rule.checks)
             )
@@ -71,8 +73,8 @@ def plan(chosen: Settings, *, seed: int, steps: int, room: Mapping[str, float] |
     )
 
 
-def _room(part: ProbedGroup, room: Mapping[str, float]) -> float:
-    return min(room.values(), default=math.inf) if part.name == "all" else room.get(part.name, math.inf)
+def _half_range(part: ProbedGroup, by_group: Mapping[str, float]) -> float:
+    return min(by_group.values(), default=math.inf) if part.name == "all" else by_group.get(part.name, math.inf)
 
 
 def _notes(results: Mapping[str, GroupResult]) -> Mapping[str, float] | None:

@@ -20,9 +20,9 @@ from pydantic import (
 from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
 from forq.coordinates.leaf import INTEGERS, Leaf
 from forq.errors import ConfigError
-from forq.noise.law import law
+from forq.noise.law import law, sized
 from forq.plugins import registry
-from forq.recipes.groups import ProbedGroup, sized
+from forq.recipes.groups import ProbedGroup
 from forq.scalars.chain import Choices, Frozen, registered, standardises
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ class Settings(Frozen):
             rule.clip if own.clip is None else own.clip,
             rule.newton if own.newton is None else own.newton,
             sparse if own.noise is None else own.noise,
-            usual_unit(kind, self.unit, whole=whole) if own.unit is None else own.unit,
+            usual_unit(kind, self.unit, integer=whole) if own.unit is None else own.unit,
             rule.step == "vote",
             standardises(rule),
             float(probe.directions),

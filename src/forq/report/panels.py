@@ -87,7 +87,7 @@ def stepping(found: Sequence[Group]) -> list[Chart]:
     ]
     for name, title, said in (
         ("cut", "Coordinates cut", "that a bound held back"),
-        ("lost", "Coordinates rounded away", "whose step was rounded to nothing"),
+        ("rounded_away", "Coordinates rounded away", "whose step was rounded to nothing"),
     ):
         if any(getattr(line.moved, name) for line in lines):
             curve = [curves.steps(group, share(name)) for group in found]

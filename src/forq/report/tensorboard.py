@@ -67,6 +67,6 @@ def written(events: Iterable[Line | Scored], folder: Path) -> Iterator[Line | Sc
 def _numbers(line: Line, forwards: int) -> dict[str, float]:
     numbers = {f"train/{name}": number for name, number in line.notes.items()}
     if line.moved.total:
-        for name in ("changed", "cut", "lost"):
-            numbers[f"train/{name}"] = getattr(line.moved, name) / line.moved.total
+        counts = {"changed": line.moved.changed, "cut": line.moved.cut, "lost": line.moved.rounded_away}
+        numbers |= {f"train/{name}": count / line.moved.total for name, count in counts.items()}
     return {**numbers, "forwards": float(forwards)}

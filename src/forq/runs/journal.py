@@ -70,7 +70,7 @@ def encode(line: Line) -> dict[str, Json]:
         body["forwards"] = [answer.forwards for answer in line.losses]
     if line.kind == "train":
         moved = line.moved
-        body["m"] = [moved.changed, moved.cut, moved.total, *([moved.lost] if moved.lost else [])]
+        body["m"] = [moved.changed, moved.cut, moved.total, *([moved.rounded_away] if moved.rounded_away else [])]
     elif line.notes:  # of a training step they follow from the losses, and replay derives them again
         body["n"] = {name: _number(value) for name, value in line.notes.items()}
     if line.digest is not None:

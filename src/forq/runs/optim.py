@@ -153,7 +153,7 @@ class ZeroOrder:
 
     def _next_measurement(self) -> Line | None:
         if self._calibration is None:
-            chosen = plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, room=self.space.room)
+            chosen = plan(self.settings, seed=self._seed, steps=_LIKE_STEPS, half_range=self.space.half_range)
             self._calibration = engine.calibrate(Tape(tuple(self._measured), then=self._oracle), chosen)
         try:
             return next(self._calibration)
@@ -184,6 +184,8 @@ def _settings(
     given: dict[str, Mapping[str, object]] = {"estimator": estimator, "rule": {**rule, "decay": "none"}}
     for part, values in given.items():
         tree[part].update({key: value for key, value in values.items() if value is not None})
+    if space.unit is not None:  # ε, η and the clip are measured in the space's own unit
+        tree["unit"] = space.unit
     if tree["move"] != "all-float":  # which moves as one
         tree["move"] = ",".join(space.groups)
     return settings(tree)

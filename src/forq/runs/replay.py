@@ -142,7 +142,7 @@ def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[i
     yield 0
     if steps == 0:
         return
-    method = plan(header.method, seed=header.seed, steps=header.steps, room=space.room)
+    method = plan(header.method, seed=header.seed, steps=header.steps, half_range=space.half_range)
     done = 0
     for line in engine.run(space, Tape(past.lines), method, steps=header.steps, digest_every=_NEVER):
         held = past.lines[line.step].digest

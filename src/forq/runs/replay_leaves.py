@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import QUANTIZED, Few, Leaf
+from forq.coordinates.leaf import QUANTIZED, Leaf, SparseCodes
 from forq.errors import FormatError
-from forq.layers.layer import FiledCodes, LayerSpec, Live
+from forq.formats import Format, recognised
+from forq.layers.layer import FiledCodes, LayerSpec, Live, ZeroPoints
 from forq.layers.leaves import Codes
-from forq.layers.weight import CodedWeight
-from forq.models.layout import recognised
+from forq.layers.weight import CodedWeight, QuantWeight
 
 Listed = tuple[str, str, int, torch.dtype]
 """A leaf as a journal's header lists it: name, group, axis of the outputs, dtype."""
@@ -42,7 +42,7 @@ class _Filed:
 class _FiledLive(_Filed):
     """A continuous tensor of a quantized layer, as its format reads it."""
 
-    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, live: Live) -> None:
+    def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, live: Live) -> None:
         super().__init__(listed, base)
         self.form, self.spec, self.live = form, spec, live
 
@@ -51,38 +51,35 @@ class _FiledLive(_Filed):
         return self.live.dtype
 
     def read(self) -> Tensor:
-        read = getattr(self.form, "read_live", None)
-        tensor: Tensor = self.base.read(self.name) if read is None else read(self.base, self.spec, self.live)
-        return tensor.float()
+        return self.form.read_live(self.base, self.spec, self.live).float()
 
 
 class _FiledZeros(_Filed):
     """Zero points of a packed tensor."""
 
-    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec) -> None:
+    def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, points: ZeroPoints) -> None:
         super().__init__(listed, base)
-        self.form, self.spec = form, spec
-        self.points = form.zero_points(base, spec)
-        self.range: tuple[int, int] = self.points.range
+        self.form, self.spec, self.points = form, spec, points
+        self.range = points.range
 
     def read(self) -> Tensor:
-        zeros: Tensor = self.form.read(self.base, self.spec).weight.zeros
-        return zeros.float()
+        weight = self.form.read(self.base, self.spec).weight
+        assert isinstance(weight, QuantWeight)
+        return weight.zeros.float()
 
     def packed(self, x: Tensor) -> Tensor:
-        packed: Tensor = self.points.packed(x)
-        return packed
+        return self.points.packed(x)
 
 
 class _FiledCodes(Codes):
     """Codes of a packed tensor, as a layer would keep them."""
 
     overlay: Callable[[Tensor], None] | None = None
-    few: Few | None = None
+    sparse: SparseCodes | None = None
 
-    def __init__(self, listed: Listed, base: Checkpoint, form: Any, spec: LayerSpec, codes: FiledCodes) -> None:
+    def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, codes: FiledCodes) -> None:
         self.file = codes
-        self._weight: CodedWeight = form.read(base, spec).weight
+        self._weight = cast(CodedWeight, form.read(base, spec).weight)
 
     @property
     def weight(self) -> CodedWeight:
@@ -121,13 +118,15 @@ def leaves(listed: Iterable[Listed], base: Checkpoint) -> Iterator[Leaf]:
 
 def _of_layers(base: Checkpoint) -> dict[str, Callable[[Listed], Leaf]]:
     """What makes a leaf of each tensor that belongs to a quantized layer, by the tensor's name."""
-    form: Any = recognised(base)
+    form = recognised(base)
     found: dict[str, Callable[[Listed], Leaf]] = {}
-    for spec in () if form is None else form.layers(base).values():
+    if form is None:
+        return found
+    for spec in form.layers(base).values():
         for live in spec.live:
             found[live.name] = partial(_FiledLive, base=base, form=form, spec=spec, live=live)
-        if spec.zeros is not None:
-            found[spec.zeros] = partial(_FiledZeros, base=base, form=form, spec=spec)
-        if hasattr(form, "filed_codes") and (codes := form.filed_codes(base, spec)) is not None:
+        if (points := form.zero_points(base, spec)) is not None:
+            found[points.name] = partial(_FiledZeros, base=base, form=form, spec=spec, points=points)
+        if (codes := form.filed_codes(base, spec)) is not None:
             found[codes.name] = partial(_FiledCodes, base=base, form=form, spec=spec, codes=codes)
     return found

@@ -82,7 +82,7 @@ class Trainer:
             domain = profile.over(domain)
         self.space = Space(leaves, domain)
         # Built now, so that a setting that cannot be is refused before anything is written.
-        self._plan = plan(config.method, seed=config.seed, steps=config.steps, room=self.space.room)
+        self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._local
         self.first: Scored | None = None
         self.best: Scored | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -33,6 +33,10 @@ def by_group(value: PerGroup, name: str) -> Mapping[str, float]:
     return numbers
 
 
+def _same_law(law: str, share: float) -> str:
+    return law
+
+
 @dataclass(frozen=True, slots=True)
 class Directions:
     """Which random directions an estimator probes, and how far; the estimators build on it.
@@ -46,9 +50,10 @@ class Directions:
         eps: probe radius in leaf units, > 0, of all leaves or by group.
         directions: directions of one step, ≥ 1.
         noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
-        course: the run; the radius of a law ``cells:ρ`` shrinks with it, as no step of a lattice can.
+        course: the run; laws whose size can shrink do so with it, since a step of whole cells cannot.
         phases: the groups come one after the other in equal parts of the course, not in turn.
         step_noise: from the law of a probe to that of its step, where it is another, of the same seed (QuZO).
+        shrunk: the law at a share of its size, see :func:`forq.noise.law.shrunk`; by default no law shrinks.
 
     Raises:
         ConfigError: a value is out of range.
@@ -63,6 +68,7 @@ class Directions:
     course: Course | None = None
     phases: bool = False
     step_noise: Mapping[str, str] = field(default_factory=dict)
+    shrunk: Callable[[str, float], str] = _same_law
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -102,12 +108,10 @@ class Directions:
         return group, self._shrunk(laws[turn % len(laws)], step)
 
     def _shrunk(self, law: str, step: int) -> str:
-        head, _, radius = law.partition(":")
-        if head != "cells" or self.course is None:
+        if self.course is None:
             return law
         # Sixty-four sizes, not one a step: every law is made once and kept.
-        share = max(math.ceil(64.0 * self.course.share(step)), 1) / 64.0
-        return f"cells:{max(float(radius) * share, 2.0**-10):.4g}"
+        return self.shrunk(law, max(math.ceil(64.0 * self.course.share(step)), 1) / 64.0)
 
     def _term(self, step: int, k: int, weight: float) -> Term:
         group, noise = self._turn(step, k)

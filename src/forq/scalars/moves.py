@@ -92,18 +92,21 @@ class Moved:
     Attributes:
         changed, total: coordinates that changed, and coordinates in all.
         cut: those a bound held back.
-        lost: those that should have moved by part of a cell of a lattice, or of the last place of a master that is not
-            float32, and were rounded to stay.
+        rounded_away: those that should have moved by part of a cell of a lattice, or of the last place of a master that
+            is not float32, and were rounded to stay.
     """
 
     changed: int = 0
     cut: int = 0
     total: int = 0
-    lost: int = 0
+    rounded_away: int = 0
 
     def __add__(self, other: Moved) -> Moved:
         return Moved(
-            self.changed + other.changed, self.cut + other.cut, self.total + other.total, self.lost + other.lost
+            self.changed + other.changed,
+            self.cut + other.cut,
+            self.total + other.total,
+            self.rounded_away + other.rounded_away,
         )
 
 

@@ -104,7 +104,7 @@ class Task(Protocol):
         """Hex digest of the tokenised data and the settings."""
         ...
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         """What a journal's header says of the data: plain numbers, names and lists."""
         ...
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from forq.tasks import Task, Tokenizer
 from forq.tasks.kinds.classify import By, Classes, Example
@@ -58,13 +57,13 @@ def open(
 def example(folder: Path) -> Path:
     """Numbers that are even or not."""
 
-    def row(n: int) -> Mapping[str, Any]:
+    def row(n: int) -> Mapping[str, object]:
         return {"passage": f"Number {n} .", "question": f"is {n} even", "label": n % 2 == 0}
 
     return write(folder, row, 2000, 100)
 
 
-def _read(row: Mapping[str, Any]) -> Example:
+def _read(row: Mapping[str, object]) -> Example:
     passage, question = text(row, "passage"), text(row, "question").removesuffix("?")
     asked = f"{passage} {question[:1].upper()}{question[1:]}?\n"
     return Example(asked.strip(), asked, label(row, _LABELS))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from forq.tasks import Task, Tokenizer
 from forq.tasks.kinds.classify import By, Classes, Example
@@ -62,14 +61,14 @@ def open(
 def example(folder: Path) -> Path:
     """Numbers that are larger, smaller, or of another kind."""
 
-    def row(n: int) -> Mapping[str, Any]:
+    def row(n: int) -> Mapping[str, object]:
         said = (f"{n} is larger than {n - 1}", f"{n} is larger than {n + 1}", f"{n} is blue")[n % 3]
         return {"premise": f"Number {n} .", "hypothesis": said, "label": _LABELS[n % 3]}
 
     return write(folder, row, 250, 56)
 
 
-def _read(row: Mapping[str, Any]) -> Example:
+def _read(row: Mapping[str, object]) -> Example:
     premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
     asked = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
     return Example(asked.strip(), asked, label(row, _LABELS))

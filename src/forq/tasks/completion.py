@@ -1,8 +1,8 @@
 """Data of one's own: prompts with completions, conversations, or plain texts, from JSON lines, CSV or a data set.
 
 A row is ``{"prompt": …, "completion": …}``, ``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``, told
-by its fields. Only completions are learned, and of a conversation the assistant's turns (:mod:`forq.tasks.chat.conversation`). What
-has no validation or test file of its own gives one row in ten to each.
+by its fields. Only completions are learned, and of a conversation the assistant's turns
+(:mod:`forq.tasks.chat.conversation`). A split without a file of its own takes one row in ten.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
@@ -130,10 +129,9 @@ class _Reader:
 
     def __init__(self, names: tuple[str, str], tokenizer: Tokenizer, source: str | None, moment: datetime) -> None:
         self._names, self._ignored = names, set[str]()
-        own: Any = tokenizer
         self.template: ChatTemplate | None = None
-        if source is not None or getattr(own, "chat_template", None):
-            self.template = ChatTemplate(own, source, moment)
+        if source is not None or getattr(tokenizer, "chat_template", None):
+            self.template = ChatTemplate(tokenizer, source, moment)
         self._chats = None if self.template is None else Conversations(self.template)
         self._moment, self._any_chat = moment, False
 
@@ -156,10 +154,10 @@ class _Reader:
         self._any_chat = True
         return self._chats.asked(record)
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         """Entries for the task's description: ignored fields, and the rendered moment, if any."""
         ignored = sorted(self._ignored.union(self._chats.ignored if self._chats else ()))
-        found: dict[str, Any] = {"ignored": ignored} if ignored else {}
+        found: dict[str, object] = {"ignored": ignored} if ignored else {}
         if self._any_chat and self.template is not None and self.template.tells_time:
             found["moment"] = self._moment.isoformat()
         return found

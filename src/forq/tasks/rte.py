@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from forq.tasks import Task, Tokenizer
 from forq.tasks.kinds.classify import By, Classes, Example
@@ -57,7 +56,7 @@ def open(
 def example(folder: Path) -> Path:
     """Numbers that are larger or not."""
 
-    def row(n: int) -> Mapping[str, Any]:
+    def row(n: int) -> Mapping[str, object]:
         follows = n % 2 == 0
         said = f"{n} is larger than {n - 1 if follows else n + 1}"
         return {"premise": f"Number {n} .", "hypothesis": said, "label": _LABELS[0 if follows else 1]}
@@ -65,7 +64,7 @@ def example(folder: Path) -> Path:
     return write(folder, row, 2000, 100)
 
 
-def _read(row: Mapping[str, Any]) -> Example:
+def _read(row: Mapping[str, object]) -> Example:
     premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
     asked = f'Does this mean that "{hypothesis}" is true? Yes or No?\n'
     return Example(f"{premise} {asked}".strip(), f"{premise}\n{asked}", label(row, _LABELS))

@@ -41,8 +41,8 @@ def open(
     Args:
         data: SQuAD's own JSON files (``train….json``, ``dev….json``) in a folder, or rows of ``context`` (or
             ``passage``), ``question`` (or ``query``), ``answers`` (or ``answer``) and perhaps ``title`` in what
-            :func:`forq.tasks.rows.table.read` takes. Validation files are the test where there is no test file, as in the
-            papers; a split without a file is drawn from the training rows, one in ten at most.
+            :func:`forq.tasks.rows.table.read` takes. Validation files are the test where there is no test file, as
+            in the papers; a split without a file is drawn from the training rows, one in ten at most.
         seed: of the rows that are drawn, and of the order of training.
         max_length: tokens of a row; longer ones lose the beginning, and are counted.
         new_tokens: of an answer, at most.

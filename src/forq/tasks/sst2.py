@@ -118,7 +118,7 @@ def _read(path: Path) -> tuple[list[Example], str, set[str]]:
 
 
 def _example(row: Record, text: str) -> Example:
-    sentence, label = row.fields[text].strip(), row.fields["label"].strip()
+    sentence, label = str(row.fields[text]).strip(), str(row.fields["label"]).strip()
     if label not in ("0", "1"):
         raise DataError(f"{row.where}: label must be 0 or 1, found {label!r}")
     if not sentence:

@@ -50,7 +50,7 @@ class Text(Rows[Tokens, Batch]):
     prefix: tuple[int, ...]
     origin: Mapping[Split, tuple[str, ...]]
 
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> Mapping[str, object]:
         return {"origin": {split: list(files) for split, files in self.origin.items()}, "prefix": list(self.prefix)}
 
     def length(self, row: Tokens) -> int:
@@ -182,7 +182,7 @@ def _windows(tokens: Tokens, max_length: int, front: tuple[int, ...], split: Spl
     return windows
 
 
-def _digest(settings: Mapping[str, Any], windows: Mapping[Split, Tokens]) -> str:
+def _digest(settings: Mapping[str, object], windows: Mapping[Split, Tokens]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for split, found in sorted(windows.items()):
         digest.update(f"{split} {found.shape}".encode())

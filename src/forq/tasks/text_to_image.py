@@ -1,12 +1,12 @@
 """Text to image: flow matching on pictures with captions, for Stable Diffusion 3 and 3.5.
 
-Data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits that have no folder are drawn from the training pictures with
-the seed, a tenth each. Latents and text embeddings come from a cache on disk, so that neither the VAE nor a text
+Data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits without a folder are drawn from the training pictures
+with the seed, a tenth each. Latents and text embeddings come from a cache on disk, so that neither the VAE nor a text
 encoder is in memory while a model is tuned.
 
-The loss is the model's own (:mod:`forq.tasks.kinds.noised`). Noise levels of a batch are stratified; every held-out picture
-is scored at four levels, one of each quarter of their law, with noise that never changes: ``loss q1`` is the mean of
-the least noised quarter, ``loss q4`` of the most.
+The loss is the model's own (:mod:`forq.tasks.kinds.noised`). Noise levels of a batch are stratified. Every held-out
+picture is scored at four levels, one of each quarter of their law, with noise that never changes: ``loss q1`` is the
+mean of the least noised quarter, ``loss q4`` of the most.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Protocol, Self, cast
 
 import torch
 from PIL import Image
@@ -38,7 +38,7 @@ _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise",
 
 
 class Encoded(Protocol):
-    """What a pipeline's frozen components made of pictures and captions, once; see :mod:`forq.models.diffusion.encoders`."""
+    """Latents and text embeddings of a pipeline's frozen components; see :mod:`forq.models.diffusion.encoders`."""
 
     shift: float
     channels: int
@@ -92,7 +92,7 @@ class TextToImage:
             )
         return self
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         return {
             "task": "text-to-image",
             "rows": {split: len(rows) for split, rows in self.rows.items()},

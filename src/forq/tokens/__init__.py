@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Tokenizer(Protocol):
     """What tasks need of a tokenizer of transformers."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool = True, verbose: bool = True) -> Mapping[str, Any]: ...
+    def __call__(
+        self, text: str, *, add_special_tokens: bool = True, verbose: bool = True
+    ) -> Mapping[str, list[int]]: ...
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str: ...
+
+    def convert_tokens_to_ids(self, token: str) -> int | None: ...

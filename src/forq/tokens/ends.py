@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from forq.tokens import Tokenizer
 from forq.tokens.template import ChatTemplate
 
@@ -15,16 +13,20 @@ def ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> frozense
         tokenizer: if opened with :mod:`forq.models.tokenizer`, it also knows the ids of generation_config.json.
         template: the chat template, if not the tokenizer's own.
     """
-    known: Any = tokenizer
-    ids = {getattr(known, "eos_token_id", None), *getattr(known, "generation_ends", ())}
+    ids = {getattr(tokenizer, "eos_token_id", None), *getattr(tokenizer, "generation_ends", ())}
     return frozenset(token for token in ids if token is not None) | frozenset(turn_ends(tokenizer, template))
 
 
 def turn_ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> tuple[int, ...]:
     """The id of the token that closes the assistant's turns, by the chat template; empty without one."""
-    known: Any = tokenizer
     if template is None:
-        if not getattr(known, "chat_template", None):
+        if not getattr(tokenizer, "chat_template", None):
             return ()
-        template = ChatTemplate(known)
-    return tuple(int(known.convert_tokens_to_ids(token)) for token in template.end[-1:])
+        template = ChatTemplate(tokenizer)
+    return tuple(_id(tokenizer, token) for token in template.end[-1:])
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert number is not None  # the template was rendered with the tokenizer's own tokens
+    return number

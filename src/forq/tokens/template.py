@@ -18,7 +18,7 @@ import jinja2.parser
 from forq.errors import ConfigError
 from forq.tokens.moment import NOW, fixed
 
-Message = Mapping[str, Any]
+Message = Mapping[str, object]
 Span = tuple[int, int]
 """Start and end of a stretch of text, in characters; the end is exclusive."""
 
@@ -46,7 +46,7 @@ class ChatTemplate:
         text: str = self.tokenizer.get_chat_template(self.source, tools)
         return text
 
-    def render(self, messages: Sequence[Message], fields: Mapping[str, Any], *, prompt: bool = False) -> str:
+    def render(self, messages: Sequence[Message], fields: Mapping[str, object], *, prompt: bool = False) -> str:
         """A conversation as text, with ``prompt`` up to where the assistant's next turn begins.
 
         Args:
@@ -63,7 +63,7 @@ class ChatTemplate:
         )
         return text
 
-    def blocks(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> tuple[str, list[Span]] | None:
+    def blocks(self, messages: Sequence[Message], fields: Mapping[str, object]) -> tuple[str, list[Span]] | None:
         """The rendered text and the spans of its ``{% generation %}`` blocks; None if the template has none.
 
         Raises:

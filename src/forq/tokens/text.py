@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from forq.errors import DataError, FormatError
 from forq.tokens import Tokenizer
 
@@ -42,12 +40,11 @@ def end_of_text(tokenizer: Tokenizer) -> int | None:
     Raises:
         FormatError: the tokenizer names an EOS that its vocabulary does not hold.
     """
-    known: Any = tokenizer
-    token = getattr(known, "eos_token", None)
+    token = getattr(tokenizer, "eos_token", None)
     if token is None:
         return None
     # Looked up rather than read from ``eos_token_id``, so that a checked tokenizer can refuse an id without a row.
-    found = known.convert_tokens_to_ids(token)
+    found = tokenizer.convert_tokens_to_ids(token)
     if found is None:
         raise FormatError(f"the tokenizer names {token!r} as its EOS, which its vocabulary does not hold")
     return int(found)

@@ -121,3 +121,12 @@ def _checked(name: str, kind: Kind, said: dict[str, Any]) -> State:
     if type(offset) not in (int, float) or not math.isfinite(offset):
         raise FormatError(f"{name}: expected a finite nested_offset, found {offset!r:.80}")
     return State(name, said, kind, whole("blocksize"), (shape[0], shape[1]), nested, float(offset))
+
+
+def byte_table(kind: Kind, *, ours: bool) -> Tensor:
+    """uint8 (256,): from a byte of the file to a byte as forq keeps it (``ours``), or back.
+
+    The two nibbles trade places, and codes become ranks.
+    """
+    turn = table(kind).rank_of if ours else table(kind).code_of
+    return ((turn[None, :] << 4) | turn[:, None]).reshape(-1)

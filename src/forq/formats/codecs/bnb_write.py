@@ -66,21 +66,5 @@ def config(kind: Kind, dtype: torch.dtype, skipped: Sequence[str] | None = None)
     }
 
 
-def nested_again(made: Mapping[str, Tensor], kind: Kind) -> dict[str, Tensor]:
-    """A double quantization, with levels that are evenly spaced: a file says its own."""
-    absmax, name, size = made[".absmax"], state_name("", kind), 256
-    offset = float(absmax.mean())
-    rest = torch.nn.functional.pad(absmax - offset, (0, -len(absmax) % size)).view(-1, size)
-    high = rest.abs().amax(1)
-    index = ((rest / high[:, None]).reshape(-1)[: len(absmax)] * 127.5 + 127.5).round().to(torch.uint8)
-    more = {"nested_blocksize": size, "nested_dtype": "float32", "nested_offset": offset}
-    return {
-        ".absmax": index,
-        ".nested_absmax": high,
-        ".nested_quant_map": torch.linspace(-1, 1, 256),
-        name: _as_bytes({**json.loads(made[name].numpy().tobytes()), **more}),
-    }
-
-
 def _as_bytes(said: Mapping[str, Any]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)

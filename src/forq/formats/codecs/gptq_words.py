@@ -11,9 +11,15 @@ from torch import Tensor
 from forq.layers.codes import pack, unpack
 from forq.layers.weight import zeros_dtype
 
+WORD_BITS = 32
 # v1 → v2 adds one to every code of a word at once, with carry: the exact inverse of how v1 is written. At 3 bits,
 # where codes straddle words, it is added to each code on its own.
 _ONES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
+
+
+def multiple(bits: int) -> int:
+    """Inputs and outputs come in multiples of this: they fill 32-bit words, three at a time at 3 bits."""
+    return WORD_BITS if bits == 3 else WORD_BITS // bits
 
 
 def unpack_codes(qweight: Tensor, bits: int = 4) -> Tensor:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from forq.errors import FormatError
 
 TYPES = {"Int8Tensor": False, "IntxUnpackedToInt8Tensor": True}
-"""The kinds of weights that are read, and whether their zero points count."""
+"""The supported kinds of weights, and whether their zero points count."""
 _TARGETS = {"int2": 2, "int3": 3, "int4": 4, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What the header says of one weight.
+class Description:
+    """The description of a weight.
 
     Attributes:
         bits: of a code.
         block: outputs and inputs that share a scale.
-        points: zero points count.
-        inputs: what a layer is to round its inputs to, in words; None: they stay in float.
+        points: whether zero points count.
+        inputs: what the layer rounds its inputs to, in words; None: they stay in float.
     """
 
     bits: int
@@ -31,11 +30,11 @@ class Said:
     inputs: str | None
 
 
-def said(text: Mapping[str, str], module: str) -> Said:
-    """What the header says of a module's weight.
+def described(text: Mapping[str, str], module: str) -> Description:
+    """The description of a module's weight.
 
     Raises:
-        FormatError: nothing, or a kind of weight that is not read.
+        FormatError: there is none, or the kind of weight is not supported.
     """
     name = f"{module}.weight"
     try:
@@ -65,22 +64,4 @@ def said(text: Mapping[str, str], module: str) -> Said:
     if not isinstance(block, list) or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
         raise FormatError(f"{name}: expected a block_size of two whole numbers, found {block!r:.80}")
     rounded = data.get("activation_quantization" if TYPES[kind] else "act_quant_kwargs") is not None
-    return Said(bits, (block[0], block[1]), TYPES[kind], "8 bits" if rounded else None)
-
-
-def description(how: Mapping[str, Any], block: list[int]) -> dict[str, Any]:
-    """What stands there for an example's settings."""
-    dtype = {"_type": "torch.dtype", "_data": "float16"}
-    data: dict[str, Any] = {"block_size": block, "dtype": dtype}
-    if TYPES[how["_type"]]:
-        data["target_dtype"] = {"_type": "torch.dtype", "_data": f"int{how['bits']}"}
-        data["activation_quantization"] = "int8_asym_per_token" if how["dynamic"] else None
-        names = ["qdata", "scale", "zero_point"]
-    else:
-        rows = {"_type": "PerRow", "_data": {"dim": -1}}
-        symmetric = {"_type": "MappingType", "_data": "SYMMETRIC"}
-        rounded = {"granularity": rows, "mapping_type": symmetric, "reduce_range": False}
-        kwargs = {"_type": "QuantizeTensorToInt8Kwargs", "_data": rounded}
-        data |= {"act_quant_kwargs": kwargs if how["dynamic"] else None, "reduce_range": False}
-        names = ["zero_point", "qdata", "scale"]
-    return {"_type": how["_type"], "_data": data, "_tensor_data_names": names}
+    return Description(bits, (block[0], block[1]), TYPES[kind], "8 bits" if rounded else None)

@@ -10,7 +10,6 @@ nobody gets this kernel without asking, losses are float32, but those of another
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,9 +61,9 @@ class Kernel:
             # Tensors that know their scale are to leave torch some day; the operator takes its weight as no other.
             warnings.simplefilter("ignore")
             whole = torch._make_per_tensor_quantized_tensor(codes, 1.0, 0)
-            self._packed: Any = torch.ops.quantized.linear_prepack(whole, None)
+            self._packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(whole, None)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel:
+    def __deepcopy__(self, memo: dict[int, object]) -> Kernel:
         """For a copy of the model: what is packed never changes and is shared."""
         other = object.__new__(Kernel)
         other._rows, other._columns, other._packed = self._rows, self._columns, self._packed

@@ -18,7 +18,7 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from torch import Tensor
 from forq.errors import ConfigError
 from forq.layers import heap
 from forq.layers.weight import QuantWeight, Weight
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _GROUPS = (16, 32, 64, 128, 256)
 """Those the runtime has loops for."""
@@ -89,7 +92,7 @@ class Kernel:
         self._binding = self._session.io_binding()
         self._most = 0
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Kernel:
+    def __deepcopy__(self, memo: dict[int, object]) -> Kernel:
         """For a copy of the model: the session never changes and is shared, what it is bound to is not."""
         other = object.__new__(Kernel)
         other._rows, other._columns, other._order, other._most = self._rows, self._columns, self._order, self._most
@@ -117,7 +120,7 @@ class Kernel:
         return y.view(*x.shape[:-1], self._rows)
 
 
-def session(model: bytes, folder: str | Path) -> Any:
+def session(model: bytes, folder: str | Path) -> InferenceSession:
     """A session on the CPU, with torch's threads and without an arena that would keep memory.
 
     Args:
@@ -136,7 +139,7 @@ def session(model: bytes, folder: str | Path) -> Any:
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _session(weight: QuantWeight, codes: Tensor, level: int) -> Any:
+def _session(weight: QuantWeight, codes: Tensor, level: int) -> InferenceSession:
     with tempfile.TemporaryDirectory(prefix="forq-", ignore_cleanup_errors=True) as folder:
         codes.contiguous().numpy().tofile(Path(folder) / _FILE)
         return session(_graph(weight, level), folder)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.layers.codes import take_apart
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, RowWeight, Weight
@@ -40,7 +40,7 @@ def matmul(
     scales: Tensor,
     bias: Tensor | None,
     scratch: Scratch,
-    few: Few | None = None,
+    sparse: SparseCodes | None = None,
 ) -> Tensor:
     """``x · wᵀ + bias`` with the scales given.
 
@@ -49,7 +49,7 @@ def matmul(
         scales: float32 (groups, out).
         bias: (out,) or None.
         scratch: buffers shared with every other layer of the model.
-        few: codes to compute with in place of the weight's own.
+        sparse: codes to compute with in place of the weight's own.
 
     Returns:
         (..., out) in x's dtype.
@@ -67,23 +67,23 @@ def matmul(
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             _fill(weight, by_row, start, stop, dense[start:stop], scratch)
-        if few is not None:
-            replace(weight, by_row, few, 0, dense, count)
+        if sparse is not None:
+            replace(weight, by_row, sparse, 0, dense, count)
         torch.mm(split, dense.t(), out=y)
     else:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             dense = scratch.take("dense", (stop - start, columns), x.dtype, x.device)
             _fill(weight, by_row, start, stop, dense, scratch)
-            if few is not None:
-                replace(weight, by_row, few, start, dense, count)
+            if sparse is not None:
+                replace(weight, by_row, sparse, start, dense, count)
             torch.mm(split, dense.t(), out=y[:, start:stop])
     if bias is not None:
         y.add_(bias.to(y.dtype))
     return y.view(*x.shape[:-1], rows)
 
 
-def replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Tensor, parts: int) -> None:
+def replace(weight: QuantWeight, by_row: Tensor, sparse: SparseCodes, start: int, out: Tensor, parts: int) -> None:
     """Put the weights of other codes into rows ``start …`` of a filled buffer, rounded as those around them.
 
     Args:
@@ -92,8 +92,8 @@ def replace(weight: QuantWeight, by_row: Tensor, few: Few, start: int, out: Tens
     """
     columns = weight.in_features
     rows = torch.tensor([start, start + len(out)], device=out.device)
-    first, last = torch.searchsorted(few.places, rows * columns).tolist()
-    places, codes = few.places[first:last], few.x[first:last]
+    first, last = torch.searchsorted(sparse.places, rows * columns).tolist()
+    places, codes = sparse.places[first:last], sparse.x[first:last]
     row, column = places // columns, places % columns
     group = column // weight.group_size if weight.group_of is None else weight.group_of[column].long()
     if weight.levels is not None:

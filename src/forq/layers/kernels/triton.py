@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from forq.coordinates.leaf import Few
+from forq.coordinates.leaf import SparseCodes
 from forq.layers.kernels.reference import replace
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
@@ -27,7 +27,7 @@ def matmul(
     scales: Tensor,
     bias: Tensor | None,
     scratch: Scratch,
-    few: Few | None = None,
+    sparse: SparseCodes | None = None,
 ) -> Tensor:
     """``x · wᵀ + bias``: see :func:`forq.layers.kernels.reference.matmul`.
 
@@ -40,8 +40,8 @@ def matmul(
     flat = x.reshape(-1, columns)
     dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
     fill(weight, scales, dense)
-    if few is not None:
-        replace(weight, scales.t(), few, 0, dense, 1)
+    if sparse is not None:
+        replace(weight, scales.t(), sparse, 0, dense, 1)
     y = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
     torch.mm(flat, dense.t(), out=y)
     if bias is not None:

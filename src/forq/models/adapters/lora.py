@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +11,7 @@ from forq.errors import ConfigError
 from forq.layers.dense import DenseLinear
 from forq.layers.linear import QuantLinear
 from forq.layers.lora import Adapter, GridFactor, begin
-from forq.models.adapters.settings import Config, beginning
+from forq.models.adapters.peft_config import Config, beginning
 from forq.models.loaded import LoadedModel
 from forq.models.skeleton import sizes
 from forq.plugins import registry
@@ -84,23 +83,24 @@ def begun(
     ]
 
 
-def starts(model: nn.Module, **settings: Any) -> dict[str, Tensor]:
+def starts(
+    model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
+) -> dict[str, Tensor]:
     """The factors :func:`add_lora` begins, by name, as an export holds them."""
-    made = (factor for adapter in begun(model, **settings) for factor in adapter)
+    made = (
+        factor
+        for adapter in begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
+        for factor in adapter
+    )
     return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in made}
 
 
 def attach(model: LoadedModel, adapters: Sequence[Adapter]) -> None:
     """Let layers show their adapters, on the model's device."""
-    for adapter in adapters:
-        for factor in adapter:
-            if isinstance(factor, GridFactor):
-                factor.storage = factor.storage.to(model.device)
-            else:
-                object.__setattr__(factor, "tensor", factor.tensor.to(model.device))
+    model.adapters = [adapter.to(model.device) for adapter in adapters]
+    for adapter in model.adapters:
         # A hook, not another module around the layer: no name of the model changes.
         model.get_submodule(adapter.module).register_forward_hook(adapter.hook)
-    model.adapters = list(adapters)
 
 
 def matching(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:

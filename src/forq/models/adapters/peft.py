@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +20,7 @@ from forq.checkpoints import Checkpoint, finite
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.errors import FormatError
 from forq.layers.leaves import TensorLeaf
-from forq.layers.lora import PREFIX, Adapter, GridFactor, names
+from forq.layers.lora import PREFIX, Adapter, Factor, GridFactor, names
 from forq.models.adapters import settings as adapter_settings
 from forq.models.adapters.lora import attach, linears
 from forq.models.adapters.settings import CONFIG
@@ -116,12 +115,12 @@ def _factor(name: str, stored: Tensor) -> TensorLeaf:
     return TensorLeaf(name, "lora", torch.float32, finite.check(name, stored).float())
 
 
-def _float(factor: Any, x: Tensor) -> Tensor:
+def _float(factor: Factor, x: Tensor) -> Tensor:
     x = x.detach().cpu().float().contiguous()
     return x.mul(factor.cell) if isinstance(factor, GridFactor) else x
 
 
-def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, Any]:
+def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, object]:
     one = adapters[0]
     alpha = int(one.alpha) if one.alpha.is_integer() else one.alpha
     return {

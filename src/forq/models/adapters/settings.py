@@ -13,10 +13,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from forq.checkpoints.checkpoint import read_json
-from forq.errors import ConfigError, FormatError
+from forq.errors import FormatError
 
 CONFIG = "adapter_config.json"
 
@@ -38,9 +37,6 @@ _NO_EFFECT = {
 }
 """Settings that do not change what a saved adapter adds to a layer, whatever their value."""
 
-_CHOICE_OF_LAYERS = ("exclude_modules", "layers_to_transform", "layers_pattern")
-"""Settings that choose layers besides ``target_modules``."""
-
 _REFUSED = {
     "bias": "trained biases of the base layers",
     "use_dora": "a direction and a magnitude of its own for every weight",
@@ -61,7 +57,7 @@ _REFUSED = {
 }
 """Settings that change the result and that forq does not compute, and what each of them means."""
 
-_AT_REST = (None, False, "", "none")
+AT_REST = (None, False, "", "none")
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 _CHANGED_BASE = ("pissa", "olora", "corda", "lora_ga", "lora-ga", "loftq")
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
@@ -99,78 +95,29 @@ def read(path: Path) -> AdapterSettings:
     Raises:
         FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
     """
-    return _checked(str(path), read_json(path))
+    return checked(str(path), read_json(path))
 
 
-class Config(Protocol):
-    """A ``peft.LoraConfig``, or anything with its fields."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """How adapters begin: what :func:`forq.add_lora` needs of a ``peft.LoraConfig``."""
-
-    rank: int
-    alpha: float
-    targets: str | tuple[str, ...]
-
-
-def beginning(config: Config) -> Beginning:
-    """Rank, alpha and targets of a ``peft.LoraConfig``.
+def checked(path: str, found: Mapping[str, object]) -> AdapterSettings:
+    """The settings in the fields of a configuration, which ``path`` names in errors.
 
     Raises:
-        ConfigError: a setting changes the result in a way forq does not compute (named).
+        FormatError: see :func:`read`.
     """
-    fields = config.to_dict()
-    where = type(config).__name__
-    for key in _CHOICE_OF_LAYERS:
-        if fields.get(key) not in (*_AT_REST, [], set()):
-            raise ConfigError(f"{where}: expected {key} to be unset, found {fields[key]!r:.80}; name target_modules")
-    if fields.get("lora_dropout"):
-        raise ConfigError(
-            f"{where}: expected lora_dropout 0, found {fields['lora_dropout']}; forward-only training has none"
-        )
-    if fields.get("init_lora_weights", True) is not True:
-        raise ConfigError(f"{where}: expected init_lora_weights True, found {fields['init_lora_weights']!r}")
-    try:
-        plain = {key: value for key, value in fields.items() if value not in (set(), ())}
-        settings = _checked(
-            where, {**plain, "peft_type": str(getattr(fields["peft_type"], "value", fields["peft_type"]))}
-        )
-    except FormatError as error:
-        raise ConfigError(str(error)) from error
-    if settings.ranks or settings.alphas:
-        raise ConfigError(
-            f"{where}: expected one rank and one alpha for all layers, found rank_pattern or alpha_pattern"
-        )
-    modules = fields.get("target_modules")
-    if isinstance(modules, str) and modules != "all-linear":
-        raise ConfigError(
-            f"{where}: expected target_modules as a list or 'all-linear', found the pattern {modules!r:.80}"
-        )
-    targets = "qv" if modules is None else modules if isinstance(modules, str) else tuple(sorted(modules))
-    return Beginning(settings.rank, settings.alpha_of(""), targets)
-
-
-def _checked(path: str, found: Mapping[str, Any]) -> AdapterSettings:
-    """The settings in the fields of a configuration.
-
-    Args:
-        path: names the configuration in errors.
-    """
-    alpha: Any = found.get("lora_alpha")
-    rank: Any = found.get("r")
-    plain = isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float) and math.isfinite(alpha)
-    if found.get("peft_type") != "LORA" or not plain:
+    alpha = found.get("lora_alpha")
+    rank = found.get("r")
+    if not (
+        found.get("peft_type") == "LORA"
+        and (isinstance(rank, int) and rank > 0)
+        and (isinstance(alpha, int | float) and math.isfinite(alpha))
+    ):
         raise FormatError(
             f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {found.get('peft_type')!r:.80} with "
             f"{rank!r:.80} and {alpha!r:.80}"
         )
     _check_start(path, found.get("init_lora_weights", True))
     for key, value in found.items():
-        if key in _HONOURED or key in _NO_EFFECT or value in _AT_REST or value in ([], {}):
+        if key in _HONOURED or key in _NO_EFFECT or value in AT_REST or value in ([], {}):
             continue
         why = f" ({_REFUSED[key]})" if key in _REFUSED else ", a setting forq does not know"
         raise FormatError(
@@ -181,12 +128,13 @@ def _checked(path: str, found: Mapping[str, Any]) -> AdapterSettings:
     if type(stabilised) is not bool:
         raise FormatError(f"{path}: expected use_rslora to be true or false, found {stabilised!r:.80}")
     ranks, alphas = (_pattern(path, key, found.get(key)) for key in ("rank_pattern", "alpha_pattern"))
-    if not all(type(value) is int for value in ranks.values()):
+    whole = {name: value for name, value in ranks.items() if isinstance(value, int)}
+    if len(whole) < len(ranks):
         raise FormatError(f"{path}: expected whole numbers in rank_pattern, found {ranks!r:.80}")
-    return AdapterSettings(rank, float(alpha), ranks, alphas, stabilised)
+    return AdapterSettings(rank, float(alpha), whole, alphas, stabilised)
 
 
-def _check_start(path: str, start: Any) -> None:
+def _check_start(path: str, start: object) -> None:
     """Refuse an adapter whose base was changed when it began: beside the original base it means something else."""
     if start in _PLAIN_STARTS:
         return
@@ -203,7 +151,7 @@ def _check_start(path: str, start: Any) -> None:
     )
 
 
-def _pattern(path: str, key: str, given: Any) -> dict[str, Any]:
+def _pattern(path: str, key: str, given: object) -> dict[str, float]:
     """Positive numbers by names of layers.
 
     Raises:
@@ -221,7 +169,7 @@ def _pattern(path: str, key: str, given: Any) -> dict[str, Any]:
     return given
 
 
-def _first(pattern: Mapping[str, Any], module: str, usual: Any) -> Any:
+def _first(pattern: Mapping[str, float], module: str, usual: float) -> float:
     """What a pattern says of a layer; the first entry that fits counts, as in PEFT."""
     for name, value in pattern.items():
         if module == name or module.endswith(f".{name}"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.errors import ConfigError, FormatError
+from forq.formats import ExportableFormat, Format, exportable
+from forq.formats.base import ZeroRange
 from forq.layers.kernels.reference import dequantise, dequantise_rows
 from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
@@ -49,8 +49,7 @@ class Exported:
 
 def targets() -> tuple[str, ...]:
     """What an export can be written as: formats that can be packed from integers and scales, and floats."""
-    able = [name for name in registry.names("formats") if hasattr(registry.get("formats", name), "pack_scales")]
-    return (*(name.replace("_", "-") for name in able), *FLOATS)
+    return (*exportable(), *FLOATS)
 
 
 def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
@@ -72,7 +71,6 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
     known = targets()
     if to.replace("_", "-") not in known:
         raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
-    to = to.replace("-", "_")
     ckpt = Checkpoint.open(source)
     if ckpt.graph is not None:
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
@@ -81,15 +79,14 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
     check_destination(ckpt.path, Path(out), overwrite)
     config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
+    to = to.replace("_", "-")
     if to in FLOATS:
         turn = _as_floats(FLOATS[to])
         config["dtype" if "dtype" in config else "torch_dtype"] = to
     else:
-        target = registry.get("formats", to)
-        least, middle = _zeros(ckpt, found)
-        dialect = target.dialect(least, middle) if hasattr(target, "dialect") else {}
-        turn = _as_codes(target, dialect)
-        config["quantization_config"] = _settings(ckpt, found, target, {"sym": middle} | dialect)
+        target, zeros = exportable()[to], _zeros(ckpt, found.form, found.specs)
+        turn = _as_codes(target, zeros)
+        config["quantization_config"] = _settings(ckpt, found, target, zeros)
     pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
     done: list[Exported] = []
 
@@ -105,7 +102,7 @@ Turn = Callable[[Parts], Mapping[str, Tensor]]
 """From a layer to the tensors that say it, by the end of their names."""
 
 
-def _piece(ckpt: Checkpoint, form: ModuleType, spec: LayerSpec, turn: Turn) -> Piece:
+def _piece(ckpt: Checkpoint, form: Format, spec: LayerSpec, turn: Turn) -> Piece:
     def made() -> dict[str, Tensor]:
         parts = layer_parts.read(form, ckpt, spec)
         try:
@@ -130,15 +127,15 @@ def _as_floats(dtype: torch.dtype) -> Turn:
     return turn
 
 
-def _as_codes(target: ModuleType, dialect: Mapping[str, Any]) -> Turn:
+def _as_codes(target: ExportableFormat, zeros: ZeroRange) -> Turn:
     def turn(parts: Parts) -> Mapping[str, Tensor]:
         weight = parts.weight
         if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
             raise FormatError(
                 "expected codes with a scale and a whole zero point a group, found others, which "
-                f"{target.ABOUT.title} cannot hold; export to float16"
+                f"{target.about.title} cannot hold; export to float16"
             )
-        return {**target.pack(weight, **dialect), **target.pack_scales(parts.arrange(parts.live[0]))}
+        return {**target.pack(weight, zeros), **target.pack_scales(parts.arrange(parts.live[0]))}
 
     return turn
 
@@ -152,19 +149,19 @@ def _matrix(parts: Parts) -> Tensor:
     return dequantise(weight, parts.arrange(live[0]))
 
 
-def _zeros(ckpt: Checkpoint, found: Layout) -> tuple[int, bool]:
-    """The least zero point of all layers, and whether each is the middle of its codes."""
-    least, middle = 0, True
-    for place, spec in enumerate(found.specs.values()):
-        weight = found.form.read(ckpt, spec).weight  # type: ignore[union-attr]
+def _zeros(ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> ZeroRange:
+    """The zero points of all layers."""
+    least, symmetric = 0, True
+    for place, spec in enumerate(specs.values()):
+        weight = form.read(ckpt, spec).weight
         if isinstance(weight, QuantWeight):
             here = int(weight.zeros.min())
             least = here if place == 0 else min(least, here)
-            middle = middle and weight.zero == 1 << spec.bits - 1
-    return least, middle
+            symmetric = symmetric and weight.zero == 1 << spec.bits - 1
+    return ZeroRange(least, symmetric)
 
 
-def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(ckpt: Checkpoint, found: Layout, target: ExportableFormat, zeros: ZeroRange) -> dict[str, object]:
     """The target's configuration; its loaders expect that all layers share their bits and group."""
     specs = list(found.specs.values())
     kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
@@ -177,18 +174,18 @@ def _settings(ckpt: Checkpoint, found: Layout, target: ModuleType, told: Mapping
     quantized = {found.names.modules[spec.name] for spec in specs}
     linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
-    settings: dict[str, Any] = target.quantization_config(specs[0].bits, groups.pop(), left=left, **told)
-    return settings
+    return target.quantization_config(specs[0].bits, groups.pop(), zeros, left)
 
 
 def _compared(ckpt: Checkpoint, found: Layout, out: Path) -> Exported:
     """Every layer's matrix as the new folder has it, beside what it was."""
+    assert found.form is not None
     written = Checkpoint.open(out)
     there = layout(written)
     weights = changed = 0
     worst = 0.0
     for spec in found.specs.values():
-        before = _matrix(found.form.read(ckpt, spec))  # type: ignore[union-attr]
+        before = _matrix(found.form.read(ckpt, spec))
         if there.form is None:
             after = written.read(f"{spec.name}.weight").float()
         else:

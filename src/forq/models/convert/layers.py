@@ -10,7 +10,7 @@ import torch
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
+from forq.formats.codecs.gptq_words import multiple
 from forq.models.skeleton import base, blocks, sizes, skeleton, turned
 
 _NAMED = 4
@@ -82,7 +82,7 @@ def kept_layers(layers: Iterable[str], keep: Sequence[str]) -> tuple[str, ...]:
 
 def gptq_misfit(layer: Linear, bits: int, group_size: int) -> str:
     """Why GPTQ cannot hold a layer; "" where it can."""
-    step = gptq.multiple(bits)
+    step = multiple(bits)
     if layer.rows % step or layer.columns % step:
         return (
             f"expected inputs and outputs in multiples of {step}, as GPTQ's words hold them at {bits} bits, found "

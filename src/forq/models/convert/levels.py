@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ class LevelsJob:
         return {f"{name}{end}": described for end, described in found.items()}
 
     def _made(self, name: str) -> dict[str, Tensor]:
-        tensor: Any = finite.check(name, self.ckpt.read(name))
+        tensor = finite.check(name, self.ckpt.read(name))
         if self.chosen[name].turned:
             tensor = tensor.t().contiguous()
         ranks, absmax = quantise(tensor, self.kind, self.blocksize)

@@ -13,7 +13,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint, finite
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.errors import ConfigError, FormatError
-from forq.formats import gptq
+from forq.formats.codecs import gptq_write
 from forq.layers.codes import BITS
 from forq.layers.kernels.reference import dequantise
 from forq.layers.round_to_nearest import round_to_nearest
@@ -130,10 +130,10 @@ class _Job:
         self.error = self.energy = 0.0
 
     def write(self, folder: Path) -> None:
-        settings = gptq.quantization_config(self.bits, self.group_size, self.sym, checkpoint_format=self.form)
+        settings = gptq_write.quantization_config(self.bits, self.group_size, self.sym, checkpoint_format=self.form)
         if self.kept:
             chosen, kept = ([name.removesuffix(".weight") for name in names] for names in (self.chosen, self.kept))
-            settings |= gptq.kept_in_float(chosen, kept)
+            settings |= gptq_write.kept_in_float(chosen, kept)
         pieces = [Piece((name,), self._planned(name), partial(self._made, name)) for name in self.chosen]
         rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
         write_json(folder / "quantize_config.json", settings)
@@ -155,7 +155,7 @@ class _Job:
             tensor = tensor.t().contiguous()
         weight, scales = round_to_nearest(tensor, self._size(tensor.shape[1]), bits=self.bits, sym=self.sym)
         self._measure(tensor, weight, scales)
-        packed = gptq.pack(weight, self.form) | {"scales": scales}
+        packed = gptq_write.pack(weight, self.form) | {"scales": scales}
         return {f"{module}.{kind}": tensor for kind, tensor in packed.items()}
 
     def _size(self, columns: int) -> int:

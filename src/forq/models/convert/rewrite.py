@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ def planned(tensors: Mapping[str, Tensor]) -> Plan:
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, Any]) -> None:
+def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, object]) -> None:
     """Fill an empty folder: the pieces' new tensors, all other tensors as they are, config.json, all other files.
 
     No more than one piece is in memory at a time.
@@ -87,7 +86,7 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
     write_json(new / "config.json", config)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """A JSON object, as people can read it."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
 from forq.errors import ConfigError, FormatError
+
+
+class DenoiserConfig(Protocol):
+    """Widths of diffusers' ``SD3Transformer2DModel``."""
+
+    @property
+    def caption_projection_dim(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def attention_head_dim(self) -> int: ...
 
 
 def library() -> Any:
@@ -34,7 +45,7 @@ def library() -> Any:
     return diffusers
 
 
-def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
+def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     """The transformer a config.json describes, every tensor on the meta device.
 
     Raises:
@@ -48,8 +59,8 @@ def skeleton(config: Mapping[str, Any], dtype: torch.dtype) -> nn.Module:
             model: nn.Module = made.from_config(plain).to(dtype)
     except Exception as error:  # whatever an impossible value ends in, somewhere inside diffusers or torch
         raise FormatError(f"transformer/config.json: expected one diffusers can build, found {error}") from error
-    told: Any = model.config
-    if told.caption_projection_dim != (width := told.num_attention_heads * told.attention_head_dim):
+    settings = cast(DenoiserConfig, model.config)
+    if settings.caption_projection_dim != (width := settings.num_attention_heads * settings.attention_head_dim):
         raise FormatError(
             f"transformer/config.json: expected a caption_projection_dim of {width}, as its heads are wide"
         )

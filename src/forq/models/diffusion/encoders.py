@@ -14,11 +14,11 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +30,8 @@ from forq.checkpoints.checkpoint import read_json
 from forq.checkpoints.patch import files_of
 from forq.errors import ConfigError, FormatError
 from forq.models.diffusion.denoiser import library, skeleton
-from forq.models.diffusion.pipeline import given, pictures
+from forq.models.diffusion.pipeline import Vae, given, pictures
+from forq.tokens.model import Denoiser
 
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
 _CHUNK = 1 << 22
@@ -74,7 +75,9 @@ class Encoders:
         FormatError: a component is missing or damaged.
     """
 
-    def __init__(self, ckpt: Checkpoint, cache: Path | None, device: torch.device, pixels: Any) -> None:
+    def __init__(
+        self, ckpt: Checkpoint, cache: Path | None, device: torch.device, pixels: Callable[[Path, int], Tensor]
+    ) -> None:
         self._ckpt, self._folder, self._device, self._pixels = ckpt, ckpt.folder, device, pixels
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._cache = home / "forq" / "diffusion" if cache is None else cache
@@ -142,29 +145,30 @@ class Encoders:
 
     def draw(self, model: nn.Module, captions: Sequence[str], seed: int, steps: int, size: int) -> Tensor:
         """What a denoiser makes of noise of a seed, for captions in the cache: pixels 0 … 1, (n, 3, size, size)."""
-        lm: Any = model
+        denoiser = cast(Denoiser, model)
+        device, dtype = denoiser.device, denoiser.dtype
         scheduler = library().FlowMatchEulerDiscreteScheduler.from_pretrained(self._folder / "scheduler")
         texts, pooled = (
-            torch.stack(found).to(lm.device, lm.dtype)
-            for found in zip(*(self.text(one) for one in captions), strict=True)
+            torch.stack(found).to(device, dtype) for found in zip(*(self.text(one) for one in captions), strict=True)
         )
         side = size // self._scale
         noise = [
             torch.randn(self.channels, side, side, generator=torch.Generator().manual_seed(seed + n))
             for n in range(len(captions))
         ]
-        x = torch.stack(noise).to(lm.device)
-        scheduler.set_timesteps(steps, device=lm.device)
+        x = torch.stack(noise).to(device)
+        scheduler.set_timesteps(steps, device=device)
         with torch.inference_mode():
             for t in scheduler.timesteps:
-                out = lm(x.to(lm.dtype), texts, pooled, t.expand(len(x)), return_dict=False)[0].float()
+                out = denoiser(x.to(dtype), texts, pooled, t.expand(len(x)), return_dict=False)[0].float()
                 x = scheduler.step(out, t, x, return_dict=False)[0]
-            vae = self._vae(lm.device)
+            vae = self._vae(device)
             return torch.cat([pictures(vae, one[None]).cpu() for one in x])
 
-    def _vae(self, device: torch.device) -> Any:
+    def _vae(self, device: torch.device) -> Vae:
         try:
-            return library().AutoencoderKL.from_pretrained(self._folder / "vae").eval().to(device)
+            vae: Vae = library().AutoencoderKL.from_pretrained(self._folder / "vae").eval().to(device)
+            return vae
         except Exception as error:  # whatever a damaged component ends in
             raise FormatError(f"{self._folder / 'vae'}: expected a VAE diffusers can load, found {error}") from error
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import ModuleType
 
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
+from forq.formats import Format
 from forq.layers.layer import LayerSpec
 from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
@@ -21,15 +21,16 @@ class GraphLinear(QuantLinear):
     Its integers are read from the file when somebody asks for them; once they are to move it keeps them.
     """
 
-    def __init__(self, ckpt: Checkpoint, form: ModuleType, spec: LayerSpec, scratch: Scratch) -> None:
+    def __init__(self, ckpt: Checkpoint, form: Format, spec: LayerSpec, scratch: Scratch) -> None:
         def read() -> QuantWeight:
-            weight: QuantWeight = form.read(ckpt, spec).weight
+            weight = form.read(ckpt, spec).weight
+            assert isinstance(weight, QuantWeight)
             return weight
 
         super().__init__(parts.read(form, ckpt, spec), spec.live, scratch)
         self._weight, self._read = None, read
         self.filed_codes = form.filed_codes(ckpt, spec)
-        self.zero_points = None if spec.zeros is None else form.zero_points(ckpt, spec)
+        self.zero_points = form.zero_points(ckpt, spec)
         self._codes_move = self._zeros_move = False
 
     @property
@@ -69,7 +70,7 @@ class GraphLinear(QuantLinear):
     def _displaced(self) -> Tensor:
         """The codes with a probe in them, if there is one: packed as the layer packs its own."""
         weight = self.weight
-        if self.code_overlay is None and self.few_codes is None:
+        if self.code_overlay is None and self.sparse_codes is None:
             return weight.codes
         other = weight.with_codes(weight.codes.clone())
         self._put_probe(other)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
+from forq.formats import Format
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
 from forq.layers.scratch import Scratch
@@ -57,7 +57,7 @@ class GraphLM(LoadedModel):
     config: GraphConfig
     device, dtype = torch.device("cpu"), torch.float32
 
-    def __init__(self, ckpt: Checkpoint, form: ModuleType, specs: Mapping[str, LayerSpec]) -> None:
+    def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
         super().__init__()
         self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "causal", []
         self.unlike = unlike(form, ckpt)

@@ -8,19 +8,22 @@ float16 are masters in float32 here, so around such a product x and y are cast.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.containers.onnx.graph import Graph
+from forq.checkpoints.containers.onnx.graph import Graph, Initialiser
 from forq.errors import FormatError
 from forq.layers.kernels.ort import session
 from forq.models.graph.inputs import graph_of
+
+if TYPE_CHECKING:
+    import onnx
 
 _INLINE_BYTES = 1024
 
@@ -91,60 +94,86 @@ def _places(graph: Graph) -> tuple[Path, dict[str, str]]:
 
 
 def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mapping[str, str]) -> bytes:
-    """The model with what moves as inputs, floats in float32, its large tensors left in the file they lie in."""
+    """The model with what moves as inputs, floats in float32; its large tensors are left in the file they lie in."""
     import onnx
-    from onnx import TensorProto, helper
 
-    kept, mapped = [], []
-    for name, one in graph.initialisers.items():
-        info = ckpt.info.get(name)
-        apart = info is not None and not one.file and info.nbytes >= _INLINE_BYTES
-        # The runtime maps the file: numbers must lie where numbers of their size may.
-        if apart and info is not None and one.start % info.dtype.itemsize == 0:
-            mapped.append(one)
-        elif name not in live:
-            kept.append(one.span)
+    kept, mapped = _initialisers(ckpt, graph, live)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(graph.lean(kept))
+        model.ParseFromString(graph.lean([tensor.span for tensor in kept]))
     except Exception as error:
         raise FormatError(f"{ckpt.path}: expected an ONNX model, found {_short(error)}") from error
+    _point_to_files(model, mapped, places, graph.path.name)
+    _add_inputs(model, ckpt, graph, live)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for node in nodes:
+        model.graph.node.extend(_rewritten(ckpt, node, live))
+    return bytes(model.SerializeToString())
+
+
+def _initialisers(ckpt: Checkpoint, graph: Graph, live: Collection[str]) -> tuple[list[Initialiser], list[Initialiser]]:
+    """The initialisers to keep in the model itself, and those to map from its file; neither holds what moves."""
+    kept: list[Initialiser] = []
+    mapped: list[Initialiser] = []
+    for name, tensor in graph.initialisers.items():
+        if name in live:
+            continue
+        info = ckpt.info.get(name)
+        # The runtime maps the file: numbers must lie where numbers of their size may.
+        aligned = info is not None and tensor.start % info.dtype.itemsize == 0
+        large = info is not None and not tensor.file and info.nbytes >= _INLINE_BYTES
+        (mapped if large and aligned else kept).append(tensor)
+    return kept, mapped
+
+
+def _point_to_files(model: onnx.ModelProto, mapped: Sequence[Initialiser], places: Mapping[str, str], own: str) -> None:
+    """Name the files that tensors lie in below the session's folder; ``own`` is the model's file."""
+    from onnx import TensorProto
+
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             entry.value = places.get(entry.value, entry.value) if entry.key == "location" else entry.value
-    for one in mapped:
-        if one.name not in live:
-            tensor = model.graph.initializer.add(name=one.name, data_type=one.kind, dims=one.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, said in (("location", places[graph.path.name]), ("offset", one.start), ("length", one.nbytes)):
-                tensor.external_data.add(key=key, value=str(said))
-    inputs = [one for one in model.graph.input if one.name not in graph.initialisers]
+    for large in mapped:
+        tensor = model.graph.initializer.add(name=large.name, data_type=large.kind, dims=large.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", places[own]), ("offset", large.start), ("length", large.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+
+
+def _add_inputs(model: onnx.ModelProto, ckpt: Checkpoint, graph: Graph, live: Collection[str]) -> None:
+    """Make what moves inputs of the model; old files list all initialisers among the inputs."""
+    from onnx import TensorProto, helper
+
+    inputs = [value for value in model.graph.input if value.name not in graph.initialisers]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for name in sorted(live):
         info = ckpt.info[name]
         kind = TensorProto.FLOAT if info.dtype.is_floating_point else TensorProto.UINT8
         model.graph.input.append(helper.make_tensor_value_info(name, kind, list(info.shape)))
-    before = list(model.graph.node)
-    del model.graph.node[:]
-    for node in before:
-        if node.op_type == "MatMulNBits" and node.domain == "com.microsoft" and len(node.input) > 2:
-            levels = [one for one in node.attribute if one.name == "accuracy_level"]
-            for level in levels:
-                node.attribute.remove(level)
-            if node.input[2] in live and ckpt.info[node.input[2]].dtype == torch.float16:
-                model.graph.node.extend(_in_float32(node))
-                continue
-        elif any(name in live for name in node.input):
-            raise FormatError(
-                f"{ckpt.path}: {node.name!r:.80}: expected what moves to be read by MatMulNBits alone, found "
-                f"{node.op_type}"
-            )
-        model.graph.node.append(node)
-    return bytes(model.SerializeToString())
 
 
-def _in_float32(node: Any) -> Iterator[Any]:
+def _rewritten(ckpt: Checkpoint, node: onnx.NodeProto, live: Collection[str]) -> Iterator[onnx.NodeProto]:
+    """A node as the session runs it: products at accuracy level 0, those with scales in float16 in float32.
+
+    Raises:
+        FormatError: another operator than a product reads what moves.
+    """
+    if node.op_type == "MatMulNBits" and node.domain == "com.microsoft" and len(node.input) > 2:
+        for level in [attribute for attribute in node.attribute if attribute.name == "accuracy_level"]:
+            node.attribute.remove(level)
+        if node.input[2] in live and ckpt.info[node.input[2]].dtype == torch.float16:
+            yield from _in_float32(node)
+            return
+    elif any(name in live for name in node.input):
+        raise FormatError(
+            f"{ckpt.path}: {node.name!r:.80}: expected what moves to be read by MatMulNBits alone, found {node.op_type}"
+        )
+    yield node
+
+
+def _in_float32(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     """A product of float16 as one of float32 between casts."""
     from onnx import TensorProto, helper
 

@@ -32,14 +32,14 @@ class CheckpointTokenizer:
     def __init__(self, own: Any, rows: int | None, generation_ends: tuple[int, ...], where: Path) -> None:
         self.own, self.rows, self.generation_ends, self._where = own, rows, generation_ends, where
 
-    def __call__(self, text: str, **settings: Any) -> Mapping[str, Any]:
+    def __call__(self, text: str, **settings: object) -> Mapping[str, list[int]]:
         """Token ids of a text.
 
         Raises:
             FormatError: one of them has no row in the embedding, or the tokenizer's files are damaged.
         """
         try:
-            encoding: Mapping[str, Any] = self.own(text, **settings)
+            encoding: Mapping[str, list[int]] = self.own(text, **settings)
         except Exception as error:  # a damaged file may load, and fail in the library's own way where it is used
             raise FormatError(
                 f"{self._where}: the tokenizer cannot encode {text!r:.60}: {type(error).__name__}: {error}; its files "
@@ -158,7 +158,7 @@ def _is_tiktoken(file: Path) -> bool:
         return re.match(rb"[A-Za-z0-9+/=]+ \d+\r?\n", stream.readline(200)) is not None
 
 
-def settings(folder: Path) -> Mapping[str, Any]:
+def settings(folder: Path) -> Mapping[str, object]:
     """The contents of tokenizer_config.json; empty if it is missing or unreadable."""
     try:
         values = json.loads((folder / "tokenizer_config.json").read_bytes())

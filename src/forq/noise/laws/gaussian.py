@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
+from forq.noise.bits import Bits, Drawn
 from forq.noise.law import Law
 
 
-def _draw(bits: Bits, start: int, out: Float32) -> None:
+def _draw(bits: Bits, start: int, out: Drawn) -> None:
     halves = bits.uniform32(2 * start, 2 * len(out)) >> 8  # 24 bits are exact in float32
     radius = (halves[1::2].astype(np.float32) + np.float32(1.0)) * np.float32(2.0**-24)  # in (0, 1]: no log of zero
     angle = halves[0::2].astype(np.float32) * np.float32(2.0 * np.pi * 2.0**-24)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
+from forq.noise.bits import Bits, Drawn
 from forq.noise.law import Law
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _SIGNS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1,
 )
 
 
-def _draw(bits: Bits, start: int, out: Float32) -> None:
+def _draw(bits: Bits, start: int, out: Drawn) -> None:
     first = start // 8
     count = -(-(start + len(out)) // 8) - first
     packed = bits.bytes(first, count)
@@ -39,4 +39,4 @@ def law(argument: str | None) -> Law:
     """Uniform on {−1, +1}; takes no argument."""
     if argument is not None:
         raise ConfigError(f"noise 'rademacher' takes no argument, found {argument!r}")
-    return Law(_draw, portable=True, whole=True, on=_draw_on, signs="own")
+    return Law(_draw, portable=True, integer=True, on=_draw_on, signs="own")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
-from forq.noise.law import Law
+from forq.noise.bits import Bits, Drawn
+from forq.noise.law import AUTO, Law, unsized
 from forq.noise.law import law as resolve
 
-# The roundings' own streams are 1 … 255.
-_FEW = 256
+# Streams 1 … 255 are the roundings' own.
+_SHARE_STREAM = 256
 
 
 def law(argument: str | None) -> Law:
@@ -23,11 +23,20 @@ def law(argument: str | None) -> Law:
     ``rounded:k:σ:p`` is that at a share p of the coordinates, 2⁻²⁰ ≤ p ≤ 1, the same ones for every k, and 0 at the
     others. A small σ moves few coordinates too, but every k others: of what one rounding probed another moves next
     to nothing.
+
+    ``rounded:k:auto`` leaves the size to the calibration: above one cell it is σ, below it is √p. A Gaussian much
+    smaller than a cell would be rounded to other coordinates by the probe than by the step.
     """
-    first, spread, few = [*(argument or "").split(":"), "", ""][:3]
+    first, spread, part = [*(argument or "").split(":"), "", ""][:3]
     stream = int(first) if first.isdecimal() else 0
+    if argument == f"{stream}:{AUTO}" and 1 <= stream <= 255:
+        return unsized(
+            portable=resolve("gaussian").portable,
+            integer=False,
+            name=lambda size: f"rounded:{stream}:{size:.4g}" if size > 1.0 else f"rounded:{stream}:1:{size**2:.4g}",
+        )
     try:
-        sigma, share = float(spread or 1.0), float(few or 1.0)
+        sigma, share = float(spread or 1.0), float(part or 1.0)
     except ValueError:
         sigma = share = 0.0
     if not (1 <= stream <= 255 and 2.0**-20 <= sigma <= 2.0**10 and 2.0**-20 <= share <= 1.0):
@@ -37,12 +46,12 @@ def law(argument: str | None) -> Law:
         )
     base, bound = resolve("gaussian"), round(share * 2**32)
 
-    def draw(bits: Bits, start: int, out: Float32) -> None:
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
         base.draw(bits, start, out)
         np.multiply(out, np.float32(sigma), out=out)
         carry = bits.on(stream).uniform32(start, len(out)) * 2.0**-32
         np.floor(out + carry, out=out, casting="same_kind")
         if bound < 1 << 32:
-            out[bits.on(_FEW).uniform32(start, len(out)) >= bound] = 0.0
+            out[bits.on(_SHARE_STREAM).uniform32(start, len(out)) >= bound] = 0.0
 
     return Law(draw, base.portable)

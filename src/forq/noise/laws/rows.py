@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
-from forq.noise.law import Law
+from forq.noise.bits import Bits, Drawn
+from forq.noise.law import Law, unsized
 from forq.noise.law import law as resolve
 
 
@@ -20,8 +20,10 @@ def law(argument: str | None) -> Law:
     if argument is None:
         raise ConfigError("noise 'rows' takes the law that its rows draw from, as 'rows:rademacher'")
     inner = resolve(argument)
+    if (size := inner.sized) is not None:
+        return unsized(inner.portable, inner.integer, lambda radius: f"rows:{size(radius)}")
 
-    def draw(bits: Bits, start: int, out: Float32) -> None:
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
         stride, count = bits.rows
         if stride == 1 and start + len(out) <= count:  # a row for every coordinate
             inner.draw(bits, start, out)

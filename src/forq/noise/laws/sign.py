@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
-from forq.noise.law import Law
+from forq.noise.bits import Bits, Drawn
+from forq.noise.law import Law, unsized
 from forq.noise.law import law as resolve
 
 
@@ -16,8 +16,10 @@ def law(argument: str | None) -> Law:
     if argument is None:
         raise ConfigError("noise 'sign' takes the law whose sign it is, as 'sign:uniform_grid:3'")
     inner = resolve(argument)
+    if (size := inner.sized) is not None:
+        return unsized(inner.portable, inner.integer, lambda radius: f"sign:{size(radius)}")
 
-    def draw(bits: Bits, start: int, out: Float32) -> None:
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
         inner.draw(bits, start, out)
         np.sign(out, out=out)
 
@@ -25,4 +27,4 @@ def law(argument: str | None) -> Law:
         assert inner.on is not None
         return inner.on(bits, start, count, device).sign_()
 
-    return Law(draw, inner.portable, inner.whole, on=None if inner.on is None else draw_on)
+    return Law(draw, inner.portable, inner.integer, on=None if inner.on is None else draw_on)

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
+from forq.noise.bits import Bits, Drawn
 from forq.noise.law import Law
 
 MOST = 2.0**-6
-"""Up to this share the places are worth remembering: 12 bytes each, three sixteenths of a byte a coordinate."""
+"""Up to this share it pays to keep the places: 12 bytes each, three sixteenths of a byte a coordinate."""
 
 
 def law(argument: str | None) -> Law:
@@ -29,18 +29,18 @@ def law(argument: str | None) -> Law:
         )
     bound = round(share * 2**31)
 
-    def few(bits: Bits, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    def sparse(bits: Bits, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         drawn = bits.uniform32(start, count)
         # (r >> 1) < bound, in one pass.
         places = np.flatnonzero(drawn < np.uint32(2 * bound)) if bound < 2**31 else np.arange(count)
         return places, (drawn[places] & np.uint32(1)).astype(np.int8) * np.int8(2) - np.int8(1)
 
-    def draw(bits: Bits, start: int, out: Float32) -> None:
-        places, z = few(bits, start, len(out))
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
+        places, z = sparse(bits, start, len(out))
         out.fill(0)
         out[places] = z
 
-    def few_on(bits: Bits, start: int, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    def sparse_on(bits: Bits, start: int, count: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         from forq.noise import triton as philox
 
         drawn = philox.uniform32(bits, start, count, device)
@@ -48,8 +48,9 @@ def law(argument: str | None) -> Law:
         return places, ((drawn[places] & 1) * 2 - 1).to(torch.int8)
 
     def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
-        places, z = few_on(bits, start, count, device)
+        places, z = sparse_on(bits, start, count, device)
         return torch.zeros(count, device=device).index_put_((places,), z.float())
 
-    rare = share <= MOST
-    return Law(draw, portable=True, whole=True, few=few if rare else None, on=draw_on, few_on=few_on if rare else None)
+    if share > MOST:
+        return Law(draw, portable=True, integer=True, on=draw_on)
+    return Law(draw, portable=True, integer=True, sparse=sparse, on=draw_on, sparse_on=sparse_on)

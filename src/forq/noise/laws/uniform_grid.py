@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Float32
+from forq.noise.bits import Bits, Drawn
 from forq.noise.law import Law
 
 
@@ -22,7 +22,7 @@ def law(argument: str | None) -> Law:
         )
     span = np.uint64(2 * radius + 1)
 
-    def draw(bits: Bits, start: int, out: Float32) -> None:
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
         cell = bits.uniform32(start, len(out)).astype(np.uint64) * span >> np.uint64(32)
         out[:] = cell.astype(np.int64) - radius
 
@@ -32,4 +32,4 @@ def law(argument: str | None) -> Law:
         drawn = philox.uniform32(bits, start, count, device).to(torch.int64) & (1 << 32) - 1
         return ((drawn * int(span) >> 32) - radius).float()
 
-    return Law(draw, portable=True, whole=True, on=draw_on)
+    return Law(draw, portable=True, integer=True, on=draw_on)

@@ -94,7 +94,7 @@ def measure_cells(
     if last.slope == 0.0:
         raise RunError("no displacement by whole cells changes the loss: what moves has no part in it")
     best = group.newton * SIGN * share * last.slope / last.bend if last.bend > 0.0 else math.inf
-    walk = (WALK if group.walk is None else group.walk) * group.room / math.sqrt(group.directions * steps)
+    walk = (WALK if group.walk is None else group.walk) * group.half_range / math.sqrt(group.directions * steps)
     radius = max(min(best, NEAR * radius, walk, MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
     return GroupResult(1.0, 1.0, 0.0, last.slope, notes, radius), number

@@ -18,7 +18,7 @@ class GroupRequest:
         newton: share of the greediest stable step that is taken, 0 … 1.
         eps: a radius the user insists on; otherwise the trials choose.
         cells: the group's integers move by whole cells; the calibration measures one number, how far.
-        room: half of the cells there are.
+        half_range: half the number of cells there are.
         walk: how far all steps together may walk, root mean square, in units, or for integers in half of their range;
             then all of a step counts as noise. ``None``: the calibration's own bound, and only the unconfirmed share
             counts.
@@ -31,7 +31,7 @@ class GroupRequest:
     newton: float
     eps: float | None = None
     cells: bool = False
-    room: float = math.inf
+    half_range: float = math.inf
     walk: float | None = None
     checks: int = 0
 

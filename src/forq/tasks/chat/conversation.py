@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 from forq.errors import DataError
 from forq.tasks.chat.encoding import Asked, Piece
@@ -65,7 +64,7 @@ class Conversations:
             raise DataError(f"{record.where}: every turn of the assistant has weight 0, so nothing is learned of it")
         return Asked(tuple(_pieces(text, spans)), record.fields, record.where, rendered=True)
 
-    def _spans(self, messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> tuple[str, list[Span]]:
+    def _spans(self, messages: Sequence[Mapping[str, object]], fields: Mapping[str, object]) -> tuple[str, list[Span]]:
         turns = Turns(self.template, messages, fields)
         own = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
         learned = [place for place in own if _learned(messages[place])]
@@ -86,9 +85,9 @@ class Conversations:
                 spans = rest
         return text, [span for span in spans if span[0] < span[1]]
 
-    def _texts(self, messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def _texts(self, messages: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Contents the template can render: if it takes only text, a list of one text part becomes that text."""
-        contents: list[Mapping[str, Any]] = []
+        contents: list[Mapping[str, object]] = []
         for turn in messages:
             parts = turn.get("content")
             if isinstance(parts, list) and not self.template.takes_parts:
@@ -98,7 +97,7 @@ class Conversations:
             contents.append(turn)
         return contents
 
-    def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _fields(self, row: Mapping[str, object]) -> dict[str, object]:
         """The variables of the template that a row sets."""
         own = {name: value for name, value in row.items() if value is not None and name != "messages"}
         settings = own.pop(_SETTINGS, None) or {}
@@ -115,16 +114,16 @@ class Conversations:
 
     def _note(
         self,
-        row: Mapping[str, Any],
-        messages: Sequence[Mapping[str, Any]],
-        fields: Mapping[str, Any],
+        row: Mapping[str, object],
+        messages: Sequence[Mapping[str, object]],
+        fields: Mapping[str, object],
         text: str,
     ) -> None:
-        settings = row.get(_SETTINGS) or {}
+        settings = row.get(_SETTINGS)
         for name, value in row.items():
             if name not in ("messages", _SETTINGS) and value is not None:
                 self._seen(name, used=name in fields)
-        for name in settings:
+        for name in settings if isinstance(settings, Mapping) else ():
             self._seen(f"{_SETTINGS}.{name}", used=name in fields)
         present = ((turn, name) for turn in messages for name, value in turn.items() if value is not None)
         names = {(name, turn["role"] == "assistant") for turn, name in present}
@@ -147,13 +146,13 @@ class Conversations:
             self.unread[name] = self.unread.get(name, 0) + 1
 
 
-def _tokens(template: ChatTemplate) -> Mapping[str, Any]:
+def _tokens(template: ChatTemplate) -> Mapping[str, object]:
     """The special tokens that transformers passes to a template by name; a row cannot set them."""
-    tokens: Mapping[str, Any] = template.tokenizer.special_tokens_map
+    tokens: Mapping[str, object] = template.tokenizer.special_tokens_map
     return tokens
 
 
-def _messages(record: Record) -> Sequence[Mapping[str, Any]]:
+def _messages(record: Record) -> Sequence[Mapping[str, object]]:
     messages = record.fields["messages"]
     if not isinstance(messages, list) or not all(_is_turn(turn) for turn in messages):
         raise DataError(
@@ -175,7 +174,7 @@ def _is_turn(turn: object) -> bool:
     return bare or isinstance(content, str)
 
 
-def _learned(turn: Mapping[str, Any]) -> bool:
+def _learned(turn: Mapping[str, object]) -> bool:
     """Whether an assistant turn is learned: not with ``weight`` 0 or ``train`` false.
 
     Raises:

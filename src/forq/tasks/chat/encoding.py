@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Tokenizer
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
     """
 
     pieces: Sequence[Piece]
-    facts: Mapping[str, Any] = MappingProxyType({})
+    facts: Mapping[str, object] = MappingProxyType({})
     where: str = ""
     rendered: bool = False
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from forq.tokens.template import ChatTemplate, Span, first, mark_for
 
@@ -28,7 +27,7 @@ class Turns:
     """
 
     def __init__(
-        self, template: ChatTemplate, messages: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]
+        self, template: ChatTemplate, messages: Sequence[Mapping[str, object]], fields: Mapping[str, object]
     ) -> None:
         self._template, self._messages, self._fields = template, messages, fields
         self._mark = mark_for(json.dumps([messages, dict(fields)], ensure_ascii=False, default=str))
@@ -162,8 +161,8 @@ def common(one: str, other: str) -> int:
     return low
 
 
-def _text(turn: Mapping[str, Any]) -> str:
+def _text(turn: Mapping[str, object]) -> str:
     content = turn.get("content")
     if isinstance(content, list):
         return "".join(part["text"] for part in content)
-    return content or ""
+    return content if isinstance(content, str) else ""

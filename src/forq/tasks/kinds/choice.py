@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Choice(Rows[Row, Batch]):
 
     words: tuple[str, ...]
 
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> Mapping[str, object]:
         return {
             "words": list(self.words),
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), len(self.words))),

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
@@ -146,7 +146,7 @@ class _Bare:
         self.tokenizer = tokenizer
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
-        self.said: dict[str, Any] = {"by": "similarity", "sentences": list(classes.sentences)}
+        self.said: dict[str, object] = {"by": "similarity", "sentences": list(classes.sentences)}
         self.labels = tuple(self.framed(bare(tokenizer, sentence)) for sentence in classes.sentences)
         least = max(map(len, self.labels))
         if max_length < least:
@@ -167,15 +167,15 @@ class _Masked:
     """Prompts with a mask where the word would be, which lose their beginning when they are too long."""
 
     def __init__(self, tokenizer: Tokenizer, classes: Classes, max_length: int) -> None:
-        settings: Any = tokenizer
-        if settings.mask_token is None:
+        mask = getattr(tokenizer, "mask_token", None)
+        if mask is None:
             raise ConfigError("the tokenizer has no mask token: ask by=similarity")
-        self.tokenizer, self.mask = tokenizer, settings.mask_token
-        self.token = int(settings.mask_token_id)
+        self.tokenizer, self.mask = tokenizer, str(mask)
+        self.token = int(getattr(tokenizer, "mask_token_id"))  # noqa: B009
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
         self.words = tuple(self._single(word) for word in classes.words)
-        self.said: dict[str, Any] = {"by": "mask", "words": list(classes.words)}
+        self.said: dict[str, object] = {"by": "mask", "words": list(classes.words)}
         least = len(bare(tokenizer, self._ask(classes.keep)))
         if self.room < least:
             needed = max_length - self.room + least

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ from forq.tokens.ends import ends
 from forq.tokens.template import ChatTemplate
 from forq.tokens.text import end_of_text, prefix
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Completion(Rows[Row, Batch]):
@@ -47,10 +49,10 @@ class Completion(Rows[Row, Batch]):
     new_tokens: int
     line: bool = False
     ends: frozenset[int] = frozenset()
-    further: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, object] = field(default_factory=dict)
     rewards: Mapping[str, Reward] = field(default_factory=dict)
 
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> Mapping[str, object]:
         return {
             "scored": self._by_split(lambda rows: sum(len(row.scored) for row in rows)),
             "new_tokens": self.new_tokens,
@@ -118,7 +120,7 @@ def completion(
     line: bool = False,
     metrics: Mapping[str, Reward] | None = None,
     template: ChatTemplate | None = None,
-    further: Mapping[str, Any] | None = None,
+    further: Mapping[str, object] | None = None,
 ) -> Completion:
     """Tokenise the rows of every split.
 
@@ -194,8 +196,8 @@ def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
 
 
 def splits(
-    known: Mapping[Split, Sequence[Any]], *, seed: int, digest: str, limits: Mapping[Split, int | None]
-) -> dict[Split, list[Any]]:
+    known: Mapping[Split, Sequence[T]], *, seed: int, digest: str, limits: Mapping[Split, int | None]
+) -> dict[Split, list[T]]:
     """Rows by split; a split without a file of its own is drawn from the training rows, one in ten of them.
 
     Raises:
@@ -206,7 +208,7 @@ def splits(
         raise ConfigError(f"splits need 1 row or more, found {dict(limits)}")
     train = known["train"]
     order = [train[place] for place in draw(len(train), len(train), seed=seed, digest=digest)]
-    held: dict[Split, list[Any]] = {}
+    held: dict[Split, list[T]] = {}
     for split in _HELD_OUT:
         if split in known:
             held[split] = list(known[split])

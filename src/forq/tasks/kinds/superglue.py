@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
@@ -26,7 +25,7 @@ def superglue(
     data: Path,
     tokenizer: Tokenizer,
     classes: Classes,
-    read: Callable[[Mapping[str, Any]], Example],
+    read: Callable[[Mapping[str, object]], Example],
     *,
     seed: int,
     train_rows: int | None,
@@ -89,7 +88,7 @@ def superglue(
     )
 
 
-def write(folder: Path, rows: Callable[[int], Mapping[str, Any]], train: int, val: int) -> Path:
+def write(folder: Path, rows: Callable[[int], Mapping[str, object]], train: int, val: int) -> Path:
     """An example set of so many rows, made one by one."""
     for name, numbers in (("train.jsonl", range(train)), ("val.jsonl", range(train, train + val))):
         lines = (json.dumps(dict(rows(number))) + "\n" for number in numbers)
@@ -97,7 +96,7 @@ def write(folder: Path, rows: Callable[[int], Mapping[str, Any]], train: int, va
     return folder
 
 
-def label(row: Mapping[str, Any], names: Sequence[object]) -> int:
+def label(row: Mapping[str, object], names: Sequence[object]) -> int:
     """The class of a row by its ``label``.
 
     Raises:
@@ -110,7 +109,7 @@ def label(row: Mapping[str, Any], names: Sequence[object]) -> int:
     raise ValueError(f"expected a label among {', '.join(map(str, names))}, found {found!r}")
 
 
-def text(row: Mapping[str, Any], field: str) -> str:
+def text(row: Mapping[str, object], field: str) -> str:
     """A field that holds text.
 
     Raises:
@@ -122,7 +121,9 @@ def text(row: Mapping[str, Any], field: str) -> str:
     return found.strip()
 
 
-def _examples(path: Path, read: Callable[[Mapping[str, Any]], Example], ignored: set[str]) -> tuple[list[Example], str]:
+def _examples(
+    path: Path, read: Callable[[Mapping[str, object]], Example], ignored: set[str]
+) -> tuple[list[Example], str]:
     """The examples of a file, and the digest of its bytes; the fields that ``read`` leaves join ``ignored``."""
     content = content_of(path, "SuperGLUE's train.jsonl and val.jsonl")
     examples = []

@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
     prompt: str
     text: str
-    row: Mapping[str, Any]
+    row: Mapping[str, object]
 
 
 @runtime_checkable
@@ -46,7 +46,7 @@ class Rewarded:
     """
 
     inner: Any
-    reward: Callable[[str, str, Mapping[str, Any]], float]
+    reward: Callable[[str, str, Mapping[str, object]], float]
     name: str
     source: str
 
@@ -63,7 +63,7 @@ class Rewarded:
         found: Tokenizer = self.inner.tokenizer
         return found
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Mapping[str, object]:
         inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
         # What a task's rows carry along is given to the reward; fields that were never kept stay ignored.
         kept = getattr(self.inner, "ignored", ())

@@ -12,21 +12,20 @@ import inspect
 import string
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from forq.errors import ConfigError
 from forq.plugins import functions as userfunctions
 
-Reward = Callable[[str, str, Mapping[str, Any]], float]
+Reward = Callable[[str, str, Mapping[str, object]], float]
 
 
-def accuracy(prompt: str, text: str, row: Mapping[str, Any]) -> float:
+def accuracy(prompt: str, text: str, row: Mapping[str, object]) -> float:
     """1 where the answer is the right one, spaces around it aside, else 0."""
     return float(text.strip() == str(row["answer"]).strip())
 
 
-def f1(prompt: str, text: str, row: Mapping[str, Any]) -> float:
+def f1(prompt: str, text: str, row: Mapping[str, object]) -> float:
     """Harmonic mean of precision and recall of an answer's words, of the best right answer (SQuAD).
 
     Words as SQuAD counts them: lower-cased, without punctuation and articles. Two answers without a word agree.
@@ -35,7 +34,7 @@ def f1(prompt: str, text: str, row: Mapping[str, Any]) -> float:
     return max(_overlap(found, Counter(_words(right))) for right in _right(row))
 
 
-def exact_match(prompt: str, text: str, row: Mapping[str, Any]) -> float:
+def exact_match(prompt: str, text: str, row: Mapping[str, object]) -> float:
     """1 where the words are those of a right answer in their order, else 0; words as in :func:`f1`."""
     return float(any(_words(text) == _words(right) for right in _right(row)))
 
@@ -62,8 +61,9 @@ def resolve(name: str) -> tuple[Reward, str]:
     return userfunctions.resolve(name, "--reward")
 
 
-def _right(row: Mapping[str, Any]) -> list[str]:
-    return [str(answer) for answer in row.get("answers") or [row["answer"]]]
+def _right(row: Mapping[str, object]) -> list[str]:
+    answers = row.get("answers")
+    return [str(answer) for answer in answers] if answers and isinstance(answers, Iterable) else [str(row["answer"])]
 
 
 def _words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Protocol
 
 SHARE = 10
 """A loss of more than one row in so many is worth a warning."""
@@ -41,18 +41,20 @@ class Account:
     unused: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, description: Mapping[str, Any]) -> Account:
+    def of(cls, description: Mapping[str, object]) -> Account:
         """The account in a task's description, which may be that of an old journal and lack some of it."""
-        limits = description.get("limits", {})
+        limits = description.get("limits")
+        limits = limits if isinstance(limits, Mapping) else {}
+        max_length = description.get("max_length")
         return cls(
-            used=description.get("rows", {}),
-            dropped=description.get("dropped", {}),
-            truncated=description.get("truncated", {}),
-            max_length=description.get("max_length"),
-            part=limits.get("part", "tokens"),
-            whole=limits.get("whole", {}),
-            ignored=tuple(description.get("ignored", ())),
-            unused=tuple(description.get("unused", ())),
+            used=_counts(description.get("rows")),
+            dropped=_counts(description.get("dropped")),
+            truncated=_counts(description.get("truncated")),
+            max_length=max_length if isinstance(max_length, int) else None,
+            part=str(limits.get("part", "tokens")),
+            whole=_counts(limits.get("whole")),
+            ignored=_texts(description.get("ignored")),
+            unused=_texts(description.get("unused")),
         )
 
     def only(self, split: str) -> Account:
@@ -97,7 +99,7 @@ class Account:
             )
         return tuple(found)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """The account as JSON."""
         return {
             "splits": {
@@ -133,7 +135,13 @@ class Account:
         return {split: (count, rows) for split, (count, rows) in pairs.items() if count * SHARE > rows}
 
 
-def account(task: Any) -> Account:
+class Described(Protocol):
+    """What a task says of its data."""
+
+    def describe(self) -> Mapping[str, object]: ...
+
+
+def account(task: Described) -> Account:
     """The account of an open task.
 
     Example:
@@ -150,6 +158,14 @@ def nine_in_ten(lengths: Sequence[int]) -> int:
         4
     """
     return sorted(lengths)[-(-9 * len(lengths) // 10) - 1]
+
+
+def _counts(value: object) -> Mapping[str, int]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else ()
 
 
 def _listed(counts: Mapping[str, tuple[int, int]]) -> str:

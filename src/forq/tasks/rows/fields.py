@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-class Fields(Mapping[str, Any]):
+class Fields(Mapping[str, object]):
     """A row's fields.
 
     Example:
@@ -15,7 +15,7 @@ class Fields(Mapping[str, Any]):
         ('a', {'id'})
     """
 
-    def __init__(self, values: Mapping[str, Any], prefix: str = "") -> None:
+    def __init__(self, values: Mapping[str, object], prefix: str = "") -> None:
         self._values, self._prefix = values, prefix
         self._read: set[str] = set()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any
 
 _DEPTH = 100
 """Levels of lists and objects inside each other."""
@@ -20,7 +19,7 @@ _DEEP = f"more than {_DEPTH} lists and objects inside each other"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parsed(text: str) -> Any:
+def parsed(text: str) -> object:
     """The value of one JSON text.
 
     Raises:
@@ -33,14 +32,15 @@ def parsed(text: str) -> Any:
     return value
 
 
-def decoded(text: str) -> Any:
+def decoded(text: str) -> object:
     """The value of one JSON text, whose strings and depth are not checked yet.
 
     Raises:
         ValueError: it is not JSON, or a key stands twice in an object, or a number is none.
     """
     try:
-        return _DECODER.decode(text)
+        value: object = _DECODER.decode(text)
+        return value
     except RecursionError:
         raise ValueError(_DEEP) from None
 
@@ -80,7 +80,7 @@ def _check_text(text: str) -> None:
         ) from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]

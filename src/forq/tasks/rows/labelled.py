@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +50,10 @@ class Labelled(Rows[Row, Texts]):
     """
 
     reader: Reader
-    said: Mapping[str, Any]
+    said: Mapping[str, object]
     classes: int
 
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> Mapping[str, object]:
         return {
             **self.said,
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
@@ -71,7 +71,8 @@ class Labelled(Rows[Row, Texts]):
     @property
     def _names(self) -> Sequence[str]:
         """Words or sentences of the classes."""
-        names: Sequence[str] = self.said.get("sentences") or self.said["words"]
+        names = self.said.get("sentences") or self.said["words"]
+        assert isinstance(names, list)
         return names
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Texts:

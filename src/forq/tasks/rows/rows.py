@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from forq.tasks.rows.segments import Segment
 
 R = TypeVar("R")
 B = TypeVar("B")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -94,7 +95,7 @@ class Rows(ABC, Generic[R, B]):
         return measured
 
     @abstractmethod
-    def details(self) -> Mapping[str, Any]:
+    def details(self) -> Mapping[str, object]:
         """What a description says beside what all tasks of rows say."""
 
     def metrics(self, model: nn.Module, batch: B) -> Mapping[str, float]:
@@ -116,8 +117,8 @@ class Rows(ABC, Generic[R, B]):
         digest = hashlib.sha256(f"{self.digest} {told}".encode()).hexdigest()
         return replace(self, digest=digest, **told)  # type: ignore[arg-type]
 
-    def describe(self) -> Mapping[str, Any]:
-        said: dict[str, Any] = {
+    def describe(self) -> Mapping[str, object]:
+        said: dict[str, object] = {
             "task": self.name,
             "rows": self._by_split(len),
             "tokens": self._by_split(lambda rows: sum(map(self.length, rows))),
@@ -135,13 +136,14 @@ class Rows(ABC, Generic[R, B]):
         said |= {"unused": list(self.unused)} if self.unused else {}
         return said | {"digest": self.digest}
 
-    def _losses(self) -> dict[str, Any]:
+    def _losses(self) -> dict[str, object]:
         """Rows that ``max_length`` cost something, and which limit would cost little where these are many."""
         if not self.part:
             return {}
         cut = self._by_split(lambda rows: sum(self.lost(row) > 0 for row in rows))
         dropped = {split: len(lengths) for split, lengths in self.dropped.items()}
-        found: dict[str, Any] = {"truncated": cut} | ({"dropped": dropped} if dropped else {})
+        found: dict[str, object] = {"truncated": cut}
+        found |= {"dropped": dropped} if dropped else {}
         whole = {
             split: self._whole(split)
             for split, rows in self.rows.items()
@@ -200,7 +202,7 @@ class Rows(ABC, Generic[R, B]):
     def _packed(self, rows: Sequence[R]) -> B:
         return self.pack(rows, self.micro_batch_tokens)
 
-    def _by_split(self, of: Callable[[Sequence[R]], Any]) -> dict[str, Any]:
+    def _by_split(self, of: Callable[[Sequence[R]], T]) -> dict[Split, T]:
         return {split: of(rows) for split, rows in self.rows.items()}
 
     def _filled(self, step: int, budget: int) -> list[R]:

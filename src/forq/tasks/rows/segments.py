@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from forq.tasks import Tokenizer
 from forq.tokens.text import bare
@@ -28,7 +28,7 @@ def spellings(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
     # Decoders drop a space in front of a text: every token is decoded behind another.
     anchor = bare(tokenizer, "a")[-1:]
     before = tokenizer.decode(anchor)
-    names: Any = getattr(tokenizer, "convert_ids_to_tokens", None)
+    names = getattr(tokenizer, "convert_ids_to_tokens", None)
     found = []
     for token in tokens:
         text = tokenizer.decode([*anchor, token])

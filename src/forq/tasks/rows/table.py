@@ -10,9 +10,10 @@ import hashlib
 import inspect
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
@@ -27,7 +28,7 @@ HUB = "hf:"
 class Record(NamedTuple):
     """The fields of a row, and where they stand, for errors."""
 
-    fields: Mapping[str, Any]
+    fields: Mapping[str, object]
     where: str
 
 
@@ -241,7 +242,7 @@ def _datasets(name: str, *, hub: bool) -> Table:
     return Table(found, digest, tuple(f"split {split}" for split in tables if split not in NAMES))
 
 
-def _rows(table: Any, where: str) -> Iterator[Record]:
+def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
     """Rows of one split of a data set."""
     rows = enumerate(table)
     while True:
@@ -255,7 +256,7 @@ def _rows(table: Any, where: str) -> Iterator[Record]:
         yield Record(row, f"{where}, row {number}")
 
 
-def _no_code(datasets: Any) -> dict[str, bool]:
+def _no_code(datasets: ModuleType) -> dict[str, bool]:
     """Data sets that are programs are refused by versions of the library that could still run them."""
     known = inspect.signature(datasets.load_dataset).parameters
     return {"trust_remote_code": False} if "trust_remote_code" in known else {}
