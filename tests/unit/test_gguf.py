@@ -99,7 +99,7 @@ def short(data: bytearray) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (swapped, "bytes are in the other order"),
+        (swapped, "it is big-endian"),
         (old, "version 2 or 3, found 1"),
         (many, "no more tensors than"),
         (long, "truncated or damaged"),
@@ -141,9 +141,9 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
         (value("general.architecture", "mamba"), "general.architecture among llama, qwen2, qwen3"),
         (value("llama.expert_count", 8), "without experts"),
         (value("split.count", 3), "one of 3 files; merge them"),
-        (value("llama.block_count", 1 << 20), "a tensor or more for each"),
+        (value("llama.block_count", 1 << 20), "tensors, one a layer"),
         (value("llama.embedding_length", 64), "expected"),
-        (value("llama.attention.head_count", 3), "rows \\(3 heads\\)"),
+        (value("llama.attention.head_count", 3), "rows of 3 heads"),
         (value("llama.attention.layer_norm_rms_epsilon", -1.0), "a positive number"),
         (value("llama.rope.scaling.type", "longrope"), "none, linear or yarn"),
         (value("general.alignment", 0), "an alignment"),

@@ -68,7 +68,7 @@ def order(path: Path, name: str, shape: tuple[int, ...], config: Mapping[str, An
         return None
     heads = int(config["num_attention_heads" if inside[1] == "q" else "num_key_value_heads"])
     if shape[0] % heads or shape[0] // heads % 2:
-        raise FormatError(f"{path}: {name}: expected a multiple of {2 * heads} rows ({heads} heads), found {shape[0]}")
+        raise FormatError(f"{path}: {name}: expected whole pairs in the rows of {heads} heads, found {shape[0]}")
     return Interleaved(heads)
 
 
