@@ -272,7 +272,8 @@ def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, 
 
 _IMPORTS = """
 from forq.inspection.process import peak_bytes
-import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo, forq.formats.gptq, rich.progress
+import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo, forq.formats.gptq
+import rich.progress
 import forq.scalars.estimators.one_sided, forq.noise.laws.rows, forq.noise.laws.rademacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.llama import modeling_llama

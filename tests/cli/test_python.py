@@ -11,6 +11,7 @@ from forq.runs.data import as_path
 from forq.runs.journal import read
 from forq.runs.oracles.local import Local
 from forq.runs.run import Run
+from forq.scalars.losses import means
 
 ROWS = [{"prompt": f"question {n} ?", "completion": f" answer {n % 3}"} for n in range(40)]
 SMALL = {"task": {"max_length": 32, "batch_rows": 2}}
@@ -103,3 +104,25 @@ def test_another_oracle_can_answer(base, tmp_path):
     list(run.events())
     assert read(run.journal).lines[0].losses[0].mean == pytest.approx(before)
     assert read(run.journal).lines != read(first.journal).lines
+
+
+def test_rows_on_record_change_nothing_but_the_journal(base, tmp_path, forq):
+    """An oracle that answers rows: the same run, and its journal replays and verifies with the rows in it."""
+    first = library.tune(base, "completion", ROWS, steps=2, out=tmp_path / "a", settings=SMALL)
+    model, task = library.load(base), first.task
+    run = Run.begin(
+        tmp_path / "b",
+        first.config,
+        model,
+        task,
+        oracle=lambda space: Local(space, task.batch, lambda batch: task.losses(model, batch)),
+    )
+    list(run.events())
+    run.finish()
+    plain, rows = (read(run.journal).lines for run in (first, run))
+    assert [means(line.losses) for line in plain] == [means(line.losses) for line in rows]
+    assert [line.digest for line in plain] == [line.digest for line in rows]
+    assert all(answer.each is None for line in plain for answer in line.losses)
+    assert all(len(answer.each) == 2 for line in rows for answer in line.losses)
+    done = forq("verify", run.folder, "--base", base)
+    assert done.returncode == 0 and "every digest rebuilt" in done.stdout, done.stderr

@@ -25,7 +25,7 @@ def run(base, text, tmp_path_factory):
     return out
 
 
-def test_a_run_records_what_moved_and_what_the_model_writes(run, base):
+def test_a_run_records_changes_and_samples(run, base):
     rows = json.loads((run / "moved.json").read_text())
     assert {row["group"] for row in rows} == {"scales", "norms"}
     before, after = Checkpoint.open(base), Checkpoint.open(run / "checkpoint")

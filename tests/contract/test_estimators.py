@@ -8,7 +8,7 @@ import pytest
 
 from forq.errors import ConfigError
 from forq.plugins import registry
-from forq.scalars.losses import from_means
+from forq.scalars.losses import Losses
 
 NAMES = registry.names("estimators")
 SIZE = 6
@@ -16,6 +16,11 @@ SIZE = 6
 
 def test_something_is_listed():
     assert {"two_point", "one_sided"} <= set(NAMES)
+
+
+def by_row(means):
+    """Losses whose rows are all alike, for estimators of means and of rows."""
+    return [Losses(mean, (mean,) * 3) for mean in means]
 
 
 def quadratic(rng):
@@ -39,7 +44,7 @@ def test_mean_over_all_sign_vectors_is_the_gradient(name, eps):
     for z in signs:
         probes = estimator.ask(0)
         losses = [loss(x + sum((t.weight for t in probe.terms), 0.0) * z) for probe in probes]
-        estimate = estimator.tell(0, from_means(losses))
+        estimate = estimator.tell(0, by_row(losses))
         assert len(estimate.move.terms) == 1
         total += estimate.move.terms[0].weight * z
     np.testing.assert_allclose(total / len(signs), gradient, rtol=1e-9, atol=1e-9)
@@ -54,7 +59,7 @@ def test_several_directions_are_averaged(name):
     losses = []
     for probe in probes:
         losses.append(1.0 + sum(slopes[t.seed & 0xFFFFFF] * t.weight for t in probe.terms))
-    estimate = estimator.tell(3, from_means(losses))
+    estimate = estimator.tell(3, by_row(losses))
     weights = {t.seed & 0xFFFFFF: t.weight for t in estimate.move.terms}
     assert weights == pytest.approx({k: d / 4 for k, d in slopes.items()})
     assert estimate.slopes == pytest.approx([slopes[k] for k in range(4)])
@@ -75,10 +80,10 @@ def test_a_bad_loss_drops_its_direction_and_is_counted(name, bad):
     estimator = registry.get("estimators", name).make(seed=1, eps=0.1, directions=3)
     losses = [1.0 + 0.01 * i for i in range(estimator.forwards)]
     losses[-1] = bad
-    estimate = estimator.tell(0, from_means(losses))
+    estimate = estimator.tell(0, by_row(losses))
     assert len(estimate.move.terms) == len(estimate.slopes) == 2 and estimate.bad == 1
     assert all(math.isfinite(t.weight) for t in estimate.move.terms)
-    everything = estimator.tell(0, from_means([bad] * estimator.forwards))
+    everything = estimator.tell(0, by_row([bad] * estimator.forwards))
     assert everything.move.terms == () and everything.bad == estimator.forwards
 
 
@@ -99,7 +104,7 @@ def test_groups_take_turns_each_with_its_own_radius_and_mean(name):
             assert len(probe.terms) <= 1
             losses.append(1.0 + sum(slopes[t.group] * t.weight for t in probe.terms))
             assert all(abs(t.weight) == {"scales": 0.1, "norms": 0.5}[t.group] for t in probe.terms)
-        estimate = estimator.tell(step, from_means(losses))
+        estimate = estimator.tell(step, by_row(losses))
         for group, d in slopes.items():
             mine = [t.weight for t in estimate.move.terms if t.group == group]
             assert sum(mine) == pytest.approx(d) and len(mine) in (1, 2)

@@ -43,7 +43,7 @@ def test_the_rounded_l2_projection_uses_the_radius():
     assert min(lengths) > 0.97 * 127.5
 
 
-def test_a_tie_is_nobodys():
+def test_a_tie_counts_for_neither_side():
     scores = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     label, no, yes = np.zeros(3, np.int64), np.zeros(3, bool), np.ones(3, bool)
     assert _criterion.won(scores, label, no).tolist() == [False, False, True]
@@ -55,34 +55,34 @@ def test_a_tie_is_nobodys():
 
 def test_cross_entropy_is_the_log_probability():
     scores = np.array([[2000.0, 1999.0], [0.0, 3.0]])
-    found = _criterion.losses(scores, np.array([0, 1]), np.array([False, True]), "cross-entropy")
-    assert np.allclose(found, [-np.log1p(np.exp(-1)), np.log1p(np.exp(-3))])
+    result = _criterion.losses(scores, np.array([0, 1]), np.array([False, True]), "cross-entropy")
+    assert np.allclose(result, [-np.log1p(np.exp(-1)), np.log1p(np.exp(-3))])
 
 
 def test_the_first_winning_query_ends_an_image():
     x, y = np.full((3, 4, 4, 1), 100, np.uint8), np.zeros(3, int)
     victim = lambda batch: np.stack([(batch == 100).all(axis=(1, 2, 3)) * 1.0, np.full(len(batch), 0.5)], 1)  # noqa: E731
-    found = attack(victim, x, y, recipe="square", budget=50)
-    assert found.success.all() and found.queries_per_image.tolist() == [2, 2, 2]
-    assert found.curve([1, 2]) == [(1, 0.0), (2, 1.0)]
+    result = attack(victim, x, y, recipe="square", budget=50)
+    assert result.success.all() and result.queries_per_image.tolist() == [2, 2, 2]
+    assert result.curve([1, 2]) == [(1, 0.0), (2, 1.0)]
 
 
 def test_a_budget_of_one_asks_for_the_original_alone():
     victim = Halves()
-    found = attack(victim, *images(4), budget=1)
-    assert victim.images == found.queries == 4 and found.checks == 0 and not found.success.any()
+    result = attack(victim, *images(4), budget=1)
+    assert victim.images == result.queries == 4 and result.checks == 0 and not result.success.any()
 
 
-def test_images_the_victim_gets_wrong_cost_one_query_and_count_nowhere():
+def test_misclassified_images_cost_one_query_and_enter_no_rate():
     x, y = images(8, gap=2)
     y[:3] = 1 - y[:3]
-    found = attack(Halves(), x, y, budget=300)
-    assert found.correct.tolist() == [False] * 3 + [True] * 5
-    assert found.queries_per_image[:3].tolist() == [1, 1, 1] and not found.success[:3].any()
-    assert found.summary()["correct"] == 5 and found.summary()["clean_accuracy"] == 5 / 8
+    result = attack(Halves(), x, y, budget=300)
+    assert result.correct.tolist() == [False] * 3 + [True] * 5
+    assert result.queries_per_image[:3].tolist() == [1, 1, 1] and not result.success[:3].any()
+    assert result.summary()["correct"] == 5 and result.summary()["clean_accuracy"] == 5 / 8
 
 
-def test_a_victim_that_changes_its_mind_is_no_success():
+def test_a_victim_with_changing_answers_gives_no_success():
     """The check after PNG decides, not the query."""
     x, y = images(4, gap=2)
     seen: set[bytes] = set()
@@ -95,18 +95,18 @@ def test_a_victim_that_changes_its_mind_is_no_success():
             seen.add(image.tobytes())
         return scores
 
-    found = attack(moody, x, y, budget=300)
-    assert found.summary()["found_but_lost_by_rounding"] > 0 and not found.success.any()
-    assert (found.images == x).all()
-    for one in found.outcomes:  # what is returned is the original, and so is what is said of it
-        assert (one.margin, one.answer) == of_image(Halves(), x[one.index], one.label, None)
+    result = attack(moody, x, y, budget=300)
+    assert result.summary()["found_but_lost_by_rounding"] > 0 and not result.success.any()
+    assert (result.images == x).all()
+    for outcome in result.outcomes:  # the original is returned, with its own margin and answer
+        assert (outcome.margin, outcome.answer) == of_image(Halves(), x[outcome.index], outcome.label, None)
 
 
 def test_targets_are_reached_or_drawn():
     x, y = images(6, gap=2)
-    found = attack(Halves(), x, y, targets=1 - y, budget=300)
-    assert found.success.all() and (Halves()(found.images).argmax(1) == 1 - y).all()
-    drawn = [one.target for one in attack(Halves(), x, y, targeted=True, budget=2).outcomes]
+    result = attack(Halves(), x, y, targets=1 - y, budget=300)
+    assert result.success.all() and (Halves()(result.images).argmax(1) == 1 - y).all()
+    drawn = [outcome.target for outcome in attack(Halves(), x, y, targeted=True, budget=2).outcomes]
     assert all(t in (0, 1, 2) and t != label for t, label in zip(drawn, y, strict=True)) and len(set(drawn)) > 1
     with pytest.raises(DataError, match="its own label"):
         attack(Halves(), x, y, targets=y)
@@ -120,8 +120,8 @@ def test_rounding_at_the_end_is_counted():
         off = np.abs(batch * 255 - np.rint(batch * 255)).max(axis=(1, 2, 3))
         return np.stack([np.full(len(batch), 0.01), off], axis=1)
 
-    found = attack(fractions, x, y, recipe="zo-signsgd", settings={"rounding": "end"}, input="float", budget=50)
-    assert found.summary()["found_but_lost_by_rounding"] == 2 and not found.success.any()
+    result = attack(fractions, x, y, recipe="zo-signsgd", settings={"rounding": "end"}, input="float", budget=50)
+    assert result.summary()["found_but_lost_by_rounding"] == 2 and not result.success.any()
     with pytest.raises(ForqError, match="--input float"):
         attack(Halves(), *images(2), recipe="zo-signsgd", settings={"rounding": "end"})
 
@@ -144,7 +144,7 @@ def test_rounding_at_the_end_is_counted():
         ({"seed": -1}, ConfigError, "seed"),
     ],
 )
-def test_what_cannot_be_is_refused_before_a_query(change, error, says):
+def test_invalid_arguments_are_refused_before_the_first_query(change, error, says):
     victim = Halves()
     with pytest.raises(error, match=says):
         attack(victim, *images(2), **change)
@@ -162,7 +162,7 @@ def test_what_cannot_be_is_refused_before_a_query(change, error, says):
         (np.zeros((2, 4, 4, 3), np.uint8), [0, 7], "classes 0 … 2"),
     ],
 )
-def test_data_that_cannot_be_is_refused(x, y, says):
+def test_invalid_data_is_refused(x, y, says):
     with pytest.raises(ForqError, match=says):
         attack(Halves(), x, y)
 
@@ -200,7 +200,7 @@ def test_a_victim_that_breaks_loses_nothing(breaks, says, tmp_path):
     assert 0 < len(partial.outcomes) < 12
     assert partial.queries + partial.checks == sum(calls)
     rows = [json.loads(row) for row in (tmp_path / "run" / "results.jsonl").read_text().splitlines()]
-    assert [row["index"] for row in rows] == [one.index for one in partial.outcomes]
+    assert [row["index"] for row in rows] == [outcome.index for outcome in partial.outcomes]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert says.split(":")[0].split("|")[0] in summary["stopped"] and summary["queries"] == partial.queries
     assert summary["success_rate"] is None, "easy images are done first: a rate of those would be biased"
@@ -221,11 +221,11 @@ def test_one_attack_at_a_time_writes_a_folder(tmp_path):
             said.append(caught.value)
         return good(batch)
 
-    go = [attack(one, x, y, recipe="square", budget=40, out=tmp_path / "run") for one in (victim, Halves())]
+    go = [attack(asked, x, y, recipe="square", budget=40, out=tmp_path / "run") for asked in (victim, Halves())]
     assert said and (go[0].images == go[1].images).all()
 
 
-def test_a_victim_that_gets_nothing_right_is_no_result():
+def test_a_victim_that_misclassifies_everything_stops_the_attack():
     x, y = images(4)
     with pytest.raises(AttackStopped, match="none of 4 images right"):
         attack(Halves(), x, 1 - y)
@@ -253,12 +253,12 @@ def test_a_folder_in_which_nothing_was_attacked_begins_anew(tmp_path):
     for labels, says in ((y + 7, "found label 7|found label 8"), (1 - y, "none of 4 images right")):
         with pytest.raises(AttackStopped, match=says):
             attack(Halves(), x, labels, budget=300, out=out)
-    found = attack(Halves(), x, y, budget=300, out=out)
+    result = attack(Halves(), x, y, budget=300, out=out)
     fresh = attack(Halves(), x, y, budget=300)
-    assert found.correct.all() and found.queries == fresh.queries and (found.images == fresh.images).all()
+    assert result.correct.all() and result.queries == fresh.queries and (result.images == fresh.images).all()
 
 
-def test_a_torn_row_is_done_again(tmp_path):
+def test_an_incomplete_row_is_computed_again(tmp_path):
     x, y = images(5, gap=2)
     out = tmp_path / "run"
     first = attack(Halves(), x, y, budget=300, out=out)
@@ -290,14 +290,14 @@ def test_the_margin_is_the_returned_images_and_the_lowest_has_its_own_name(recip
     near, far = images(4, gap=2), images(4, gap=30)  # the far ones cannot be reached
     x, y = np.concatenate([near[0], far[0]]), np.concatenate([near[1], far[1]])
     targets = 1 - y if targeted else None
-    found = attack(Halves(), x, y, recipe=recipe, budget=300, eps=4, targeted=targeted, targets=targets)
-    assert found.success.tolist() == [True] * 4 + [False] * 4
-    for one in found.outcomes:
-        margin, answer = of_image(Halves(), one.image, one.label, one.target)
-        assert (one.margin, one.answer) == (pytest.approx(margin), answer)
-        assert one.lowest_margin <= one.margin + 1e-12
-        assert (one.margin < 0) == one.success
-    assert all(one.lowest_margin < one.margin for one in found.outcomes if not one.success)
+    result = attack(Halves(), x, y, recipe=recipe, budget=300, eps=4, targeted=targeted, targets=targets)
+    assert result.success.tolist() == [True] * 4 + [False] * 4
+    for outcome in result.outcomes:
+        margin, answer = of_image(Halves(), outcome.image, outcome.label, outcome.target)
+        assert (outcome.margin, outcome.answer) == (pytest.approx(margin), answer)
+        assert outcome.lowest_margin <= outcome.margin + 1e-12
+        assert (outcome.margin < 0) == outcome.success
+    assert all(outcome.lowest_margin < outcome.margin for outcome in result.outcomes if not outcome.success)
 
 
 def test_rows_of_older_folders_are_read(tmp_path):
@@ -309,5 +309,7 @@ def test_rows_of_older_folders_are_read(tmp_path):
         row["margin"] = row.pop("lowest_margin")
     (tmp_path / "a" / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = attack(Halves(), x, y, budget=300, out=tmp_path / "a", victim={"sha256": "x"})
-    assert [one.lowest_margin for one in again.outcomes] == [one.lowest_margin for one in first.outcomes]
-    assert all(one.margin is None for one in again.outcomes)
+    assert [outcome.lowest_margin for outcome in again.outcomes] == [
+        outcome.lowest_margin for outcome in first.outcomes
+    ]
+    assert all(outcome.margin is None for outcome in again.outcomes)

@@ -209,7 +209,7 @@ def test_tasks_and_models_that_do_not_fit_are_refused(tmp_path: Path, data: Path
         open_task(TaskConfig(name="text", data=str(data)), model, 0)
     with pytest.raises(ConfigError, match="for a causal language model, found 'similarity'"):
         sst2.open(data, tiny_lm.tokenizer(), seed=0, by="similarity", **SMALL)
-    with pytest.raises(ConfigError, match="the tokenizer has no mask token"):
+    with pytest.raises(ConfigError, match="expected a tokenizer with a mask token"):
         sst2.open(data, tiny_lm.tokenizer(), seed=0, kind="masked", **SMALL)
     with pytest.raises(ConfigError, match="rows of 70 tokens, but the model has 66 positions"):
         hidden(model, texts([[2] * 70], [0]))

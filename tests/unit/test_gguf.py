@@ -99,7 +99,7 @@ def short(data: bytearray) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (swapped, "bytes are in the other order"),
+        (swapped, "it is big-endian"),
         (old, "version 2 or 3, found 1"),
         (many, "no more tensors than"),
         (long, "truncated or damaged"),
@@ -141,7 +141,7 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
         (value("general.architecture", "mamba"), "general.architecture among llama, qwen2, qwen3"),
         (value("llama.expert_count", 8), "without experts"),
         (value("split.count", 3), "one of 3 files; merge them"),
-        (value("llama.block_count", 1 << 20), "a tensor or more for each"),
+        (value("llama.block_count", 1 << 20), "tensors, one a layer"),
         (value("llama.embedding_length", 64), "expected"),
         (value("llama.attention.head_count", 3), "rows of 3 heads"),
         (value("llama.attention.layer_norm_rms_epsilon", -1.0), "a positive number"),
@@ -153,7 +153,7 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
         (lambda values, tensors: tensors.pop(), "missing: model.norm.weight"),
         (other_type, "a type among F32, F16, BF16, Q4_0"),
         (half_block, "whole blocks of 32"),
-        (into_the_next, "before what comes next"),
+        (into_the_next, "expected it to end by byte"),
     ],
 )
 def test_what_contradicts_itself_is_refused(

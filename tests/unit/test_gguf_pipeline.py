@@ -241,5 +241,5 @@ def test_what_contradicts_itself_is_refused(damage, said, folder) -> None:
 
 
 def test_a_file_alone_says_where_it_belongs(folder) -> None:
-    with pytest.raises(FormatError, match=r"put it in PIPELINE/transformer/ in place of the safetensors"):
+    with pytest.raises(FormatError, match=r"put it in PIPELINE/transformer/ instead of the safetensors"):
         Checkpoint.open(file_of(folder))

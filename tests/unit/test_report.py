@@ -120,7 +120,7 @@ class Page(HTMLParser):
             self.headings.append(data)
 
 
-def test_the_page_says_what_there_is_to_say(tmp_path):
+def test_the_page_shows_scores_samples_and_commands(tmp_path):
     run = made(tmp_path / "one")
     text = page.page(read_all([run]))
     found = Page(text)
@@ -142,7 +142,7 @@ def test_the_page_says_what_there_is_to_say(tmp_path):
     assert "from 1 to 0.6" in pictures[0]["aria-label"]
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(tmp_path):
+def test_the_page_makes_no_requests_and_has_no_scripts(tmp_path):
     found = Page(page.page(read_all([made(tmp_path / "one"), made(tmp_path / "two", lr=0.1)])))
     assert not [tag for tag, _ in found.tags if tag in ("script", "img", "iframe", "object", "form", "base")]
     links = [
@@ -156,7 +156,7 @@ def test_the_page_asks_for_nothing_and_runs_nothing(tmp_path):
     assert "url(" not in style and "@import" not in style
 
 
-def test_what_others_wrote_is_text_and_nothing_else(tmp_path):
+def test_text_from_files_is_escaped(tmp_path):
     run = made(tmp_path / "a<b>&'\"", sample=EVIL, task="t</style><script>1</script>")
     text = page.page(read_all([run]))
     found = Page(text)
@@ -203,7 +203,7 @@ def test_tasks_and_bases_that_differ_are_named(tmp_path):
     assert any("different tasks" in text for text in page.warnings(records))
 
 
-def test_runs_called_alike_are_told_apart(tmp_path):
+def test_runs_with_equal_names_get_distinct_names(tmp_path):
     records = read_all([made(tmp_path / "p" / "run"), made(tmp_path / "q" / "run", lr=0.1)])
     assert [record.name for record in records] == ["p/run", "q/run"]
     with pytest.raises(ConfigError, match="given twice"):
@@ -224,7 +224,7 @@ def test_a_torn_journal_is_shown_and_a_damaged_one_refused(tmp_path):
         read(run)
 
 
-def test_what_is_no_run_or_has_nothing_to_show_is_refused(tmp_path):
+def test_a_folder_without_a_run_or_without_steps_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"expected a run's folder"):
         read(tmp_path)
     with pytest.raises(JournalError, match="no training step is on record yet"):
@@ -242,7 +242,7 @@ def test_a_run_without_its_metrics_is_shown_without_curves(tmp_path):
     assert "Learning" not in found.headings and "40 of 40 steps have no row" in found.text
 
 
-def test_an_earlier_report_is_written_anew_and_nothing_else(tmp_path):
+def test_only_an_earlier_report_is_overwritten(tmp_path):
     records, out = read_all([made(tmp_path / "one")]), tmp_path / "page.html"
     page.write(records, out)
     page.write(records, out)
@@ -315,7 +315,7 @@ def test_without_tensorboard_the_message_says_what_to_install(monkeypatch):
         tensorboard.require()
 
 
-def test_a_phone_scrolls_it_down_only(tmp_path):
+def test_on_a_phone_the_page_scrolls_only_vertically(tmp_path):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("no Chromium is installed to lay the page out")
@@ -334,7 +334,7 @@ def test_a_phone_scrolls_it_down_only(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["scales", "weight.absmax", "weight.d", "weight_scale"])
-def test_maps_name_parts_without_what_the_format_calls_their_tensors(ending, tmp_path):
+def test_maps_name_parts_without_the_tensor_names_of_the_format(ending, tmp_path):
     run = made(tmp_path / "one")
     rows = [row for row in json.loads((run / "moved.json").read_text()) if row["group"] == "scales"]
     named = [{**row, "name": row["name"].removesuffix("scales") + ending} for row in rows]
@@ -352,7 +352,7 @@ def test_maps_name_parts_without_what_the_format_calls_their_tensors(ending, tmp
         ((80, 7, 100, 9), {"cut", "lost"}),
     ],
 )
-def test_what_bounds_and_rounding_took_is_drawn_where_there_is_some(moved, drawn, tmp_path):
+def test_cut_and_rounded_coordinates_are_drawn_if_there_are_any(moved, drawn, tmp_path):
     charts = {one.title: one for one in panels.stepping(groups([read(made(tmp_path / "one", moved=moved))]))}
     titles = {"cut": "Coordinates cut", "lost": "Coordinates rounded away"}
     assert {name for name, title in titles.items() if title in charts} == drawn

@@ -49,7 +49,7 @@ def test_of_an_encoders_row_the_mask_is_learned(by: str, tmp_path: Path) -> None
     assert torch.equal(torch.tensor([segment.tokens]), task.pack([row]).input_ids)
     learned = [token for token, mark in zip(segment.tokens, segment.learned, strict=True) if mark]
     assert learned == ([tokenizer.mask_token_id] if by == "mask" else [])
-    assert segment.role == f"right: {task.said['words' if by == 'mask' else 'sentences'][row.label]!r}"
+    assert segment.role == f"right: {task.description['words' if by == 'mask' else 'sentences'][row.label]!r}"
 
 
 def test_spaces_line_ends_specials_and_parts_of_characters_can_be_seen() -> None:

@@ -164,12 +164,12 @@ def test_without_the_datasets_library_its_extra_is_named(tmp_path, monkeypatch):
         ('{"text": ""}\n', "the text is empty"),
         ('{"messages": "a"}\n', "a list of role and content"),
         ('{"messages": [{"role": "user", "content": "a"}]}\n', "turn of the assistant"),
-        ('{"prompt": "a", "completion": "b"}\n', "too few"),
+        ('{"prompt": "a", "completion": "b"}\n', "expected three rows or more"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path, content, says):
     path = tmp_path / "rows.jsonl"
-    path.write_text(content if says == "too few" else 5 * content)
+    path.write_text(content if says == "expected three rows or more" else 5 * content)
     with pytest.raises(DataError) as refused:
         opened(path)
     assert says in str(refused.value)

@@ -123,5 +123,5 @@ def test_metadata_that_is_no_text_is_refused(folder: Path) -> None:
     header["__metadata__"] = {"tensor_names": ["a"]}
     new = json.dumps(header).encode()
     path.write_bytes(len(new).to_bytes(8, "little") + new + raw[8 + length :])
-    with pytest.raises(FormatError, match="text by name"):
+    with pytest.raises(FormatError, match="map names to texts"):
         load(folder, device="cpu")

@@ -82,7 +82,7 @@ class Ball:
         nearest: Levels = clipped if clipped.dtype == np.int16 else np.rint(clipped).astype(np.int16)
         if self.norm == "linf" or _square(nearest) <= self.eps**2:
             return nearest
-        # Truncation shortens the scaled displacement, so the truncated one always fits.
+        # Truncation shortens the scaled displacement, so the truncated displacement always fits.
         factor = self.eps / math.sqrt(float(np.square(clipped, dtype=np.float64).sum())) * (1 - 1e-12)
         truncated: Levels = np.trunc(clipped * factor).astype(np.int16)
         low, high, flat = 0.8 * factor, min(1.0, 1.25 * factor), clipped.reshape(-1).astype(np.float64)

@@ -25,7 +25,7 @@ _SETTINGS = "settings.json"
 
 
 class Folder:
-    """Output folder that is written image by image; a second run with the same settings continues it.
+    """Output folder, written image by image; a second run with the same settings continues it.
 
     Attributes:
         done: outcomes of earlier sessions.

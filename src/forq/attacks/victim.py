@@ -1,7 +1,7 @@
 """The victim: a function from a batch of images to scores, checked at every call.
 
-A victim takes uint8 [N, H, W, C], or with ``floats`` float32 [N, C, H, W] in 0 … 1. It returns scores
-[N, classes]: logits or probabilities, higher means more likely.
+A victim takes uint8 [N, H, W, C], or with ``floats`` float32 [N, C, H, W] in 0 … 1. It returns
+scores [N, classes]: logits or probabilities, higher means more likely.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def open_victim(
         output: name of the output with the scores; ``None``: the only output.
 
     Raises:
-        ConfigError: unknown victim or output, several outputs and none chosen, or another input type.
+        ConfigError: unknown victim or output, several outputs and none chosen, or wrong input type.
         FormatError: the file is damaged, or it could only be read by unpickling.
     """
     network = open_network(name, "VICTIM", threads, output, "name the one that holds the scores with --output")

@@ -46,7 +46,8 @@ Data = Annotated[
 Reward = Annotated[
     str | None,
     typer.Option(
-        help="Objective in place of the task's: accuracy, f1, exact_match, or your function as module:name or file.py:name, whose code is run."
+        help="Objective in place of the task's: accuracy, f1, exact_match, "
+        "or your function as module:name or file.py:name, whose code is run."
     ),
 ]
 MicroBatch = Annotated[

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from forq.runs.config import TaskConfig
     from forq.tasks import Account, Task
 
-__all__ = ["data", "err", "number", "print_rows", "out", "read_as", "size", "table", "print_notes"]
+__all__ = ["data", "err", "number", "out", "print_notes", "print_rows", "read_as", "size", "table"]
 
 out = Console()
 err = Console(stderr=True)

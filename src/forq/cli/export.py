@@ -22,7 +22,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace PATH if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
-    """Write a checkpoint as another format, where that loses nothing or floats, and say exactly what it loses."""
+    """Convert a checkpoint to another format, exactly or with only float rounding, and report what is lost."""
     from forq.cli import _screen
     from forq.errors import ConfigError
     from forq.models.convert.export import export as make

@@ -25,7 +25,7 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: given.Json = False,
 ) -> None:
-    """Draw a picture; of a run's folder two, of its base and of what it saved, side by side."""
+    """Draw a picture with a diffusion pipeline; for a run, draw base and tuned side by side."""
     from PIL import Image
 
     from forq.cli import _screen

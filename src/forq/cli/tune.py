@@ -21,7 +21,7 @@ def tune(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder of the run: new or empty, or with --resume the folder of a run.",
+            help="Run folder: new or empty; with --resume, an existing run.",
             parser=given.path,
             metavar="PATH",
             rich_help_panel=OUTPUT,
@@ -116,7 +116,7 @@ def tune(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Safetensors file with a factor for each coordinate's step; 0 keeps a coordinate as it is.",
+            help="Safetensors file of per-coordinate step multipliers; 0 freezes a coordinate.",
             parser=given.path,
             metavar="PATH",
             rich_help_panel=METHOD,

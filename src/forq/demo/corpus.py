@@ -1,19 +1,18 @@
-"""Changes of domain that are on every machine: texts out of the running interpreter's own standard
-library.
+"""Texts from the standard library of the running interpreter, which are new to the demo model.
 
-The demo model was pretrained on ordinary prose. Two texts need no download and are new to it:
+The demo model was pretrained on ordinary prose. These two texts need no download:
 
-* `upper_docs`: docstrings in capitals, the demo's task. Forward-only tuning gains visibly within minutes;
-* `python_source`: program text. Comments and docstrings are prose and may have been in the pretraining
-  text, so both are removed, by parsing each file and printing its syntax tree; that also makes the layout
-  uniform.
+* `upper_docs`: docstrings in capitals. This is the task of the demo; forward-only tuning improves
+  visibly within minutes.
+* `python_source`: program text without comments and docstrings, which are prose and may have been
+  in the pretraining text. They are removed by parsing each file and printing its syntax tree,
+  which also makes the layout uniform.
 
-Files, not lines, are what the three splits divide: which split a file belongs to follows from a hash of
-its path inside the library, so the same interpreter gives the same texts on any machine, and a longer
-training text never takes a file from the held-out ones. Another Python version has other files and gives
-other text.
+Each file belongs to one of the three splits, chosen by a hash of its path inside the library. So
+the same interpreter gives the same texts on any machine, and a longer training text never takes a
+file from the held-out splits. Another Python version has other files and gives other texts.
 
-None of the modules that are read is executed.
+The modules are only read, never executed.
 """
 
 from __future__ import annotations
@@ -30,59 +29,63 @@ from forq.errors import DataError
 SKIPPED_FOLDERS = frozenset(
     {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "encodings"}
 )
-"""Folders left out wherever they stand: tests, installed packages, and code pages (tables, not programs)."""
+"""Folders that are left out: tests, installed packages, and code pages (tables, not programs)."""
 
 PIECE_CHARS = 4_000
-"""A text takes a piece of about this many characters from every file before a second one from any."""
+"""Length of a piece, in characters. A text takes one piece per file, then a second one, and so on."""
 
 MAX_LINE_CHARS = 300
-"""Longer lines are tables of numbers and names written out by the printer; they are dropped."""
+"""Longer lines are dropped: they are tables of numbers and names."""
 
-_BUCKETS = 10  # files by tenths: one tenth for validation, one for the test, eight for training
+_BUCKETS = 10  # a tenth of the files is for validation, a tenth for the test, the rest for training
 
 
 class CorpusError(DataError):
-    """The standard library is not there as readable source, or holds less text than was asked for."""
+    """The source of the standard library is missing, or shorter than the requested text."""
 
 
 def python_source(n_chars: int, *, held_out_chars: int = 60_000, library: Path | None = None) -> tuple[str, str, str]:
     """Training, validation and test text of Python programs without comments and docstrings.
 
     Args:
-        n_chars: length of the training text, in characters; a full standard library has about 4,500,000.
-        held_out_chars: length of each of the other two texts, in characters (at most about 350,000).
+        n_chars: length of the training text, in characters; a full standard library has about
+            4,500,000.
+        held_out_chars: length of the other two texts, in characters; at most about 350,000 each.
         library: folder to read instead of the running interpreter's standard library.
 
     Returns:
-        Three strings of exactly `n_chars`, `held_out_chars` and `held_out_chars` characters. No file is in
-        two of them. Each is made of pieces of many files, separated by a blank line; the last may be cut.
+        Three strings with exactly `n_chars`, `held_out_chars` and `held_out_chars` characters. Each
+        consists of pieces of many files, separated by blank lines; the last piece may be cut. No
+        file is used for two of them.
 
     Raises:
         ValueError: a length is not positive.
-        CorpusError: too little source was found, as with an interpreter shipped without its ``.py`` files.
+        CorpusError: there is too little source, for example without the ``.py`` files.
     """
     return _three_texts(program_text, n_chars, held_out_chars, library)
 
 
 def upper_docs(n_chars: int, *, held_out_chars: int = 20_000, library: Path | None = None) -> tuple[str, str, str]:
-    """Training, validation and test text of docstrings in capitals: a change of spelling alone.
+    """Training, validation and test text of docstrings in capitals: only the spelling is new.
 
-    The demo model has read these very docstrings in ordinary writing, so what it learns is spelling, not
-    content; its tokenizer has few entries for capitals (about 1.4 characters per token, 3 for program text).
+    The demo model was pretrained on these docstrings in ordinary spelling, so it learns spelling,
+    not content. Its tokenizer has few tokens for capitals (about 1.4 characters per token; 3 for
+    program text).
 
-    Arguments, result and errors are those of `python_source`; a full standard library has about 1,400,000
-    characters of training text.
+    Arguments, result and errors are the same as for `python_source`. A full standard library has
+    about 1,400,000 characters of training text.
     """
     return _three_texts(_upper_docstrings, n_chars, held_out_chars, library)
 
 
 def program_text(source: str) -> str:
-    """`source` without comments and docstrings, printed in the interpreter's own uniform layout.
+    """`source` without comments and docstrings, in the uniform layout of ``ast.unparse``.
 
-    Raises SyntaxError (or ValueError, for a null byte) where this interpreter cannot parse it.
+    Raises:
+        SyntaxError, ValueError: this interpreter cannot parse the source; ValueError for a null byte.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some modules hold escapes that newer parsers warn about
+        warnings.simplefilter("ignore")  # some modules contain escapes that newer parsers warn about
         tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -99,14 +102,14 @@ def _upper_docstrings(source: str) -> str:
         warnings.simplefilter("ignore")
         tree = ast.parse(source)
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
-    return "\n\n".join(text for text in found if text).upper()
+    docstrings = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+    return "\n\n".join(text for text in docstrings if text).upper()
 
 
 def _three_texts(
     extract: Callable[[str], str], n_chars: int, held_out_chars: int, library: Path | None
 ) -> tuple[str, str, str]:
-    """Split the files, then fill the three texts with what `extract` makes of each file."""
+    """Split the files, then fill the three texts with the output of `extract` for each file."""
     if n_chars <= 0 or held_out_chars <= 0:
         raise ValueError(f"lengths must be positive, got n_chars={n_chars}, held_out_chars={held_out_chars}")
     root = library if library is not None else Path(sysconfig.get_paths()["stdlib"])
@@ -124,24 +127,24 @@ def _three_texts(
 
 
 def _ordered_files(root: Path) -> list[tuple[str, Path]]:
-    """(hash of the path inside `root`, path) of the files to use, by hash: a fixed mixture of topics."""
-    found: list[tuple[str, Path]] = []
+    """(hash of the path inside `root`, path) of the files, sorted by hash, which mixes the topics."""
+    files: list[tuple[str, Path]] = []
     for path in root.rglob("*.py"):
         inside = path.relative_to(root)
         if not SKIPPED_FOLDERS.intersection(inside.parts):
-            found.append((hashlib.sha256(inside.as_posix().encode()).hexdigest(), path))
-    return sorted(found)
+            files.append((hashlib.sha256(inside.as_posix().encode()).hexdigest(), path))
+    return sorted(files)
 
 
 def _pieces(path: Path, extract: Callable[[str], str]) -> Iterator[str]:
-    """What `extract` makes of a file in pieces of whole lines, the middle one first; none if unusable.
+    """The output of `extract` for a file, in pieces of complete lines; none if the file is unusable.
 
-    The middle comes first because modules open with imports and tables of constants.
+    The middle piece comes first, because modules begin with imports and tables of constants.
     """
     try:
         text = extract(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return  # UnicodeDecodeError is a ValueError: a file in another encoding is no loss
+        return  # skip the file; UnicodeDecodeError (another encoding) is a ValueError
     pieces: list[str] = []
     piece, length = [""], 0
     for line in text.split("\n"):
@@ -159,7 +162,7 @@ def _pieces(path: Path, extract: Callable[[str], str]) -> Iterator[str]:
 
 
 def _collect(waiting: list[Iterator[str]], n_chars: int, root: Path, split: str) -> str:
-    """The first `n_chars` characters of pieces taken in rounds, one from each file in its turn."""
+    """The first `n_chars` characters of the pieces, taken in rounds: one piece per file, then the next."""
     parts: list[str] = []
     length = 0
     while waiting:
@@ -175,6 +178,6 @@ def _collect(waiting: list[Iterator[str]], n_chars: int, root: Path, split: str)
                 return "\n".join(parts)[1 : n_chars + 1]
         waiting = remaining
     raise CorpusError(
-        f"only {length} characters for the {split} text under {root}, {n_chars} wanted; "
-        f"is the standard library installed as .py files?"
+        f"{root}: expected {n_chars} characters for the {split} text, found only {length}; "
+        "install the standard library as .py files"
     )

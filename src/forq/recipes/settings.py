@@ -126,8 +126,8 @@ class GroupSettings(Frozen):
     """What one kind of leaves has of its own; ``None`` is as the recipe says.
 
     Attributes:
-        unit: by default as :func:`forq.coordinates.domain.usual_unit` says. Zero points and codes are integers: their ``eps`` is
-            one cell and their ``noise`` moves a fiftieth of them at a time, unless set otherwise.
+        unit: by default :func:`forq.coordinates.domain.usual_unit`. Zero points and codes are integers: by default
+            their ``eps`` is one cell, and their ``noise`` moves a fiftieth of them at a time.
     """
 
     eps: Positive | Literal["auto"] | None = None
@@ -164,8 +164,8 @@ class Settings(Frozen):
     """All that tells one recipe from another.
 
     Attributes:
-        move: the kinds of leaves that move (:data:`forq.coordinates.leaf.GROUPS`), with commas between, or ``all-float``.
-            Several are probed apart, each with its own ε, η and C.
+        move: the kinds of leaves that move (:data:`forq.coordinates.leaf.GROUPS`), separated by commas, or
+            ``all-float``. Several kinds are probed apart, each with its own ε, η and C.
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
             bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's root mean square.
         groups: what a kind has of its own.

@@ -82,15 +82,15 @@ def chart(
         log: use a logarithmic axis; values that are not positive are left out.
         rule: a value to mark with a dashed line, and its label; left out if it is outside the axis.
     """
-    shown = [curve for curve in curves if curve is not None and curve.points]
+    drawable = [curve for curve in curves if curve is not None and curve.points]
     if log:
-        shown = [_positive(curve) for curve in shown]
-        shown = [curve for curve in shown if curve.points]
-    if not shown:
+        drawable = [_positive(curve) for curve in drawable]
+        drawable = [curve for curve in drawable if curve.points]
+    if not drawable:
         return None
     write = percent if share else brief
-    heights = [y for curve in shown for part in (curve.points, curve.low, curve.high, curve.raw) for _, y in part]
-    x_high = max(x for curve in shown for x, _ in curve.points)
+    heights = [y for curve in drawable for part in (curve.points, curve.low, curve.high, curve.raw) for _, y in part]
+    x_high = max(x for curve in drawable for x, _ in curve.points)
     bottom, top = min(heights), max(heights)
     if log:
         bottom, top, y_values = _decades(bottom, top)
@@ -106,7 +106,7 @@ def chart(
         height = (scale(point[1]) - scale(bottom)) / (scale(top) - scale(bottom))
         return round(x, 1), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(height, 0.0), 1.0), 1)
 
-    drawn = tuple(_draw(curve, place, write, unit) for curve in shown)
+    drawn = tuple(_draw(curve, place, write, unit) for curve in drawable)
     marked = None
     if rule is not None and bottom <= rule[0] <= top:
         marked = Tick(place((0.0, rule[0]))[1], rule[1])
@@ -114,7 +114,7 @@ def chart(
         title=title,
         caption=caption,
         x_label=unit[0],
-        description=f"{title} against {unit[0]}: " + "; ".join(_describe(curve, write) for curve in shown) + ".",
+        description=f"{title} against {unit[0]}: " + "; ".join(_describe(curve, write) for curve in drawable) + ".",
         x_ticks=tuple(Tick(place((x, top))[0], brief(x / unit[1])) for x in x_values if x <= x_high * 1.001),
         y_ticks=tuple(Tick(place((0.0, y))[1], _tick(y, y_values, share, log)) for y in y_values),
         curves=drawn,

@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A curve, with a band of one standard deviation over several runs, or the raw points of a single run.
+    """A curve, with a band of one standard deviation over runs, or the raw points of a single run.
 
     Attributes:
         low, high: mean minus and plus one standard deviation; empty for a single run.

@@ -45,7 +45,7 @@ class Map:
 
 
 def maps(records: Iterable[Record]) -> list[Map]:
-    """Maps of the mean over the runs of one method, one per group of leaves; empty without moved.json.
+    """One map per group of leaves, with means over the runs of a method; empty without moved.json.
 
     The relative change of a tensor is the norm of its difference divided by the norm of the base.
     For packed integers it is the share of words that differ.
@@ -110,7 +110,7 @@ def _change(tensors: Sequence[Change]) -> float:
 
 
 def _short_names(parts: Sequence[str]) -> list[str]:
-    """Short unique names: the last words of each part, without ``_proj`` and without a common ending.
+    """Short unique names: the last words of each part, without ``_proj`` and a common ending.
 
     The common ending is the tensor name of the format: ``scales``, ``weight.absmax``, ``weight.d``.
     """

@@ -3,9 +3,9 @@
 The x-axis is the training step. The scalars are:
 
 - ``train/loss``;
-- ``train/slope`` and ``train/stride``: root mean squares of the directional derivatives and of the steps;
+- ``train/slope``, ``train/stride``: root mean squares of the directional derivatives and the steps;
 - ``train/bad``: losses that were not finite;
-- ``train/changed``, ``train/cut`` and ``train/lost``: shares of the coordinates that moved, were cut
+- ``train/changed``, ``train/cut``, ``train/lost``: shares of the coordinates that moved, were cut
   at a bound, and were rounded away;
 - ``validation/…``: validation metrics;
 - ``forwards``: forward passes spent; compare methods at equal values.

@@ -14,11 +14,11 @@ from forq.scalars.moves import Move, Term, direction_seed
 from forq.scalars.protocols import Estimate
 
 PerGroup = float | Mapping[str, float]
-"""One number for all leaves, or one for each group that is probed on its own."""
+"""A number for all leaves, or a number for each group that is probed apart."""
 
 
 def by_group(value: PerGroup, name: str) -> Mapping[str, float]:
-    """The numbers by group; one number is that of the group ``all``.
+    """The numbers by group; a single number is that of the group ``all``.
 
     Raises:
         ConfigError: ``name`` (what the numbers are) is not positive somewhere, or no group is there.
@@ -41,9 +41,9 @@ def _same_law(law: str, share: float) -> str:
 class Directions:
     """Which random directions an estimator probes, and how far; the estimators build on it.
 
-    A direction touches one group of leaves. Few coordinates with steep slopes (norms) would drown in the noise of
-    many flat ones (scales) if one direction moved both, and the other way round; apart, each has its own radius,
-    slope and step. The directions of all steps go round the groups.
+    A direction touches one group of leaves. If one direction moved norms (few coordinates, steep slopes) and scales
+    (many, flat), each would drown in the noise of the other; apart, each group has its own radius, slope and step. The
+    directions of all steps go round the groups.
 
     Attributes:
         seed: the run's seed.
@@ -51,8 +51,8 @@ class Directions:
         directions: directions of one step, ≥ 1.
         noise: laws of z, symmetric about zero, for all leaves or by group; a group's directions take them in turn.
         course: the run; laws whose size can shrink do so with it, since a step of whole cells cannot.
-        phases: the groups come one after the other in equal parts of the course, not in turn.
-        step_noise: from the law of a probe to that of its step, where it is another, of the same seed (QuZO).
+        phases: whether each group is probed in its own part of the course; otherwise the groups take turns.
+        step_noise: maps the law of a probe to the law of its step, drawn from the same seed, where they differ (QuZO).
         shrunk: the law at a share of its size, see :func:`forq.noise.law.shrunk`; by default no law shrinks.
 
     Raises:

@@ -1,7 +1,8 @@
 """Tasks: data, prompt and score. One task is one file with ``open(data, tokenizer, *, seed, …) -> Task``.
 
-A task module also has ``example(folder) -> Path``, which writes a tiny data set of its kind; the contract
-tests run the laws below against it for every file of this package. Importing this package imports no torch.
+A task module also has ``example(folder) -> Path``, which writes a tiny data set that the task can
+read. The contract tests check the laws below on it, for every file of this package. Importing this
+package does not import torch.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an evaluation found.
+    """The result of an evaluation.
 
     Attributes:
-        loss: mean over what the task averages (tokens or rows), in nats.
-        rows: rows scored.
-        metrics: what else was measured, by name, higher is better (``accuracy``, ``f1``, ``reward``). Shares are 0 … 1.
-        main: what a checkpoint is chosen by: ``loss``, or the name of a metric.
+        loss: mean loss over tokens or rows (the task decides which), in nats.
+        rows: number of rows that were scored.
+        metrics: further metrics by name (``accuracy``, ``f1``, ``reward``). Higher is better. Shares
+            lie between 0 and 1.
+        main: the number that selects the best checkpoint: ``loss``, or the name of a metric.
     """
 
     loss: float
@@ -62,11 +64,11 @@ class Score:
         return self.main != "loss"
 
     def numbers(self) -> dict[str, float]:
-        """Loss and metrics by name, as people and ``--json`` get them."""
+        """Loss and metrics by name, as they are printed and written by ``--json``."""
         return {"loss": self.loss, **self.metrics}
 
     def better_than(self, other: Score | None) -> bool:
-        """Whether this score beats the other. The loss tells equal main numbers apart; NaN never wins."""
+        """Whether this score is better. If the main numbers are equal, the lower loss wins; NaN never wins."""
         if self._broken:
             return False
         if other is None or other._broken:
@@ -81,35 +83,37 @@ class Score:
 
 
 SHARES = ("accuracy", "f1", "exact_match")
-"""Metrics that are shares, 0 … 1."""
+"""Names of metrics that are shares, 0 … 1."""
 
 
 def shown(name: str, value: float) -> str:
-    """A loss or a metric of that name as people read it: shares as percentages."""
+    """A loss or a metric as text for people: shares are written as percentages."""
     return f"{value:.1%}" if name in SHARES else f"{value:.4f}"
 
 
 class Task(Protocol):
-    """What a run trains on. A batch is the task's own affair: what ``batch`` makes, only ``loss`` reads.
+    """What a run trains on. A batch is opaque to its caller: only the task's own methods read it.
 
     Laws:
 
-    - ``batch(step)`` is a pure function of (``digest``, seed, step): any order, any process, the same batch;
-    - ``digest`` changes with every token and every setting that a batch depends on;
-    - ``evaluate`` gives the same score for the same weights; no row stands in two splits.
+    - ``batch(step)`` is a pure function of (``digest``, seed, step). It returns the same batch in
+      every order of calls and in every process.
+    - ``digest`` changes with every token and every setting that a batch depends on.
+    - ``evaluate`` gives the same score for the same weights.
+    - No row is in two splits.
     """
 
     @property
     def digest(self) -> str:
-        """Hex digest of the tokenised data and the settings."""
+        """Hex digest of the tokenised data and the task's settings."""
         ...
 
     def describe(self) -> Mapping[str, object]:
-        """What a journal's header says of the data: plain numbers, names and lists."""
+        """The description of the data for a journal's header: plain numbers, names and lists."""
         ...
 
     def batch(self, step: int) -> Any:
-        """The training batch of a step ≥ 0, on the CPU."""
+        """The training batch of a step (0 or more), on the CPU."""
         ...
 
     def batches(self, split: Split, limit: int | None = None) -> Iterator[Any]:
@@ -117,7 +121,7 @@ class Task(Protocol):
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> float:
-        """The training objective in fp32, without grad."""
+        """The training loss in fp32, without gradients."""
         ...
 
     def losses(self, model: nn.Module, batch: Any) -> Losses:
@@ -125,36 +129,42 @@ class Task(Protocol):
         ...
 
     def loss_tensor(self, model: nn.Module, batch: Any) -> Tensor:
-        """The same as a scalar tensor, under grad if the caller enabled it."""
+        """The training loss as a scalar tensor; differentiable if the caller enabled gradients."""
         ...
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        """Score the first ``limit`` rows of a split (None: all), without grad."""
+        """Score the first ``limit`` rows of a split (None: all), without gradients."""
         ...
 
 
 @runtime_checkable
 class Writes(Protocol):
-    """A task whose model can be shown by what it writes."""
+    """A task whose model writes text, so that a sample of it can be shown."""
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
-        """A held-out prompt and its continuation by ``n_tokens`` tokens; the same weights give the same text."""
+        """A held-out prompt and its continuation by ``n_tokens`` tokens.
+
+        The same weights give the same text.
+        """
         ...
 
 
 @runtime_checkable
 class Draws(Protocol):
-    """A task whose model can be shown by what it draws."""
+    """A task whose model draws pictures, so that samples of them can be shown."""
 
     def pictures(self, model: nn.Module) -> Any:
-        """A picture (of Pillow) of its samples, or None; the same weights give the same."""
+        """The model's samples as a Pillow image, or None if the task draws none.
+
+        The same weights give the same image.
+        """
         ...
 
 
 @runtime_checkable
 class Compares(Protocol):
-    """A task whose model can be judged by how far what it draws is from held-out pictures."""
+    """A task that can measure the distance between drawn and held-out pictures."""
 
     def judge(self, split: Split) -> Judge | None:
-        """What measures a model, or several from the same noise; None where no network was named to do it in."""
+        """A judge, which gives every model the same noise; None if no feature network is configured."""
         ...

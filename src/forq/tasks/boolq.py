@@ -1,8 +1,9 @@
 """BoolQ (Clark et al. 2019, SuperGLUE): a yes-or-no question about a passage.
 
-Prompt ``<passage> <question>?\\n``, words ``Yes`` and ``No``, as in MeZO and QZO. A row that is too long loses the
-beginning of its passage. Data: train.jsonl and val.jsonl with question, passage and label; where the train file is a
-few-shot sample, dev32.jsonl beside it validates.
+The prompt is ``<passage> <question>?\\n`` and the words are ``Yes`` and ``No``, as in MeZO and QZO. A
+row that is too long loses the beginning of its passage. The data is train.jsonl and val.jsonl with
+question, passage and label. If the train file is a few-shot sample, dev32.jsonl beside it is the
+validation split.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Numbers that are even or not."""
+    """Write questions about whether a number is even."""
 
     def row(n: int) -> Mapping[str, object]:
         return {"passage": f"Number {n} .", "question": f"is {n} even", "label": n % 2 == 0}
@@ -65,5 +66,5 @@ def example(folder: Path) -> Path:
 
 def _read(row: Mapping[str, object]) -> Example:
     passage, question = text(row, "passage"), text(row, "question").removesuffix("?")
-    asked = f"{passage} {question[:1].upper()}{question[1:]}?\n"
-    return Example(asked.strip(), asked, label(row, _LABELS))
+    prompt = f"{passage} {question[:1].upper()}{question[1:]}?\n"
+    return Example(prompt.strip(), prompt, label(row, _LABELS))

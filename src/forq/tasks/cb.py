@@ -1,8 +1,9 @@
 """CommitmentBank (SuperGLUE): does a speaker commit to a hypothesis, deny it, or neither?
 
-Prompt ``Suppose <premise> Can we infer that "<hypothesis>"? Yes, No, or Maybe?\\n``, words ``Yes``, ``No``, ``Maybe``,
-as in MeZO and QZO. Data: train.jsonl or train_full.jsonl and val.jsonl with premise, hypothesis and label. The
-official train file has 250 rows: 200 train, 50 validate.
+The prompt is ``Suppose <premise> Can we infer that "<hypothesis>"? Yes, No, or Maybe?\\n`` and the
+words are ``Yes``, ``No`` and ``Maybe``, as in MeZO and QZO. The data is train.jsonl or
+train_full.jsonl, and val.jsonl, with premise, hypothesis and label. The official train file has 250
+rows: 200 for training and 50 for validation.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Numbers that are larger, smaller, or of another kind."""
+    """Write premises and hypotheses about numbers: one follows, one is false, one is neither."""
 
     def row(n: int) -> Mapping[str, object]:
-        said = (f"{n} is larger than {n - 1}", f"{n} is larger than {n + 1}", f"{n} is blue")[n % 3]
-        return {"premise": f"Number {n} .", "hypothesis": said, "label": _LABELS[n % 3]}
+        hypotheses = (f"{n} is larger than {n - 1}", f"{n} is larger than {n + 1}", f"{n} is blue")
+        return {"premise": f"Number {n} .", "hypothesis": hypotheses[n % 3], "label": _LABELS[n % 3]}
 
     return write(folder, row, 250, 56)
 
 
 def _read(row: Mapping[str, object]) -> Example:
     premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
-    asked = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
-    return Example(asked.strip(), asked, label(row, _LABELS))
+    prompt = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
+    return Example(prompt.strip(), prompt, label(row, _LABELS))

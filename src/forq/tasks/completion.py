@@ -1,8 +1,10 @@
-"""Data of one's own: prompts with completions, conversations, or plain texts, from JSON lines, CSV or a data set.
+"""The user's own data: prompts with completions, conversations, or plain texts.
 
-A row is ``{"prompt": …, "completion": …}``, ``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``, told
-by its fields. Only completions are learned, and of a conversation the assistant's turns
-(:mod:`forq.tasks.chat.conversation`). A split without a file of its own takes one row in ten.
+Rows come from JSON lines, CSV or a data set. A row is ``{"prompt": …, "completion": …}``,
+``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``; its fields tell which. Only
+completions are learned. In a conversation these are the assistant's turns
+(:mod:`forq.tasks.chat.conversation`). A validation or test split without a file of its own takes
+one in ten training rows.
 """
 
 from __future__ import annotations
@@ -43,25 +45,27 @@ def open(
 
     Args:
         data: see :func:`forq.tasks.rows.table.read`.
-        seed: of the draw of validation and test rows, and of the order of training.
-        max_length: tokens of a row; longer ones lose the beginning of their prompt, and are counted; those whose
-            completion does not fit are dropped, and counted.
-        prompt_field, completion_field: what a file calls them. They are joined as they stand: a completion that
-            begins a new word begins with a space.
-        template: file of a chat template (Jinja), in place of the tokenizer's own.
-        end: learn to stop: append EOS to completions that do not end with an end token. Nothing is appended to
-            conversations; their template ends them.
-        new_tokens: see :func:`forq.tasks.kinds.completion.completion`; for rewards.
-        moment: the date and time, in ISO form, that a chat template renders if it shows them; by default the
-            present. A run keeps the moment it began with.
+        seed: seed for drawing validation and test rows and for the order of training rows.
+        max_length: maximum number of tokens in a row. A longer row loses the beginning of its
+            prompt. If the completion does not fit, the row is dropped. Both are counted.
+        prompt_field, completion_field: names of the two fields in the file. The texts are joined
+            without a separator, so a completion that begins a new word begins with a space.
+        template: path of a Jinja chat template, used in place of the tokenizer's own.
+        end: teach the model to stop: append EOS to completions that do not end with an end token.
+            Nothing is appended to conversations, because the template ends them.
+        new_tokens: maximum number of generated tokens, for rewards; see
+            :func:`forq.tasks.kinds.completion.completion`.
+        moment: date and time (ISO 8601) for chat templates that show it; the default is now. A run
+            keeps the moment at which it began.
 
     Raises:
-        ConfigError: a split or a batch would be empty.
-        DataError: the data cannot be used (file and line), or the tokenizer has no chat template for messages.
+        ConfigError: a split or a batch would be empty, or the tokenizer has no chat template for
+            messages.
+        DataError: the data cannot be used (file and line).
     """
-    found, digest, unused = read(data)
+    records, digest, unused = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    chosen = splits(found, seed=seed, digest=digest, limits=limits)
+    chosen = splits(records, seed=seed, digest=digest, limits=limits)
     source = None if template is None else _template(Path(template))
     reader = _Reader((prompt_field, completion_field), tokenizer, source, parsed(moment))
     asked = {split: [reader.asked(record) for record in rows] for split, rows in chosen.items()}
@@ -81,7 +85,7 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Two hundred sums."""
+    """Write two hundred sums."""
     rows = ({"prompt": f"{n} and {n % 7} is", "completion": f" {n + n % 7} ."} for n in range(200))
     path = folder / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -93,31 +97,31 @@ def _template(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"task.template: expected a file of a chat template, {path} cannot be read: {error}"
+            f"task.template: expected a file with a chat template, but {path} cannot be read: {error}"
         ) from error
 
 
 def _asked(record: Record, names: tuple[str, str]) -> tuple[Asked, tuple[str, ...]]:
     """The text of a row that is not a conversation, and the names of the fields it was read from."""
-    fields, (asked, answered) = record.fields, names
-    if asked in fields and answered in fields:
-        prompt, answer = (_said(record, name) for name in names)
+    fields, (prompt_field, completion_field) = record.fields, names
+    if prompt_field in fields and completion_field in fields:
+        prompt, answer = (_text(record, name) for name in names)
         if not answer.strip():
-            raise DataError(f"{record.where}: the {answered} is empty")
-        pieces, read_from = (Piece(prompt, scored=False), Piece(answer, scored=True)), names
-        return Asked(pieces, fields, record.where), read_from
+            raise DataError(f"{record.where}: the {completion_field} is empty")
+        pieces = (Piece(prompt, scored=False), Piece(answer, scored=True))
+        return Asked(pieces, fields, record.where), names
     if "text" in fields:
-        text = _said(record, "text")
+        text = _text(record, "text")
         if not text.strip():
             raise DataError(f"{record.where}: the text is empty")
         return Asked((Piece(text, scored=True),), fields, record.where), ("text",)
     raise DataError(
-        f"{record.where}: expected {asked!r} and {answered!r}, or 'messages', or 'text'; found "
-        f"{', '.join(map(repr, fields))}. Other names are given by task.prompt_field and task.completion_field"
+        f"{record.where}: expected {prompt_field!r} and {completion_field!r}, or 'messages', or 'text', found "
+        f"{', '.join(map(repr, fields))}; set other names with task.prompt_field and task.completion_field"
     )
 
 
-def _said(record: Record, name: str) -> str:
+def _text(record: Record, name: str) -> str:
     value = record.fields[name]
     if not isinstance(value, str):
         raise DataError(f"{record.where}: expected text in {name!r}, found {type(value).__name__}")
@@ -125,7 +129,7 @@ def _said(record: Record, name: str) -> str:
 
 
 class _Reader:
-    """Turn rows into text, and keep track of fields that nothing reads."""
+    """Turns rows into text, and keeps track of fields that nothing reads."""
 
     def __init__(self, names: tuple[str, str], tokenizer: Tokenizer, source: str | None, moment: datetime) -> None:
         self._names, self._ignored = names, set[str]()
@@ -139,7 +143,7 @@ class _Reader:
         """The text of a row.
 
         Raises:
-            ConfigError: a conversation, and no chat template.
+            ConfigError: the row is a conversation, but there is no chat template.
             DataError: the row cannot be used.
         """
         if "messages" not in record.fields:
@@ -148,7 +152,7 @@ class _Reader:
             return asked
         if self._chats is None:
             raise ConfigError(
-                "the model's tokenizer has no chat template: name a file of one (--set task.template=FILE), or give "
+                "the model's tokenizer has no chat template: name a template file (--set task.template=FILE), or give "
                 "prompt and completion instead of messages"
             )
         self._any_chat = True
@@ -157,7 +161,7 @@ class _Reader:
     def details(self) -> dict[str, object]:
         """Entries for the task's description: ignored fields, and the rendered moment, if any."""
         ignored = sorted(self._ignored.union(self._chats.ignored if self._chats else ()))
-        found: dict[str, object] = {"ignored": ignored} if ignored else {}
+        entries: dict[str, object] = {"ignored": ignored} if ignored else {}
         if self._any_chat and self.template is not None and self.template.tells_time:
-            found["moment"] = self._moment.isoformat()
-        return found
+            entries["moment"] = self._moment.isoformat()
+        return entries

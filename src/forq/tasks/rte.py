@@ -1,8 +1,8 @@
 """RTE (SuperGLUE): does a hypothesis follow from a premise?
 
-Prompt ``<premise>\\nDoes this mean that "<hypothesis>" is true? Yes or No?\\n``, words ``Yes``, ``No``, as in MeZO and
-QZO. A row that is too long loses the beginning of its premise. Data: train.jsonl and val.jsonl with premise,
-hypothesis and label.
+The prompt is ``<premise>\\nDoes this mean that "<hypothesis>" is true? Yes or No?\\n`` and the words
+are ``Yes`` and ``No``, as in MeZO and QZO. A row that is too long loses the beginning of its premise.
+The data is train.jsonl and val.jsonl with premise, hypothesis and label.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Numbers that are larger or not."""
+    """Write premises and hypotheses about which number is larger."""
 
     def row(n: int) -> Mapping[str, object]:
         follows = n % 2 == 0
-        said = f"{n} is larger than {n - 1 if follows else n + 1}"
-        return {"premise": f"Number {n} .", "hypothesis": said, "label": _LABELS[0 if follows else 1]}
+        hypothesis = f"{n} is larger than {n - 1 if follows else n + 1}"
+        return {"premise": f"Number {n} .", "hypothesis": hypothesis, "label": _LABELS[0 if follows else 1]}
 
     return write(folder, row, 2000, 100)
 
 
 def _read(row: Mapping[str, object]) -> Example:
     premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
-    asked = f'Does this mean that "{hypothesis}" is true? Yes or No?\n'
-    return Example(f"{premise} {asked}".strip(), f"{premise}\n{asked}", label(row, _LABELS))
+    question = f'Does this mean that "{hypothesis}" is true? Yes or No?\n'
+    return Example(f"{premise} {question}".strip(), f"{premise}\n{question}", label(row, _LABELS))

@@ -1,8 +1,9 @@
 """SQuAD 1.1: answer a question from a passage, in the passage's words.
 
-The prompt is MeZO's, ``Title: …⏎Context: …⏎Question: …⏎Answer:``; rows without a title leave its line out. Learned is
-the first right answer and the end of its line; the loss is per token. Scored is the greedy answer up to the end of the
-line, by SQuAD's F1 and exact match against all right ones (:mod:`forq.tasks.objectives.rewards`).
+The prompt is MeZO's, ``Title: …⏎Context: …⏎Question: …⏎Answer:``. A row without a title has no title
+line. The model learns the first right answer and the end of its line; the loss is per token. The
+greedy answer up to the end of the line is scored by SQuAD's F1 and exact match against all right
+answers (:mod:`forq.tasks.objectives.rewards`).
 """
 
 from __future__ import annotations
@@ -39,27 +40,28 @@ def open(
     """Read and tokenise the questions.
 
     Args:
-        data: SQuAD's own JSON files (``train….json``, ``dev….json``) in a folder, or rows of ``context`` (or
-            ``passage``), ``question`` (or ``query``), ``answers`` (or ``answer``) and perhaps ``title`` in what
-            :func:`forq.tasks.rows.table.read` takes. Validation files are the test where there is no test file, as
-            in the papers; a split without a file is drawn from the training rows, one in ten at most.
-        seed: of the rows that are drawn, and of the order of training.
-        max_length: tokens of a row; longer ones lose the beginning, and are counted.
-        new_tokens: of an answer, at most.
+        data: a folder with SQuAD's own JSON files (``train….json``, ``dev….json``), or any data that
+            :func:`forq.tasks.rows.table.read` accepts. Its rows have ``context`` (or ``passage``),
+            ``question`` (or ``query``), ``answers`` (or ``answer``) and optionally ``title``. Without
+            a test file the validation files are the test split, as in the papers. A split without a
+            file is drawn from the training rows, at most one row in ten.
+        seed: seed for drawing rows and for the order of training rows.
+        max_length: maximum number of tokens in a row. A longer row loses its beginning and is counted.
+        new_tokens: maximum number of tokens in an answer.
 
     Raises:
         ConfigError: a split or a batch would be empty.
         DataError: the data cannot be used (file and line).
     """
-    found, digest, unused = read(data)
+    tables, digest, unused = read(data)
     unread = _Unread()
     asked: dict[Split, list[Asked]] = {}
-    for split, records in found.items():
+    for split, records in tables.items():
         asked[split] = [question for record in records for question in _questions(record, unread)]
     if "test" not in asked and "validation" in asked:
         asked["test"] = asked.pop("validation")
     for split in asked.keys() - {"train"}:
-        # Rows of one article stand together in the file.
+        # A file lists the questions of one article together.
         asked[split] = [
             asked[split][row] for row in draw(len(asked[split]), len(asked[split]), seed=seed, digest=digest)
         ]
@@ -83,7 +85,7 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """A hundred and twenty questions about numbered films."""
+    """Write a hundred and twenty questions about numbered films."""
     rows = (
         {"passage": f"film {n} was {n % 9} good .", "query": f"how good was film {n} ?", "answer": f"{n % 9} good"}
         for n in range(120)
@@ -95,14 +97,14 @@ def example(folder: Path) -> Path:
 
 @dataclass(slots=True)
 class _Unread:
-    """What was left aside while rows were read: fields, and questions that have no answer."""
+    """What reading rows left out: fields, and the number of questions without an answer."""
 
     fields: set[str] = field(default_factory=set)
     impossible: int = 0
 
 
 def _questions(record: Record, unread: _Unread) -> Iterator[Asked]:
-    """The questions of a row, or of an article in SQuAD's own layout."""
+    """The questions in a row, which may be an article in SQuAD's own layout."""
     row = Fields(record.fields)
     if "paragraphs" not in row:
         yield from _asked(row, record.where, unread)
@@ -111,18 +113,20 @@ def _questions(record: Record, unread: _Unread) -> Iterator[Asked]:
     try:
         for inner in row["paragraphs"]:
             paragraph = Fields(inner, "paragraphs[].")
-            for found in paragraph["qas"]:
-                question = Fields({**head, "context": paragraph["context"], **found}, "paragraphs[].qas[].")
-                yield from _asked(question, f"{record.where}, question {found.get('id')}", unread)
+            for qa in paragraph["qas"]:
+                question = Fields({**head, "context": paragraph["context"], **qa}, "paragraphs[].qas[].")
+                yield from _asked(question, f"{record.where}, question {qa.get('id')}", unread)
             unread.fields |= paragraph.unread()
     except (AttributeError, KeyError, TypeError) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise DataError(f"{record.where}: expected an article with paragraphs and their qas, found {said}") from error
+        problem = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"{record.where}: expected an article with paragraphs and their qas, found {problem}"
+        ) from error
     unread.fields |= row.unread()
 
 
 def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
-    """A question as it is put to the model; none where the row says that it has no answer."""
+    """A question with its prompt; nothing if the row is marked as impossible to answer."""
     if row.get("is_impossible", False):
         unread.impossible += 1
         return
@@ -130,7 +134,7 @@ def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
     context, question = _text(row, ("context", "passage"), where), _text(row, ("question", "query"), where)
     answers = _answers(row, where)
     unread.fields |= row.unread()
-    # Titles of the original files are those of pages, with underscores.
+    # The original files use Wikipedia's page titles, with underscores for spaces.
     head = "" if title is None else f"Title: {title.replace('_', ' ')}\n"
     prompt = f"{head}Context: {context}\nQuestion: {question}\nAnswer:"
     pieces = (Piece(prompt, scored=False), Piece(f" {answers[0]}\n", scored=True))
@@ -141,25 +145,25 @@ def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, str) or not value.strip():
         raise DataError(
-            f"{where}: expected text in {' or '.join(map(repr, names))}, found {_shown(value, names, fields)}"
+            f"{where}: expected text in {' or '.join(map(repr, names))}, found {_excerpt(value, names, fields)}"
         )
     return value.strip()
 
 
 def _answers(fields: Fields, where: str) -> list[str]:
-    """Right answers, of ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
+    """The right answers, given as ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
     names = ("answers", "answer")
-    found = next((fields[name] for name in names if name in fields), None)
-    if isinstance(found, Mapping):
-        found = found.get("text")
-    every = found if isinstance(found, list) else [found]
-    said = [one.get("text") if isinstance(one, Mapping) else one for one in every]
-    texts = [text.strip() for text in said if isinstance(text, str) and text.strip()]
-    if not texts or len(texts) < len(said):
-        raise DataError(f"{where}: expected texts in 'answers' or 'answer', found {_shown(found, names, fields)}")
+    value = next((fields[name] for name in names if name in fields), None)
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    answers = value if isinstance(value, list) else [value]
+    values = [answer.get("text") if isinstance(answer, Mapping) else answer for answer in answers]
+    texts = [text.strip() for text in values if isinstance(text, str) and text.strip()]
+    if not texts or len(texts) < len(values):
+        raise DataError(f"{where}: expected texts in 'answers' or 'answer', found {_excerpt(value, names, fields)}")
     return texts
 
 
-def _shown(value: object, names: tuple[str, ...], fields: Fields) -> str:
+def _excerpt(value: object, names: tuple[str, ...], fields: Fields) -> str:
     absent = value is None and not any(name in fields for name in names)
     return f"only {', '.join(map(repr, fields))}" if absent else json.dumps(value, default=str)[:80]

@@ -1,10 +1,13 @@
 """SST-2 (Socher et al. 2013, GLUE): is a sentence of a film review friendly or not?
 
-Prompt ``<sentence> It was``, words `` terrible`` (0) and `` great`` (1), as in MeZO and QZO; encoders see
-``<sentence> It was [MASK].`` or compare the sentence with one for each class. Data is a folder
-in GLUE's layout: ``train.tsv`` and ``dev.tsv``, tab-separated, no quoting, a header that names ``label`` and
-``sentence`` (some mirrors: ``content``). The test split is the official dev file; training and validation
-rows are drawn from the train file with the seed.
+The prompt is ``<sentence> It was`` and the words are `` terrible`` (0) and `` great`` (1), as in
+MeZO and QZO. Masked encoders see ``<sentence> It was [MASK].``; bare encoders compare the sentence
+with one label sentence per class.
+
+The data is a folder in GLUE's layout: ``train.tsv`` and ``dev.tsv``, separated by tabs, without
+quoting, with a header that names ``label`` and ``sentence`` (``content`` in some mirrors). The test
+split is the official dev file. Training and validation rows are drawn from the train file with the
+seed.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from forq.tokens.model import Kind
 
 _ASK = " It was"
 
-# Of fourteen pairs tried on 1,500 training rows with MiniLM at 4 bits, within a point of the best (75.4 % of 76.1 %);
-# bare words find 70 %, longer lists of them 63–69 %.
-# A temperature of 0.05 gave the lowest loss of 0.02, 0.05, 0.1 and 0.2.
+# Fourteen pairs of label sentences were tried on 1,500 training rows with MiniLM at 4 bits. This pair reaches 75.4 %;
+# the best reaches 76.1 %. Single words reach 70 %, longer lists of words 63–69 %.
+# Of the temperatures 0.02, 0.05, 0.1 and 0.2, 0.05 had the lowest loss.
 _CLASSES = Classes(
     (" terrible", " great"), _ASK, ("a terrible movie", "a great movie"), part="the beginning of the sentence"
 )
@@ -47,19 +50,21 @@ def open(
     """Read and tokenise the rows.
 
     Args:
-        data: the folder of train.tsv and dev.tsv.
-        seed: of the draw of the training and validation rows, and of their order.
-        max_length: tokens of a row; longer ones lose the beginning of their sentence, and are counted.
-        train_rows: rows to train on; None: all that validation leaves.
-        validation_rows: None: 500.
-        test_rows: rows of the dev file, from its start; None: all.
-        by: how the model is asked: by a ``prompt``, a ``mask``, or ``similarity`` to label sentences; ``auto``
-            is what suits its kind.
-        temperature: of the similarities.
-        kind: of the model.
+        data: the folder with train.tsv and dev.tsv.
+        seed: seed for drawing training and validation rows, and for their order.
+        max_length: maximum number of tokens in a row. A longer row loses the beginning of its
+            sentence and is counted.
+        batch_rows: rows per batch.
+        train_rows: number of training rows; None: all rows that validation leaves.
+        validation_rows: number of validation rows; None: 500.
+        test_rows: number of rows from the start of the dev file; None: all.
+        by: how the class is read from the model: ``prompt``, ``mask``, or ``similarity`` to label
+            sentences. ``auto`` chooses by the kind of model.
+        temperature: divisor of the cosine similarities before the softmax.
+        kind: the kind of model.
 
     Raises:
-        ConfigError: a split would be empty, or larger than the file.
+        ConfigError: a split would be empty or larger than the file.
         DataError: a file is missing or empty, or a row cannot be used (file and line).
     """
     limits = (train_rows, validation_rows, test_rows)
@@ -75,7 +80,7 @@ def open(
             f"{folder / 'train.tsv'} has {len(known)} rows, but {held_out} for validation and "
             f"{train_rows or 'some'} for training were asked for: lower them"
         )
-    # Validation first: it stays the same when the number of training rows changes.
+    # Validation rows are taken first, so they do not depend on the number of training rows.
     picked = [known[row] for row in draw(len(known), wanted, seed=seed, digest=digest)]
     examples: dict[Split, list[Example]] = {
         "train": picked[held_out:],
@@ -98,7 +103,7 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Two thousand and a hundred different sentences whose label is plain to see."""
+    """Write 2,100 different sentences with obvious labels."""
     for name, rows in (("train.tsv", range(2000)), ("dev.tsv", range(2000, 2100))):
         lines = [f"{n % 2}\tfilm number {n} is {'good' if n % 2 else 'bad'} ." for n in rows]
         (folder / name).write_text("\n".join(["label\tsentence", *lines, ""]), encoding="utf-8")
@@ -106,7 +111,7 @@ def example(folder: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[list[Example], str, set[str]]:
-    """Examples of one file, the digest of its bytes, and the columns that are not read."""
+    """The examples in a file, the digest of its bytes, and the columns that are not read."""
     content = content_of(path, "GLUE's train.tsv and dev.tsv")
     rows = records(content, path)
     columns = list(rows[0].fields)

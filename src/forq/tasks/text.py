@@ -1,15 +1,17 @@
-"""Language modelling on text files: every token of a window is predicted from those before it.
+"""Language modelling on text files: each token of a window is predicted from the tokens before it.
 
-Data is a ``.txt`` or ``.md`` file, or a folder of them (hidden ones aside), in order of their names. Splits:
-the ``train``, ``valid`` (``validation``, ``val``, ``dev``) and ``test`` files of a folder, where they exist.
-Without a ``train`` file all other files are training text; splits that have no file are cut off the end of
-the training text, 5 % of its tokens each.
+The data is a ``.txt`` or ``.md`` file, or a folder of them. Files are read in order of their names;
+hidden files are skipped. The splits are the ``train``, ``valid`` (``validation``, ``val``, ``dev``)
+and ``test`` files of a folder, where they exist. Without a ``train`` file all other files are
+training text. A split without a file is cut off the end of the training text, 5 % of its tokens.
 
-A window is what the tokenizer puts in front of a text (BOS, or nothing) and as many tokens of the text as
-fill ``max_length``. With BOS every token of the text is predicted once; without, windows overlap by one
-token, and all tokens but the first are. What does not fill a last window is left out. Texts are tokenised in
-pieces of some 256 KiB that end where a line ends, so that memory is bounded by the tokens (4 bytes each), and
-files follow each other without a mark between them.
+A window begins with what the tokenizer puts in front of a text (BOS, or nothing), and tokens of the
+text fill it up to ``max_length``. With BOS each token of the text is predicted once. Without BOS
+windows overlap by one token, and each token except the first is predicted once. Tokens that do not
+fill a last window are left out.
+
+Texts are tokenised in pieces of about 256 KiB that end at a line's end. So memory is bounded by the
+tokens (4 bytes each). Nothing marks the border between two files.
 """
 
 from __future__ import annotations
@@ -40,11 +42,13 @@ _HELD_OUT: tuple[Split, Split] = ("validation", "test")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Text(Rows[Tokens, Batch]):
-    """See the module; made by :func:`open`. A row is a window: int32 [max_length − len(prefix)], a view of its tokens.
+    """A text cut into windows; made by :func:`open`.
+
+    A row is a window: int32 [max_length − len(prefix)], a view of the text's tokens.
 
     Attributes:
-        prefix: what the tokenizer puts in front of a text.
-        origin: per split, the files it was read from.
+        prefix: token ids that the tokenizer puts in front of a text.
+        origin: names of the files each split was read from.
     """
 
     prefix: tuple[int, ...]
@@ -58,7 +62,7 @@ class Text(Rows[Tokens, Batch]):
 
     def segments(self, row: Tokens) -> tuple[Segment, ...]:
         tokens = (*self.prefix, *row.tolist())
-        first = max(len(self.prefix), 1)  # the first token of all is predicted by none
+        first = max(len(self.prefix), 1)  # nothing precedes a row's first token, so nothing predicts it
         return (Segment(tokens, tuple(place >= first for place in range(len(tokens)))),)
 
     def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
@@ -68,17 +72,20 @@ class Text(Rows[Tokens, Batch]):
         return losses.by_row(measured, batch)
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
-        """The first quarter of the first test window, and what the model makes of it at temperature 0.7, seeded."""
+        """The first quarter of the first test window and its continuation.
+
+        Tokens are sampled at temperature 0.7, with the task's seed.
+        """
         body = self.rows["test"][0][: max(1, self.max_length // 4)].tolist()
-        draw = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed)
 
-        def drawn(logits: Tensor) -> list[int]:
-            chances = torch.softmax(logits.cpu() / 0.7, dim=1)
-            found: list[int] = torch.multinomial(chances, 1, generator=draw)[:, 0].tolist()
-            return found
+        def sampled(logits: Tensor) -> list[int]:
+            probabilities = torch.softmax(logits.cpu() / 0.7, dim=1)
+            tokens: list[int] = torch.multinomial(probabilities, 1, generator=generator)[:, 0].tolist()
+            return tokens
 
-        (more,) = written(model, [[*self.prefix, *body]], n_tokens, pick=drawn)
-        return self.tokenizer.decode([*self.prefix, *body, *more], skip_special_tokens=True)
+        (continuation,) = written(model, [[*self.prefix, *body]], n_tokens, pick=sampled)
+        return self.tokenizer.decode([*self.prefix, *body, *continuation], skip_special_tokens=True)
 
     def pack(self, rows: Sequence[Tokens], most_tokens: int | None = None) -> Batch:
         body = torch.from_numpy(np.stack(rows).astype(np.int64))
@@ -111,13 +118,16 @@ def open(
 
     Args:
         data: a file or a folder.
-        seed: of the order of the training windows.
-        max_length: tokens of a window, the prefix included.
-        train_rows, validation_rows, test_rows: windows of a split that are kept, from its start; None: all.
+        seed: seed for the order of the training windows.
+        max_length: number of tokens in a window, the prefix included.
+        batch_rows: windows per batch.
+        train_rows, validation_rows, test_rows: number of windows to keep from the start of each
+            split; None: all.
 
     Raises:
         ConfigError: a window, a batch or a split would be empty.
-        DataError: no such data, not UTF-8 (file and byte offset), or too little text for one window.
+        DataError: the data does not exist, is not UTF-8 (file and byte offset), or is too short for
+            one window.
     """
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     front = prefix(tokenizer)
@@ -130,8 +140,8 @@ def open(
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
     windows: dict[Split, Any] = {  # arrays [rows, tokens]
-        split: _windows(found, max_length, front, split, Path(data))[: limits[split]]
-        for split, found in _cut(tokens).items()
+        split: _windows(ids, max_length, front, split, Path(data))[: limits[split]]
+        for split, ids in _cut(tokens).items()
     }
     settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": front}
     return Text(
@@ -149,14 +159,14 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """A tiny text of 2,000 different numbered lines."""
+    """Write a tiny text of 2,000 different numbered lines."""
     path = folder / "numbers.txt"
     path.write_text("".join(f"line {n} says {n * n % 997} .\n" for n in range(2000)), encoding="utf-8")
     return path
 
 
 def _cut(tokens: Mapping[Split, Tokens]) -> dict[Split, Tokens]:
-    """Splits without a file, cut off the end of the training text; validation before test."""
+    """Tokens by split. A split without a file is cut off the end of the training text, validation before test."""
     missing = [split for split in _HELD_OUT if split not in tokens]
     size = len(tokens["train"]) // 20
     end = len(tokens["train"]) - size * len(missing)
@@ -184,8 +194,8 @@ def _windows(tokens: Tokens, max_length: int, front: tuple[int, ...], split: Spl
 
 def _digest(settings: Mapping[str, object], windows: Mapping[Split, Tokens]) -> str:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for split, found in sorted(windows.items()):
-        digest.update(f"{split} {found.shape}".encode())
-        for start in range(0, len(found), 4096):
-            digest.update(np.ascontiguousarray(found[start : start + 4096], dtype="<i4").tobytes())
+    for split, rows in sorted(windows.items()):
+        digest.update(f"{split} {rows.shape}".encode())
+        for start in range(0, len(rows), 4096):
+            digest.update(np.ascontiguousarray(rows[start : start + 4096], dtype="<i4").tobytes())
     return digest.hexdigest()

@@ -1,12 +1,13 @@
 """Text to image: flow matching on pictures with captions, for Stable Diffusion 3 and 3.5.
 
-Data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits without a folder are drawn from the training pictures
-with the seed, a tenth each. Latents and text embeddings come from a cache on disk, so that neither the VAE nor a text
-encoder is in memory while a model is tuned.
+The data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits without a folder are drawn from
+the training pictures with the seed, a tenth each. Latents and text embeddings come from a cache on
+disk, so that neither the VAE nor a text encoder is in memory while a model is tuned.
 
-The loss is the model's own (:mod:`forq.tasks.kinds.noised`). Noise levels of a batch are stratified. Every held-out
-picture is scored at four levels, one of each quarter of their law, with noise that never changes: ``loss q1`` is the
-mean of the least noised quarter, ``loss q4`` of the most.
+The loss is the model's own (:mod:`forq.tasks.kinds.noised`). The noise levels of a batch are
+stratified. Each held-out picture is scored at four noise levels, one from each quarter of their
+distribution, with noise that never changes. ``loss q1`` is the mean over the quarter with the least
+noise, ``loss q4`` over the quarter with the most.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ from forq.tasks.rows.order import draw, rows_of
 from forq.tokens.model import Denoiser
 
 QUARTERS = 4
-_NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {what}") for what in ("noise", "level", "dropped captions"))
+_NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {name}") for name in ("noise", "level", "dropped captions"))
 
 
 class Encoded(Protocol):
-    """Latents and text embeddings of a pipeline's frozen components; see :mod:`forq.models.diffusion.encoders`."""
+    """Latents and text embeddings, computed once by a pipeline's frozen components.
+
+    See :mod:`forq.models.diffusion.encoders`.
+    """
 
     shift: float
     channels: int
@@ -57,13 +61,14 @@ class Encoded(Protocol):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TextToImage:
-    """See the module; made by :func:`open`.
+    """Pictures with captions as a task; made by :func:`open`.
 
     Attributes:
-        samples: captions a run draws pictures of.
-        sample_steps: steps of the scheduler for each.
-        features: what pictures are compared in, see :meth:`judge`.
-        feature_samples: pictures drawn for that.
+        samples: captions of the sample pictures that a run draws.
+        sample_steps: scheduler steps per drawn picture.
+        features: the feature network that compares pictures, see :meth:`judge`.
+        feature_samples: number of pictures drawn for that comparison.
+        most: maximum number of pictures in one forward.
     """
 
     rows: Mapping[Split, Sequence[Picture]]
@@ -81,10 +86,10 @@ class TextToImage:
     most: int
 
     def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
-        """The same task; batches are counted in pictures here, and no budget of tokens applies.
+        """The same task. Batches are counted in pictures here, so a token budget cannot be set.
 
         Raises:
-            ConfigError: one is given.
+            ConfigError: a token budget is given.
         """
         if tokens_per_probe is not None or micro_batch_tokens is not None:
             raise ConfigError(
@@ -119,13 +124,13 @@ class TextToImage:
     def batches(self, split: Split, limit: int | None = None) -> Iterator[Noised]:
         rows = self.rows[split][:limit]
         for start in range(0, len(rows), self.batch_rows):
-            some = rows[start : start + self.batch_rows]
-            latents = torch.stack([self.encoded.latent(row) for row in some])
+            picked = rows[start : start + self.batch_rows]
+            latents = torch.stack([self.encoded.latent(row) for row in picked])
             for quarter in range(QUARTERS):
-                keys = [leaf_id(f"{split} noise {row.digest}") for row in some]
+                keys = [leaf_id(f"{split} noise {row.digest}") for row in picked]
                 noise = [normal(Bits(direction_seed(0, quarter), key), tuple(latents.shape[1:])) for key in keys]
                 inside = torch.cat([uniform(Bits(direction_seed(1, quarter), key), 1) for key in keys])
-                captions = [row.caption for row in some]
+                captions = [row.caption for row in picked]
                 yield self._noised(latents, captions, torch.stack(noise), (quarter + inside) / QUARTERS)
 
     def loss(self, model: nn.Module, batch: Noised) -> float:
@@ -152,20 +157,21 @@ class TextToImage:
         return Score(sum(sums) / (rows * QUARTERS), rows, metrics)
 
     def pictures(self, model: nn.Module) -> Image.Image | None:
-        """What the model draws of the sample captions, side by side; the same weights give the same picture."""
+        """A picture of each sample caption, side by side; the same weights give the same picture."""
         if not self.samples:
             return None
-        found = self.encoded.draw(model, self.samples, self.seed, self.sample_steps, self.resolution)
-        return grid(found, columns=len(found))
+        drawn = self.encoded.draw(model, self.samples, self.seed, self.sample_steps, self.resolution)
+        return grid(drawn, columns=len(drawn))
 
     def judge(self, split: Split) -> Judge | None:
-        """What compares a model's pictures with a split's own; None without ``features``.
+        """A judge that compares a model's pictures with those of a split; None without ``features``.
 
-        Captions are the split's, from its first picture on and round again; the noise is of the seeds 0, 1, ….
+        The captions are the split's, in order; after the last they begin again. The noise has seeds
+        0, 1, ….
 
         Raises:
-            ConfigError: the network failed, see :class:`forq.tasks.kinds.features.Features`.
-            DataError: fewer than two held-out pictures.
+            ConfigError: the feature network failed, see :class:`forq.tasks.kinds.features.Features`.
+            DataError: the split has fewer than two pictures.
         """
         if (features := self.features) is None:
             return None
@@ -173,12 +179,14 @@ class TextToImage:
         if len(rows) < 2:
             raise DataError(f"task.features: expected 2 pictures or more to compare with, found {len(rows)} in {split}")
         pieces = [rows[at : at + self.most] for at in range(0, len(rows), self.most)]
-        shown = (torch.stack([(pixels(row.path, self.resolution) + 1) / 2 for row in some]) for some in pieces)
+        batches = (torch.stack([(pixels(row.path, self.resolution) + 1) / 2 for row in piece]) for piece in pieces)
         return Judge(
             features=features,
-            held_out=torch.cat([features(some) for some in shown]),
+            held_out=torch.cat([features(batch) for batch in batches]),
             captions=[rows[n % len(rows)].caption for n in range(self.feature_samples)],
-            draw=lambda model, some, seed: self.encoded.draw(model, some, seed, self.sample_steps, self.resolution),
+            draw=lambda model, captions, seed: self.encoded.draw(
+                model, captions, seed, self.sample_steps, self.resolution
+            ),
             most=self.most,
         )
 
@@ -217,25 +225,29 @@ def open(
     features: str | None = None,
     feature_samples: int = 100,
 ) -> TextToImage:
-    """Read the captions, and fill the cache.
+    """Read the captions and fill the cache of latents and text embeddings.
 
     Args:
         data: the folder.
         encoded: the pipeline's frozen components.
-        seed: of the draw of held-out pictures, of the order, the noise and the levels.
-        resolution: pixels of a side.
-        micro_batch: pictures of one forward; bounds memory, and changes losses in their last bits only.
-        train_rows, validation_rows, test_rows: of a split at most; None: all, a tenth where it is drawn.
-        caption_dropout: share of training captions that are left empty, for guidance without a classifier.
-        stratify: draw the noise levels of a batch one in each part of their law.
-        text_tokens: of T5, ``max_sequence_length`` to diffusers.
-        samples: pictures a run draws at every score; 0: none.
-        sample_steps: of the scheduler for each.
-        features: network to compare drawn pictures with held-out ones in, where that is asked (``forq eval``).
-        feature_samples: pictures drawn for that.
+        seed: seed for drawing held-out pictures, for the order of pictures, for noise and for noise levels.
+        resolution: height and width of a picture in pixels.
+        batch_rows: pictures per batch.
+        micro_batch: maximum number of pictures in one forward. It bounds memory and changes only the
+            last bits of a loss.
+        train_rows, validation_rows, test_rows: maximum number of pictures in each split. None: all,
+            or a tenth of the training pictures where the split is drawn from them.
+        caption_dropout: share of training captions that are replaced by an empty text, for
+            classifier-free guidance.
+        stratify: draw one noise level from each of ``batch_rows`` equal parts of their distribution.
+        text_tokens: number of T5 tokens (``max_sequence_length`` in diffusers).
+        samples: number of pictures a run draws at each evaluation; 0: none.
+        sample_steps: scheduler steps per drawn picture.
+        features: network that compares drawn with held-out pictures in ``forq eval``.
+        feature_samples: number of pictures drawn for that comparison.
 
     Raises:
-        ConfigError: a setting cannot be.
+        ConfigError: a setting is not valid.
         DataError: the data cannot be used.
     """
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
@@ -251,8 +263,8 @@ def open(
     splits = read_splits(Path(data))
     missing = [split for split in ("validation", "test") if split not in splits]
     known = splits["train"]
-    named = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
-    order = [known[row] for row in draw(len(known), len(known), seed=seed, digest=named)] if missing else known
+    digest = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
+    order = [known[row] for row in draw(len(known), len(known), seed=seed, digest=digest)] if missing else known
     for split in missing:
         count = limits[split] or max(1, len(known) // 10)  # type: ignore[index]
         splits[split], order = order[:count], order[count:]  # type: ignore[index]
@@ -269,7 +281,7 @@ def open(
         "caption_dropout": caption_dropout,
         "stratify": stratify,
         "batch_rows": batch_rows,
-        "rows": {split: [[row.digest, row.caption] for row in found] for split, found in rows.items()},
+        "rows": {split: [[row.digest, row.caption] for row in picked] for split, picked in rows.items()},
     }
     return TextToImage(
         rows=rows,
@@ -289,7 +301,7 @@ def open(
 
 
 def example(folder: Path) -> Path:
-    """Forty small squares, each of its own shade, captioned light or dark."""
+    """Write forty small squares, each with its own shade, captioned light or dark."""
     lines = []
     for n in range(40):
         shade = n * 6

@@ -1,4 +1,4 @@
-"""Text to token ids: what a tokenizer adds by itself, and what a chat template writes. Imports no torch."""
+"""Token ids from texts, chat templates and batches. Importing this package does not import torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Tokenizer(Protocol):
-    """What tasks need of a tokenizer of transformers."""
+    """The part of a transformers tokenizer that tasks use."""
 
     def __call__(
         self, text: str, *, add_special_tokens: bool = True, verbose: bool = True

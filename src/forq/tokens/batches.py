@@ -1,4 +1,4 @@
-"""Batches of token rows with answers in them, and how a batch is cut into forwards that pad little."""
+"""Batches of token rows with answers, and how a batch is split into forwards with little padding."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import torch
 from torch import Tensor, nn
 
 _FORWARD = 128
-"""What a forward costs beside its tokens, in tokens: a piece more must save at least as many of padding."""
+"""Fixed cost of a forward, in token equivalents; a batch is split further only if more padding is saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of tokens, and the answer tokens among them that are scored.
+    """Rows of tokens, and the positions of the answer tokens that are scored.
 
     A row holds one prompt and ``options`` answers to it. Answers are numbered row by row
-    (``row · options + option``), their tokens listed in that order.
+    (``row · options + option``), and their tokens are listed in that order.
 
     Attributes:
         input_ids: int64 [rows, length], padded on the right. The last token of an answer predicts nothing and
-            is not part of the row unless its place is needed.
+            is left out of the row unless its position is needed.
         row, column: int64 [answers]; the hidden state at [row, column] predicts the token ``target``.
         target: int64 [answers].
-        lengths: tokens of each answer, [rows · options]; their sum is ``answers``.
-        options: answers to each prompt.
-        labels: int64 [rows], the right option of each row; None where there is but one.
+        lengths: number of tokens of each answer, [rows · options]; their sum is ``answers``.
+        options: number of answers to each prompt.
+        labels: int64 [rows], the correct option of each row; None if there is only one option.
         part: int64 [rows, length]: 0 in the prompt, k in the k-th option (from 1), −1 in the padding. None
-            where no answer is packed beside another, and a causal mask says all.
-        most_tokens: of one forward, padding included; None: no bound.
-        facts: per row, the fields it was read from as a JSON object, for rewards and metrics; not used here.
+            if no row holds several options, so that a causal mask is enough.
+        most_tokens: largest number of tokens in a forward, padding included; None: no limit.
+        facts: the fields of each row as a JSON object, for rewards and metrics; not used here.
     """
 
     input_ids: Tensor
@@ -48,9 +48,9 @@ class Batch:
 
 
 def pieces(batch: Batch) -> list[list[int]]:
-    """Rows of a batch by forward: those of like length together; see :func:`cut`."""
+    """Row numbers of each forward; rows of similar length go together. See :func:`cut`."""
     if batch.part is None:
-        # Nobody looks behind the last place that predicts.
+        # Tokens behind the last scored position are not needed.
         ends = torch.zeros(len(batch.input_ids), dtype=torch.int64)
         ends.scatter_reduce_(0, batch.row, batch.column + 1, "amax")
     else:
@@ -60,11 +60,13 @@ def pieces(batch: Batch) -> list[list[int]]:
 
 @lru_cache(maxsize=64)
 def cut(lengths: tuple[int, ...], most: int | None = None) -> list[list[int]]:
-    """Groups of rows whose forwards, each padded to its longest row, cost least together.
+    """Split rows into groups, one for each forward, so that the total cost is least.
+
+    A forward costs the tokens of its rows, padded to the longest, and a fixed amount.
 
     Args:
-        lengths: tokens of every row.
-        most: tokens of a group with its padding; a row longer than that is alone.
+        lengths: number of tokens of every row.
+        most: largest number of tokens in a group, padding included. A longer row is a group by itself.
 
     Returns:
         Row numbers by group; a pure function of the arguments.
@@ -75,11 +77,11 @@ def cut(lengths: tuple[int, ...], most: int | None = None) -> list[list[int]]:
     for end in range(1, len(order) + 1):
         first = np.arange(end)
         padded = (end - first) * tokens[:end]
-        whole = cost[:end] + padded + _FORWARD
+        total = cost[:end] + padded + _FORWARD
         if most is not None:
-            whole[(padded > most) & (first < end - 1)] = np.inf
-        start[end] = whole.argmin()
-        cost[end] = whole[start[end]]
+            total[(padded > most) & (first < end - 1)] = np.inf
+        start[end] = total.argmin()
+        cost[end] = total[start[end]]
     groups, end = [], len(order)
     while end:
         groups.append(sorted(order[start[end] : end]))
@@ -88,9 +90,9 @@ def cut(lengths: tuple[int, ...], most: int | None = None) -> list[list[int]]:
 
 
 def only(batch: Batch, rows: Sequence[int]) -> tuple[Batch, Tensor]:
-    """Some rows of a batch, no wider than they need, and the places their answer tokens have in the whole.
+    """Some rows of a batch without needless padding, and the indices of their answer tokens in the batch.
 
-    Labels and facts are left out: they belong to the whole.
+    Labels and facts are left out: they belong to the whole batch.
 
     Args:
         rows: in ascending order.
@@ -103,7 +105,7 @@ def only(batch: Batch, rows: Sequence[int]) -> tuple[Batch, Tensor]:
     column = batch.column[places]
     width = int(column.max()) + 1 if part is None else int((part >= 0).sum(dim=1).max())
     k = len(batch.lengths) // len(batch.input_ids)
-    found = Batch(
+    selection = Batch(
         input_ids=batch.input_ids[picked, :width],
         row=renamed[batch.row[places]],
         column=column,
@@ -112,11 +114,11 @@ def only(batch: Batch, rows: Sequence[int]) -> tuple[Batch, Tensor]:
         options=k,
         part=None if part is None else part[:, :width],
     )
-    return found, places
+    return selection, places
 
 
 def unpacked(batch: Batch) -> Batch:
-    """The same answers with one row per option: right for every architecture, ``options`` times the work."""
+    """The same answers with a row for each option. Works for every architecture, but costs ``options`` times more."""
     if batch.part is None:
         return batch
     columns = positions(batch.part)
@@ -138,7 +140,7 @@ def unpacked(batch: Batch) -> Batch:
 
 
 def positions(part: Tensor) -> Tensor:
-    """Position ids that start anew after the prompt for each option: int64 [rows, length]."""
+    """Position ids that restart after the prompt for each option: int64 [rows, length]."""
     place = torch.arange(part.shape[1], device=part.device).expand_as(part)
     prompt = (part == 0).sum(dim=1, keepdim=True)
     before = torch.stack([((part > 0) & (part < k)).sum(dim=1) for k in range(int(part.max()) + 1)], dim=1)

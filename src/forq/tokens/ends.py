@@ -18,7 +18,7 @@ def ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> frozense
 
 
 def turn_ends(tokenizer: Tokenizer, template: ChatTemplate | None = None) -> tuple[int, ...]:
-    """The id of the token that closes the assistant's turns, by the chat template; empty without one."""
+    """The id of the chat template's end-of-turn token for the assistant; empty without a template."""
     if template is None:
         if not getattr(tokenizer, "chat_template", None):
             return ()

@@ -1,4 +1,4 @@
-"""A model as tasks see it: its kind, the logits of a batch, and the tokens it writes."""
+"""The interface between models and tasks: kind of model, logits of a batch, text generation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from forq.tokens.batches import Batch
 
 Kind = Literal["causal", "masked", "encoder", "diffusion"]
-"""What a model predicts: the next token, the token at a mask, hidden states alone, or the velocity of noise."""
+"""What a model predicts: the next token, a masked token, only hidden states, or a diffusion velocity."""
 
 Reader = Callable[[Sequence[int] | None], Tensor]
-"""Appends a token to each row, if any are given, and returns the logits of the next: [rows, vocabulary]."""
+"""Appends a token to each row, unless given None, and returns the next token's logits: [rows, vocabulary]."""
 
 
 class ModelConfig(Protocol):
@@ -28,9 +28,9 @@ class ModelConfig(Protocol):
 
 
 class LanguageModel(ABC):
-    """What losses and text generation ask of a causal language model.
+    """The interface of a causal language model for losses and text generation.
 
-    Models of transformers answer by :class:`forq.tokens.pretrained.Pretrained`; ONNX graphs answer by themselves.
+    Models of transformers are wrapped in :class:`forq.tokens.pretrained.Pretrained`; ONNX graphs implement it.
     """
 
     config: ModelConfig
@@ -39,7 +39,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def takes_packed(self, part: Tensor) -> bool:
-        """Whether the options of a row may stand beside each other in it.
+        """Whether a row may hold several options, one behind the other.
 
         Args:
             part: see :class:`forq.tokens.batches.Batch`.
@@ -47,15 +47,15 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
-        """Logits at the scored places of a batch, fp32 [some answers, vocabulary], in the order of the answers."""
+        """Yield logits at the scored positions in order, in chunks of fp32 [answer tokens, vocabulary]."""
 
     @abstractmethod
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
-        """Begin to generate: a reader that has read one prompt per row."""
+        """Start generation: a reader that has read one prompt for each row."""
 
 
 class Denoiser(Protocol):
-    """What tasks of pictures ask of a diffusion model."""
+    """The interface of a diffusion model for image tasks."""
 
     @property
     def device(self) -> torch.device: ...

@@ -1,4 +1,4 @@
-"""Fix the date and time that a chat template renders, so that a row gives the same tokens tomorrow."""
+"""Fix the date and time that a chat template renders, so that a row gives the same tokens on every day."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import datetime
 from forq.errors import ConfigError
 
 NOW = "strftime_now"
-"""The function by which templates of transformers ask for the time."""
+"""The function with which chat templates read the time."""
 
 _DIRECTIVES = "aAbBcdfGHIjmMpSuUVwWxXyYzZeDFTRhnt"
 _PERCENT = "\x00"
 
 
 def parsed(text: str | None) -> datetime:
-    """Parse the setting ``task.moment``; without one, the present in whole seconds.
+    """Parse the setting ``task.moment``; None gives the present time in whole seconds.
 
     Raises:
         ConfigError: the text is no date and time in ISO form.

@@ -1,7 +1,7 @@
-"""Models of transformers, as losses and text generation use them: backbone and output head apart.
+"""Models of transformers for losses and text generation, with backbone and output head called separately.
 
-The backbone runs on whole rows. The output head then sees only the places that predict an answer token, a chunk at a
-time, so that full logits over the vocabulary never exist.
+The backbone runs on whole rows. The output head is then applied only at positions that predict an answer
+token, chunk by chunk, so that the full logits are never in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from forq.tokens.batches import Batch, positions
 from forq.tokens.model import LanguageModel, ModelConfig, Reader
 
 CHUNK_BYTES = 32 << 20
-"""fp32 logits in memory at one time."""
+"""Size limit of the fp32 logits in memory at a time."""
 
 _PACKS = frozenset(
     (
@@ -28,7 +28,7 @@ _PACKS = frozenset(
         *("xglm", "gpt2", "gpt_bigcode", "gptj", "codegen", "gpt_neox"),
     )
 )
-"""Architectures tested to take a 4-D mask and restarting positions; the others get one row per option."""
+"""Architectures tested with a 4-D mask and restarting positions; others get a row for each option."""
 
 
 class PretrainedConfig(ModelConfig, Protocol):
@@ -78,12 +78,12 @@ class PretrainedModel(Protocol):
 
 
 def pretrained(model: nn.Module) -> PretrainedModel:
-    """A model of transformers by its own type, which nothing checks here."""
+    """Cast a module to the type of transformers' models, unchecked."""
     return cast(PretrainedModel, model)
 
 
 def language_model(model: nn.Module) -> LanguageModel:
-    """A model as losses and text generation use it; any that is not made by :func:`forq.load` is transformers' own."""
+    """The model's interface for losses and text generation; a model of transformers is wrapped."""
     return model if isinstance(model, LanguageModel) else Pretrained(model)
 
 
@@ -97,10 +97,10 @@ class Pretrained(LanguageModel):
         self.config, self.device, self.training = self._model.config, self._model.device, self._model.training
 
     def takes_packed(self, part: Tensor) -> bool:
-        """Whether the architecture takes the mask of packed options.
+        """Whether the architecture supports the mask of packed options.
 
-        The mask replaces a sliding window's, so no answer may reach back further than the window. ALiBi counts
-        columns, not positions.
+        The mask replaces that of a sliding window, so no answer may reach back beyond the window. Models
+        with ALiBi are excluded, because ALiBi counts columns instead of positions.
         """
         config = self.config
         if config.model_type not in _PACKS or config._attn_implementation not in ("sdpa", "eager"):
@@ -115,7 +115,7 @@ class Pretrained(LanguageModel):
         return window is None or int(positions(part).max()) < window
 
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
-        """See :meth:`LanguageModel.scored_logits`; a chunk of answers at a time."""
+        """See :meth:`LanguageModel.scored_logits`; computed chunk by chunk."""
         hidden = self._hidden(batch)[batch.row.to(self.device), batch.column.to(self.device)]
         head = self._model.get_output_embeddings()
         chunk = max(1, CHUNK_BYTES // (4 * self.config.vocab_size))
@@ -123,7 +123,7 @@ class Pretrained(LanguageModel):
             yield adjusted(self.config, head(some).float())
 
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
-        """See :meth:`LanguageModel.reader`; keys and values of what was read are kept."""
+        """See :meth:`LanguageModel.reader`; keys and values are cached."""
         return _CachedReader(self._model, prompts)
 
     def _hidden(self, batch: Batch) -> Tensor:
@@ -133,18 +133,18 @@ class Pretrained(LanguageModel):
             part = batch.part.to(self.device)
             inputs["position_ids"] = positions(part)
             inputs["attention_mask"] = _packed_mask(part, self.config._attn_implementation)
-        # Without a mask: rows are padded on the right, where no scored position looks.
+        # No mask is needed: rows are padded on the right, behind every scored position.
         hidden = getattr(self._model.base_model(**inputs, use_cache=False), "last_hidden_state", None)
         if not isinstance(hidden, Tensor):
             raise ConfigError(
-                f"{type(self._model).__name__}: its base_model returns no last_hidden_state; hand over the causal "
-                "language model itself, not a wrapper around it"
+                f"{type(self._model).__name__}: expected a base_model that returns last_hidden_state, found none; pass "
+                "the causal language model itself, not a wrapper around it"
             )
         return hidden
 
 
 class _CachedReader:
-    """Rows that grow by a token each; padded on the left, and each counts positions from its own first token."""
+    """Rows that grow token by token; padded on the left, with positions counted from each row's first token."""
 
     def __init__(self, model: PretrainedModel, prompts: Sequence[Sequence[int]]) -> None:
         device, longest = model.device, max(map(len, prompts))
@@ -170,7 +170,7 @@ class _CachedReader:
 
 
 def adjusted(config: PretrainedConfig, logits: Tensor) -> Tensor:
-    """What some families do to logits after the head: a factor (Cohere), a divisor (Granite), a cap (Gemma)."""
+    """Apply what follows the head in some families: a factor (Cohere), a divisor (Granite), a cap (Gemma)."""
     if config.model_type.startswith("cohere"):  # others have the setting too, and do not use it
         logits = logits * getattr(config, "logit_scale")  # noqa: B009
     if (divisor := getattr(config, "logits_scaling", None)) is not None:
@@ -181,10 +181,9 @@ def adjusted(config: PretrainedConfig, logits: Tensor) -> Tensor:
 
 
 def _packed_mask(part: Tensor, attention: str) -> Tensor:
-    """[rows, 1, length, length]: a token sees the prompt and its own option, as far as itself.
+    """[rows, 1, length, length]: a token attends to the prompt and its own option, up to itself.
 
-    Scaled-dot-product attention takes booleans, whatever the dtype of the model; the eager one adds the mask to its
-    scores.
+    Scaled-dot-product attention takes booleans for every dtype; eager attention adds the mask to its scores.
     """
     length = part.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=part.device).tril()

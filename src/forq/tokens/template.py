@@ -1,4 +1,4 @@
-"""A chat template as transformers renders it, and what can be learned of it by rendering."""
+"""A chat template, rendered by transformers, and its properties that trial renderings reveal."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Span = tuple[int, int]
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _MARKS = "\ue000\ue001\ue002\ue003\uf8ff"
-"""Private-use characters; one replaces a turn's content to find where the template writes it."""
+"""Private-use characters; a character replaces a turn's content to find where the template writes it."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChatTemplate:
-    """A tokenizer's chat template, or another in its place.
+    """A tokenizer's chat template, or a template that replaces it.
 
     Attributes:
-        tokenizer: of transformers; it renders.
+        tokenizer: the transformers tokenizer that renders it.
         source: a Jinja text to use instead of the tokenizer's template.
         moment: the date and time the template renders; None: the present.
     """
@@ -42,18 +42,18 @@ class ChatTemplate:
     moment: datetime | None = None
 
     def text(self, tools: object = None) -> str:
-        """The Jinja text; some tokenizers have another one for conversations with tools."""
+        """The Jinja text; some tokenizers have a separate template for conversations with tools."""
         text: str = self.tokenizer.get_chat_template(self.source, tools)
         return text
 
     def render(self, messages: Sequence[Message], fields: Mapping[str, object], *, prompt: bool = False) -> str:
-        """A conversation as text, with ``prompt`` up to where the assistant's next turn begins.
+        """Render a conversation; with ``prompt``, add the beginning of the assistant's next turn.
 
         Args:
             fields: further variables of the template, ``tools`` and ``documents`` among them.
 
         Raises:
-            jinja2.TemplateError, TypeError, …: whatever the template ends in.
+            jinja2.TemplateError, TypeError, …: any error of the template.
         """
         text: str = self.tokenizer.apply_chat_template(
             list(messages),
@@ -84,12 +84,12 @@ class ChatTemplate:
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """Names of variables the template reads and does not set itself."""
+        """Names of variables that the template reads and does not set."""
         return frozenset(name for tree in self._trees for name in jinja2.meta.find_undeclared_variables(tree)) - {NOW}
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Every name and every constant text of the template: a field it reads by name is among them."""
+        """All names and constant texts in the template; they include every field that it reads by name."""
         names: set[object] = set()
         for tree in self._trees:
             names |= {node.name for node in tree.find_all(jinja2.nodes.Name)}
@@ -99,12 +99,12 @@ class ChatTemplate:
 
     @property
     def tells_time(self) -> bool:
-        """Whether the template asks for the date or time."""
+        """Whether the template reads the date or time."""
         return NOW in self.names
 
     @cached_property
     def end(self) -> tuple[str, ...]:
-        """The tokens that end the assistant's turns, usually one: what follows the content of a trial turn."""
+        """The tokens, usually a single one, that follow the content of an assistant's turn."""
         mark = _MARKS[0]
         try:
             text = self.render([{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}], {})
@@ -134,7 +134,7 @@ class ChatTemplate:
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether the template writes the text of a content that is a list of text parts, and not the list."""
+        """Whether the template supports a content that is a list of text parts."""
         mark = _MARKS[0]
         try:
             text = self.render([{"role": "user", "content": [{"type": "text", "text": mark}]}], {})
@@ -144,13 +144,13 @@ class ChatTemplate:
 
     @cached_property
     def added(self) -> tuple[str, ...]:
-        """All added tokens that are not white space: a template can write each as one token."""
+        """All added tokens that are not white space; a template may write any of them."""
         known = {*self.specials, *map(str, self._decoder.values())}
         return tuple(token for token in known if token and not token.isspace())
 
     @cached_property
     def specials(self) -> tuple[str, ...]:
-        """The tokens that are marked special."""
+        """The special tokens."""
         marked = [str(token) for token in self._decoder.values() if token.special]
         return tuple({*marked, *map(str, self.tokenizer.all_special_tokens)})
 
@@ -161,7 +161,7 @@ class ChatTemplate:
 
     @cached_property
     def _trees(self) -> list[jinja2.nodes.Template]:
-        """The parsed template; two if the tokenizer has another one for conversations with tools."""
+        """The parsed template, and that for conversations with tools if the tokenizer has a separate one."""
         reader = jinja2.Environment(extensions=[jinja2.ext.loopcontrols, _Generation])
         try:
             return [reader.parse(text) for text in {self.text(), self.text([{}])}]
@@ -175,10 +175,10 @@ class ChatTemplate:
 
 
 def mark_for(text: str) -> str:
-    """A character that does not occur in a text, to replace a turn's content with.
+    """A character that does not occur in the text and can replace a turn's content.
 
     Raises:
-        ValueError: the text holds all of them.
+        ValueError: the text holds all such characters.
     """
     mark = next((mark for mark in _MARKS if mark not in text), None)
     if mark is None:
@@ -187,18 +187,18 @@ def mark_for(text: str) -> str:
 
 
 def first(text: str, tokens: Sequence[str], start: int = 0, stop: int | None = None) -> Span | None:
-    """The span of the token that occurs first in ``text[start:stop]``; the longest if several start there."""
+    """The span of the first token in ``text[start:stop]``; the longest if several start at the same place."""
     stop = len(text) if stop is None else stop
     places = [(text.find(token, start, stop), -len(token)) for token in tokens if token]
-    known = [place for place in places if place[0] >= 0]
-    if not known:
+    matches = [place for place in places if place[0] >= 0]
+    if not matches:
         return None
-    begin, length = min(known)
+    begin, length = min(matches)
     return begin, begin - length
 
 
 class _Generation(jinja2.ext.Extension):
-    """Reads ``{% generation %}`` blocks, which are transformers' own, as the statements they hold."""
+    """Parses transformers' ``{% generation %}`` blocks as the statements inside them."""
 
     tags = {"generation"}  # noqa: RUF012  jinja2 declares it so
 

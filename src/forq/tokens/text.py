@@ -1,4 +1,4 @@
-"""Plain text to token ids, with what the tokenizer adds kept apart from what the text says."""
+"""Token ids of plain texts, separate from the tokens that the tokenizer adds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from forq.tokens import Tokenizer
 
 
 def bare(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of the text alone.
+    """Token ids of the text, without added tokens.
 
     Raises:
-        DataError: the text holds half a surrogate pair, which no encoding can hold.
+        DataError: the text holds half a surrogate pair, which cannot be encoded.
     """
     try:
         text.encode()
@@ -23,19 +23,19 @@ def bare(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer itself puts in front of a text: BOS, or nothing."""
+    """The tokens that the tokenizer adds before a text: BOS, or nothing."""
     return frame(tokenizer)[0]
 
 
 def frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """What the tokenizer itself puts in front of a text and behind it."""
+    """The tokens that the tokenizer adds before and behind a text."""
     full, inner = list(tokenizer("a", verbose=False)["input_ids"]), bare(tokenizer, "a")
     start = next((i for i in range(len(full)) if full[i : i + len(inner)] == inner), 0)
     return tuple(full[:start]), tuple(full[start + len(inner) :])
 
 
 def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """The id of the tokenizer's EOS, or None where it has none.
+    """The id of the tokenizer's EOS; None if it has no EOS.
 
     Raises:
         FormatError: the tokenizer names an EOS that its vocabulary does not hold.
@@ -44,7 +44,7 @@ def end_of_text(tokenizer: Tokenizer) -> int | None:
     if token is None:
         return None
     # Looked up rather than read from ``eos_token_id``, so that a checked tokenizer can refuse an id without a row.
-    found = tokenizer.convert_tokens_to_ids(token)
-    if found is None:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None:
         raise FormatError(f"the tokenizer names {token!r} as its EOS, which its vocabulary does not hold")
-    return int(found)
+    return int(token_id)

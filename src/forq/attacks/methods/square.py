@@ -1,9 +1,9 @@
-"""Square Attack: random search with squares at the border of the ball, the usual black-box baseline.
+"""Square Attack: random search with squares at the border of the ball, the black-box baseline.
 
 Source: Andriushchenko, Croce, Flammarion and Hein, *Square Attack*, ECCV 2020 (arXiv 1912.00049),
-algorithms 1–3, written from the text. L∞: start from vertical stripes ±ε; set a square window to ±ε,
-with one sign per channel; keep the change if it lowers the loss. L2: start from a grid of η bumps;
-move the norm of one window to another and add a bump there.
+algorithms 1–3, written from the text. L∞: start from vertical stripes ±ε; set a square window to
+±ε, with one sign per channel; keep the change if it lowers the loss. L2: start from a grid of η
+bumps; move the norm of one window to another and add a bump there.
 
 Differences: every point is an integer displacement (L2 steps are rounded and projected onto the
 ball), and a window that changes nothing is drawn again without a query.

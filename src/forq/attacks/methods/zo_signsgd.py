@@ -1,10 +1,10 @@
-"""ZO-SignSGD with a float state; shows what rounding to pixel levels costs a method that ignores it.
+"""ZO-SignSGD with a float state; shows what rounding to levels costs a method that ignores it.
 
-Source: Liu et al., *signSGD via zeroth-order oracle*, ICLR 2019: ``x ← P(x − η·sgn(ĝ))``, where ĝ is
-the mean of q two-point estimates along Gaussian directions. With ``rounding = queries``, each query
-is rounded to whole levels, so a probe or step below half a level may have no effect. With ``rounding
-= end``, the victim scores float images and only the winner is rounded, as is common practice. Images
-lost by this rounding have ``found`` but not ``success``.
+Source: Liu et al., *signSGD via zeroth-order oracle*, ICLR 2019: ``x ← P(x − η·sgn(ĝ))``, where ĝ
+is the mean of q two-point estimates along Gaussian directions. With ``rounding = queries``, each
+query is rounded to whole levels, so a probe or step below half a level may have no effect. With
+``rounding = end``, the victim scores float images and only the winner is rounded, as is common
+practice. Images lost by this rounding have ``found`` but not ``success``.
 """
 
 from __future__ import annotations

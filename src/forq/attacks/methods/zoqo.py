@@ -30,7 +30,7 @@ _STRIPES = 1 << 24  # noise stream of the first probe
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``k± = P(k ± m·t)``, t ∈ {−1, 0, 1} constant on tiles; k ← the better of the two, if better than k.
+    """``k± = P(k ± m·t)``, t ∈ {−1, 0, 1} constant on tiles; k ← the better one, if better than k.
 
     Attributes:
         share: initial share of the tiles that a probe moves, 0 < share ≤ 1; halved as tiles shrink.

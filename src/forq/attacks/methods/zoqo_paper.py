@@ -1,4 +1,4 @@
-"""ZOQO as published: a uniform grid direction, two queries, and a step of whole levels by their sign.
+"""ZOQO as published: a uniform grid direction, two queries, and a step of whole levels.
 
 Source: arXiv 2501.06736, with one direction per step. The paper does not state three points; our
 reading is: the direction is uniform, it covers every pixel, and an element that drew 0 does not
@@ -18,7 +18,7 @@ from forq.noise.law import law
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``k ← P(k − n·sgn(L(k+u) − L(k−u))·sgn(u))``, u uniform on {−m, …, m}, P projects onto the ball.
+    """``k ← P(k − n·sgn(L(k+u) − L(k−u))·sgn(u))``, u uniform on {−m, …, m}, P: project onto the ball.
 
     Attributes:
         radius: probe radius m in levels, ≥ 1.

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint, and what forq does with its texts."""
+"""The tokenizer of a checkpoint, and a description of how forq tokenizes its texts."""
 
 from forq.models.tokenizer.opened import CheckpointTokenizer, generation_ends, open_tokenizer
 from forq.models.tokenizer.reading import Reading, reading

@@ -36,14 +36,14 @@ class CheckpointTokenizer:
         """Token ids of a text.
 
         Raises:
-            FormatError: one of them has no row in the embedding, or the tokenizer's files are damaged.
+            FormatError: an id has no row in the embedding, or the tokenizer's files are damaged.
         """
         try:
             encoding: Mapping[str, list[int]] = self.own(text, **settings)
-        except Exception as error:  # a damaged file may load, and fail in the library's own way where it is used
+        except Exception as error:  # a damaged file may load and then raise any error when it is used
             raise FormatError(
                 f"{self._where}: the tokenizer cannot encode {text!r:.60}: {type(error).__name__}: {error}; its files "
-                "are damaged: copy them again from where the model came from"
+                "are damaged: copy them again from the original model"
             ) from error
         self._check(encoding["input_ids"])
         return encoding
@@ -67,7 +67,7 @@ class CheckpointTokenizer:
         return len(self.own)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "own":  # while a copy is being made there is none yet
+        if name == "own":  # during copying, the attribute does not exist yet
             raise AttributeError(name)
         return getattr(self.own, name)
 
@@ -98,7 +98,7 @@ def generation_ends(ckpt: Checkpoint) -> tuple[int, ...]:
     """Ids that end a text: from generation_config.json, or else from the configuration.
 
     Raises:
-        FormatError: they are neither a whole number nor a list of them, or one is no id of any vocabulary.
+        FormatError: the value is neither an integer nor a list of integers, or an id is too large.
     """
     path = ckpt.folder / GENERATION
     value = read_json(path).get("eos_token_id") if path.is_file() and ckpt.contents.tokenizer is None else None
@@ -106,14 +106,14 @@ def generation_ends(ckpt: Checkpoint) -> tuple[int, ...]:
     ids = [] if value is None else value if isinstance(value, list) else [value]
     if not all(type(token) is int and token < _LIMIT for token in ids):
         raise FormatError(f"{path}: expected a token id or a list of them for eos_token_id, found {value!r:.80}")
-    # Some configurations write −1 for none.
+    # In some configurations −1 means no token.
     return tuple(token for token in ids if token >= 0)
 
 
 def _loaded(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    # Without these transformers makes an empty tokenizer, or fails in words about something else.
+    # Without these files, transformers builds an empty tokenizer or raises an unrelated error.
     if not any(path for pattern in _FILES for path in folder.glob(pattern)):
         raise ConfigError(
             f"{folder}: expected a tokenizer beside the model, found none of {', '.join(_FILES)}; "
@@ -122,7 +122,7 @@ def _loaded(folder: Path) -> Any:
     _needs(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged file ends in, somewhere inside transformers
+    except Exception as error:  # a damaged file can raise any error inside transformers
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{folder}: no tokenizer that transformers can load: {reason}") from error
 
@@ -131,7 +131,7 @@ def _needs(folder: Path) -> None:
     """Refuse a tokenizer whose only file needs a package that is not installed.
 
     Raises:
-        ConfigError: with the package's name.
+        ConfigError: the package is missing; the message names it.
     """
     if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
         return

@@ -82,7 +82,7 @@ def _source(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | N
         return None
     if ckpt.contents.tokenizer is not None:
         return ckpt.path.name
-    # As transformers: a file of its own goes before the field of the settings.
+    # As in transformers, chat_template.jinja takes precedence over the field of tokenizer_config.json.
     jinja = ckpt.folder / "chat_template.jinja"
     return jinja.name if jinja.is_file() else "tokenizer_config.json"
 
@@ -103,8 +103,8 @@ def _bos(chat: bool, writes: bool, plain: bool) -> str:
 
 
 def _token(own: Any, token: int) -> str:
-    token_text = own.convert_ids_to_tokens(token)
-    return str(token) if token_text is None else str(token_text)
+    spelling = own.convert_ids_to_tokens(token)
+    return str(token) if spelling is None else str(spelling)
 
 
 def _disagreements(own: Any, ckpt: Checkpoint) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _differing(own: Any, file: Path) -> str | None:
 
     try:
         alone = Tokenizer.from_file(str(file))
-    except Exception:  # the library raises its own, of no class
+    except Exception:  # the library raises no more specific class
         return None
     alone.no_truncation()
     alone.no_padding()

@@ -1,7 +1,7 @@
-"""Finding ε, η and C before the first step, from a few losses, so that nobody has to search for them.
+"""Calibration: ε, η and C from a few losses before the first step, so that nobody has to search for them.
 
-One line a trial, on one batch: the point itself, a tiny displacement that shows only the loss's own rounding, and
-antithetic pairs at the trial's ε. From them
+A trial is one line of the journal, on one batch: the point itself, a tiny displacement that shows the rounding of the
+loss alone, and antithetic pairs at the trial's ε. From them
 
     noise   = rms of the losses' change under the tiny displacement
     d_k     = (L₊ − L₋) / 2ε              slopes
@@ -20,9 +20,8 @@ long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``
 its own, of which all of a step counts: slopes of adapters grow as they leave zero, and what is confirmed at the start
 bounds no later step.
 
-A run too short to rehearse has its step checked (:mod:`forq.scalars.calibrations.checks`) where the group asks for it: the
-curvature of the trial then bounds the step even if it is in doubt, and further batches shorten the step if they find
-more.
+In a run too short to rehearse, further batches check the step (:mod:`forq.scalars.calibrations.checks`) where the group
+has checks: the trial's curvature then bounds the step even if it is in doubt, and a batch that bends more shortens it.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def _try(
     if not tried:
         raise RunError(f"the loss is not finite around the starting point{what} (at the point itself: {here})")
     # max() gives the first of equals: the smallest radius that is good enough, or the clearest if none is.
-    best = max(tried, key=lambda one: (one.clear and one.sure, one.live >= LIVE, min(one.signal, SIGNAL), one.live))
+    best = max(tried, key=lambda x: (x.clear and x.sure, x.live >= LIVE, min(x.signal, SIGNAL), x.live))
     if best.slope == 0.0:
         raise RunError(
             f"no displacement{what} changes the loss: what moves has no part in it, estimator.eps is too small, or an "

@@ -1,17 +1,18 @@
-"""How far integers move that follow the sign of a comparison: one radius, for the probe and for the step.
+"""The radius of integers that move by whole cells: one number ρ, for the probe and for the step.
 
-A step of whole cells cannot be shorter than one, but it can move fewer coordinates: on average ρ cells, root mean
-square, are ±1 at a share ρ² of them below one cell, and ±round(ρ) everywhere above (:mod:`forq.noise.laws.cells`). Along
-such a direction the loss changes by ±ρ·σ with the sign that was voted and bends by ρ²·τ, so a step gains on average
+A step of whole cells cannot be shorter than one cell, but it can move fewer coordinates. Below one cell, a root mean
+square of ρ cells is ±1 at a share ρ² of the coordinates; above, ±round(ρ) everywhere (:mod:`forq.noise.laws.cells`).
+Along such a direction the loss changes by ±ρ·σ with the sign of the vote and bends by ρ²·τ, so a step gains on average
 
     √(2/π)·share·ρ·σ − ½·ρ²·τ        most at ρ* = √(2/π)·share·σ / τ,
 
-with σ the root mean square of the slopes, τ the trace of the Hessian, both in cells, and ``share`` what of a batch's
-slopes other batches confirm. ``newton`` · ρ* is dared. A probe of another size than the step would tell of another
-place, so the trials go where their own answer sends them.
+with σ the root mean square of the slopes and τ the trace of the Hessian, both in cells, and ``share`` the part of a
+batch's slopes that other batches confirm. The calibration chooses ``newton`` · ρ*. A probe of another size than the
+step would measure another place, so each trial takes the radius that the trial before it suggests.
 
-Nearly all of a step is noise, and noise walks: over a run of full steps by ρ·√steps cells. That is held to ``WALK`` of
-half the range, beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`).
+Nearly all of a step is noise, which walks at random: ρ·√steps cells over a run of full steps. ``WALK`` bounds that
+by a share of half the range; beyond it, runs whose every step should have gained forgot what the network knew
+(`LOG.md`).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Conversations:
             self._note(record.fields, messages, fields, text)
         except Unsplit as error:
             raise DataError(f"{record.where}: {error}") from error
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # a template can raise any exception
             raise DataError(f"{record.where}: the chat template refuses it: {error}") from error
         if not spans:
             raise DataError(f"{record.where}: every turn of the assistant has weight 0, so nothing is learned of it")
@@ -105,7 +105,7 @@ class Conversations:
             raise Unsplit(f"expected {_SETTINGS} to be an object, found {type(settings).__name__}")
         taken = {name: value for name, value in {**own, **settings}.items() if self._sets(name)}
         for name in _HANDED:
-            if isinstance(taken.get(name), str):  # as data sets keep what has no one schema
+            if isinstance(taken.get(name), str):  # data sets store values without a fixed schema as JSON text
                 taken[name] = json.loads(taken[name])
         return taken
 

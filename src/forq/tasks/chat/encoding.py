@@ -1,4 +1,4 @@
-"""Encode one row: its text as a whole, once, and the positions of the tokens that are scored."""
+"""Encode a row: its whole text at once, and the positions of the tokens that are scored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forq.tokens.text import bare
 
 
 class Piece(NamedTuple):
-    """Some text of a row, and whether the model is to learn to write it."""
+    """A piece of a row's text, and whether the model learns to write it."""
 
     text: str
     scored: bool
@@ -55,9 +55,9 @@ class Row(NamedTuple):
     """A row in tokens.
 
     Attributes:
-        scored: places whose token is predicted.
-        cut: tokens dropped from the left.
-        facts: the fields it was read from, as a JSON object.
+        scored: positions of the tokens that are scored.
+        cut: number of tokens removed from the left.
+        facts: the row's fields, as a JSON object.
     """
 
     tokens: tuple[int, ...]
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
 
 def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> Row:
-    """Tokens of one row, however long.
+    """Tokenise a row without a limit on its length.
 
     Raises:
         DataError: the text cannot be encoded (with the row's place).
@@ -81,9 +81,10 @@ def encode(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> Row:
 
 
 def fitted(row: Row, edges: Edges, max_length: int) -> Row | None:
-    """A whole row in at most ``max_length`` tokens.
+    """The row in at most ``max_length`` tokens.
 
-    It loses tokens on its left, but no scored one: None if it would, or if nothing of it is scored.
+    A longer row loses tokens on its left. The result is None if it would lose a scored token, or if
+    the row has none.
     """
     cut = max(0, len(row.tokens) - max_length)
     kept = _kept(row, edges) if cut else 0

@@ -16,14 +16,14 @@ REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class Unsplit(ValueError):
-    """It is not certain which text a turn teaches; the message says why."""
+    """The text that a turn teaches cannot be determined; the message says why."""
 
 
 class Turns:
     """One conversation under one template.
 
     Attributes:
-        text: the whole of it, rendered once.
+        text: the whole conversation, rendered once.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Turns:
         """The span of a turn's content.
 
         Raises:
-            Unsplit: it is not written, or more than once.
+            Unsplit: the template does not write the content exactly once.
         """
         if place not in self._contents:
             self._contents[place] = self._locate(self.text, place, len(self._messages))
@@ -93,7 +93,7 @@ class Turns:
             return None
         try:
             return self._template.render(self._messages[:place], self._fields, prompt=True)
-        except Exception:  # templates raise what they like
+        except Exception:  # a template can raise any exception
             return None
 
     def _end(self, place: int, content_end: int) -> int:
@@ -127,7 +127,7 @@ class Turns:
             return len(self.text) - content_end
         try:
             alone = self._template.render(self._messages[: place + 1], self._fields)
-        except Exception as error:  # as above
+        except Exception as error:  # a template can raise any exception
             raise Unsplit(f"turn {place + 1}: the chat template has no token that ends it: {error}") from error
         behind = alone[self._locate(alone, place, place + 1)[1] :]
         return common(behind, self.text[content_end:])
@@ -149,12 +149,12 @@ class Turns:
         return begin, end
 
 
-def common(one: str, other: str) -> int:
+def common(first_text: str, second_text: str) -> int:
     """Length of the common prefix of two texts."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(first_text), len(second_text))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if first_text[low:middle] == second_text[low:middle]:
             low = middle
         else:
             high = middle - 1

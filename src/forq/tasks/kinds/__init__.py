@@ -1,1 +1,1 @@
-"""What tasks are made of: completion, choice, classification, generation, denoising."""
+"""The kinds of task: completion, choice, classification, generation, denoising."""

@@ -1,8 +1,9 @@
 """Tasks that choose among words after a prompt: how their rows become batches, losses and scores.
 
-The objective is the cross-entropy over the length-normalised log-likelihoods of the words (MeZO, QZO). The
-prompt runs once for all of them: a word of one token is read off the prompt's last position, longer ones
-stand behind the prompt in the same row and do not see each other (:class:`forq.tokens.batches.Batch`).
+The objective is the cross-entropy over the length-normalised log-likelihoods of the words (MeZO,
+QZO). The prompt runs once for all words. A word of one token is read from the logits at the prompt's
+last position. Longer words follow the prompt in the same row and do not see each other
+(:class:`forq.tokens.batches.Batch`).
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ class Row(NamedTuple):
     """A question in tokens.
 
     Attributes:
-        prompt: what the tokenizer puts in front of a text, and the prompt as far as all options share it.
-        options: what follows, per option.
-        cut: tokens dropped from the prompt's left.
+        prompt: the tokenizer's prefix, and the part of the prompt that all options share.
+        options: the tokens that follow, for each option.
+        label: the index of the right option.
+        cut: number of tokens removed from the prompt's left.
     """
 
     prompt: tuple[int, ...]
@@ -49,13 +51,13 @@ class Row(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens of the packed row; the last token of an option predicts nothing and is left out."""
+        """Number of tokens in the packed row; an option's last token predicts nothing and is left out."""
         return len(self.prompt) + sum(len(option) - 1 for option in self.options)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Choice(Rows[Row, Batch]):
-    """A task of questions; made by :func:`choice`."""
+    """A task whose rows are questions with options; made by :func:`choice`."""
 
     words: tuple[str, ...]
 
@@ -72,7 +74,7 @@ class Choice(Rows[Row, Batch]):
         return row.cut
 
     def segments(self, row: Row) -> list[Segment]:
-        """The prompt, and every option; each stands behind the prompt and sees no other."""
+        """The prompt, then each option. An option follows the prompt and does not see the others."""
         prompt = Segment(row.prompt, (False,) * len(row.prompt), "prompt")
         options = [
             Segment(option, (True,) * len(option), "right option" if place == row.label else "wrong option")
@@ -89,12 +91,12 @@ class Choice(Rows[Row, Batch]):
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
         likeliest = losses.log_likelihoods(model, batch).argmax(dim=1).tolist()
         assert batch.labels is not None
-        found = []
+        answers = []
         for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
-            end = int(batch.column[batch.row == row][0]) + 1  # the options begin behind the prompt's last token
+            end = int(batch.column[batch.row == row][0]) + 1  # the prompt's last token predicts each option's first
             prompt = self.tokenizer.decode(batch.input_ids[row, :end].tolist(), skip_special_tokens=True)
-            found.append(Answer(prompt, self.words[best], {"answer": self.words[right], "label": right}))
-        return found
+            answers.append(Answer(prompt, self.words[best], {"answer": self.words[right], "label": right}))
+        return answers
 
 
 def choice(
@@ -113,9 +115,9 @@ def choice(
     """Tokenise the questions of every split.
 
     Args:
-        part: what a prompt loses that is too long, in words.
-        words: the options, with the space in front that joins them to the prompt.
-        keep: the end of the prompt that no truncation may touch.
+        words: the options, with the leading space that joins them to the prompt.
+        keep: the end of the prompt, which truncation never removes.
+        part: the part a prompt loses if it is too long, in words.
 
     Raises:
         ConfigError: a batch would be empty, or ``max_length`` does not hold ``keep`` and the words.
@@ -127,13 +129,15 @@ def choice(
     room = max_length - len(front)
     least = len(bare(tokenizer, keep)) + sum(len(bare(tokenizer, word)) for word in words)
     if room < least:
-        raise ConfigError(f"max_length must be {least + len(front)} or more for {keep!r} and {words}")
+        raise ConfigError(
+            f"max_length must be {least + len(front)} or more for {keep!r} and {words}, found {max_length}"
+        )
     rows: dict[Split, tuple[Row, ...]] = {
         split: tuple(encode(question, words, tokenizer, front, room) for question in asked)
         for split, asked in questions.items()
     }
-    for split, found in rows.items():
-        if not found:
+    for split, encoded in rows.items():
+        if not encoded:
             raise DataError(f"{name}: {split} has no rows")
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "words": words}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
@@ -152,14 +156,15 @@ def choice(
 
 
 def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:
-    """Tokens of one question; a prompt that is too long loses tokens on its left.
+    """Tokenise a question; a prompt that is too long loses tokens on its left.
 
-    Every word is tokenised together with the prompt, because many tokenizers join or split differently at the
-    seam. The prompt ends where it ends by itself, or earlier where the words' tokens begin to differ.
+    Each word is tokenised together with the prompt, because many tokenizers split text differently
+    where the two meet. The row's prompt ends where the prompt alone ends, or earlier if the words'
+    tokens begin to differ before that.
 
     Args:
-        front: what stands before every prompt.
-        room: tokens for the prompt and the words.
+        front: token ids that precede every prompt.
+        room: maximum number of tokens for the prompt and the words.
     """
     alone = bare(tokenizer, question.prompt)
     full = [bare(tokenizer, question.prompt + word) for word in words]
@@ -170,7 +175,7 @@ def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, fro
 
 
 def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
-    """Rows of one batch, padded on the right to the longest."""
+    """Pack rows into a batch, padded on the right to the longest row."""
     width = max(row.length for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     part = torch.full((len(rows), width), -1)

@@ -1,7 +1,7 @@
 """One classification task for every kind of model: prompts, a mask, or label sentences.
 
-A causal model is asked for the word after a prompt, a masked one for the word at a mask, a bare encoder for the
-nearest label sentence. ``by`` insists on one of them.
+A causal model predicts the word after a prompt, a masked model the word at a mask. A bare encoder
+finds the nearest label sentence. ``by`` chooses one of these ways.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from forq.tokens.text import bare, frame
 By = Literal["auto", "prompt", "mask", "similarity"]
 
 _AUTO: Mapping[Kind, By] = {"causal": "prompt", "masked": "mask", "encoder": "similarity"}
-_CAN: Mapping[Kind, tuple[By, ...]] = {
+_SUPPORTED: Mapping[Kind, tuple[By, ...]] = {
     "causal": ("prompt",),
     "masked": ("mask", "similarity"),
     "encoder": ("similarity",),
@@ -33,7 +33,7 @@ _CAN: Mapping[Kind, tuple[By, ...]] = {
 
 
 class Example(NamedTuple):
-    """A text to classify: alone, as the prompt a language model goes on from, and its class."""
+    """A text to classify, the same text as a prompt for a language model, and its class."""
 
     text: str
     prompt: str
@@ -42,13 +42,13 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """How the classes are named.
+    """The names of the classes.
 
     Attributes:
-        words: one a class, with the space in front that joins it to the prompt.
-        keep: the end of the prompt that no truncation may touch.
-        sentences: one a class, for encoders.
-        part: what a prompt loses that is too long, in words.
+        words: one word per class, with the leading space that joins it to the prompt.
+        keep: the end of the prompt, which truncation never removes.
+        sentences: one label sentence per class, for encoders.
+        part: the part a prompt loses if it is too long, in words.
     """
 
     words: tuple[str, ...]
@@ -74,24 +74,24 @@ def classify(
     """Tokenise the examples of every split for a kind of model.
 
     Args:
-        kind: of the model; see :data:`forq.tokens.model.Kind`.
-        by: ``auto`` is what suits the kind.
-        temperature: what cosines are divided by; > 0, read by ``similarity`` alone.
+        kind: the kind of model; see :data:`forq.tokens.model.Kind`.
+        by: how the class is read from the model; ``auto`` chooses by its kind.
+        temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
 
     Raises:
-        ConfigError: the kind of model cannot be asked that way, a word at a mask is not one token, a batch would
-            be empty, or ``max_length`` leaves no room.
+        ConfigError: the kind of model does not support ``by``, a word for a mask is not a single
+            token, a batch would be empty, or ``max_length`` is too small.
         DataError: a split is empty.
     """
     way = _AUTO[kind] if by == "auto" else by
-    if way not in _CAN[kind]:
-        can = " or ".join(_CAN[kind])
-        raise ConfigError(f"task.by: expected auto or {can} for a {_SAID[kind]}, found {by!r}")
+    if way not in _SUPPORTED[kind]:
+        supported = " or ".join(_SUPPORTED[kind])
+        raise ConfigError(f"task.by: expected auto or {supported} for a {_KIND_NAMES[kind]}, found {by!r}")
     if not (math.isfinite(temperature) and temperature > 0):
         raise ConfigError(f"task.temperature: expected a positive number, found {temperature}")
     if way == "prompt":
         questions = {
-            split: [Question(example.prompt, example.label) for example in found] for split, found in examples.items()
+            split: [Question(example.prompt, example.label) for example in texts] for split, texts in examples.items()
         }
         return choice(
             name,
@@ -108,18 +108,18 @@ def classify(
     if batch_rows < 1:
         raise ConfigError(f"batch_rows must be 1 or more, found {batch_rows}")
     encoder = _Masked(tokenizer, classes, max_length) if way == "mask" else _Bare(tokenizer, classes, max_length)
-    rows = {split: tuple(encoder.row(example) for example in found) for split, found in examples.items()}
-    for split, found in rows.items():
-        if not found:
+    rows = {split: tuple(encoder.row(example) for example in texts) for split, texts in examples.items()}
+    for split, encoded in rows.items():
+        if not encoded:
             raise DataError(f"{name}: {split} has no rows")
-    said = encoder.said | ({} if way == "mask" else {"temperature": temperature})
-    settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **said}
+    description = encoder.description | ({} if way == "mask" else {"temperature": temperature})
+    settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **description}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     reader: Reader = encoder.reader(temperature)
     return Labelled(
         name=name,
         reader=reader,
-        said=said,
+        description=description,
         classes=len(classes.words),
         rows=rows,
         tokenizer=tokenizer,
@@ -132,7 +132,7 @@ def classify(
     )
 
 
-_SAID: Mapping[Kind, str] = {
+_KIND_NAMES: Mapping[Kind, str] = {
     "causal": "causal language model",
     "masked": "masked language model",
     "encoder": "bare encoder",
@@ -140,13 +140,13 @@ _SAID: Mapping[Kind, str] = {
 
 
 class _Bare:
-    """Texts as they are, which lose their end when they are too long, beside one sentence a class."""
+    """Encodes plain texts and one label sentence per class; a text that is too long loses its end."""
 
     def __init__(self, tokenizer: Tokenizer, classes: Classes, max_length: int) -> None:
         self.tokenizer = tokenizer
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
-        self.said: dict[str, object] = {"by": "similarity", "sentences": list(classes.sentences)}
+        self.description: dict[str, object] = {"by": "similarity", "sentences": list(classes.sentences)}
         self.labels = tuple(self.framed(bare(tokenizer, sentence)) for sentence in classes.sentences)
         least = max(map(len, self.labels))
         if max_length < least:
@@ -164,22 +164,26 @@ class _Bare:
 
 
 class _Masked:
-    """Prompts with a mask where the word would be, which lose their beginning when they are too long."""
+    """Encodes prompts with a mask in place of the word; a prompt that is too long loses its beginning."""
 
     def __init__(self, tokenizer: Tokenizer, classes: Classes, max_length: int) -> None:
         mask = getattr(tokenizer, "mask_token", None)
         if mask is None:
-            raise ConfigError("the tokenizer has no mask token: ask by=similarity")
+            raise ConfigError(
+                "task.by=mask: expected a tokenizer with a mask token, found none; set task.by=similarity"
+            )
         self.tokenizer, self.mask = tokenizer, str(mask)
         self.token = int(getattr(tokenizer, "mask_token_id"))  # noqa: B009
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
         self.words = tuple(self._single(word) for word in classes.words)
-        self.said: dict[str, object] = {"by": "mask", "words": list(classes.words)}
+        self.description: dict[str, object] = {"by": "mask", "words": list(classes.words)}
         least = len(bare(tokenizer, self._ask(classes.keep)))
         if self.room < least:
             needed = max_length - self.room + least
-            raise ConfigError(f"max_length must be {needed} or more for {classes.keep!r} and a mask")
+            raise ConfigError(
+                f"max_length must be {needed} or more for {classes.keep!r} and a mask, found {max_length}"
+            )
 
     def row(self, example: Example) -> Row:
         tokens = bare(self.tokenizer, self._ask(example.prompt))
@@ -196,6 +200,6 @@ class _Masked:
         tokens = bare(self.tokenizer, word)
         if len(tokens) != 1:
             raise ConfigError(
-                f"the word {word!r} must be one token to stand at a mask, found {len(tokens)}: ask by=similarity"
+                f"the word {word!r} must be one token to stand at a mask, found {len(tokens)}; set task.by=similarity"
             )
         return tokens[0]

@@ -1,7 +1,8 @@
-"""Tasks of prompts and what should follow: how their rows become batches, losses and scores.
+"""Tasks of prompts and completions: how their rows become batches, losses and scores.
 
-The objective is the mean negative log-likelihood of the completions' tokens, over all tokens of a batch; the prompt
-is read and not scored. A row may have several scored stretches: the assistant's turns of a conversation.
+The objective is the mean negative log-likelihood over all completion tokens of a batch. The model
+reads the prompt, but the prompt is not scored. A row may have several scored stretches: the
+assistant's turns of a conversation.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ class Completion(Rows[Row, Batch]):
     """A task of rows to complete; made by :func:`completion`.
 
     Attributes:
-        new_tokens: tokens of an answer at most, where the model is asked for one.
-        line: an answer ends with its line.
+        new_tokens: maximum number of tokens in a generated answer.
+        line: whether an answer ends at the end of its line.
         ends: tokens that end an answer.
         further: more entries for the description; batches do not depend on them.
-        rewards: what the likeliest answers of an evaluation are measured by; the first is the main number.
+        rewards: metrics for the greedy answers of an evaluation; the first is the main number.
     """
 
     part: str = "the beginning of the prompt"
@@ -83,27 +84,27 @@ class Completion(Rows[Row, Batch]):
         return {name: sum(measure(*answer) for answer in answers) for name, measure in self.rewards.items()}
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
-        """The likeliest continuation of every prompt; of a row with several stretches to learn, the last."""
+        """The greedy continuation of each prompt. If a row has several scored stretches, the last one is generated."""
         columns = [batch.column[batch.row == row].tolist() for row in range(len(batch.input_ids))]
         starts = [_last_stretch(places) for places in columns]
         prompts = [ids[: start + 1] for ids, start in zip(batch.input_ids.tolist(), starts, strict=True)]
         texts = written(model, prompts, self.new_tokens, ends=ending(self.tokenizer, self.ends, line=self.line))
         target = torch.split(batch.target, list(batch.lengths))
-        found = []
+        answers = []
         for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             right = target[row][columns[row].index(starts[row]) :].tolist()
-            facts = {"answer": self._said(right), **json.loads(batch.facts[row])}
-            found.append(Answer(self._said(prompt), self._said(text), facts))
-        return found
+            facts = {"answer": self._decoded(right), **json.loads(batch.facts[row])}
+            answers.append(Answer(self._decoded(prompt), self._decoded(text), facts))
+        return answers
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
-        """The first test prompt, and the likeliest continuation."""
+        """The first test prompt and its greedy continuation."""
         row = self.rows["test"][0]
         prompt = list(row.tokens[: row.scored[0]])
-        (more,) = written(model, [prompt], n_tokens, ends=ending(self.tokenizer, self.ends, line=self.line))
-        return self._said([*prompt, *more])
+        (continuation,) = written(model, [prompt], n_tokens, ends=ending(self.tokenizer, self.ends, line=self.line))
+        return self._decoded([*prompt, *continuation])
 
-    def _said(self, tokens: list[int]) -> str:
+    def _decoded(self, tokens: list[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
@@ -125,15 +126,19 @@ def completion(
     """Tokenise the rows of every split.
 
     Args:
-        end: append the tokenizer's EOS to the last scored piece and score it, unless the piece ends with an end token
-            or a chat template rendered it.
-        new_tokens: of an answer, at most; by default as many as the longest of the training rows has, and one.
-        template: the chat template, if not the tokenizer's own; its end of turn also ends an answer.
+        end: append the tokenizer's EOS to the last scored piece and score it, unless the piece already
+            ends with an end token or a chat template rendered it.
+        new_tokens: maximum number of tokens in an answer. The default is one more than the longest
+            training row scores.
+        line: whether an answer ends at the end of its line.
+        metrics: metrics for greedy answers; the first is the main number.
+        template: the chat template, if it is not the tokenizer's own. Its end-of-turn token also ends
+            an answer.
         further: more entries for the task's description.
 
     Raises:
-        ConfigError: a batch or an answer would be empty, or a row shorter than two tokens.
-        DataError: a split is empty, or no completion of it fits into ``max_length``.
+        ConfigError: a batch or an answer would be empty, or rows would be shorter than two tokens.
+        DataError: a split is empty, or too many completions do not fit into ``max_length``.
     """
     if batch_rows < 1 or max_length < 2 or (new_tokens is not None and new_tokens < 1):
         raise ConfigError(
@@ -148,13 +153,13 @@ def completion(
     )
     rows: dict[Split, tuple[Row, ...]] = {}
     dropped: dict[Split, tuple[int, ...]] = {}
-    for split, every in asked.items():
-        if not every:
+    for split, texts in asked.items():
+        if not texts:
             raise DataError(f"{name}: {split} has no rows")
-        whole = [encode(row, tokenizer, edges) for row in every]
-        found = [fitted(row, edges, max_length) for row in whole]
-        rows[split] = tuple(row for row in found if row is not None)
-        dropped[split] = tuple(len(row.tokens) for row, kept in zip(whole, found, strict=True) if kept is None)
+        whole = [encode(text, tokenizer, edges) for text in texts]
+        shortened = [fitted(row, edges, max_length) for row in whole]
+        rows[split] = tuple(row for row in shortened if row is not None)
+        dropped[split] = tuple(len(row.tokens) for row, short in zip(whole, shortened, strict=True) if short is None)
     most = 1 + max((len(row.scored) for row in rows["train"]), default=0) if new_tokens is None else new_tokens
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "end": end}
     settings |= {"new_tokens": most, "line": line}
@@ -177,7 +182,7 @@ def completion(
 
 
 def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
-    """Rows of one batch, padded on the right to the longest; the last token of a row predicts nothing."""
+    """Pack rows into a batch, padded on the right to the longest row. A row's last token predicts nothing."""
     width = max(len(row.tokens) - 1 for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.int64)
     for index, row in enumerate(rows):
@@ -198,32 +203,32 @@ def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
 def splits(
     known: Mapping[Split, Sequence[T]], *, seed: int, digest: str, limits: Mapping[Split, int | None]
 ) -> dict[Split, list[T]]:
-    """Rows by split; a split without a file of its own is drawn from the training rows, one in ten of them.
+    """Rows by split. A split without a file of its own is drawn from the training rows, one in ten.
 
     Raises:
-        ConfigError: a limit below 1.
-        DataError: too few rows.
+        ConfigError: a limit is below 1.
+        DataError: there are too few rows.
     """
     if any(limit is not None and limit < 1 for limit in limits.values()):
         raise ConfigError(f"splits need 1 row or more, found {dict(limits)}")
     train = known["train"]
     order = [train[place] for place in draw(len(train), len(train), seed=seed, digest=digest)]
-    held: dict[Split, list[T]] = {}
+    held_out: dict[Split, list[T]] = {}
     for split in _HELD_OUT:
         if split in known:
-            held[split] = list(known[split])
+            held_out[split] = list(known[split])
         else:
             count = min(limits[split] or len(train), max(1, len(train) // 10))
-            held[split], order = order[:count], order[count:]
+            held_out[split], order = order[:count], order[count:]
     if not order:
-        raise DataError(f"{len(train)} rows are too few for training, validation and test: give three or more")
-    return {split: rows[: limits[split]] for split, rows in {"train": order, **held}.items()}
+        raise DataError(f"expected three rows or more for training, validation and test, found {len(train)}; add rows")
+    return {split: rows[: limits[split]] for split, rows in {"train": order, **held_out}.items()}
 
 
 _HELD_OUT: tuple[Split, ...] = ("validation", "test")
 
 
 def _last_stretch(columns: Sequence[int]) -> int:
-    """Where the last run of columns without a gap begins."""
+    """The first column of the last run of consecutive columns."""
     known = set(columns)
     return max(place for place in columns if place - 1 not in known)

@@ -1,9 +1,10 @@
-"""How far pictures that a model draws are from held-out ones, in the features of a network the user names.
+"""The distance between drawn and held-out pictures, in the features of a network that the user names.
 
     MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2·mean k(x_i, y_j),    k(a, b) = (a·b/d + 1)³
 
-the unbiased estimate of the kernel inception distance (Bińkowski et al. 2018, arXiv 1801.01401), whose network was
-Inception: numbers compare with others of the same network, number of pictures, resolution and scheduler's steps alone.
+This is the unbiased estimate of the kernel inception distance (Bińkowski et al. 2018,
+arXiv 1801.01401), which used the Inception network. Numbers are comparable only for the same network,
+number of pictures, resolution and number of scheduler steps.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ _ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """MMD², and its standard error: what other draws of as many pictures of both sides would change."""
+    """MMD² and its standard error over new samples of the same number of pictures on both sides."""
 
     value: float
     error: float
 
 
 def distance(x: Tensor, y: Tensor) -> Distance:
-    """Squared MMD of two sets of features, see the module; in float64.
+    """Squared MMD between two sets of features, in float64; see the module for the formula.
 
-    It is 0 on average for two sets of one law, and so at times a little below. The error is that of first order: of an
-    estimate whose row i counts 2·(mean_{j≠i} k(x_i, x_j) − mean_j k(x_i, y_j)), and alike for y;
-    rough, and too small for a distance below 0, where both laws are all but one.
+    If both sets have the same distribution, the estimate is 0 on average, so it can be slightly below
+    0. The standard error is the first-order one: row i of x contributes
+    2·(mean_{j≠i} k(x_i, x_j) − mean_j k(x_i, y_j)), and rows of y likewise. It is approximate. It is
+    too small when the estimate is below 0, because then both distributions are almost equal.
 
     Args:
         x: (n, d), n ≥ 2.
@@ -46,29 +48,30 @@ def distance(x: Tensor, y: Tensor) -> Distance:
     x, y = x.double(), y.double()
 
     def sums(a: Tensor, b: Tensor) -> Tensor:
-        # In pieces: all pairs of a large split at once are gigabytes.
+        # In pieces: all pairs of a large split at once would take gigabytes.
         pieces = (a[at : at + _ROWS] @ b.T for at in range(0, len(a), _ROWS))
-        return torch.cat([((some / b.shape[1] + 1) ** 3).sum(dim=1) for some in pieces])
+        return torch.cat([((piece / b.shape[1] + 1) ** 3).sum(dim=1) for piece in pieces])
 
     def within(a: Tensor) -> Tensor:
-        themselves = (a.square().sum(dim=1) / a.shape[1] + 1) ** 3
-        return (sums(a, a) - themselves) / (len(a) - 1)
+        diagonal = (a.square().sum(dim=1) / a.shape[1] + 1) ** 3
+        return (sums(a, a) - diagonal) / (len(a) - 1)
 
-    one, other = within(x) - sums(x, y) / len(y), within(y) - sums(y, x) / len(x)
-    variance = 4 * (one.var() / len(x) + other.var() / len(y))
-    return Distance(float(one.mean() + other.mean()), float(variance.sqrt()))
+    from_x, from_y = within(x) - sums(x, y) / len(y), within(y) - sums(y, x) / len(x)
+    variance = 4 * (from_x.var() / len(x) + from_y.var() / len(y))
+    return Distance(float(from_x.mean() + from_y.mean()), float(variance.sqrt()))
 
 
 @dataclass(slots=True)
 class Features:
-    """A network from pictures to features, checked at every call.
+    """A network that computes features of pictures; its output is checked at each call.
 
-    A file's own input decides what it is shown: float32 (n, c, h, w) in 0 … 1 or uint8 (n, h, w, c); one channel is the
-    mean of red, green and blue; pictures are resized to the height and width it asks for. A Python function, and a file
-    for what it leaves open, get float32 RGB of the task's resolution.
+    A network file declares its input: float32 (n, c, h, w) in 0 … 1 or uint8 (n, h, w, c). Pictures
+    are resized to the declared height and width. A single channel is the mean of red, green and blue.
+    What a file does not declare, and the input of a Python function, is float32 RGB at the task's
+    resolution.
 
     Attributes:
-        width: d, learnt from the first call, and held to in every later one.
+        width: number of features d; the first call sets it, and later calls must match it.
     """
 
     name: str
@@ -77,10 +80,10 @@ class Features:
 
     @classmethod
     def open(cls, name: str) -> Features:
-        """The network of a name, as ``forq attack`` takes one.
+        """Open a network by the name that ``forq attack`` accepts too.
 
         Raises:
-            ConfigError: there is none, or it does not take pictures.
+            ConfigError: there is no such network, or it does not take pictures.
             FormatError: the file is broken or would have to be unpickled.
         """
         network = open_network(name, "task.features")
@@ -89,56 +92,64 @@ class Features:
         return cls(name, network)
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Features, float64 (n, d), of pictures (n, 3, h, w) in 0 … 1, rounded to the 256 levels a file has.
+        """Features of pictures, float64 (n, d).
+
+        Pictures are (n, 3, h, w) in 0 … 1; they are rounded to the 256 levels of an image file.
 
         Raises:
-            ConfigError: the network fails, or returns something else than n rows of finite numbers.
+            ConfigError: the network fails, or does not return n rows of finite numbers.
             RunError: the pictures are not finite.
         """
         if not bool(pictures.isfinite().all()):
             raise RunError("the model drew pictures that are not finite: its weights are broken")
-        batch = self._asked(pictures)
+        batch = self._input(pictures)
         try:
-            found = torch.as_tensor(self.network.predict(batch)).detach().cpu().double()
+            features = torch.as_tensor(self.network.predict(batch)).detach().cpu().double()
         except Exception as error:  # whatever the user's code or a runtime raises
-            said = next(iter(str(error).strip().splitlines()), "nothing said")
+            reason = next(iter(str(error).strip().splitlines()), "no message")
             raise ConfigError(
                 f"task.features: {self.name} failed on pictures {batch.dtype} {batch.shape}: "
-                f"{type(error).__name__}: {said}"
+                f"{type(error).__name__}: {reason}"
             ) from error
-        wanted = f"({len(batch)}, {'d' if self.width is None else self.width})"
-        if found.ndim != 2 or len(found) != len(batch) or found.shape[1] != (self.width or max(1, found.shape[1])):
+        expected = f"({len(batch)}, {'d' if self.width is None else self.width})"
+        if (
+            features.ndim != 2
+            or len(features) != len(batch)
+            or features.shape[1] != (self.width or max(1, features.shape[1]))
+        ):
             raise ConfigError(
-                f"task.features: expected features {wanted} of {len(batch)} pictures, found {tuple(found.shape)} from "
-                f"{self.name}"
+                f"task.features: expected features {expected} of {len(batch)} pictures, found "
+                f"{tuple(features.shape)} from {self.name}"
             )
-        if not bool(found.isfinite().all()):
+        if not bool(features.isfinite().all()):
             raise ConfigError(f"task.features: expected finite features, found NaN or infinite ones from {self.name}")
-        self.width = found.shape[1]
-        return found
+        self.width = features.shape[1]
+        return features
 
-    def _asked(self, pictures: Tensor) -> NDArray[Any]:
-        taken, x = self.network.input, (pictures.float() * 255).round() / 255
-        if taken is not None:
-            if taken.channels == 1:
+    def _input(self, pictures: Tensor) -> NDArray[Any]:
+        declared, x = self.network.input, (pictures.float() * 255).round() / 255
+        if declared is not None:
+            if declared.channels == 1:
                 x = x.mean(dim=1, keepdim=True)
-            size = (taken.height or x.shape[2], taken.width or x.shape[3])
+            size = (declared.height or x.shape[2], declared.width or x.shape[3])
             if size != x.shape[2:]:
                 x = interpolate(x, size, mode="bilinear", antialias=True)
-            if not taken.floats:
+            if not declared.floats:
                 x = (x * 255).round().byte().permute(0, 2, 3, 1)
         return np.ascontiguousarray(x.numpy())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
-    """Held-out pictures as features, and what is drawn to be compared with them: the same for every model.
+    """Features of held-out pictures, and the captions and noise of the drawn ones: the same for every model.
 
     Attributes:
-        held_out: float64 (m, d).
-        captions: one for each picture drawn.
-        draw: pictures (n, 3, h, w) in 0 … 1 of captions, from the noise of the seeds that begin at a number.
-        most: pictures drawn at once.
+        features: the network that computes features.
+        held_out: features of the held-out pictures, float64 (m, d).
+        captions: one caption per drawn picture.
+        draw: draws pictures (n, 3, h, w) in 0 … 1 from a model, captions and the seed of the first
+            picture's noise; the seeds of the others follow.
+        most: maximum number of pictures drawn at once.
     """
 
     features: Features
@@ -148,18 +159,18 @@ class Judge:
     most: int
 
     def distance(self, model: nn.Module, progress: Callable[[int], object] = lambda drawn: None) -> Distance:
-        """:func:`distance` of what a model draws from the held-out pictures.
+        """The :func:`distance` between pictures that a model draws and the held-out pictures.
 
         Args:
-            progress: called with the number of pictures drawn, some at a time.
+            progress: called after each batch of pictures, with their number.
 
         Raises:
             ConfigError: the network failed, see :class:`Features`.
             RunError: a picture is not finite.
         """
-        found = []
+        drawn = []
         for start in range(0, len(self.captions), self.most):
-            some = self.captions[start : start + self.most]
-            found.append(self.features(self.draw(model, some, start)))
-            progress(len(some))
-        return distance(torch.cat(found), self.held_out)
+            captions = self.captions[start : start + self.most]
+            drawn.append(self.features(self.draw(model, captions, start)))
+            progress(len(captions))
+        return distance(torch.cat(drawn), self.held_out)

@@ -12,13 +12,13 @@ from forq.tasks import Tokenizer
 from forq.tokens.pretrained import language_model
 
 Pick = Callable[[Tensor], list[int]]
-"""From logits [rows, vocabulary] to the next token of each row."""
+"""Chooses the next token of each row from logits [rows, vocabulary]."""
 
 
 def likeliest(logits: Tensor) -> list[int]:
-    """The greedy choice; of equals the first token of the vocabulary."""
-    found: list[int] = logits.argmax(dim=1).tolist()
-    return found
+    """The most likely token of each row; if several are equal, the first in the vocabulary."""
+    tokens: list[int] = logits.argmax(dim=1).tolist()
+    return tokens
 
 
 def written(
@@ -29,22 +29,25 @@ def written(
     ends: Callable[[int], bool] = lambda token: False,
     pick: Pick = likeliest,
 ) -> list[list[int]]:
-    """Tokens after each prompt: ``count`` of them, or those before one that ``ends`` the text.
+    """Generate up to ``count`` tokens after each prompt, or fewer if a token ends the text.
 
-    Rows are padded on the left, where nobody looks, and each counts its positions from its own first token: a row's
-    text does not depend on its neighbours. A checkpoint's own generation settings (sampling, penalties) play no part.
+    Rows are padded on the left. The padding is masked, and each row counts positions from its own
+    first token, so a row's text does not depend on the other rows. The checkpoint's generation
+    settings (sampling, penalties) are not used.
 
     Args:
-        model: a causal language model, from :func:`forq.load` or of transformers, in eval mode.
-        prompts: one token or more each.
-        count: fewer are written where the model's positions end.
+        model: a causal language model from :func:`forq.load` or transformers, in eval mode.
+        prompts: token ids; each prompt has at least one.
+        count: maximum number of new tokens; fewer if the model's positions run out.
+        ends: whether a token ends the text. That token is not returned.
+        pick: chooses the next tokens from the logits.
     """
     lm = language_model(model)
     limit = getattr(lm.config, "max_position_embeddings", None)
     longest = max(map(len, prompts))
-    # The last token that is written is not read any more.
+    # The last generated token is not fed back, so it needs no position.
     if limit is not None and longest + count - 1 > limit:
-        if len(prompts) > 1:  # how far one can go is not its neighbours' affair
+        if len(prompts) > 1:  # the limit of a row must not depend on the other rows
             return [written(model, [prompt], count, ends=ends, pick=pick)[0] for prompt in prompts]
         count = max(0, limit - longest + 1)
     read = lm.reader(prompts)
@@ -63,7 +66,7 @@ def written(
 
 
 def ending(tokenizer: Tokenizer, ends: Collection[int], *, line: bool) -> Callable[[int], bool]:
-    """Whether a token ends a text: one of ``ends``, and with ``line`` any that holds a new line."""
+    """A test for tokens that end a text: those in ``ends``, and with ``line`` any that contains a newline."""
 
     @lru_cache(maxsize=4096)
     def stops(token: int) -> bool:

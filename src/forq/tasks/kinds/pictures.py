@@ -1,9 +1,13 @@
-"""Pictures with captions in a folder, and a picture as the VAE takes it: square, RGB, −1 … 1.
+"""Pictures with captions in a folder, and a picture as the VAE expects it: square, RGB, −1 … 1.
 
-Three layouts, told apart by what is there: ``metadata.jsonl`` (``file_name`` and ``text``, as scripts of diffusers
-read it; ``caption`` and ``prompt`` too), a text beside each picture (``name.png``, ``name.txt``), or a sub-folder for
-each class, whose name is the caption (``_`` is a space). A folder with ``train/`` has its splits as sub-folders, each
-in any layout.
+A folder has one of three layouts:
+
+- ``metadata.jsonl`` with ``file_name`` and ``text`` (or ``caption`` or ``prompt``), as in the scripts
+  of diffusers;
+- a text beside each picture: ``name.png`` and ``name.txt``;
+- a sub-folder for each class. Its name is the caption, with ``_`` for a space.
+
+If there is a ``train/`` folder, the splits are sub-folders, each in any of these layouts.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ _MOST_PIXELS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A file, its caption, and the digest of its bytes."""
+    """A picture's path, its caption, and the digest of its bytes."""
 
     path: Path
     caption: str
@@ -42,7 +46,7 @@ class Picture:
 
 
 def read_splits(folder: Path) -> dict[Split, list[Picture]]:
-    """Pictures by split; all of them as ``train`` where the folder has no sub-folder of that name.
+    """Pictures by split; without a ``train`` sub-folder, all pictures are training pictures.
 
     Raises:
         DataError: see :func:`read`.
@@ -51,36 +55,39 @@ def read_splits(folder: Path) -> dict[Split, list[Picture]]:
         raise DataError(f"{folder}: expected a folder of pictures with captions, found none")
     if not (folder / "train").is_dir() or (folder / "metadata.jsonl").is_file():
         return {"train": read(folder)}
-    found: dict[Split, list[Picture]] = {}
+    pictures: dict[Split, list[Picture]] = {}
     for split, names in _SPLITS.items():
-        there = [folder / name for name in names if (folder / name).is_dir()]
-        if there:
-            found[split] = read(there[0])
-    return found
+        folders = [folder / name for name in names if (folder / name).is_dir()]
+        if folders:
+            pictures[split] = read(folders[0])
+    return pictures
 
 
 def read(folder: Path) -> list[Picture]:
-    """The pictures of one folder, in order of their names.
+    """The pictures in a folder, in order of their names.
 
     Raises:
-        DataError: no pictures; one without a caption; a row of metadata.jsonl that cannot be used (file and line).
+        DataError: there are no pictures, a picture has no caption, or a row of metadata.jsonl cannot
+            be used (file and line).
     """
     if (folder / "metadata.jsonl").is_file():
-        named = list(_rows(folder))
+        captioned = list(_rows(folder))
     else:
         files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _ENDS]
-        named = [(path, _beside(path)) for path in files] if files else list(_classes(folder))
-    if not named:
+        captioned = [(path, _caption(path)) for path in files] if files else list(_classes(folder))
+    if not captioned:
         raise DataError(f"{folder}: expected pictures ({', '.join(_ENDS)}) with captions, found none")
-    return [Picture(path, caption, hashlib.sha256(path.read_bytes()).hexdigest()) for path, caption in named]
+    return [Picture(path, caption, hashlib.sha256(path.read_bytes()).hexdigest()) for path, caption in captioned]
 
 
 def pixels(path: Path, size: int) -> Tensor:
-    """A picture as float32 (3, size, size), −1 … 1: turned as its EXIF says, on white where it is transparent, its
-    middle square, resized.
+    """A picture as float32 (3, size, size), −1 … 1.
+
+    It is rotated by its EXIF orientation, put on white where it is transparent, cropped to its middle
+    square and resized.
 
     Raises:
-        DataError: it cannot be read, or is larger than a hundred million pixels.
+        DataError: the picture cannot be read, or has more than a hundred million pixels.
     """
     try:
         with Image.open(path) as opened:
@@ -89,7 +96,7 @@ def pixels(path: Path, size: int) -> Tensor:
                     f"{path}: expected at most {_MOST_PIXELS:,} pixels, found {opened.size}; make it smaller"
                 )
             picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, which convert() would cut off at 255
+            if picture.mode.startswith("I") or picture.mode == "F":  # convert() would clip 16-bit values at 255
                 grey = np.asarray(picture, dtype=np.float64)
                 picture = Image.fromarray((grey / max(grey.max(), 255.0) * 255).astype(np.uint8))
             if picture.has_transparency_data:
@@ -97,7 +104,9 @@ def pixels(path: Path, size: int) -> Tensor:
                 picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
             plain = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: expected a picture Pillow can read, found {error}; mend or remove it") from error
+        raise DataError(
+            f"{path}: expected a picture that Pillow can read, found {error}; repair or remove it"
+        ) from error
     return torch.from_numpy(np.asarray(plain).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -123,7 +132,7 @@ def _rows(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, caption
 
 
-def _beside(path: Path) -> str:
+def _caption(path: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         raise DataError(f"{path}: expected its caption in {text.name} beside it (or a metadata.jsonl), found none")
@@ -138,7 +147,7 @@ def _classes(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def grid(pictures: Tensor, columns: int) -> Image.Image:
-    """Pictures (n, 3, h, w) in 0 … 1 as one, row by row."""
+    """Pictures (n, 3, h, w) in 0 … 1 as a single image, row by row."""
     rows = [torch.cat(list(pictures[at : at + columns]), dim=2) for at in range(0, len(pictures), columns)]
     whole = torch.cat([torch.nn.functional.pad(row, (0, rows[0].shape[2] - row.shape[2])) for row in rows], dim=1)
     return Image.fromarray((whole.permute(1, 2, 0) * 255).round().byte().cpu().numpy())

@@ -1,4 +1,4 @@
-"""SuperGLUE's classification sets in its own layout: one JSON object a line, train and val files in a folder."""
+"""SuperGLUE's classification sets in their own layout: a folder with train and val files of JSON lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forq.tokens.model import Kind
 
 _TRAIN = ("train.jsonl", "train_full.jsonl")
 _SHARE = 5
-"""Where the train file has too few rows for both, one in so many validates."""
+"""If the train file is too small for both splits, one row in this many goes to validation."""
 
 
 def superglue(
@@ -38,14 +38,18 @@ def superglue(
     max_length: int,
     batch_rows: int,
 ) -> Task:
-    """Open a set. Training and validation rows are drawn from its train file, the official val file is the test.
+    """Open a data set.
+
+    Training and validation rows are drawn from its train file; the official val file is the test.
 
     Args:
-        read: from a row's fields to an example; KeyError or ValueError where they cannot be.
-        train_rows, validation_rows: as many as the file has, if it has fewer: then one row in five validates.
-            None: all that the other leaves, and 500.
-        test_rows: rows of the val file, from its start; None: all.
-        validation: a file of validation rows, used where it is there and the train file is too small for both.
+        read: makes an example from a row's fields. It raises KeyError or ValueError if it cannot.
+        train_rows, validation_rows: rows of each split. If the file has too few rows for both, all
+            rows are used and one in five goes to validation. None: 500 rows for validation, and all
+            rows that validation leaves for training.
+        test_rows: number of rows from the start of the val file; None: all.
+        validation: name of a file with validation rows. It is used if it exists and the train file
+            is too small for both splits.
 
     Raises:
         ConfigError: a split would be empty.
@@ -69,7 +73,7 @@ def superglue(
         if len(known) < (wanted or 2 * held_out):
             held_out, wanted = max(1, min(held_out, len(known) // _SHARE)), None
         order = draw(len(known), len(known) if wanted is None else wanted, seed=seed, digest=digest)
-        # Validation first: it stays the same when the number of training rows changes.
+        # Validation rows are taken first, so they do not depend on the number of training rows.
         picked = [known[row] for row in order]
         examples = {"train": picked[held_out:], "validation": picked[:held_out]}
     examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][:test_rows]
@@ -89,7 +93,7 @@ def superglue(
 
 
 def write(folder: Path, rows: Callable[[int], Mapping[str, object]], train: int, val: int) -> Path:
-    """An example set of so many rows, made one by one."""
+    """Write an example set; ``rows`` makes the row with a given number."""
     for name, numbers in (("train.jsonl", range(train)), ("val.jsonl", range(train, train + val))):
         lines = (json.dumps(dict(rows(number))) + "\n" for number in numbers)
         (folder / name).write_text("".join(lines), encoding="utf-8")
@@ -97,34 +101,34 @@ def write(folder: Path, rows: Callable[[int], Mapping[str, object]], train: int,
 
 
 def label(row: Mapping[str, object], names: Sequence[object]) -> int:
-    """The class of a row by its ``label``.
+    """The class of a row: the index of its ``label`` among the names.
 
     Raises:
-        ValueError: the label is none of the names.
+        ValueError: the label is not among the names.
     """
-    found = row["label"]
+    value = row["label"]
     for index, name in enumerate(names):
-        if found == name and isinstance(found, bool) == isinstance(name, bool):
+        if value == name and isinstance(value, bool) == isinstance(name, bool):
             return index
-    raise ValueError(f"expected a label among {', '.join(map(str, names))}, found {found!r}")
+    raise ValueError(f"expected a label among {', '.join(map(str, names))}, found {value!r}")
 
 
 def text(row: Mapping[str, object], field: str) -> str:
-    """A field that holds text.
+    """The text in a field, without white space around it.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the field holds no text.
     """
-    found = row[field]
-    if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"expected text in {field!r}, found {found!r}")
-    return found.strip()
+    value = row[field]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected text in {field!r}, found {value!r}")
+    return value.strip()
 
 
 def _examples(
     path: Path, read: Callable[[Mapping[str, object]], Example], ignored: set[str]
 ) -> tuple[list[Example], str]:
-    """The examples of a file, and the digest of its bytes; the fields that ``read`` leaves join ``ignored``."""
+    """The examples in a file and the digest of its bytes. Fields that are not read are added to ``ignored``."""
     content = content_of(path, "SuperGLUE's train.jsonl and val.jsonl")
     examples = []
     for record in records(content, path):

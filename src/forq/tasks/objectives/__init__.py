@@ -1,1 +1,1 @@
-"""From a batch to a number: cross-entropy on answer tokens, and rewards of a user's own."""
+"""Training objectives: cross-entropy on answer tokens, and reward functions."""

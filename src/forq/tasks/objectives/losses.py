@@ -1,11 +1,13 @@
 """Cross-entropy on the answer tokens of causal language models, in fp32.
 
-A batch is cut into forwards of rows of like length (:func:`forq.tokens.batches.pieces`). A model returns logits at the
-scored places only (:meth:`forq.tokens.model.LanguageModel.scored_logits`). Full logits over the vocabulary never exist:
-they are the 1–2 GB that published zeroth-order code spends on positions it masks away afterwards.
+A batch is cut into forwards of rows of similar length (:func:`forq.tokens.batches.pieces`). A model
+returns logits at the scored positions only (:meth:`forq.tokens.model.LanguageModel.scored_logits`).
+Logits for the whole sequence are never stored: published zeroth-order code spends 1–2 GB on positions
+that it masks away afterwards.
 
-Every function here is differentiable. Forward-only callers wrap it in ``torch.inference_mode()``; under grad
-the head's chunks are kept for the way back, so there memory is bounded by the answers, not by the chunk.
+Every function here is differentiable. Forward-only callers wrap it in ``torch.inference_mode()``.
+With gradients, the head's chunks are kept for the backward pass, so memory is bounded by the number
+of answer tokens and not by the chunk.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     """Negative log-likelihood of each answer token, in nats: fp32 [answers].
 
     Args:
-        model: a causal language model, from :func:`forq.load` or of transformers, in eval mode. Of a model wrapped by
-            peft, pass the wrapped one (``get_base_model()``); the adapters sit inside it.
+        model: a causal language model from :func:`forq.load` or transformers, in eval mode. For a
+            peft model, pass ``get_base_model()``; it contains the adapters.
 
     Raises:
-        ConfigError: the model is in training mode, has fewer positions than the rows are long, or has no
-            backbone.
+        ConfigError: the model is in training mode, has fewer positions than the rows have tokens, or
+            has no backbone.
     """
     lm = language_model(model)
     batch = batch if batch.part is None or lm.takes_packed(batch.part) else unpacked(batch)
@@ -38,12 +40,12 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
         return _token_nll(lm, batch)
     parts = [only(batch, rows) for rows in split]
     tokens = torch.cat([_token_nll(lm, piece) for piece, _ in parts])
-    # Back in the batch's own order: what is made of the tokens does not know the pieces.
+    # Restore the batch's order, so that callers do not depend on the pieces.
     return tokens[torch.cat([places for _, places in parts]).argsort().to(tokens.device)]
 
 
 def mean_nll(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean of :func:`token_nll` over the answer tokens: fp32 scalar, nats per token."""
+    """The mean of :func:`token_nll` over the answer tokens: fp32 scalar, nats per token."""
     return token_nll(model, batch).mean()
 
 
@@ -57,13 +59,13 @@ def by_row(nll: Tensor, batch: Batch) -> Tensor:
 
 
 def log_likelihoods(model: nn.Module, batch: Batch, *, normalise: bool = True) -> Tensor:
-    """Log-likelihood of every answer: fp32 [rows, options].
+    """Log-likelihood of each answer: fp32 [rows, options].
 
     Args:
-        normalise: divide by the answer's length in tokens, so that long answers are not at a disadvantage.
+        normalise: divide by the answer's number of tokens, so that long answers have no disadvantage.
     """
     parts = torch.split(token_nll(model, batch), list(batch.lengths))
-    # One sum per answer, not index_add: that one adds in no fixed order on a GPU.
+    # One sum per answer, because index_add has no fixed order of additions on a GPU.
     found = torch.stack([-part.mean() if normalise else -part.sum() for part in parts])
     return found.view(-1, batch.options)
 
@@ -72,7 +74,8 @@ def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the length-normalised log-likelihoods of the options (QZO, MeZO).
 
     Returns:
-        fp32 [rows], −log softmax(ℓ)[label]; bool [rows], whether the right option is the likeliest.
+        The losses −log softmax(ℓ)[label], fp32 [rows]; and whether the right option is the likeliest,
+        bool [rows].
 
     Raises:
         ConfigError: the batch has no labels.

@@ -1,4 +1,4 @@
-"""A task with a reward for its objective: any function of what the model answers, differentiable or not."""
+"""A task whose objective is a reward: any function of the model's answers, differentiable or not."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from forq.errors import ConfigError, DataError
 from forq.scalars.losses import Losses
 from forq.tasks import Score, Split, Task, Tokenizer
 
-_SHOWN = 200
-"""Characters of a prompt's end that an error shows."""
+_EXCERPT = 200
+"""Number of characters from the end of a prompt that an error shows."""
 
 
 class Answer(NamedTuple):
-    """What a model was given, what it answered, and the row it was asked about."""
+    """The prompt, the model's answer, and the row it belongs to."""
 
     prompt: str
     text: str
@@ -29,20 +29,22 @@ class Answer(NamedTuple):
 
 @runtime_checkable
 class Answers(Protocol):
-    """A task whose model can be asked."""
+    """A task whose model gives answers in text."""
 
     def answers(self, model: nn.Module, batch: Any) -> list[Answer]:
-        """The likeliest answer to every row of a batch, without grad."""
+        """The likeliest answer to each row of a batch, without gradients."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Rewarded:
-    """Another task's rows with −mean reward for their loss.
+    """Another task with −mean reward as its loss.
 
     Attributes:
-        name: of the reward, as the user gave it.
-        source: digest of the code it stands in.
+        inner: the other task.
+        reward: the function of (prompt, text, row).
+        name: the reward's name, as the user gave it.
+        source: digest of the source code of the reward.
     """
 
     inner: Any
@@ -65,7 +67,7 @@ class Rewarded:
 
     def describe(self) -> Mapping[str, object]:
         inner = {name: value for name, value in self.inner.describe().items() if name != "ignored"}
-        # What a task's rows carry along is given to the reward; fields that were never kept stay ignored.
+        # The reward gets every field that a row keeps; only fields that are not kept stay ignored.
         kept = getattr(self.inner, "ignored", ())
         inner |= {"ignored": list(kept)} if kept else {}
         return {**inner, "reward": self.name, "reward_code": self.source, "digest": self.digest}
@@ -99,7 +101,7 @@ class Rewarded:
         return [self._of(answer) for answer in answers]
 
     def _of(self, answer: Answer) -> float:
-        at = f"at the answer {answer.text!r} to {answer.prompt[-_SHOWN:]!r}"
+        at = f"at the answer {answer.text!r} to {answer.prompt[-_EXCERPT:]!r}"
         try:
             found = self.reward(answer.prompt, answer.text, answer.row)
             number = math.nan if isinstance(found, str) else float(found)
@@ -111,6 +113,6 @@ class Rewarded:
 
 
 def rewarded(task: Task, reward: Callable[..., float], name: str, source: str) -> Task:
-    """The task with the reward for its objective."""
+    """The task with the reward as its objective."""
     made: Task = Rewarded(task, reward, name, source)
     return made

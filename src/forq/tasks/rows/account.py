@@ -1,7 +1,7 @@
-"""What became of a task's rows: how many are used, what the limit on their length took away, and what nothing reads.
+"""How many of a task's rows are used, truncated and dropped, and which fields and files nothing reads.
 
-An account is made from a task's description, so a journal's header holds all of it: ``forq tune`` shows it before the
-first step, ``result.json`` and the report after the last.
+An account is made from a task's description, so a journal's header contains all of it. ``forq tune``
+prints it before the first step. ``result.json`` and the report contain it too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 SHARE = 10
-"""A loss of more than one row in so many is worth a warning."""
+"""A split that loses more than one row in this many gets a warning."""
 
 _SPLITS = ("train", "validation", "test")
 
@@ -21,12 +21,12 @@ class Account:
     """The rows of a task, by split.
 
     Attributes:
-        used: rows that are trained on or scored.
-        dropped: rows left out, because what is learned of them does not fit into ``max_length`` tokens.
-        truncated: rows among the used ones that lost tokens to ``max_length``.
-        max_length: tokens of a row at most; None where the task has no such limit.
-        part: what a truncated row loses, as "the beginning of the prompt".
-        whole: the least ``max_length`` that holds nine rows in ten whole, for splits where it holds fewer.
+        used: number of rows that are trained on or scored.
+        dropped: number of rows left out, because their scored part does not fit into ``max_length``.
+        truncated: number of used rows that lost tokens to ``max_length``.
+        max_length: maximum number of tokens in a row; None if the task has no limit.
+        part: the part a truncated row loses, for example "the beginning of the prompt".
+        whole: the smallest ``max_length`` that leaves nine in ten rows whole, for splits that lose more.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
     """
@@ -42,7 +42,7 @@ class Account:
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
-        """The account in a task's description, which may be that of an old journal and lack some of it."""
+        """The account in a task's description. Descriptions in old journals may lack some entries."""
         limits = description.get("limits")
         limits = limits if isinstance(limits, Mapping) else {}
         max_length = description.get("max_length")
@@ -62,17 +62,17 @@ class Account:
         return replace(self, used={name: count for name, count in self.used.items() if name == split})
 
     def read(self, split: str) -> int:
-        """Rows of a split that were read."""
+        """Number of rows of a split that were read."""
         return self.used[split] + self.dropped.get(split, 0)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits with rows, training first."""
+        """The splits of the task, training first."""
         return tuple(split for split in _SPLITS if split in self.used)
 
     @property
     def line(self) -> str:
-        """Counts and ignored fields in a line; empty where the task counts no rows."""
+        """Counts and ignored fields in one line; empty if the task counts no rows."""
         if not self.splits:
             return ""
         parts = [f"rows: {', '.join(self._counted(split) for split in self.splits)}"]
@@ -84,20 +84,20 @@ class Account:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence on splits that lose over a tenth of their rows, and one on splits of which so many lose tokens."""
+        """A sentence about splits that drop over a tenth of their rows, and one about splits that truncate as many."""
         dropped = self._many(self.dropped, self.read)
         cut = self._many(self.truncated, lambda split: self.used[split])
-        found = []
+        sentences = []
         if dropped:
-            found.append(
+            sentences.append(
                 f"{_listed(dropped)} are dropped, because what is to be learned of them does not fit into "
                 f"{self.max_length:,} tokens{self._advice(dropped)}"
             )
         if cut:
-            found.append(
+            sentences.append(
                 f"{_listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
             )
-        return tuple(found)
+        return tuple(sentences)
 
     def plain(self) -> dict[str, object]:
         """The account as JSON."""
@@ -125,12 +125,12 @@ class Account:
         return f"{split} {self.used[split]:,}" + (f" ({', '.join(losses)}{limit})" if losses else "")
 
     def _advice(self, splits: Iterable[str]) -> str:
-        """The limit to take, where there is one that helps."""
+        """A ``max_length`` that would help, if there is one."""
         enough = max((self.whole.get(split, 0) for split in splits), default=0)
         return f"; task.max_length={enough} holds nine in ten whole" if enough else ""
 
     def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
-        """Counts above a tenth by split, each with what it is a share of."""
+        """Splits whose count is above a tenth of their rows, with both numbers."""
         pairs = {split: (counts.get(split, 0), of(split)) for split in self.splits}
         return {split: (count, rows) for split, (count, rows) in pairs.items() if count * SHARE > rows}
 
@@ -151,7 +151,7 @@ def account(task: Described) -> Account:
 
 
 def nine_in_ten(lengths: Sequence[int]) -> int:
-    """The least limit that at least nine in ten of the lengths keep within.
+    """The smallest limit that at least nine in ten of the lengths do not exceed.
 
     Example:
         >>> nine_in_ten([3, 1, 9, 4, 4, 4, 4, 4, 4, 4])

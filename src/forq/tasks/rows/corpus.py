@@ -1,4 +1,4 @@
-"""Text files to tokens, a piece at a time."""
+"""Tokenise text files, a piece at a time."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ NAMES: Mapping[str, Split] = {
 
 
 def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
-    """The files of each split, and the texts beside them that are of no split.
+    """The files of each split, and the names of texts that belong to no split.
 
-    A split that has no file of its own is absent, training text is always there.
+    A split without a file of its own is absent; training text is always present.
 
     Raises:
-        DataError: no such file or folder, or no training text in it.
+        DataError: the file or folder does not exist, or has no training text.
     """
     if data.is_file():
         return {"train": [data]}, ()
     if not data.is_dir():
         raise DataError(f"{data}: no such file or folder; name a .txt file or a folder of .txt and .md files")
-    found = sorted(
+    texts = sorted(
         path
         for path in data.rglob("*")
         if path.suffix in (".txt", ".md")
@@ -47,20 +47,20 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         and not any(part.startswith(".") for part in path.relative_to(data).parts)
     )
     named: dict[Split, list[Path]] = {}
-    for path in found:
+    for path in texts:
         if path.parent == data and path.stem in NAMES:
             named.setdefault(NAMES[path.stem], []).append(path)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
-        named["train"] = [path for path in found if path not in taken]
+        named["train"] = [path for path in texts if path not in taken]
     if not named["train"]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
     taken = {path for paths in named.values() for path in paths}
-    return named, tuple(str(path.relative_to(data)) for path in found if path not in taken)
+    return named, tuple(str(path.relative_to(data)) for path in texts if path not in taken)
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    """The text of a file in pieces that end at a line's end, or where no line ends."""
+    """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     carry, offset = "", 0
     try:
@@ -89,12 +89,12 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offse
 
 
 def tokenised(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
-    """Tokens of the files, one after the other, nothing added.
+    """The tokens of the files, one after the other, without added tokens.
 
     Raises:
-        DataError: a file cannot be read or is not UTF-8, or all are empty.
+        DataError: a file cannot be read or is not UTF-8, or all files are empty.
     """
-    found = [np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece]
-    if not found:
+    pieces = [np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece]
+    if not pieces:
         raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
-    return np.concatenate(found)
+    return np.concatenate(pieces)

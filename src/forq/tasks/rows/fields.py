@@ -1,4 +1,4 @@
-"""The fields of a row, with a record of those that were read, so that the others can be named."""
+"""The fields of a row, with a record of those that were read, so that unread fields can be reported."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Fields(Mapping[str, object]):
         return len(self._values)
 
     def unread(self) -> set[str]:
-        """Names of the fields that nobody asked for, behind the prefix."""
+        """Names of the fields that were not read, with the prefix in front."""
         return {f"{self._prefix}{name}" for name in self._values if name not in self._read}

@@ -1,7 +1,8 @@
-"""JSON as a data file may hold it: every value has one meaning, and every string can be encoded.
+"""Strict JSON for data files: each value has one meaning, and each string can be encoded.
 
-Python's reader takes more than JSON allows: it keeps the last of two equal keys, it knows ``NaN``, and it makes a
-string that no file can hold out of half a surrogate pair. Each of these would change or lose a row without a word.
+Python's reader accepts more than JSON allows. It keeps the last of two equal keys, accepts ``NaN``,
+and turns half a surrogate pair into a string that no file can hold. Each of these would silently
+change or lose a row.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ import math
 import re
 
 _DEPTH = 100
-"""Levels of lists and objects inside each other."""
+"""Maximum depth of nested lists and objects."""
 
 _DEEP = f"more than {_DEPTH} lists and objects inside each other"
 
-# An escape that may be half of a pair; the text itself came out of UTF-8 and holds none.
+# An escape that may be half of a pair. The text itself was decoded from UTF-8, so it has no lone halves.
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parsed(text: str) -> object:
-    """The value of one JSON text.
+    """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or not strictly: a key twice in an object, NaN or an infinite number, half a
-            surrogate pair, or more than 100 levels.
+        ValueError: the text is not strict JSON: it is not JSON, has a key twice in an
+            object, NaN or an infinite number, half a surrogate pair, or more than 100 levels.
     """
     value = decoded(text)
     if suspect(text):
@@ -33,10 +34,10 @@ def parsed(text: str) -> object:
 
 
 def decoded(text: str) -> object:
-    """The value of one JSON text, whose strings and depth are not checked yet.
+    """The value of a JSON text, without a check of its strings and depth.
 
     Raises:
-        ValueError: it is not JSON, or a key stands twice in an object, or a number is none.
+        ValueError: the text is not JSON, has a key twice in an object, or has NaN or an infinite number.
     """
     try:
         value: object = _DECODER.decode(text)
@@ -46,15 +47,15 @@ def decoded(text: str) -> object:
 
 
 def suspect(text: str) -> bool:
-    """Whether the value of a JSON text could fail :func:`check`; to look at the text is faster."""
+    """Whether the value of a JSON text could fail :func:`check`; this test is faster than the check."""
     return _HALF.search(text) is not None or text.count("[") + text.count("{") > _DEPTH
 
 
 def check(value: object, depth: int = 0) -> None:
-    """Hold a value to what JSON in a data file may be.
+    """Check the strings and the depth of a value.
 
     Raises:
-        ValueError: a string, a key included, holds half a surrogate pair; or there are more than 100 levels.
+        ValueError: a string or a key contains half a surrogate pair; or there are more than 100 levels.
     """
     if isinstance(value, str):
         _check_text(value)
@@ -81,12 +82,12 @@ def _check_text(text: str) -> None:
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"the key {twice!a} stands twice in one object; only one value can count")
-    return made
+        raise ValueError(f"the key {twice!a} stands twice in one object; remove or rename one")
+    return values
 
 
 def _constant(name: str) -> float:

@@ -1,7 +1,8 @@
 """Classification of texts by an encoder: how rows become batches, losses and scores.
 
-The objective is the cross-entropy over what a reader makes of the hidden states: similarity to label sentences
-(:mod:`forq.tasks.kinds.similarity`), or the words at a mask (:mod:`forq.tasks.kinds.mask`).
+A reader turns hidden states into logits of the classes, and the objective is their cross-entropy. It
+compares the text with label sentences (:mod:`forq.tasks.kinds.similarity`), or scores words at a mask
+(:mod:`forq.tasks.kinds.mask`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from forq.tokens.batches import cut
 
 
 class Reader(Protocol):
-    """What turns a batch into logits of the classes."""
+    """Turns a batch into logits of the classes."""
 
     def logits(self, model: nn.Module, batch: Texts) -> Tensor:
-        """fp32 [rows, classes]."""
+        """Logits of the classes: fp32 [rows, classes]."""
         ...
 
     def learned(self, tokens: Sequence[int]) -> tuple[bool, ...]:
-        """For every token of a text, whether a word is predicted in its place."""
+        """For each token of a text, whether the model predicts a word there."""
         ...
 
 
 class Row(NamedTuple):
-    """A text in tokens with its class, and how many tokens a limit took from it."""
+    """A text in tokens, its class, and the number of tokens it lost to ``max_length``."""
 
     tokens: tuple[int, ...]
     label: int
@@ -46,16 +47,18 @@ class Labelled(Rows[Row, Texts]):
     """A task of texts with classes; made by :func:`forq.tasks.kinds.classify.classify`.
 
     Attributes:
-        said: what the description tells of the reader.
+        reader: turns a batch into logits.
+        description: the reader's entries in the task's description.
+        classes: number of classes.
     """
 
     reader: Reader
-    said: Mapping[str, object]
+    description: Mapping[str, object]
     classes: int
 
     def details(self) -> Mapping[str, object]:
         return {
-            **self.said,
+            **self.description,
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
         }
 
@@ -70,8 +73,8 @@ class Labelled(Rows[Row, Texts]):
 
     @property
     def _names(self) -> Sequence[str]:
-        """Words or sentences of the classes."""
-        names = self.said.get("sentences") or self.said["words"]
+        """The word or the label sentence of each class."""
+        names = self.description.get("sentences") or self.description["words"]
         assert isinstance(names, list)
         return names
 
@@ -84,19 +87,19 @@ class Labelled(Rows[Row, Texts]):
         return cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
 
     def _logits(self, model: nn.Module, batch: Texts) -> Tensor:
-        # Texts stand on common lines, so without a bound one forward pads next to nothing.
+        # Short texts share a line, so a single forward has almost no padding; only a token bound splits the batch.
         groups = [] if batch.most_tokens is None else cut(batch.lengths, batch.most_tokens)
         if len(groups) < 2:
             return self.reader.logits(model, batch)
-        found = torch.cat([self.reader.logits(model, only(batch, rows)) for rows in groups])
+        logits = torch.cat([self.reader.logits(model, only(batch, rows)) for rows in groups])
         order = torch.tensor([row for rows in groups for row in rows]).argsort()
-        return found[order.to(found.device)]
+        return logits[order.to(logits.device)]
 
     def answers(self, model: nn.Module, batch: Texts) -> list[Answer]:
         names = self._names
         likeliest = self._logits(model, batch).argmax(dim=1).tolist()
-        found = []
+        answers = []
         for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
             text = self.tokenizer.decode(batch.input_ids[row, : batch.lengths[row]].tolist(), skip_special_tokens=True)
-            found.append(Answer(text, names[best], {"answer": names[right], "label": right}))
-        return found
+            answers.append(Answer(text, names[best], {"answer": names[right], "label": right}))
+        return answers

@@ -1,4 +1,4 @@
-"""Which rows a step trains on: shuffled anew every epoch, by a pure function of (data, seed, epoch)."""
+"""The rows of a training step: shuffled in each epoch, as a pure function of (data, seed, epoch)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from forq.scalars.moves import direction_seed
 
 @lru_cache(maxsize=4)
 def _permutation(seed: int, digest: str, epoch: int, rows: int) -> NDArray[np.int64]:
-    # Sorting raw words, not Generator.permutation: NumPy keeps only the words the same between versions.
+    # Sort random words in place of Generator.permutation, whose result may differ between NumPy versions.
     words = Bits(direction_seed(seed, epoch), leaf_id(f"order of rows {digest}")).words(0, rows)
     return np.argsort(words, kind="stable")
 
 
 def draw(rows: int, count: int, *, seed: int, digest: str) -> NDArray[np.int64]:
-    """``count`` different rows out of ``rows``, in random order; a pure function of the arguments."""
+    """``count`` different row numbers below ``rows``, in random order; a pure function of the arguments."""
     return _permutation(seed, digest, 0, rows)[:count]
 
 
 def rows_of(step: int, *, rows: int, batch_rows: int, seed: int, digest: str) -> NDArray[np.int64]:
-    """Rows of the batch of a step, int64 [batch_rows].
+    """The row numbers of a step's batch, int64 [batch_rows].
 
-    Every row comes once per epoch; a batch may reach over the border of two epochs.
+    Each row is used once per epoch. A batch may begin in one epoch and end in the next.
 
     Raises:
         ConfigError: the step is negative.
@@ -39,5 +39,5 @@ def rows_of(step: int, *, rows: int, batch_rows: int, seed: int, digest: str) ->
 
 
 def row_at(place: int, *, rows: int, seed: int, digest: str) -> int:
-    """The row at a place of all epochs in a line."""
+    """The row at a place in the sequence of all epochs."""
     return int(_permutation(seed, digest, place // rows, rows)[place % rows])

@@ -1,4 +1,4 @@
-"""Tasks whose data are rows: which rows a step takes, and what is measured of them. What a row is, a task says."""
+"""Tasks whose data are rows: the rows of a step, their losses and scores. A subclass defines what a row is."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Rows(ABC, Generic[R, B]):
-    """What all tasks of rows do alike.
+    """The common part of all tasks of rows.
 
     Attributes:
-        rows: by split.
-        max_length: tokens of a row at most.
-        batch_rows: rows of a batch, where ``tokens_per_probe`` does not say otherwise.
-        tokens_per_probe: a batch takes rows while they hold no more tokens together; one row at least.
-        micro_batch_tokens: of one forward, padding included. It bounds memory and changes no loss but in its last bits.
-        dropped: tokens of every row that was left out, because what is learned of it does not fit.
-        part: what a row loses that is longer than ``max_length``, in words; empty where no row can be.
+        rows: the rows of each split.
+        max_length: maximum number of tokens in a row.
+        batch_rows: rows per batch, unless ``tokens_per_probe`` is set.
+        tokens_per_probe: token budget of a batch: it takes rows until the budget is full, at least one.
+        micro_batch_tokens: maximum number of tokens in one forward, padding included. It bounds memory
+            and changes only the last bits of a loss.
+        dropped: lengths in tokens of the rows that were left out, because their scored part does not fit.
+        part: the part a row loses if it is longer than ``max_length``, in words; empty if no row can
+            be longer.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
 
     Raises:
-        DataError: more training rows are dropped than kept, or all rows of another split.
+        DataError: more training rows are dropped than kept, or all rows of another split are dropped.
     """
 
     name: str
@@ -72,19 +74,19 @@ class Rows(ABC, Generic[R, B]):
 
     @abstractmethod
     def length(self, row: R) -> int:
-        """Tokens a forward computes for a row."""
+        """Number of tokens a forward computes for a row."""
 
     @abstractmethod
     def segments(self, row: R) -> Sequence[Segment]:
         """A row as the model sees it."""
 
     def lost(self, row: R) -> int:
-        """Tokens that ``max_length`` took from a row."""
+        """Number of tokens that a row lost to ``max_length``."""
         return 0
 
     @abstractmethod
     def pack(self, rows: Sequence[R], most_tokens: int | None = None) -> B:
-        """One batch of rows, with the bound on its forwards."""
+        """Pack rows into a batch; ``most_tokens`` bounds each of its forwards."""
 
     @abstractmethod
     def measured(self, model: nn.Module, batch: B) -> tuple[Tensor, Tensor | None]:
@@ -96,64 +98,64 @@ class Rows(ABC, Generic[R, B]):
 
     @abstractmethod
     def details(self) -> Mapping[str, object]:
-        """What a description says beside what all tasks of rows say."""
+        """Entries for the description, beside those that all tasks of rows share."""
 
     def metrics(self, model: nn.Module, batch: B) -> Mapping[str, float]:
-        """Further sums over rows, by metric; the first is what a checkpoint is chosen by."""
+        """Sums of further metrics over the rows; the first metric selects the best checkpoint."""
         return {}
 
     def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
-        """The same task under other budgets.
+        """The same task with other token budgets.
 
         Raises:
-            ConfigError: a budget below 1.
+            ConfigError: a budget is below 1.
         """
-        told = {"tokens_per_probe": tokens_per_probe, "micro_batch_tokens": micro_batch_tokens}
-        for name, tokens in told.items():
+        budgets = {"tokens_per_probe": tokens_per_probe, "micro_batch_tokens": micro_batch_tokens}
+        for name, tokens in budgets.items():
             if tokens is not None and tokens < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: expected 1 token or more, found {tokens}")
-        if told == {"tokens_per_probe": self.tokens_per_probe, "micro_batch_tokens": self.micro_batch_tokens}:
+        if budgets == {"tokens_per_probe": self.tokens_per_probe, "micro_batch_tokens": self.micro_batch_tokens}:
             return self
-        digest = hashlib.sha256(f"{self.digest} {told}".encode()).hexdigest()
-        return replace(self, digest=digest, **told)  # type: ignore[arg-type]
+        digest = hashlib.sha256(f"{self.digest} {budgets}".encode()).hexdigest()
+        return replace(self, digest=digest, **budgets)  # type: ignore[arg-type]
 
     def describe(self) -> Mapping[str, object]:
-        said: dict[str, object] = {
+        description: dict[str, object] = {
             "task": self.name,
             "rows": self._by_split(len),
             "tokens": self._by_split(lambda rows: sum(map(self.length, rows))),
-            **self._losses(),
+            **self._shortened(),
             **self.details(),
             "max_length": self.max_length,
         }
         if self.tokens_per_probe is None:
-            said["batch_rows"] = self.batch_rows
+            description["batch_rows"] = self.batch_rows
         else:
-            said["tokens_per_probe"] = self.tokens_per_probe
+            description["tokens_per_probe"] = self.tokens_per_probe
         if self.micro_batch_tokens is not None:
-            said["micro_batch_tokens"] = self.micro_batch_tokens
-        said |= {"ignored": list(self.ignored)} if self.ignored else {}
-        said |= {"unused": list(self.unused)} if self.unused else {}
-        return said | {"digest": self.digest}
+            description["micro_batch_tokens"] = self.micro_batch_tokens
+        description |= {"ignored": list(self.ignored)} if self.ignored else {}
+        description |= {"unused": list(self.unused)} if self.unused else {}
+        return description | {"digest": self.digest}
 
-    def _losses(self) -> dict[str, object]:
-        """Rows that ``max_length`` cost something, and which limit would cost little where these are many."""
+    def _shortened(self) -> dict[str, object]:
+        """Counts of truncated and dropped rows, and a better ``max_length`` for splits that lose many."""
         if not self.part:
             return {}
         cut = self._by_split(lambda rows: sum(self.lost(row) > 0 for row in rows))
         dropped = {split: len(lengths) for split, lengths in self.dropped.items()}
-        found: dict[str, object] = {"truncated": cut}
-        found |= {"dropped": dropped} if dropped else {}
+        entries: dict[str, object] = {"truncated": cut}
+        entries |= {"dropped": dropped} if dropped else {}
         whole = {
             split: self._whole(split)
             for split, rows in self.rows.items()
             if cut[split] * SHARE > len(rows) or (lost := dropped.get(split, 0)) * SHARE > lost + len(rows)
         }
         whole = {split: enough for split, enough in whole.items() if enough > self.max_length}
-        return found | ({"limits": {"part": self.part, "whole": whole}} if whole else {})
+        return entries | ({"limits": {"part": self.part, "whole": whole}} if whole else {})
 
     def _whole(self, split: Split) -> int:
-        """The least ``max_length`` that holds nine rows in ten of a split whole."""
+        """The smallest ``max_length`` that leaves nine in ten rows of a split whole."""
         used = [self.length(row) + self.lost(row) for row in self.rows[split]]
         return nine_in_ten([*used, *self.dropped.get(split, ())])
 
@@ -165,7 +167,7 @@ class Rows(ABC, Generic[R, B]):
         return self._packed(self._filled(step, self.tokens_per_probe))
 
     def batches(self, split: Split, limit: int | None = None) -> Iterator[B]:
-        # Rows of like length stand together, so that little is padded.
+        # Rows of similar length share a batch, so that there is little padding.
         rows = sorted(self.rows[split][:limit], key=self.length)
         for start in range(0, len(rows), self.batch_rows):
             yield self._packed(rows[start : start + self.batch_rows])
@@ -206,7 +208,7 @@ class Rows(ABC, Generic[R, B]):
         return {split: of(rows) for split, rows in self.rows.items()}
 
     def _filled(self, step: int, budget: int) -> list[R]:
-        """Rows of a step: the steps before it say where it starts, so those are laid out once and remembered."""
+        """The rows of a step. Where it starts depends on all steps before it, so the starts are cached."""
         if step < 0:
             raise ConfigError(f"step must be 0 or more, found {step}")
         while len(self._starts) <= step + 1:
@@ -215,17 +217,17 @@ class Rows(ABC, Generic[R, B]):
         return self._from(self._starts[step], budget)
 
     def _from(self, start: int, budget: int) -> list[R]:
-        rows, found, tokens = self.rows["train"], list[R](), 0
+        rows, picked, tokens = self.rows["train"], list[R](), 0
         for place in count(start):
             row = rows[row_at(place, rows=len(rows), seed=self.seed, digest=self.digest)]
             tokens += self.length(row)
-            if found and tokens > budget:
-                return found
-            found.append(row)
+            if picked and tokens > budget:
+                return picked
+            picked.append(row)
         raise AssertionError
 
 
 def counts(labels: Iterable[int], classes: int) -> list[int]:
-    """How often each class stands among the labels."""
-    found = Counter(labels)
-    return [found[label] for label in range(classes)]
+    """The number of labels of each class."""
+    counter = Counter(labels)
+    return [counter[label] for label in range(classes)]

@@ -1,4 +1,4 @@
-"""A row as the model sees it: runs of tokens, which of them are learned, and how each token is spelled."""
+"""A row as the model sees it: its tokens, which of them are learned, and the text of each token."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Segment(NamedTuple):
     """A run of tokens of a row.
 
     Attributes:
-        tokens: ids, in the order of the model's input.
-        learned: for every token, whether the loss is of how well it is predicted.
-        role: what the run is to the task, as "the right option"; empty where a row is one run.
+        tokens: token ids, in the order of the model's input.
+        learned: for each token, whether the loss scores its prediction.
+        role: the role of the run in the task, for example "right option"; empty if the row has one run.
     """
 
     tokens: tuple[int, ...]
@@ -24,16 +24,16 @@ class Segment(NamedTuple):
 
 
 def spellings(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
-    """The text of every token as Python writes it, in quotes; of a token that is part of a character, its own name."""
-    # Decoders drop a space in front of a text: every token is decoded behind another.
+    """The text of each token as a quoted Python string; a token that is part of a character is named instead."""
+    # Decoders drop a leading space, so each token is decoded after another token.
     anchor = bare(tokenizer, "a")[-1:]
     before = tokenizer.decode(anchor)
     names = getattr(tokenizer, "convert_ids_to_tokens", None)
-    found = []
+    texts = []
     for token in tokens:
         text = tokenizer.decode([*anchor, token])
         if text.startswith(before) and "\ufffd" not in text and len(text) > len(before):
-            found.append(repr(text.removeprefix(before)))
+            texts.append(repr(text.removeprefix(before)))
         else:
-            found.append(str(names([token])[0]) if names is not None else repr(text))
-    return found
+            texts.append(str(names([token])[0]) if names is not None else repr(text))
+    return texts

@@ -1,8 +1,8 @@
-"""Texts through an encoder: batches of them, and their last hidden states.
+"""Batches of texts for an encoder, and the last hidden states of the texts.
 
-A forward lays short texts one after the other on lines of like length. Each token sees its own text only, and
-positions begin anew with every text, so a text's numbers do not depend on its neighbours. Rows of SST-2 padded
-to the longest of their batch are more padding than text.
+A forward puts short texts one after the other on lines of similar length. A token attends to its own
+text only, and positions restart with each text, so a text's numbers do not depend on its neighbours.
+Without this, SST-2 rows padded to the longest of their batch would be more padding than text.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from forq.errors import ConfigError
 from forq.tokens.pretrained import pretrained
 
 _LINE = 128
-"""About how many tokens a line of gathered texts holds; attention costs its square."""
+"""Approximate number of tokens in a line; the cost of attention grows with its square."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts in tokens, what the tokenizer puts around them included.
+    """Texts in tokens, including the tokens that the tokenizer puts around them.
 
     Attributes:
         input_ids: int64 [rows, length], padded on the right with 0.
-        lengths: tokens of each row.
-        labels: int64 [rows], the class of each.
-        most_tokens: of one forward; None: no bound.
+        lengths: number of tokens in each row.
+        labels: the class of each row, int64 [rows].
+        most_tokens: maximum number of tokens in one forward; None: no limit.
     """
 
     input_ids: Tensor
@@ -38,29 +38,29 @@ class Texts:
 
 
 def texts(rows: Sequence[Sequence[int]], labels: Sequence[int], most_tokens: int | None = None) -> Texts:
-    """Rows of tokens as one batch."""
+    """Pack rows of tokens into a batch."""
     padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     return Texts(padded, tuple(map(len, rows)), torch.tensor(labels), most_tokens)
 
 
 def only(batch: Texts, rows: Sequence[int]) -> Texts:
-    """Some rows of a batch."""
+    """A batch of the given rows of a batch."""
     lengths = tuple(batch.lengths[row] for row in rows)
     return Texts(batch.input_ids[list(rows), : max(lengths)], lengths, batch.labels[list(rows)])
 
 
 def hidden(model: nn.Module, batch: Texts) -> Tensor:
-    """Last hidden states [rows, length, width] of every text; what stands in the padding means nothing.
+    """The last hidden states of each text [rows, length, width]; values at padding are undefined.
 
     Args:
-        model: an encoder of transformers in eval mode, with or without a head.
+        model: an encoder from transformers in eval mode, with or without a head.
 
     Raises:
-        ConfigError: the model is in training mode, or a text is longer than its positions.
+        ConfigError: the model is in training mode, or has fewer positions than a text has tokens.
     """
     lm = pretrained(model)
     longest = max(batch.lengths)
-    # RoBERTa's kin keep the positions up to their padding token's number free.
+    # RoBERTa and its relatives number positions from padding_idx + 1.
     first = int(getattr(lm.base_model.embeddings, "padding_idx", -1)) + 1
     limit = lm.config.max_position_embeddings - first
     if lm.training:
@@ -80,7 +80,7 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
     part[where] = torch.arange(len(real))[:, None].expand_as(real)[real]
     positions[where] = first + place.expand_as(real)[real]
     apart = (part[:, None, :] != part[:, :, None])[:, None].to(lm.device)
-    # Added to the scores: every attention of transformers takes a mask of this kind.
+    # An additive mask, which every attention implementation of transformers accepts.
     mask = torch.zeros(apart.shape, dtype=lm.dtype, device=lm.device).masked_fill_(apart, torch.finfo(lm.dtype).min)
     states = lm.base_model(
         input_ids=ids.to(lm.device), attention_mask=mask, position_ids=positions.to(lm.device)
@@ -89,7 +89,7 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
 
 
 def mean_vectors(states: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Mean over each text's tokens, scaled to length 1: fp32 [rows, width]."""
+    """The mean over each text's tokens, scaled to length 1: fp32 [rows, width]."""
     count = torch.tensor(lengths, device=states.device)[:, None]
     inside = (torch.arange(states.shape[1], device=states.device) < count)[:, :, None]
     mean = states.float().masked_fill(~inside, 0.0).sum(dim=1) / count
@@ -97,10 +97,10 @@ def mean_vectors(states: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _laid_out(lengths: Sequence[int]) -> tuple[Tensor, Tensor, int]:
-    """Line and first column of every text, and the width of the lines.
+    """The line and the first column of each text, and the width of the lines.
 
-    As many lines as give each about ``_LINE`` tokens, but none that the longest text would leave half empty; the
-    longest texts first, each on the line that is emptiest.
+    A line gets about ``_LINE`` tokens, or more if the longest text needs them. Texts are placed in
+    order of length, longest first, each on the line with the fewest tokens.
     """
     total = sum(lengths)
     used = [0] * max(1, min(-(-total // _LINE), total // max(lengths)))

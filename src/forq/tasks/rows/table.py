@@ -1,6 +1,7 @@
-"""Rows with named fields out of the files people keep them in: JSON lines, CSV, TSV, a data set of ``datasets``.
+"""Read rows with named fields from JSON lines, JSON, CSV, TSV, or a data set of ``datasets``.
 
-A file is read whole or refused, with the line: no row, field or duplicate is dropped on the way.
+A file is read completely or refused with an error that names the line. Rows, fields and duplicates
+are never dropped silently.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ HUB = "hf:"
 
 
 class Record(NamedTuple):
-    """The fields of a row, and where they stand, for errors."""
+    """The fields of a row, and its place (file and line) for errors."""
 
     fields: Mapping[str, object]
     where: str
 
 
 class Table(NamedTuple):
-    """What a data set holds.
+    """The rows of a data set.
 
     Attributes:
-        rows: by split; training rows are always there.
-        digest: of the bytes the rows were read from.
-        unused: splits of the data set that are none of train, validation and test.
+        rows: rows by split; there are always training rows.
+        digest: digest of the bytes that were read.
+        unused: splits of the data set other than train, validation and test.
     """
 
     rows: dict[Split, list[Record]]
@@ -50,39 +51,41 @@ def read(data: str | Path) -> Table:
     """Read a data set.
 
     Args:
-        data: a file; a folder of files called train, validation (valid, val, dev) and test; a folder written by
-            ``datasets.save_to_disk``; or ``hf:org/name``, a data set of the hub, or ``hf:`` and a folder of what that
-            library reads (parquet). Files of other names train. No code of a data set is run.
+        data: a file; a folder with files named train, validation (valid, val, dev) and test; a folder
+            written by ``datasets.save_to_disk``; ``hf:org/name``, a data set of the hub; or ``hf:``
+            and a folder that the datasets library can read (parquet). Files with other names are
+            training data. A data set's code is never run.
 
     Raises:
-        DataError: no such data, no training rows, a file without rows, or a row that cannot be read (file and line).
+        DataError: the data does not exist, has no training rows, has a file without rows, or has a
+            row that cannot be read (file and line).
     """
     if str(data).startswith(HUB):
         return _datasets(str(data).removeprefix(HUB), hub=True)
     path = Path(data)
     if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return _datasets(str(path), hub=False)
-    found: dict[Split, list[Record]] = {}
+    rows: dict[Split, list[Record]] = {}
     state = hashlib.sha256()
     for file in _files(path):
         content = content_of(file)
         state.update(content)
-        # Up to the first hyphen: train-v1.1.json, test-00000-of-00001.jsonl.
+        # The split's name ends at the first hyphen: train-v1.1.json, test-00000-of-00001.jsonl.
         split = NAMES.get(file.stem.partition("-")[0], "train") if path.is_dir() else "train"
-        found.setdefault(split, []).extend(records(content, file))
-    if not found.get("train"):
+        rows.setdefault(split, []).extend(records(content, file))
+    if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
-    return Table(found, state.hexdigest())
+    return Table(rows, state.hexdigest())
 
 
 def content_of(file: Path, expected: str = "") -> bytes:
     """The bytes of a file.
 
     Args:
-        expected: what a folder should hold, for the error.
+        expected: the expected content of the folder, for the error.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return file.read_bytes()
@@ -92,16 +95,16 @@ def content_of(file: Path, expected: str = "") -> bytes:
 
 
 def records(content: bytes, file: Path) -> list[Record]:
-    """The rows of one file; how it is read follows from its suffix, one of :data:`SUFFIXES`.
+    """The rows of a file; its suffix, one of :data:`SUFFIXES`, selects the reader.
 
     Raises:
-        DataError: it holds no rows, or one that cannot be read (file and line).
+        DataError: the file has no rows, or a row that cannot be read (file and line).
     """
     text = text_of(content, file)
-    found = list(_READERS[file.suffix](text, file))
-    if not found:
+    rows = list(_READERS[file.suffix](text, file))
+    if not rows:
         raise DataError(f"{file}: found no rows, the file {'holds blank lines only' if text else 'is empty'}")
-    return found
+    return rows
 
 
 def _files(path: Path) -> list[Path]:
@@ -111,14 +114,14 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    if not files:
         raise DataError(f"{path}: found no {' or '.join(SUFFIXES)} file in it")
-    return found
+    return files
 
 
 def _lines(text: str, file: Path) -> Iterator[Record]:
-    # Not splitlines(): a line of JSON may hold the other characters that end lines for Python.
+    # Not splitlines(): JSON strings may contain other characters that it treats as line ends.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -131,7 +134,7 @@ def _lines(text: str, file: Path) -> Iterator[Record]:
 
 
 def _array(text: str, file: Path) -> Iterator[Record]:
-    """Objects of one JSON array, bare or under ``data`` as in SQuAD's own files; else one object a line."""
+    """Objects of a JSON array, bare or under ``data`` as in SQuAD's own files; otherwise one object per line."""
     try:
         rows = decoded(text)
     except ValueError as error:
@@ -152,7 +155,7 @@ def _array(text: str, file: Path) -> Iterator[Record]:
 
 
 def _in_lines(text: str) -> bool:
-    """Whether the first of several lines is a JSON object by itself."""
+    """Whether there are several lines and the first one is a complete JSON object."""
     first, *more = [line for line in text.split("\n") if line.strip()] or [""]
     try:
         return bool(more) and isinstance(json.loads(first), dict)
@@ -174,7 +177,7 @@ def _record(row: object, where: str) -> Record:
 
 
 def _csv(text: str, file: Path) -> Iterator[Record]:
-    # The bound on a field is a setting of the whole process; it is put back at once.
+    # The limit on a field's size is global to the process, so it is restored at once.
     bound = csv.field_size_limit(len(text) + 1)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
@@ -190,21 +193,21 @@ def _csv(text: str, file: Path) -> Iterator[Record]:
 
 
 def _tsv(text: str, file: Path) -> Iterator[Record]:
-    """As GLUE writes them: quotes are letters, and no field holds a tab or a line's end."""
+    """Rows in GLUE's format: quotes are ordinary characters, and no field contains a tab or a line end."""
     lines = text.rstrip("\r\n").split("\n")
     rows = [(number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, 1)]
     return _under_header(rows, file, "between tabs")
 
 
 def _under_header(rows: Sequence[tuple[int, list[str]]], file: Path, how: str) -> Iterator[Record]:
-    """Rows, each with its line's number, under the names in the first."""
+    """Records of rows (line number, values); the first row is the header."""
     if not rows or not any(name.strip() for name in rows[0][1]):
         raise DataError(f"{file}, line 1: expected a header with the names of the columns, found none")
-    (first, header), *body = rows
+    (line, header), *body = rows
     if twice := next((name for place, name in enumerate(header) if name in header[:place]), None):
-        raise DataError(f"{file}, line {first}: two columns are called {twice!r}; only one of them can count")
+        raise DataError(f"{file}, line {line}: two columns are called {twice!r}; rename or remove one")
     if len(set(header)) < len(header):
-        raise DataError(f"{file}, line {first}: two columns have no name; name them, or remove them")
+        raise DataError(f"{file}, line {line}: two columns have no name; name them, or remove them")
     if not body:
         raise DataError(f"{file}: a header and no rows")
     for number, row in body:
@@ -228,35 +231,35 @@ def _datasets(name: str, *, hub: bool) -> Table:
         raise DataError(f"{name}: the datasets library reads it; pip install 'forq[datasets]'") from error
     try:
         loaded = datasets.load_dataset(name, **_no_code(datasets)) if hub else datasets.load_from_disk(name)
-    except Exception as error:  # whatever a missing or damaged set ends in, somewhere inside the library
+    except Exception as error:  # the library raises many kinds of errors for a missing or damaged data set
         raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    found: dict[Split, list[Record]] = {}
+    rows: dict[Split, list[Record]] = {}
     for split, table in tables.items():
         if split in NAMES:
-            found.setdefault(NAMES[split], []).extend(_rows(table, f"{name}, {split}"))
-    if not found.get("train"):
+            rows.setdefault(NAMES[split], []).extend(_rows(table, f"{name}, {split}"))
+    if not rows.get("train"):
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
-    texts = {split: [record.fields for record in rows] for split, rows in found.items()}
+    texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
-    return Table(found, digest, tuple(f"split {split}" for split in tables if split not in NAMES))
+    return Table(rows, digest, tuple(f"split {split}" for split in tables if split not in NAMES))
 
 
 def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
-    """Rows of one split of a data set."""
+    """The rows of a split of a data set."""
     rows = enumerate(table)
     while True:
         try:
             number, row = next(rows)
         except StopIteration:
             return
-        except Exception as error:  # a damaged file shows when its rows are read, in the library's own errors
+        except Exception as error:  # a damaged file raises the library's own errors when its rows are read
             raise DataError(f"{where}: a row cannot be read: {type(error).__name__}: {error}") from error
         _check(row, f"{where}, row {number}")
         yield Record(row, f"{where}, row {number}")
 
 
 def _no_code(datasets: ModuleType) -> dict[str, bool]:
-    """Data sets that are programs are refused by versions of the library that could still run them."""
+    """Options that forbid running a data set's code, for versions of the library that still can."""
     known = inspect.signature(datasets.load_dataset).parameters
     return {"trust_remote_code": False} if "trust_remote_code" in known else {}

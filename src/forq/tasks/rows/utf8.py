@@ -1,4 +1,4 @@
-"""Bytes of a data file to text: UTF-8, with or without a byte order mark, and nothing else."""
+"""Decode a data file: UTF-8 with or without a byte order mark; every other encoding is refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def text_of(content: bytes, file: Path) -> str:
     """The text of a whole file, without a byte order mark.
 
     Raises:
-        DataError: it is not UTF-8, or holds a zero byte (file, line and byte).
+        DataError: the file is not UTF-8, or contains a zero byte (file, line and byte).
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The reader counts from behind a byte order mark.
+        # The error's position does not count a byte order mark.
         start = error.start + len(content) - len(error.object)
         where = _place(content, start)
         raise DataError(f"{file}, {where}: not UTF-8 at {_byte(content, start)}; {advice(content)}") from error

@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint: its tensors under transformers' names, its tokenizer."""
+"""A GGUF file as a checkpoint: tensors with transformers' names, and the file's own tokenizer."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from forq.errors import FormatError
 
 
 def contents(path: Path) -> Contents:
-    """What a file holds. The configuration names the type of every tensor that is blocks, by transformers' name.
+    """Read the contents of a GGUF file. The configuration lists the type of every quantized tensor.
 
     Raises:
-        FormatError: the file is damaged, of a kind of model that is not read, or has tensors of another type.
+        FormatError: the file is damaged, or its architecture or one of its tensor types is not supported.
     """
     header = _gguf_header.read(path)
     if _gguf_sd3.is_transformer(header):
         raise FormatError(
-            f"{path}: expected a model that stands for itself, found the transformer of a Stable Diffusion 3 pipeline: "
-            "put it in PIPELINE/transformer/ in place of the safetensors there, and name PIPELINE"
+            f"{path}: expected a complete model, found the transformer of a Stable Diffusion 3 pipeline: "
+            "put it in PIPELINE/transformer/ instead of the safetensors there, and name PIPELINE"
         )
-    config = _gguf_model.config(path, header.values, {one.name: one.shape for one in header.tensors})
+    config = _gguf_model.config(path, header.values, {tensor.name: tensor.shape for tensor in header.tensors})
 
-    def parts(one: _gguf_header.Placed) -> list[Part]:
-        name = _gguf_model.place(one.name)
-        return [Part(name, one.shape, order=_gguf_model.order(path, name, one.shape, config))]
+    def parts(tensor: _gguf_header.Placed) -> list[Part]:
+        name = _gguf_model.place(tensor.name)
+        return [Part(name, tensor.shape, order=_gguf_model.order(path, name, tensor.shape, config))]
 
     info, types = read(path, header, parts)
     config["quantization_config"] = {"quant_method": "gguf", "types": types}
@@ -48,14 +48,14 @@ def contents(path: Path) -> Contents:
 
 
 def _values(path: Path, values: Mapping[str, Any], info: Collection[str]) -> dict[str, Any]:
-    """What no config.json can say: changes of the rotary positions, and the keys forq does not know."""
+    """Values without a place in config.json: rotary factors and magnitude, and keys forq does not know."""
     keys = Keys(path, values["general.architecture"], values)
-    found: dict[str, Any] = {"unknown_keys": keys.unknown()}
+    extra: dict[str, Any] = {"unknown_keys": keys.unknown()}
     if _gguf_rope.FACTORS in info:
-        found["rope_factors"] = _gguf_rope.FACTORS
+        extra["rope_factors"] = _gguf_rope.FACTORS
     if (magnitude := _gguf_rope.magnitude(keys)) != 1.0:
-        found["rope_magnitude"] = magnitude
-    return found
+        extra["rope_magnitude"] = magnitude
+    return extra
 
 
 def _tokenizer(path: Path) -> Any:

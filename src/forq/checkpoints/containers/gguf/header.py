@@ -1,9 +1,9 @@
-"""The header of a GGUF file: its values and where its tensors lie, every count checked against the file's size.
+"""Read the header of a GGUF file. Every count is checked against the file's size.
 
     "GGUF", version, counts of tensors and values, the values (key, type, value), the tensors (name, dimensions, type,
     offset), padding to the alignment, the tensors' bytes
 
-Little-endian, versions 2 and 3. A tensor's first dimension is its innermost: shapes here are turned round.
+Little-endian, versions 2 and 3. GGUF lists the innermost dimension first; shapes here are reversed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_ALIGNMENT = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One tensor: its type's number, its shape with the innermost dimension last, its first byte in the file."""
+    """A tensor: number of its type, shape with the innermost dimension last, and offset in the file."""
 
     name: str
     kind: int
@@ -36,12 +36,12 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says before its tensors begin.
+    """The header of a file.
 
     Attributes:
-        values: by key; arrays as lists.
-        tensors: in the order of the file.
-        size: of the file in bytes.
+        values: values by key; arrays are lists.
+        tensors: the tensors in file order.
+        size: size of the file in bytes.
     """
 
     values: dict[str, Any]
@@ -50,10 +50,10 @@ class Header:
 
 
 def read(path: Path) -> Header:
-    """Read a file's header; nothing behind it is touched.
+    """Read a file's header, and nothing behind it.
 
     Raises:
-        FormatError: it is no GGUF, of another version or byte order, or says what the file cannot hold.
+        FormatError: the file is no GGUF, has another version or byte order, or a count exceeds its size.
     """
     _signature.check(path, "GGUF")
     size = path.stat().st_size
@@ -64,7 +64,7 @@ def read(path: Path) -> Header:
 
 
 class _Reader:
-    """A place in the file that moves on as values are read."""
+    """Reads values one after another; ``at`` is the current offset."""
 
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self.path, self.data, self.size, self.at = path, data, size, 0
@@ -74,31 +74,31 @@ class _Reader:
             raise FormatError(f"{self.path}: expected a file that begins with GGUF, found another")
         version = self.scalar("<I")
         if version not in _VERSIONS:
-            why = "its bytes are in the other order" if version >> 24 and not version & 0xFFFF else "convert it anew"
+            why = "it is big-endian" if version >> 24 and not version & 0xFFFF else "convert it again"
             raise FormatError(f"{self.path}: expected GGUF version 2 or 3, found {version}; {why}")
-        # The least a tensor and a value can take: a count of either can ask for no more than the file has.
+        # 24 and 13 bytes are the least that a tensor and a value take, which bounds both counts.
         tensors, values = self.count("tensors", 24), self.count("values", 13)
-        held: dict[str, Any] = {}
+        by_key: dict[str, Any] = {}
         for _ in range(values):
             key = self.text()
-            if key in held:
+            if key in by_key:
                 raise FormatError(f"{self.path}: expected each key once, found {key!r:.80} twice")
-            held[key] = self.value(self.scalar("<I"), key)
+            by_key[key] = self.value(self.scalar("<I"), key)
         placed = [self.tensor() for _ in range(tensors)]
-        align = held.get("general.alignment", 32)
+        align = by_key.get("general.alignment", 32)
         if type(align) is not int or not 1 <= align <= _MAX_ALIGNMENT:
             raise FormatError(f"{self.path}: expected an alignment of at most {_MAX_ALIGNMENT}, found {align!r:.40}")
         base = -(-self.at // align) * align
         for name, _, _, offset in placed:
             if offset % align or base + offset > self.size:
                 raise FormatError(
-                    f"{self.path}: {name}: expected a place within {self.size} bytes, aligned to {align}, found "
+                    f"{self.path}: {name}: expected an offset within {self.size} bytes, aligned to {align}, found "
                     f"{base + offset}; the file is truncated or damaged: download it again"
                 )
-        found = tuple(Placed(name, kind, shape, base + offset) for name, kind, shape, offset in placed)
-        if len({one.name for one in found}) != len(found):
-            raise FormatError(f"{self.path}: expected tensors of different names, found one twice")
-        return Header(held, found, self.size)
+        located = tuple(Placed(name, kind, shape, base + offset) for name, kind, shape, offset in placed)
+        if len({tensor.name for tensor in located}) != len(located):
+            raise FormatError(f"{self.path}: expected tensors of different names, found a name twice")
+        return Header(by_key, located, self.size)
 
     def tensor(self) -> tuple[str, int, tuple[int, ...], int]:
         name, dims = self.text(), self.scalar("<I")
@@ -106,7 +106,7 @@ class _Reader:
             raise FormatError(f"{self.path}: {name:.80}: expected 1 to {_MAX_DIMS} dimensions, found {dims}")
         shape = tuple(self.scalar("<Q") for _ in range(dims))[::-1]
         if 0 in shape or math.prod(shape) > _MAX_SIZE:
-            raise FormatError(f"{self.path}: {name:.80}: expected a shape that can be, found {shape}")
+            raise FormatError(f"{self.path}: {name:.80}: expected a plausible shape, found {shape}")
         return name, self.scalar("<I"), shape, self.scalar("<Q")
 
     def value(self, kind: int, key: str, inside: bool = False) -> Any:
@@ -122,16 +122,16 @@ class _Reader:
         if form is None:
             return [self.value(each, key, inside=True) for _ in range(length)]
         raw = self.take(length * struct.calcsize(form))
-        return [one for (one,) in struct.iter_unpack(form, raw)]
+        return [item for (item,) in struct.iter_unpack(form, raw)]
 
     def count(self, what: str, least: int) -> int:
-        found = self.scalar("<Q")
-        if found * least > self.size - self.at:
+        number = self.scalar("<Q")
+        if number * least > self.size - self.at:
             raise FormatError(
-                f"{self.path}: expected no more {what:.80} than {self.size} bytes hold, found {found}; the file is "
+                f"{self.path}: expected no more {what:.80} than {self.size} bytes hold, found {number}; the file is "
                 "truncated or damaged: download it again"
             )
-        return int(found)
+        return int(number)
 
     def text(self) -> str:
         raw = self.take(self.scalar("<Q"))

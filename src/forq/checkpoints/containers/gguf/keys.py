@@ -1,4 +1,4 @@
-"""A GGUF file's keys of one architecture (``llama.block_count``, …), checked as they are read."""
+"""The keys of an architecture in a GGUF file (``llama.block_count``, …), checked when they are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ONE_VALUE: Mapping[str, tuple[Any, str]] = {
     "expert_group_count": (0, "a model without experts"),
     "nextn_predict_layers": (0, "a model without layers that predict further tokens"),
 }
-"""Keys that llama.cpp reads, the only value with which it computes what forq does, and what that value means."""
+"""Keys of features that forq does not compute: the only accepted value, and its meaning for errors."""
 
 READ = frozenset(
     {
@@ -39,10 +39,10 @@ READ = frozenset(
         "rope.scaling.type",
     }
 )
-"""Keys that change what is computed."""
+"""Keys that affect the model's computation."""
 
 _WITHOUT_EFFECT = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "use_parallel_residual"})
-"""Keys that converters write and that change nothing for these architectures."""
+"""Keys that converters write and that have no effect for these architectures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Keys:
         return self.values.get(f"{self.kind}.{name}", default)
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A positive whole number; a list, one number for each layer, must repeat it.
+        """A positive integer. In a list with a number for each layer, all numbers must be equal.
 
         Raises:
-            FormatError: it is absent and has no default, or cannot be.
+            FormatError: the key is missing and has no default, or its value is no such number.
         """
         value = self.get(name, default)
-        if isinstance(value, list) and value and all(each == value[0] for each in value):
+        if isinstance(value, list) and value and all(item == value[0] for item in value):
             value = value[0]
         if type(value) is not int or not 0 < value < 1 << 24:
             raise self.error("a whole number", name, value)
@@ -80,7 +80,7 @@ class Keys:
         """A positive number.
 
         Raises:
-            FormatError: it is absent and has no default, or cannot be.
+            FormatError: the key is missing and has no default, or its value is no such number.
         """
         value = self.get(name, default)
         if not isinstance(value, int | float) or not 0.0 < value < 1e12:
@@ -89,14 +89,14 @@ class Keys:
 
     def error(self, expected: str, name: str, value: Any) -> FormatError:
         """An error that names the key."""
-        found = "none" if value is None else f"{value!r:.80}"
-        return FormatError(f"{self.path}: expected {expected} for {self.kind}.{name}, found {found}")
+        actual = "none" if value is None else f"{value!r:.80}"
+        return FormatError(f"{self.path}: expected {expected} for {self.kind}.{name}, found {actual}")
 
     def check(self) -> None:
-        """Refuse the values with which llama.cpp computes something that forq does not.
+        """Refuse values that make llama.cpp compute something that forq does not.
 
         Raises:
-            FormatError: naming the key.
+            FormatError: a key has such a value; the message names the key.
         """
         for name, (only, meaning) in _ONE_VALUE.items():
             if (value := self.get(name, only)) != only:

@@ -1,4 +1,4 @@
-"""The types of GGUF's tensors: plain floats, and blocks of values with their scales among them, field by field."""
+"""GGUF tensor types: plain floats, and blocks of quantized values with their scales, field by field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Part of a block: ``count`` numbers of a dtype, ``start`` bytes from the block's beginning."""
+    """A field of a block: ``count`` numbers of a dtype, ``start`` bytes after the block's beginning."""
 
     name: str
     dtype: torch.dtype
@@ -27,11 +27,11 @@ class Kind:
     """A type of blocks.
 
     Attributes:
-        name: as people write it, ``Q4_K``.
-        size: values of a block.
-        nbytes: its bytes.
-        bits: of one value's code.
-        fields: what a block is made of, in order.
+        name: the usual name, ``Q4_K`` for example.
+        size: number of values in a block.
+        nbytes: size of a block in bytes.
+        bits: bits of a value's code.
+        fields: the fields of a block, in order.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Kind:
 
     @property
     def live(self) -> tuple[Field, ...]:
-        """Its continuous parts: the scale d, and the minimum or its scale, where there is one."""
+        """The continuous fields: the scale d and, if present, the minimum or its scale."""
         return tuple(field for field in self.fields if field.dtype == torch.float16)
 
 
 FLOATS: Mapping[int, torch.dtype] = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}
-"""Types that are plain floats, by their numbers."""
+"""Plain float types by their numbers."""
 
 
 def _kind(name: str, size: int, bits: int, *parts: tuple[str, torch.dtype, int]) -> Kind:
@@ -73,7 +73,7 @@ BLOCKS: Mapping[int, Kind] = {
     13: _kind("Q5_K", 256, 5, _D, _DMIN, ("scales", _BYTE, 12), ("qs", _BYTE, 160)),
     14: _kind("Q6_K", 256, 6, ("qs", _BYTE, 192), ("scales", torch.int8, 16), _D),
 }
-"""Types of blocks, by their numbers; qs are all bits of the codes, see :mod:`forq.formats.codecs.gguf_codes`."""
+"""Block types by their numbers. ``qs`` holds all bits of the codes: :mod:`forq.formats.codecs.gguf_codes`."""
 
 BY_NAME: Mapping[str, Kind] = {kind.name: kind for kind in BLOCKS.values()}
 NUMBERS: Mapping[str, int] = {kind.name: number for number, kind in BLOCKS.items()}

@@ -1,4 +1,4 @@
-"""Which pairs of tokens merge, and in what order: from a file's list, or from the scores of its tokens."""
+"""The merges of a vocabulary, in order: from the file's list, or from the scores of its tokens."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
     """The merges of ``tokenizer.ggml.merges``, each once.
 
     Raises:
-        FormatError: there is no such list, or an entry is no pair of tokens that make a third.
+        FormatError: there is no such list, or an entry is no pair of tokens whose concatenation is a token.
     """
     if _KEY not in values and vocabulary.pre != "kimi-k2":
-        raise FormatError(f"{path}: {_KEY}: expected a list of pairs, found none; convert the file anew")
+        raise FormatError(f"{path}: {_KEY}: expected a list of pairs, found none; convert the file again")
     ids = vocabulary.ids
     merges: dict[tuple[str, str], None] = {}
     for place, text in enumerate(entries(path, values, "merges", str)):
@@ -30,8 +30,8 @@ def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
         first, second = text[:at], text[at + 1 :]
         if at < 0 or first not in ids or second not in ids or first + second not in ids:
             raise FormatError(
-                f"{path}: {_KEY}: expected two tokens that make a third, found {text!r:.80} at {place}; "
-                "convert the file anew"
+                f"{path}: {_KEY}: expected two tokens that form a third, found {text!r:.80} at {place}; "
+                "convert the file again"
             )
         merges[first, second] = None
     return list(merges)
@@ -40,17 +40,17 @@ def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
 def by_score(
     path: Path, values: Mapping[str, Any], vocabulary: Vocabulary
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
-    """The merges that scores mean, and what to say of them.
+    """The merges that follow from the tokens' scores, and notes for the user.
 
-    Every pair of neighbours that makes a token may merge; the pair with the best token comes first.
+    Two neighbours may merge if they form a token. The pair whose token has the best score comes first.
 
     Raises:
-        FormatError: there are fewer scores than tokens, or one is not finite.
+        FormatError: there are fewer scores than tokens, or a score is not finite.
     """
     ids = vocabulary.ids
     scores = entries(path, values, "scores", float, len(ids))
     if not all(map(math.isfinite, scores)):
-        raise FormatError(f"{path}: tokenizer.ggml.scores: expected finite numbers; convert the file anew")
+        raise FormatError(f"{path}: tokenizer.ggml.scores: expected finite numbers; convert the file again")
     merges: list[tuple[float, int, str, str]] = []
     for text, token in ids.items():
         if len(text) > _LONGEST:
@@ -60,16 +60,16 @@ def by_score(
             if first in ids and second in ids:
                 merges.append((-scores[token], len(merges), first, second))
     merges.sort()
-    # Runs of one character often share a score; they merge alike from the left and by this order.
+    # Runs of one character often share a score. They merge the same way from the left as in this order.
     mixed = [(score, first + second) for score, _, first, second in merges if len(set(first + second)) > 1]
-    made = dict(reversed(mixed))
-    tied = sum(made[score] != text for score, text in mixed)
+    first_text = dict(reversed(mixed))
+    tied = sum(first_text[score] != text for score, text in mixed)
     pairs = [(first, second) for _, _, first, second in merges]
     return pairs, tuple(_differences(vocabulary, tied))
 
 
 def _differences(vocabulary: Vocabulary, tied: int) -> Iterator[str]:
-    """Where llama.cpp may give other ids, in sentences."""
+    """Notes on cases in which llama.cpp may give other ids."""
     ids = vocabulary.ids
     if tied:
         yield f"pairs that merge into tokens of equal scores: {tied}; llama.cpp merges the leftmost first"

@@ -1,4 +1,4 @@
-"""What a GGUF file's values and names mean in transformers' terms: the configuration, and which tensor is which."""
+"""Translate a GGUF file to transformers: its configuration, tensor names and row order."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _PARTS = {
 _OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
 KNOWN = ("llama", "qwen2", "qwen3")
-"""Values of general.architecture that are read; files of Mistral models say llama."""
+"""Supported values of general.architecture; files of Mistral models have ``llama``."""
 
 
 def place(name: str) -> str:
-    """transformers' name of a tensor; one that is not known keeps its own, and no parameter will take it."""
+    """transformers' name of a tensor. An unknown tensor keeps its name, which no parameter has."""
     inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
     if inside is not None and inside[2] in _PARTS:
         return f"model.layers.{inside[1]}.{_PARTS[inside[2]]}.{inside[3]}"
@@ -46,7 +46,7 @@ def place(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
-    """The order of rows that lie interleaved in each of so many heads: one of the first half, one of the second, …"""
+    """Row order of heads whose two halves are interleaved: a row of the first half, one of the second, …"""
 
     heads: int
 
@@ -55,38 +55,38 @@ class Interleaved:
 
 
 def order(path: Path, name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> Interleaved | None:
-    """In what order the rows of a tensor lie.
+    """The order of a tensor's rows in the file; None if it is transformers' order.
 
-    llama.cpp rotates neighbours where transformers rotates halves. Its files of Llamas hold the rows of queries and
-    keys in that order; Qwen's do not.
+    llama.cpp rotates neighbouring rows where transformers rotates halves. GGUF files of Llama models
+    store the rows of queries and keys interleaved for this; files of Qwen models do not.
 
     Raises:
-        FormatError: rows that cannot be of so many heads.
+        FormatError: the number of rows does not fit the number of heads.
     """
     inside = re.search(r"\.self_attn\.(q|k)_proj\.\w+$", name)
     if config["model_type"] != "llama" or inside is None:
         return None
     heads = int(config["num_attention_heads" if inside[1] == "q" else "num_key_value_heads"])
     if shape[0] % heads or shape[0] // heads % 2:
-        raise FormatError(f"{path}: {name}: expected rows of {heads} heads, found {shape[0]}")
+        raise FormatError(f"{path}: {name}: expected whole pairs in the rows of {heads} heads, found {shape[0]}")
     return Interleaved(heads)
 
 
 def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """What a config.json would say.
+    """The equivalent of config.json.
 
     Args:
-        values: of the header.
-        shapes: of the tensors, by the file's names.
+        values: the header's values.
+        shapes: the tensors' shapes, by the names in the file.
 
     Raises:
-        FormatError: an architecture that is not read, or a value that is missing or cannot be.
+        FormatError: the architecture is not supported, or a value is missing or out of range.
     """
     kind = values.get("general.architecture")
     if kind not in KNOWN:
         raise FormatError(f"{path}: expected general.architecture among {', '.join(KNOWN)}, found {kind!r:.80}")
     if (parts := values.get("split.count", 0)) not in (0, 1):
-        raise FormatError(f"{path}: expected a whole model, found one of {parts!r:.80} files; merge them first")
+        raise FormatError(f"{path}: expected a complete model, found one of {parts!r:.80} files; merge them first")
     keys = Keys(path, kind, values)
     keys.check()
     embedding = shapes.get("token_embd.weight", ())
@@ -94,9 +94,9 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
         raise FormatError(f"{path}: expected a matrix token_embd.weight, found shape {embedding}")
     width, count = keys.whole("embedding_length"), keys.whole("attention.head_count")
     head = keys.whole("attention.key_length", max(width // count, 1))
-    if (other := keys.whole("attention.value_length", max(width // count, 1))) != head:
-        raise keys.error(f"{head}, as attention.key_length", "attention.value_length", other)
-    made: dict[str, Any] = {
+    if (value_width := keys.whole("attention.value_length", max(width // count, 1))) != head:
+        raise keys.error(f"{head}, as attention.key_length", "attention.value_length", value_width)
+    settings: dict[str, Any] = {
         "model_type": kind,
         "architectures": [f"{kind.capitalize()}ForCausalLM"],
         "vocab_size": embedding[0],
@@ -113,7 +113,9 @@ def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int
         **_gguf_rope.settings(keys, head, keys.whole("context_length")),
     }
     if kind == "llama":
-        made |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
-    if made["num_hidden_layers"] > len(shapes):
-        raise FormatError(f"{path}: expected a tensor or more for each of {made['num_hidden_layers']} layers")
-    return made | _gguf_vocabulary.configured(path, values, rows=embedding[0])
+        settings |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
+    if settings["num_hidden_layers"] > len(shapes):
+        raise FormatError(
+            f"{path}: expected at least {settings['num_hidden_layers']} tensors, one a layer, found {len(shapes)}"
+        )
+    return settings | _gguf_vocabulary.configured(path, values, rows=embedding[0])

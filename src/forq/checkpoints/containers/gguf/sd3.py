@@ -1,4 +1,4 @@
-"""Stable Diffusion 3's own names of its transformer's tensors, as GGUF files have them, in diffusers' terms."""
+"""Translate a GGUF file of a Stable Diffusion 3 transformer to diffusers' tensor names and layout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from forq.checkpoints.tensor import TensorInfo
 from forq.errors import FormatError
 
 KIND = "sd3"
-"""What general.architecture says; stable-diffusion.cpp's files say nothing."""
+"""Value of general.architecture; files of stable-diffusion.cpp lack the key."""
 
 _PREFIX = "model.diffusion_model."
 OUTSIDE = {
@@ -30,7 +30,7 @@ OUTSIDE = {
     "final_layer.linear": "proj_out",
     "final_layer.adaLN_modulation.1": "norm_out.linear",
 }
-# Three names: queries, keys and values, rows of one matrix.
+# Three names stand for queries, keys and values, whose rows the file joins in one matrix.
 INSIDE = {
     "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "x_block.attn.ln_q": ("attn.norm_q",),
@@ -55,57 +55,60 @@ INSIDE = {
 
 def is_transformer(header: Header) -> bool:
     """Whether a file holds a transformer of Stable Diffusion 3."""
-    names = (one.name.removeprefix(_PREFIX) for one in header.tensors)
+    names = (tensor.name.removeprefix(_PREFIX) for tensor in header.tensors)
     return header.values.get("general.architecture", KIND) == KIND and any(
         name.startswith(("joint_blocks.", "transformer_blocks.")) for name in names
     )
 
 
 def tensors(path: Path, config: Mapping[str, Any]) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Where the tensors lie, by diffusers' names, and the types of those that are blocks; names may be diffusers' own.
+    """The tensors' locations by diffusers' names, and the types of the quantized ones.
+
+    The file may use diffusers' names itself.
 
     Args:
-        config: of the transformer, diffusers'.
+        config: the transformer's config.json of diffusers.
 
     Raises:
-        FormatError: the file is damaged, or of another model.
+        FormatError: the file is damaged, or holds another model.
     """
     header = _gguf_header.read(path)
     if not is_transformer(header):
-        said = header.values.get("general.architecture")
+        architecture = header.values.get("general.architecture")
         raise FormatError(
-            f"{path}: expected a transformer of Stable Diffusion 3, general.architecture {KIND}, found {said!r:.80}"
+            f"{path}: expected a transformer of Stable Diffusion 3, general.architecture {KIND}, found "
+            f"{architecture!r:.80}"
         )
-    return read(path, header, lambda one: _parts(path, one, config))
+    return read(path, header, lambda tensor: _parts(path, tensor, config))
 
 
-def _parts(path: Path, one: Placed, config: Mapping[str, Any]) -> list[Part]:
-    """What of diffusers' a tensor of the file holds; a name that is not known stays, and no parameter will take it."""
-    name = one.name.removeprefix(_PREFIX)
+def _parts(path: Path, tensor: Placed, config: Mapping[str, Any]) -> list[Part]:
+    """diffusers' tensors that a tensor of the file holds. An unknown name is kept; no parameter has it."""
+    name = tensor.name.removeprefix(_PREFIX)
     if name in ("pos_embed", "pos_embed.pos_embed"):
-        # Writers that know four dimensions drop the outermost of one.
-        return [Part("pos_embed.pos_embed", (1, *one.shape) if len(one.shape) == 2 else one.shape)]
+        # Some writers drop the leading dimension of size 1.
+        return [Part("pos_embed.pos_embed", (1, *tensor.shape) if len(tensor.shape) == 2 else tensor.shape)]
     head, _, own = name.rpartition(".")
     if head in ("x_embedder.proj", "pos_embed.proj") and own == "weight":
-        return [Part("pos_embed.proj.weight", _kernel(one.shape, config))]
+        return [Part("pos_embed.proj.weight", _kernel(tensor.shape, config))]
     inside = re.fullmatch(r"joint_blocks\.(\d{1,6})\.(.+)", head)
     places: tuple[str, ...] = (OUTSIDE.get(head, head),)
     if inside is not None and inside[2] in INSIDE:
         places = tuple(f"transformer_blocks.{inside[1]}.{place}" for place in INSIDE[inside[2]])
-    rows, rest = divmod(one.shape[0], len(places))
+    rows, rest = divmod(tensor.shape[0], len(places))
     swapped = head == "final_layer.adaLN_modulation.1" or head == _last(config)
     if rest or (swapped and rows % 2):
         parts = len(places) if rest else 2
-        raise FormatError(f"{path}: {one.name}: expected rows in {parts} equal parts, found {one.shape[0]}")
+        raise FormatError(f"{path}: {tensor.name}: expected rows in {parts} equal parts, found {tensor.shape[0]}")
     order = halves_swapped if swapped else None
     return [
-        Part(f"{place}.{own}" if place else own, (rows, *one.shape[1:]), nth * rows, order)
+        Part(f"{place}.{own}" if place else own, (rows, *tensor.shape[1:]), nth * rows, order)
         for nth, place in enumerate(places)
     ]
 
 
 def _kernel(shape: tuple[int, ...], config: Mapping[str, Any]) -> tuple[int, ...]:
-    """The shape of the convolution that makes patches; writers that know matrices alone flatten it."""
+    """The shape of the patch embedding's convolution; some writers flatten it to a matrix."""
     inputs, patch = config.get("in_channels", 16), config.get("patch_size", 2)
     whole = type(inputs) is int and type(patch) is int
     if len(shape) < 4 and whole and math.prod(shape[1:]) == inputs * patch * patch:
@@ -114,11 +117,11 @@ def _kernel(shape: tuple[int, ...], config: Mapping[str, Any]) -> tuple[int, ...
 
 
 def _last(config: Mapping[str, Any]) -> str:
-    """The modulation of the last block's context, which has a scale and a shift alone."""
+    """Name of the context modulation in the last block, which has only a scale and a shift."""
     layers = config.get("num_layers", 18)
     return f"joint_blocks.{layers - 1}.context_block.adaLN_modulation.1" if type(layers) is int else ""
 
 
 def halves_swapped(rows: int) -> Tensor:
-    """The order of rows where the file holds shifts before scales, and diffusers scales before shifts."""
+    """Row order of a modulation: the file stores shifts before scales, diffusers scales before shifts."""
     return torch.arange(rows).roll(rows // 2)

@@ -1,7 +1,7 @@
-"""What llama.cpp reads off the spelling of a token: that it ends a generation, or is special.
+"""Types that llama.cpp gives to tokens by their spelling: end of generation, or special.
 
-Types of tokens stand in a GGUF file, and some files have them wrong. llama.cpp changes them for the
-spellings listed here. No other spelling means anything.
+Some GGUF files have wrong token types. llama.cpp corrects the types of the spellings listed here, and
+of no others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Types of tokens, as numbers in ``tokenizer.ggml.token_type``."""
 
 SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)
-"""Types of tokens that are found in a text before anything else."""
+"""Types of tokens that are matched in a text before it is split."""
 
 _ENDS = frozenset(
     [
@@ -41,7 +41,7 @@ _ENDS = frozenset(
         "<|ifm|im_end|>",
     ]
 )
-"""Spellings that end a generation, whatever the type in the file."""
+"""Spellings that end a generation, regardless of the type in the file."""
 
 FILL: Mapping[str, tuple[str, ...]] = {
     "fim_pre": (
@@ -81,35 +81,35 @@ FILL: Mapping[str, tuple[str, ...]] = {
     "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
     "fim_sep": ("<|file_sep|>", "<|plamo:file_separator|>"),
 }
-"""Spellings that frame a text to be filled in, taken where the file has no key for them."""
+"""Spellings of fill-in-the-middle tokens, used if the file has no key for them."""
 
 _FILL_ENDS = ("fim_pad", "fim_rep", "fim_sep")
-_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
-"""Spellings that are tokens of the user's, whatever the type in the file."""
+_USER_DEFINED = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+"""Spellings of user-defined tokens, regardless of the type in the file."""
 
 
 def respelt(ids: Mapping[str, int], types: list[int], special: Mapping[str, int | None]) -> set[int]:
-    """Change types by spellings, in place, and give the ids that end a generation."""
+    """Correct ``types`` in place by spelling, and return the ids that end a generation."""
     fill = dict(special)
     for name, spellings in FILL.items():
         if fill[name] is None:
-            found = sorted(ids[spelling] for spelling in spellings if spelling in ids)
-            if found:
-                fill[name] = found[0]
-                types[found[0]] = CONTROL
-    spelt = {ids[spelling] for spelling in _ENDS if spelling in ids}
-    for token in spelt:
+            candidates = sorted(ids[spelling] for spelling in spellings if spelling in ids)
+            if candidates:
+                fill[name] = candidates[0]
+                types[candidates[0]] = CONTROL
+    by_spelling = {ids[spelling] for spelling in _ENDS if spelling in ids}
+    for token in by_spelling:
         types[token] = CONTROL
-    for spelling in _SHOWN:
+    for spelling in _USER_DEFINED:
         if spelling in ids:
             types[ids[spelling]] = USER_DEFINED
     named = (fill[name] for name in ("eos", "eot", "eom", *_FILL_ENDS))
-    ends = spelt | {token for token in named if token is not None}
+    ends = by_spelling | {token for token in named if token is not None}
 
     def ending(*spellings: str) -> bool:
         return any(ids.get(spelling) in ends for spelling in spellings)
 
-    # Vocabularies in which a message, or text that is struck through, ends with such a token.
+    # In vocabularies with the other tokens, <|end|> only ends a message, and </s> closes struck-through text.
     if ending("<|end|>") and ending("<|call|>", "<|calls|>") and ending("<|return|>", "<|flush|>"):
         ends.remove(ids["<|end|>"])
         types[ids["<|end|>"]] = USER_DEFINED
@@ -120,15 +120,15 @@ def respelt(ids: Mapping[str, int], types: list[int], special: Mapping[str, int 
 
 
 def overlap(special: Sequence[str]) -> tuple[str, str] | None:
-    """Two spellings of which one ends as the other begins; None if there are none.
+    """Two special tokens where the end of one is the beginning of the other; None if there are none.
 
-    Where they meet in a text it matters which is found first. Runs of one character do not count:
-    the longest is found first either way.
+    If they overlap in a text, the result depends on which is matched first. Runs of one character do not
+    count, because the longest is always matched first.
     """
     begins = {text[:end]: text for text in special if len(set(text)) > 1 for end in range(1, len(text))}
     for text in special:
         for start in range(1, len(text)):
-            other = begins.get(text[start:], text)
-            if other != text:
-                return text, other
+            overlapping = begins.get(text[start:], text)
+            if overlapping != text:
+                return text, overlapping
     return None

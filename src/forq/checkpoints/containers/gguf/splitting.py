@@ -1,10 +1,10 @@
-r"""How text is cut into words before byte pairs merge: one entry for each value of ``tokenizer.ggml.pre``.
+r"""Pre-tokenizers: how text is split into words, for each value of ``tokenizer.ggml.pre``.
 
-llama.cpp decides what a value means; the patterns give the words that it gives. A pattern of an entry cuts the pieces
-that the patterns before it left; what no alternative takes is a word of its own.
+llama.cpp defines the meaning of a value, and the patterns produce the same words. Each pattern of an
+entry splits the pieces that the patterns before it left. Text that matches no alternative is a word too.
 
-llama.cpp has some ways of its own, which the patterns follow. Its classes of one letter's case are all letters. Its
-``\d`` and ``\b`` know ASCII alone, and its spaces beyond ASCII take part in no range.
+The patterns follow peculiarities of llama.cpp: its classes of upper-case or lower-case letters match all
+letters, its ``\d`` and ``\b`` match ASCII only, and its spaces beyond ASCII belong to no range.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
-    """What one value of ``tokenizer.ggml.pre`` means.
+    """A pre-tokenizer.
 
     Attributes:
         patterns: regular expressions (Oniguruma), applied one after another.
-        whole_words: a word that is a token is taken before anything merges.
-        adds_bos: whether a text begins with the beginning-of-text token where the file does not say.
-        spells_bytes: tokens spell bytes by the letters of GPT-2; otherwise they are plain text with ▁ for a space.
+        whole_words: whether a word that is a token is used as it is, without merges.
+        adds_bos: whether BOS begins a text if the file does not say.
+        spells_bytes: whether tokens spell bytes with GPT-2's letters; otherwise they are plain text with ▁
+            for a space.
     """
 
     patterns: tuple[str, ...]
@@ -32,7 +33,7 @@ class Splitting:
 
 
 def _characters(spans: str) -> str:
-    """Code points and spans of them, in hexadecimal, as the inside of a class."""
+    """Code points and ranges, given in hexadecimal, as the inside of a character class."""
     return "".join("-".join(rf"\x{{{end}}}" for end in span.split("-")) for span in spans.split())
 
 
@@ -43,12 +44,12 @@ _NEWER = _characters(
     "13460-143FA 16100-16139 16D40-16D79 18CFF 1CC00-1CCF9 1CD00-1CEB3 1E5D0-1E5FA 1E5FF 1F8B2-1F8BB "
     "1F8C0-1F8C1 1FA89 1FA8F 1FABE 1FAC6 1FADC 1FADF 1FAE9 1FBCB-1FBEF"
 )
-"""What Unicode 16 added. The tables of llama.cpp are those of Unicode 15.1; the ones behind the patterns are newer."""
+"""Characters new in Unicode 16. llama.cpp uses the tables of Unicode 15.1; the regex engine uses newer ones."""
 
 
 def expression(pattern: str) -> str:
-    """A pattern with classes of characters as llama.cpp's tables have them."""
-    return re.sub(r"\\p\{\w+\}", lambda found: rf"[{found[0]}&&[^{_NEWER}]]", pattern)
+    """A pattern whose character classes are restricted to llama.cpp's tables."""
+    return re.sub(r"\\p\{\w+\}", lambda match: rf"[{match[0]}&&[^{_NEWER}]]", pattern)
 
 
 # English contractions in either case. (?i:…) would also take the long s, ſ, which llama.cpp does not.
@@ -80,7 +81,7 @@ _K2_HORIZON = (
 
 
 def _cased(letter: str, suffix: str, digits: str) -> str:
-    """Words that begin anew where a capital follows a small letter; only the ASCII letters have a case here."""
+    """Words that are split where a capital follows a small letter; only ASCII letters have a case here."""
     upper, lower = rf"(?:(?={letter})[^a-z])", rf"(?:(?={letter})[^A-Z])"
     before = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{before}{upper}*{lower}+{suffix}|{before}{upper}+{lower}*{suffix}"
@@ -88,7 +89,7 @@ def _cased(letter: str, suffix: str, digits: str) -> str:
 
 
 def _caseless(digits: str) -> str:
-    """Words of letters and marks, with the contraction behind them."""
+    """Words of letters and marks, with a following contraction."""
     return (
         rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+(?:{_CONTRACTION})?"
         rf"|{digits}|{_SIGNS}[\r\n/]*|{_SPACES}"
@@ -96,7 +97,7 @@ def _caseless(digits: str) -> str:
 
 
 _THREES = r"[^\p{N}]*\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
-"""Digits in threes from their end; what stands before them goes with the first."""
+"""Digits in groups of three from their end; text before them joins the first group."""
 
 _HAN = _characters(
     "4E00-9FFF 3400-4DBF 20000-2A6DF 2A700-2B73F 2B740-2B81F 2B820-2CEAF 2CEB0-2EBEF F900-FAFF 2F800-2FA1F"
@@ -214,4 +215,4 @@ _ENTRIES: tuple[tuple[str, Splitting], ...] = (
 )
 
 SPLITTINGS: Mapping[str, Splitting] = {name: entry for names, entry in _ENTRIES for name in names.split()}
-"""What every value of ``tokenizer.ggml.pre`` means, by that value."""
+"""The pre-tokenizer of each value of ``tokenizer.ggml.pre``."""

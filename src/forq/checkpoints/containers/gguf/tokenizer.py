@@ -1,4 +1,4 @@
-"""A tokenizer of transformers made from what stands in a GGUF file, giving the ids that llama.cpp gives."""
+"""Build a tokenizer of transformers from a GGUF file. It gives the same ids as llama.cpp."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SPACE = "▁"
 
 
 def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
-    """A ``PreTrainedTokenizerFast`` that is the file's own vocabulary.
+    """Build a ``PreTrainedTokenizerFast`` with the file's vocabulary.
 
-    ``tokenizer(text)`` gives the ids of llama.cpp's tokenizer with BOS and EOS added as the file asks, and
-    ``tokenizer(text, add_special_tokens=False)`` the ids without; special tokens in the text become tokens in both.
-    Its attribute ``notes`` says, in sentences, what a user should know about the vocabulary.
+    ``tokenizer(text)`` gives llama.cpp's ids with BOS and EOS as the file specifies;
+    ``tokenizer(text, add_special_tokens=False)`` gives them without. Special tokens in the text become
+    tokens in both cases. The attribute ``notes`` holds sentences for the user about the vocabulary.
 
     Args:
-        values: of the file's header.
+        values: the header's values.
 
     Raises:
-        FormatError: the vocabulary is damaged, or of a kind that is not read.
+        FormatError: the vocabulary is damaged, or of an unsupported kind.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -50,7 +50,7 @@ def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
 
 
 def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Tokenizer, tuple[str, ...]]:
-    """Words, cut out by patterns, whose bytes merge pair by pair."""
+    """A byte-pair tokenizer: patterns split the text into words, and the bytes of a word merge."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     splitting = SPLITTINGS[vocabulary.pre]
@@ -71,7 +71,7 @@ def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -
 
 
 def _pieces(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Tokenizer, tuple[str, ...]]:
-    """SentencePiece's pieces: the text between two special tokens whole, characters that merge by score."""
+    """A SentencePiece tokenizer: text between special tokens is not split; characters merge by score."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     prefix = flag(path, values, "add_space_prefix", True)
@@ -80,7 +80,7 @@ def _pieces(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tu
     model = models.BPE(dict(vocabulary.ids), merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     built = Tokenizer(model)
     spaces = normalizers.Replace(" ", _SPACE)
-    # Every stretch of text between special tokens is normalised by itself, as llama.cpp puts a space before each.
+    # Each text between special tokens is normalised by itself: llama.cpp puts a space before each.
     built.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
     steps: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     built.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
@@ -88,34 +88,34 @@ def _pieces(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tu
 
 
 def _add_special(built: Tokenizer, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[str, ...]:
-    """Add the tokens that are found in a text before anything else, under the ids they have.
+    """Add the special tokens, which are matched before the text is split. Their ids do not change.
 
-    Returns what to say of them.
+    Returns notes for the user.
     """
     from tokenizers import AddedToken
 
-    takes_before, takes_behind = _takes_spaces(values, vocabulary)
+    strips_left, strips_right = _strips_spaces(values, vocabulary)
     special: list[AddedToken] = []
-    own: list[AddedToken] = []
+    user_defined: list[AddedToken] = []
     for text, token in vocabulary.ids.items():
         if vocabulary.types[token] in SPECIAL:
-            mine = vocabulary.types[token] == USER_DEFINED
+            by_user = vocabulary.types[token] == USER_DEFINED
             added = AddedToken(
-                text, lstrip=text in takes_before, rstrip=text in takes_behind, normalized=False, special=not mine
+                text, lstrip=text in strips_left, rstrip=text in strips_right, normalized=False, special=not by_user
             )
-            (own if mine else special).append(added)
+            (user_defined if by_user else special).append(added)
     built.add_special_tokens(special)
-    built.add_tokens(own)
-    pair = overlap([added.content for added in (*special, *own)])
+    built.add_tokens(user_defined)
+    pair = overlap([added.content for added in (*special, *user_defined)])
     if pair is None:
         return ()
     return (f"the special tokens {pair[0]!r:.40} and {pair[1]!r:.40} overlap; llama.cpp finds the longest first",)
 
 
-def _takes_spaces(values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[set[str], set[str]]:
-    """Special tokens that take the spaces before them, and those that take the spaces behind.
+def _strips_spaces(values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[set[str], set[str]]:
+    """Special tokens that absorb the spaces before them, and those that absorb the spaces behind them.
 
-    No key says so. llama.cpp goes by the name of the model or of the pre-tokenizer.
+    No key specifies this. llama.cpp decides by the name of the model or of the pre-tokenizer.
     """
     name = str(values.get("general.name", "")).lower()
     if any(kind in vocabulary.pre for kind in ("jina-v2-de", "jina-v2-es", "jina-v2-code")):
@@ -128,30 +128,30 @@ def _takes_spaces(values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[se
 
 
 def _frame(built: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Put a text between BOS and EOS, as the file asks."""
+    """Add BOS and EOS around a text as the file specifies."""
     from tokenizers import processors
 
     spellings = list(vocabulary.ids)
-    asked = {
+    requested = {
         "bos": vocabulary.bos if vocabulary.adds_bos else None,
         "eos": vocabulary.eos if vocabulary.adds_eos else None,
     }
-    held = {name: token for name, token in asked.items() if token is not None}
-    template = [name for name in ("bos", "$", "eos") if name == "$" or name in held]
+    present = {name: token for name, token in requested.items() if token is not None}
+    template = [name for name in ("bos", "$", "eos") if name == "$" or name in present]
     single = [f"{'$A' if name == '$' else name}:0" for name in template]
     second = [f"{'$B' if name == '$' else name}:1" for name in template]
     built.post_processor = processors.TemplateProcessing(
         single=single,
         pair=[*single, *second],
-        special_tokens=[{"id": name, "ids": [token], "tokens": [spellings[token]]} for name, token in held.items()],
+        special_tokens=[{"id": name, "ids": [token], "tokens": [spellings[token]]} for name, token in present.items()],
     )
 
 
 def _names(vocabulary: Vocabulary) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The tokens transformers knows by name, and what to say of ids that get no name.
+    """The tokens with a name in transformers (BOS, EOS, …), and notes on ids that get no name.
 
-    transformers finds named tokens in every text. An ordinary token under such a name would cut words apart that
-    llama.cpp leaves whole, so it stays without one.
+    transformers matches named tokens before it splits a text. An ordinary token with such a name would
+    split words that llama.cpp does not split, so it gets none.
     """
     spellings = list(vocabulary.ids)
     ids = {"bos": vocabulary.bos, "eos": vocabulary.eos, "unk": vocabulary.unknown, "pad": vocabulary.padding}
@@ -167,13 +167,15 @@ def _names(vocabulary: Vocabulary) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _chat_templates(path: Path, values: Mapping[str, Any]) -> str | dict[str, str] | None:
-    """The chat template; with alternatives, all of them by name."""
+    """The chat template; if there are several, all of them by name."""
     key = "tokenizer.chat_template"
-    found = {name.removeprefix(key).removeprefix("."): text for name, text in values.items() if name.startswith(key)}
-    found.pop("s", None)  # tokenizer.chat_templates lists the names
-    for name, text in found.items():
+    templates = {
+        name.removeprefix(key).removeprefix("."): text for name, text in values.items() if name.startswith(key)
+    }
+    templates.pop("s", None)  # tokenizer.chat_templates lists the names
+    for name, text in templates.items():
         if not isinstance(text, str):
             raise FormatError(f"{path}: {key}{'.' if name else ''}{name}: expected a text, found {text!r:.80}")
-    if set(found) <= {""}:
-        return found.get("")
-    return {name or "default": text for name, text in found.items()}
+    if set(templates) <= {""}:
+        return templates.get("")
+    return {name or "default": text for name, text in templates.items()}

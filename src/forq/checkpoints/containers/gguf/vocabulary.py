@@ -1,7 +1,6 @@
-"""The vocabulary of a GGUF file as llama.cpp reads it: tokens, types, and ids with a meaning.
+"""The vocabulary of a GGUF file, as llama.cpp reads it: tokens, token types and special ids.
 
-Both the ids and the types stand in the file. What llama.cpp assumes where a key is missing, or names
-no token, is assumed here too.
+If a key is missing or names no token, the defaults of llama.cpp apply.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from forq.errors import FormatError
 _PREFIX = "tokenizer.ggml."
 _MAX_TOKENS = 1 << 24
 
-# Ids that llama.cpp assumes where the file names none, by the kind of vocabulary.
-_USUAL: Mapping[str, Mapping[str, int]] = {
+# llama.cpp's default ids, by the kind of vocabulary.
+_DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
     "gpt2": {"bos": 11, "eos": 11},
     "llama": {"bos": 1, "eos": 2, "unknown": 0},
     "gemma4": {},
@@ -30,17 +29,17 @@ _WITHOUT_BOS = ("glm4", "glm5", "chatglm-bpe")
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a file says of its tokens.
+    """Tokens and special ids of a file.
 
     Attributes:
-        model: the kind, ``tokenizer.ggml.model``.
-        pre: how text is cut into words, ``tokenizer.ggml.pre``; ``default`` where the file does not say.
-        ids: of every token, by its spelling.
-        types: by id, as llama.cpp sees them.
-        bos, eos, unknown, padding: ids; None where there is no such token.
-        ends: ids that end a generation, the file's own end first.
-        adds_bos, adds_eos: whether a text is put between these tokens.
-        notes: what a user should know about this vocabulary, in sentences.
+        model: kind of the vocabulary, ``tokenizer.ggml.model``.
+        pre: pre-tokenizer, ``tokenizer.ggml.pre``; ``default`` if the key is missing.
+        ids: ids of all tokens, by spelling.
+        types: token types by id, as corrected by llama.cpp.
+        bos, eos, unknown, padding: special ids; None if there is no such token.
+        ends: ids that end a generation, the file's EOS first.
+        adds_bos, adds_eos: whether BOS and EOS are added to a text.
+        notes: sentences for the user about this vocabulary.
     """
 
     model: Literal["gpt2", "llama"]
@@ -58,43 +57,43 @@ class Vocabulary:
 
 
 def entries(path: Path, values: Mapping[str, Any], name: str, of: type, least: int = 0) -> list[Any]:
-    """A list of the header, its entries checked.
+    """Read a list from the header and check its entries.
 
     Args:
         name: the key, without ``tokenizer.ggml.``.
         of: the type of every entry.
-        least: entries that must be there.
+        least: the least number of entries.
 
     Raises:
         FormatError: the value is no such list, or is too short.
     """
-    found = values.get(_PREFIX + name, [])
-    if not isinstance(found, list) or any(type(entry) is not of for entry in found):
-        raise FormatError(f"{path}: {_PREFIX}{name}: expected a list of {of.__name__}; convert the file anew")
-    if len(found) < least:
+    items = values.get(_PREFIX + name, [])
+    if not isinstance(items, list) or any(type(item) is not of for item in items):
+        raise FormatError(f"{path}: {_PREFIX}{name}: expected a list of {of.__name__}; convert the file again")
+    if len(items) < least:
         raise FormatError(
-            f"{path}: {_PREFIX}{name}: expected {least} entries, found {len(found)}; convert the file anew"
+            f"{path}: {_PREFIX}{name}: expected {least} entries, found {len(items)}; convert the file again"
         )
-    return found
+    return items
 
 
-def flag(path: Path, values: Mapping[str, Any], name: str, usual: bool) -> bool:
-    """A truth value of the header; ``usual`` where the file does not say.
+def flag(path: Path, values: Mapping[str, Any], name: str, default: bool) -> bool:
+    """Read a boolean from the header; ``default`` if the key is missing.
 
     Raises:
-        FormatError: it is something else.
+        FormatError: the value is no boolean.
     """
-    found = values.get(_PREFIX + name, usual)
-    if not isinstance(found, bool):
-        raise FormatError(f"{path}: {_PREFIX}{name}: expected true or false, found {found!r:.80}")
-    return found
+    value = values.get(_PREFIX + name, default)
+    if not isinstance(value, bool):
+        raise FormatError(f"{path}: {_PREFIX}{name}: expected true or false, found {value!r:.80}")
+    return value
 
 
 def read(path: Path, values: Mapping[str, Any]) -> Vocabulary:
     """Read the vocabulary from a header's values.
 
     Raises:
-        FormatError: it is damaged, of a kind that is not read, or wants a token that it has not.
+        FormatError: the vocabulary is damaged, of an unsupported kind, or lacks a token it requires.
     """
     model, pre, notes = _kind(path, values)
     tokens = entries(path, values, "tokens", str, 1)
@@ -103,13 +102,13 @@ def read(path: Path, values: Mapping[str, Any]) -> Vocabulary:
     ids = _ids(path, tokens)
     has_types = f"{_PREFIX}token_type" in values
     types = entries(path, values, "token_type", int, len(ids))[: len(ids)] if has_types else [NORMAL] * len(ids)
-    usual = dict(_USUAL[model])
+    defaults = dict(_DEFAULT_IDS[model])
     if pre in _WITHOUT_BOS:
-        del usual["bos"]
+        del defaults["bos"]
     special = {}
     for name in ("bos", "eos", "unknown", "padding", "eot", "eom", *FILL):
-        special[name], said = _special(path, values, name, usual.get(name), len(ids))
-        notes += said
+        special[name], more = _special(path, values, name, defaults.get(name), len(ids))
+        notes += more
     splitting = SPLITTINGS[pre]
     spm = model == "llama"
     adds_bos = flag(path, values, "add_bos_token", spm or splitting.adds_bos)
@@ -138,9 +137,9 @@ def read(path: Path, values: Mapping[str, Any]) -> Vocabulary:
 
 
 def configured(path: Path, values: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """The ids a config.json names, each below ``rows``; None where there is none.
+    """The token ids of config.json, each below ``rows``; None for an absent token.
 
-    A vocabulary that cannot be read has no ids. It is refused when a tokenizer is made of it.
+    An unreadable vocabulary gives no ids here. It is refused later, when a tokenizer is built from it.
     """
     try:
         vocabulary = read(path, values)
@@ -148,15 +147,15 @@ def configured(path: Path, values: Mapping[str, Any], rows: int) -> dict[str, An
         return {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     ends = [token for token in vocabulary.ends if token < rows]
     single = {"bos_token_id": vocabulary.bos, "pad_token_id": vocabulary.padding}
-    held = {name: token if token is not None and token < rows else None for name, token in single.items()}
-    return held | {"eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
+    below = {name: token if token is not None and token < rows else None for name, token in single.items()}
+    return below | {"eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 
 def _kind(path: Path, values: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """The kind of vocabulary, how its text is cut into words, and what to say of it."""
+    """The kind of the vocabulary, its pre-tokenizer, and notes for the user."""
     model = values.get(f"{_PREFIX}model")
-    if not isinstance(model, str) or model not in _USUAL:
-        kinds = ", ".join(_USUAL)
+    if not isinstance(model, str) or model not in _DEFAULT_IDS:
+        kinds = ", ".join(_DEFAULT_IDS)
         raise FormatError(f"{path}: {_PREFIX}model: expected a vocabulary of kind {kinds}, found {model!r:.80}")
     if model == "llama":
         return model, "default", ()
@@ -181,27 +180,27 @@ def _ids(path: Path, tokens: Iterable[str]) -> dict[str, int]:
         if (first := ids.setdefault(spelling, token)) != token:
             raise FormatError(
                 f"{path}: {_PREFIX}tokens: expected every token once, found {spelling!r:.80} at {first} and {token}; "
-                "convert the file anew"
+                "convert the file again"
             )
     return ids
 
 
 def _special(
-    path: Path, values: Mapping[str, Any], name: str, usual: int | None, size: int
+    path: Path, values: Mapping[str, Any], name: str, default: int | None, size: int
 ) -> tuple[int | None, tuple[str, ...]]:
-    """The id under a key, or the usual one; and what to say where the file's is none of its own tokens."""
-    token = usual if usual is not None and usual < size else None
+    """The id under a key, or the default; and a note if the file's id is none of its tokens."""
+    token = default if default is not None and default < size else None
     notes: tuple[str, ...] = ()
     for stem in (name, *((_OLD_KEYS[name],) if name in _OLD_KEYS else ())):
         key = f"{_PREFIX}{stem}_token_id"
-        found = values.get(key)
-        if found is None:
+        value = values.get(key)
+        if value is None:
             continue
-        if type(found) is not int:
-            raise FormatError(f"{path}: {key}: expected the id of a token, found {found!r:.80}")
-        if 0 <= found < size:
-            token = found
+        if type(value) is not int:
+            raise FormatError(f"{path}: {key}: expected the id of a token, found {value!r:.80}")
+        if 0 <= value < size:
+            token = value
         else:
             taken = "no token" if token is None else f"token {token}, as llama.cpp does,"
-            notes += (f"{key} is {found}, beyond the {size} tokens of the vocabulary; {taken} stands for it",)
+            notes += (f"{key} is {value}, beyond the {size} tokens of the vocabulary; {taken} stands for it",)
     return token, notes
