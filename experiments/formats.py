@@ -15,6 +15,7 @@ import json
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Any
 import onnx
 import torch
 from shakespeare import run, spread, tune
-from tests.fixtures.onnx_llama import dense, llama
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
@@ -32,6 +32,9 @@ from forq.models.convert.export import export
 from forq.models.layout import layout
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from tests.fixtures.onnx_llama import dense, llama  # noqa: E402
+
 TARGET = ROOT / "results" / "formats.jsonl"
 SEEDS = (0, 1, 2)
 STEPS = int(0.95 * 1000) // 9

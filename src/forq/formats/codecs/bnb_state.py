@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +27,11 @@ class State:
 
     Attributes:
         name: of the tensor that holds it.
-        said: the JSON object.
+        settings: the JSON object.
     """
 
     name: str
-    said: dict[str, Any]
+    settings: dict[str, object]
     kind: Kind
     blocksize: int
     shape: tuple[int, int]
@@ -48,7 +47,7 @@ def state(ckpt: Checkpoint, weight: str) -> State:
     """The description of the matrix called ``weight``.
 
     Raises:
-        FormatError: there is none, or it says what cannot be.
+        FormatError: there is none, or it is impossible.
     """
     for kind in ("nf4", "fp4"):
         name = state_name(weight, kind)
@@ -58,7 +57,7 @@ def state(ckpt: Checkpoint, weight: str) -> State:
 
 
 def state_name(weight: str, kind: str) -> str:
-    """What the tensor with the description is called."""
+    """Name of the tensor with the description."""
     return f"{weight}.quant_state.bitsandbytes__{kind}"
 
 
@@ -73,54 +72,54 @@ def magnitudes(ckpt: Checkpoint, weight: str, how: State) -> Tensor:
 
 
 def unnested(how: State) -> Tensor:
-    """The description without what it says of a nesting, as bytes."""
-    kept = {key: value for key, value in how.said.items() if not key.startswith("nested_")}
+    """The description without its settings of double quantization, as bytes."""
+    kept = {key: value for key, value in how.settings.items() if not key.startswith("nested_")}
     return torch.frombuffer(bytearray(json.dumps(kept).encode()), dtype=torch.uint8)
 
 
 def check_levels(ckpt: Checkpoint, weight: str, kind: Kind) -> None:
-    """Whether the table in the file is the one the library's kernels have built in; they never read it.
+    """Check that the levels in the file are those built into the library's kernels, which never read them.
 
     Raises:
-        FormatError: it is another.
+        FormatError: they are others.
     """
     found = ckpt.read(f"{weight}.quant_map")
     if not bool(((found - table(kind).filed).abs() <= _SAME_LEVEL).all()):
         raise FormatError(f"{weight}.quant_map: expected the levels of {kind}, found others: {found.tolist()}")
 
 
-def _text(ckpt: Checkpoint, name: str) -> dict[str, Any]:
+def _text(ckpt: Checkpoint, name: str) -> dict[str, object]:
     info = ckpt.info[name]
     if info.dtype != torch.uint8 or len(info.shape) != 1 or info.nbytes > _TEXT_BYTES:
         raise FormatError(f"{name}: expected at most {_TEXT_BYTES} bytes of JSON, found {info.dtype} {info.shape}")
     try:
-        said = json.loads(ckpt.read(name).numpy().tobytes())
+        settings = json.loads(ckpt.read(name).numpy().tobytes())
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name}: expected JSON, found {error}; the file is damaged") from error
-    if not isinstance(said, dict):
-        raise FormatError(f"{name}: expected a JSON object, found {type(said).__name__}; the file is damaged")
-    return said
+    if not isinstance(settings, dict):
+        raise FormatError(f"{name}: expected a JSON object, found {type(settings).__name__}; the file is damaged")
+    return settings
 
 
-def _checked(name: str, kind: Kind, said: dict[str, Any]) -> State:
+def _checked(name: str, kind: Kind, settings: dict[str, object]) -> State:
     def whole(key: str) -> int:
-        value = said.get(key)
+        value = settings.get(key)
         if type(value) is not int or not 2 <= value < 1 << 32 or value % 2:
             raise FormatError(f"{name}: expected an even {key}, found {value!r}")
         return value
 
-    shape = said.get("shape")
+    shape = settings.get("shape")
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and 0 < n < 1 << 32 for n in shape)):
         raise FormatError(f"{name}: expected the shape of a matrix, found {shape!r:.80}")
     if shape[1] % 2:
         raise FormatError(f"{name}: expected an even number of inputs, found {shape[1]}: a byte would cross rows")
-    if said.get("quant_type") != kind:
-        raise FormatError(f"{name}: expected quant_type {kind!r}, found {said.get('quant_type')!r:.80}")
-    nested = whole("nested_blocksize") if "nested_blocksize" in said else None
-    offset = said.get("nested_offset", 0.0)
-    if type(offset) not in (int, float) or not math.isfinite(offset):
+    if settings.get("quant_type") != kind:
+        raise FormatError(f"{name}: expected quant_type {kind!r}, found {settings.get('quant_type')!r:.80}")
+    nested = whole("nested_blocksize") if "nested_blocksize" in settings else None
+    offset = settings.get("nested_offset", 0.0)
+    if isinstance(offset, bool) or not isinstance(offset, int | float) or not math.isfinite(offset):
         raise FormatError(f"{name}: expected a finite nested_offset, found {offset!r:.80}")
-    return State(name, said, kind, whole("blocksize"), (shape[0], shape[1]), nested, float(offset))
+    return State(name, settings, kind, whole("blocksize"), (shape[0], shape[1]), nested, float(offset))
 
 
 def byte_table(kind: Kind, *, ours: bool) -> Tensor:

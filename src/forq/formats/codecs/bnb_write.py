@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ def plan(
     }
 
 
-def config(kind: Kind, dtype: torch.dtype, skipped: Sequence[str] | None = None) -> dict[str, Any]:
+def config(kind: Kind, dtype: torch.dtype, skipped: Sequence[str] | None = None) -> dict[str, object]:
     """The ``quantization_config`` of such a checkpoint.
 
     Args:
@@ -66,5 +65,5 @@ def config(kind: Kind, dtype: torch.dtype, skipped: Sequence[str] | None = None)
     }
 
 
-def _as_bytes(said: Mapping[str, Any]) -> Tensor:
+def _as_bytes(said: Mapping[str, object]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)

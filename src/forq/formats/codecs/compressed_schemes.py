@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
@@ -80,7 +79,7 @@ def schemes(ckpt: Checkpoint) -> tuple[Scheme, ...]:
     return tuple(dict.fromkeys(scheme for scheme in found if scheme is not None))
 
 
-def _scheme(where: str, group: Any, overall: Any) -> Scheme | None:
+def _scheme(where: str, group: object, overall: object) -> Scheme | None:
     if not isinstance(group, dict):
         raise FormatError(f"{where}: expected weights and targets, found {group!r:.80}; write a preset out")
     how = group.get("weights")
@@ -109,7 +108,7 @@ def _scheme(where: str, group: Any, overall: Any) -> Scheme | None:
     return Scheme(layout, bits, _group_size(where, how), sym, _inputs(group.get("input_activations")))
 
 
-def _group_size(where: str, how: Mapping[str, Any]) -> int | None:
+def _group_size(where: str, how: Mapping[str, object]) -> int | None:
     size, strategy = how.get("group_size"), how.get("strategy")
     if size is not None and (type(size) is not int or (size < 1 and size != -1)):
         raise FormatError(f"{where}: expected a positive group_size, -1 or none, found {size!r}")
@@ -123,7 +122,7 @@ def _group_size(where: str, how: Mapping[str, Any]) -> int | None:
     return {_TENSOR: None, _ROW: -1}.get(strategy, size)
 
 
-def _inputs(how: Any) -> str | None:
+def _inputs(how: object) -> str | None:
     if not isinstance(how, dict):
         return None
     when = "for every token" if how.get("dynamic") else "by scales of the file"

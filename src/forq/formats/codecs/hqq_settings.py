@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
@@ -52,10 +51,10 @@ def settings(ckpt: Checkpoint, module: str) -> Settings:
         FormatError: it says nothing, something impossible, or something that is not read.
     """
 
-    def said(kind: str, usual: Any = None) -> Any:
-        return ckpt.contents.values.get(f"{module}.{kind}", usual)
+    def said(kind: str, default: object = None) -> object:
+        return ckpt.contents.values.get(f"{module}.{kind}", default)
 
-    def whole(kind: str, value: Any, most: int = 1 << 40) -> int:
+    def whole(kind: str, value: object, most: int = 1 << 40) -> int:
         if type(value) is not int or not 0 <= value <= most:
             raise FormatError(f"{module}: expected a whole number as {kind}, found {type(value).__name__}")
         return value
@@ -78,5 +77,5 @@ def settings(ckpt: Checkpoint, module: str) -> Settings:
     return Settings(rows, columns, int(bits), axis, size)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return repr(value)[:40] if isinstance(value, int | float | str | None) else type(value).__name__
