@@ -1,4 +1,4 @@
-"""Where a loaded model differs from what the owner of its format computes."""
+"""Differences between forq's computation and that of a format's owner."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from forq.layers.linear import Activations
 
 def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
-    told: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
+    notes: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
     if not (others := unread(ckpt.folder, ckpt.contents)):
-        return told
+        return notes
     return (
-        *told,
+        *notes,
         f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
     )
