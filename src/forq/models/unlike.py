@@ -10,7 +10,7 @@ from forq.layers.linear import Activations
 
 
 def unlike(form: ModuleType | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     notes: tuple[str, ...] = form.unlike(ckpt, activations) if hasattr(form, "unlike") else ()  # type: ignore[union-attr]
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return notes
