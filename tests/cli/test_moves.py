@@ -110,7 +110,7 @@ def test_a_mask_keeps_what_it_masks(base, text, tmp_path, forq):
     [
         (("--move", "scales,norm"), "did you mean 'norms'"),
         (("--move", "scales,biases"), "expected a model with biases to move"),
-        (("--move", "scales,all-float"), "all-float moves as one"),
+        (("--move", "scales,all-float"), "all-float cannot be combined"),
         (("--set", "norms.lr=0.1"), "add it to --move"),
         (("--set", "norm.lr=0.1"), "no setting is called"),
         (("--move", "scales,norms", "--set", "norms.unit=free"), "give a number"),

@@ -225,7 +225,7 @@ def beside(name: str) -> Callable[[Path], None]:
         (lambda folder: file_of(folder).write_bytes(file_of(folder).read_bytes()[:-4000]), "truncated or damaged"),
         (config(num_layers=3), "missing: transformer_blocks.1"),
         (config(num_layers=1), "transformer_blocks.* found none of that name"),
-        (config(num_layers=1 << 40), "a tensor or more for each of"),
+        (config(num_layers=1 << 40), "at least one tensor for each of"),
         (config(num_layers="2"), "expected"),
         (config(in_channels=3), "expected floats of shape"),
         (config(pos_embed_max_size=9), "expected floats of shape"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.models.layout import layout
+from forq.models.layout import layout as layout_of
 from forq.models.names import ties
 
 TOKENS = 1024
@@ -33,18 +33,18 @@ def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu
 
 def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     """Shapes (out, in) of the matrices a token is multiplied by, and how many there are of each."""
-    planned = layout(ckpt)
+    layout = layout_of(ckpt)
     counts: dict[tuple[int, int], int] = {}
-    heads = set(ties(planned.model).values())
-    embeddings = (name for name, module in planned.model.named_modules() if isinstance(module, torch.nn.Embedding))
+    heads = set(ties(layout.model).values())
+    embeddings = (name for name, module in layout.model.named_modules() if isinstance(module, torch.nn.Embedding))
     lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
-    for spec in planned.specs.values():
-        if planned.names.modules[spec.name] in lookups:
+    for spec in layout.specs.values():
+        if layout.names.modules[spec.name] in lookups:
             continue
         shape = (spec.out_features, spec.in_features)
         counts[shape] = counts.get(shape, 0) + 1
-    for place, stored in planned.names.file_of.items():
-        module = planned.model.get_submodule(place.rpartition(".")[0])
+    for place, stored in layout.names.file_of.items():
+        module = layout.model.get_submodule(place.rpartition(".")[0])
         if isinstance(module, torch.nn.Linear) and place.endswith(".weight"):
             rows, columns = ckpt.info[stored].shape
             counts[(rows, columns)] = counts.get((rows, columns), 0) + 1

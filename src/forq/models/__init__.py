@@ -1,4 +1,4 @@
-"""Models: transformers' own architectures, built around quantized layers from a checkpoint folder."""
+"""Models of transformers and diffusers, built around the quantized layers of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model families forq builds; a new decoder is a new name, and the tests of loading run over all of them."""
+"""The model families forq builds. A new decoder is a new entry here; the tests of loading run over all entries."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from forq.tokens.model import Kind
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What loading needs to know about an architecture beyond its configuration and transformers' class of it.
+    """What loading needs to know about an architecture beyond its configuration and its class.
 
-    The class says the rest: the prefix that files of a bare model leave out, which tensors are tied, which are blocks.
+    transformers' class holds the rest: the prefix that files of a bare model leave out, the tied
+    tensors and the blocks.
 
     Attributes:
-        ignored: endings of tensors a file may carry that the model computes itself, or that belong to a head or
-            pooler it does not have here. They never move, and are saved as they are.
-        kind: of the model that is built.
-        spelled: what files of old call an ending of a name, and what it is called now.
-        half: of an encoder-decoder, the encoder alone.
+        ignored: endings of tensor names to skip. The model computes these tensors itself, or they
+            belong to a head or pooler that is not built. They never move and are saved unchanged.
+        kind: kind of the model that is built.
+        spelled: pairs of name endings: the ending in old files, and today's.
+        half: whether only the encoder of an encoder-decoder is built.
     """
 
     ignored: tuple[str, ...] = ()
@@ -31,17 +32,17 @@ class Family:
     half: bool = False
 
     def place(self, name: str) -> str:
-        """A tensor's name as the model spells it."""
+        """The model's name for a tensor of the file."""
         for old, new in self.spelled:
             if name.endswith(old):
                 return name.removesuffix(old) + new
         return name
 
 
-# Rotary frequencies and causal masks were saved once, by older versions of transformers.
+# Older versions of transformers saved rotary frequencies and causal masks.
 _DECODER = Family(ignored=("rotary_emb.inv_freq", "rope_freqs.weight"))
 _MASK_BESIDE = Family(ignored=(".attn.bias", ".attn.masked_bias"))
-# Sentence vectors are means over tokens, so the pooler is not built.
+# The pooler is not built: a sentence vector is the mean over its tokens.
 _ENCODER = Family(
     ignored=(
         "embeddings.position_ids",
@@ -104,13 +105,13 @@ FAMILIES: Mapping[str, Family] = {
     "distilbert": _ENCODER,
 }
 
-# Denoisers of diffusers, by the class their config.json names; see :mod:`forq.models.diffusion.denoiser`.
+# Denoisers of diffusers, by the class in their config.json; see :mod:`forq.models.diffusion.denoiser`.
 DENOISERS: Mapping[str, Family] = {"SD3Transformer2DModel": Family(kind="diffusion")}
 
-# Encoders that are half of an encoder-decoder, by their class: they stand alone in pipelines.
+# Encoders of an encoder-decoder, by class; diffusion pipelines use them without the decoder.
 _HALVES: Mapping[str, Family] = {"T5EncoderModel": Family(kind="encoder", half=True)}
 
-# What forq does not build, why, the keys of a config.json that give it away, and the names where no key does.
+# Models forq does not build: the reason, keys of config.json that reveal them, and names for those without a key.
 _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (
         "a mixture of experts: transformers holds its experts in three-dimensional parameters, not in linear layers",
@@ -137,12 +138,12 @@ _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ),
 )
 
-# The heads a row of encoders is built with: ForPreTraining is the masked one and another beside it, left out.
+# Encoder heads that are built as masked models; ForPreTraining holds a masked head and a second one, left out.
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 
 
 def kind_of(contents: Contents) -> Kind:
-    """What kind of model a checkpoint is; a graph needs no known family.
+    """The kind of model in a checkpoint; a graph needs no known family.
 
     Raises:
         FormatError: see :func:`family_of`.
@@ -151,11 +152,11 @@ def kind_of(contents: Contents) -> Kind:
 
 
 def family_of(config: Mapping[str, object]) -> Family:
-    """The row for a config.json; of an encoder, the bare one where ``architectures`` names no masked head.
+    """The family of a config.json; encoders without a masked head get the bare model.
 
     Raises:
-        FormatError: an architecture that is refused, the message says why; or no such model_type is known, the
-            message names those that are; or an encoder with a head that forq does not build.
+        FormatError: the architecture is refused (with the reason), the model_type is unknown (the
+            message lists the known ones), or the encoder has a head that forq does not build.
     """
     if (denoiser := config.get("_class_name")) is not None:
         if not isinstance(denoiser, str) or denoiser not in DENOISERS:
@@ -168,10 +169,10 @@ def family_of(config: Mapping[str, object]) -> Family:
         return _HALVES[head]
     name = config.get("model_type")
     for why, keys, names in _REFUSED:
-        said = next((key for key in keys if config.get(key)), None)
-        if said is not None or name in names:
-            shown = "" if said is None else f" ({said})"
-            raise FormatError(f"config.json: expected a model forq can build, found {name!r}{shown}, {why}")
+        revealing = next((key for key in keys if config.get(key)), None)
+        if revealing is not None or name in names:
+            hint = "" if revealing is None else f" ({revealing})"
+            raise FormatError(f"config.json: expected a model forq can build, found {name!r}{hint}, {why}")
     if not isinstance(name, str) or name not in FAMILIES:
         near = registry.nearest(str(name), list(FAMILIES))
         raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}{near}")
@@ -184,5 +185,5 @@ def family_of(config: Mapping[str, object]) -> Family:
         return replace(family, kind="encoder")
     raise FormatError(
         f"config.json: expected architectures of an encoder to end in Model, {' or '.join(_MASKED)}, found {head!r}; "
-        "classify by label sentences or by a mask: a classifier of its own is not supported"
+        "classification heads are not supported: classify by label sentences or by a mask"
     )

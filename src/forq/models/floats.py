@@ -1,4 +1,4 @@
-"""The tensors of a model that are not quantized: linear layers, embeddings, norms and biases."""
+"""Fill a model's float tensors: linear layers, embeddings, norms and biases."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def fill_floats(
     dtype: torch.dtype,
     scratch: Scratch,
 ) -> None:
-    """Give every float place of the model its tensor; places that share a file's tensor share one parameter.
+    """Read the tensor of every float parameter; places with the same tensor share a parameter.
 
-    Linear layers and plain embeddings become :class:`DenseLinear` and :class:`DenseEmbedding`; all else keeps
-    its module.
+    Linear layers and plain embeddings become :class:`DenseLinear` and :class:`DenseEmbedding`. All
+    other modules stay.
     """
     shared: dict[str, nn.Parameter] = {}
     leaves: dict[str, DenseLeaf] = {}
@@ -36,8 +36,8 @@ def fill_floats(
             shared[name] = nn.Parameter(tensor, requires_grad=False)
         return shared[name]
 
-    # A tensor that a module of another kind reads too (Gemma's scaled embedding, tied to the head) is small enough to
-    # be displaced in storage: a layer of ours would show its own probe, and the other none.
+    # A dense layer adds its probe in its own forward. If a module of another kind reads the same tensor (Gemma's scaled
+    # embedding, tied to the head), that module would miss the probe, so such a tensor is displaced in storage instead.
     elsewhere = {
         file_of[f"{name}.{own}"]
         for name, module in model.named_modules()
@@ -61,8 +61,8 @@ def fill_floats(
             if bias in file_of:
                 module.bias = parameter(bias)
         elif isinstance(module, nn.Linear):
-            row = parameter(bias) if bias in file_of else None
-            put(model, name, DenseLinear(parameter(weight), row, leaf(weight)))
+            offset = parameter(bias) if bias in file_of else None
+            put(model, name, DenseLinear(parameter(weight), offset, leaf(weight)))
         elif type(module) is nn.Embedding:
             put(model, name, DenseEmbedding(parameter(weight), leaf(weight)))
         else:
@@ -71,6 +71,6 @@ def fill_floats(
                 if place in file_of:
                     setattr(module, own, parameter(place))
             for own, _ in list(module.named_buffers(recurse=False)):
-                # Tables of positions stand in a file too, and do not move.
+                # Position tables may be stored in the file; they do not move.
                 if (place := f"{name}.{own}" if name else own) in file_of:
                     setattr(module, own, ckpt.read(file_of[place]).to(device=device, dtype=dtype))

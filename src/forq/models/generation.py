@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def generation_config(ckpt: Checkpoint) -> GenerationConfig | None:
-    """What ``generation_config.json`` says, or None without one.
+    """The settings in ``generation_config.json``, or None if there is no such file.
 
     Raises:
         FormatError: transformers cannot read it.
@@ -27,7 +27,7 @@ def generation_config(ckpt: Checkpoint) -> GenerationConfig | None:
     settings = read_json(path)
     try:
         return GenerationConfig.from_dict(settings)
-    except Exception as error:  # whatever a bad value ends in, somewhere inside transformers
+    except Exception as error:  # a bad value can fail in any way inside transformers
         raise FormatError(f"{path}: expected settings transformers can read, found {_first_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint describes, from its headers alone: format, quantized layers, architecture, names."""
+"""The layout of a checkpoint, from its headers alone: format, quantized layers, architecture, names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from forq.tokens.model import Kind
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """What a checkpoint describes, before a tensor of it is read.
+    """What is known of a checkpoint before any tensor is read.
 
     Attributes:
-        form: the format of its quantized layers, or None where all is float.
-        specs: those layers, by module name.
+        form: format of the quantized layers, or None if every tensor is float.
+        specs: the quantized layers, by module name.
         model: the architecture, every tensor on the meta device; empty for a graph.
-        names: which tensor fills which place.
-        kind: what the model predicts.
+        names: which tensor fills which parameter.
+        kind: kind of model, which decides what it predicts.
     """
 
     form: Format | None
@@ -38,18 +38,20 @@ class Layout:
 
 
 def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
-    """Put a checkpoint's headers beside the model its configuration describes.
+    """Match a checkpoint's headers with the model of its configuration.
 
     Raises:
-        FormatError: the checkpoint is of no known format or family, or holds a tensor too many or too few.
+        FormatError: the format or family is unknown, or a tensor is missing or left over.
     """
     if ckpt.graph is not None:
         return _graph_layout(ckpt)
     family = family_of(ckpt.config)
     depth = ckpt.config.get("num_hidden_layers", ckpt.config.get("num_layers"))
     if isinstance(depth, int) and depth > len(ckpt.info):
-        # Building the skeleton of a damaged configuration must not take hours.
-        raise FormatError(f"config.json: expected a tensor or more for each of {depth} layers, found {len(ckpt.info)}")
+        # Refused here: building the skeleton of a damaged configuration could take hours.
+        raise FormatError(
+            f"config.json: expected at least one tensor for each of {depth} layers, found {len(ckpt.info)}"
+        )
     form = recognised(ckpt)
     specs = {} if form is None else form.layers(ckpt)
     model = skeleton(ckpt.config, dtype)
@@ -57,10 +59,10 @@ def layout(ckpt: Checkpoint, dtype: torch.dtype = torch.float32) -> Layout:
 
 
 def _graph_layout(ckpt: Checkpoint) -> Layout:
-    """The layout of a checkpoint that is a graph: its quantized layers, and no architecture to fill.
+    """The layout of an ONNX graph: it has quantized layers and no architecture to fill.
 
     Raises:
-        FormatError: no layer is quantized, or the graph is no causal language model.
+        FormatError: no layer is quantized, or the graph is not a causal language model.
     """
     form = recognised(ckpt)
     if form is None:
@@ -68,6 +70,6 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
             f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
             "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
         )
-    Inputs.of(ckpt), logits_of(ckpt)  # what a load refuses is refused before anything is read
+    Inputs.of(ckpt), logits_of(ckpt)  # refuses the graphs that a load would refuse
     specs = form.layers(ckpt)
     return Layout(form, specs, nn.Module(), Names({}, {}, {spec.name: spec.name for spec in specs.values()}), "causal")

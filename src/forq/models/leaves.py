@@ -1,4 +1,4 @@
-"""The leaves of a loaded model: what may move."""
+"""The leaves of a loaded model: the tensors that may move."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
     """The leaves of a loaded model, in name order.
 
     Args:
-        move: kinds with commas between. ``scales``: of the quantized layers. ``codes``: their integers themselves, by
-            whole cells. ``zeros``: their zero points, where they are integers of their own; by whole cells too.
-            ``offsets``: their zero points, where those are continuous. ``codebooks``: their tables of vectors.
-            ``norms``: weights and biases of the norms. ``biases``: of all other layers. ``embeddings``: their
-            matrices, with a head that is tied to one. ``dense``: matrices of float linear layers. ``lora``: the
-            adapters :func:`forq.add_lora` began. ``all-float``: all float tensors of the file but the scales,
-            everything MeZO moves.
-        leave: layers whose scales do not move, by name.
+        move: kinds of leaves, separated by commas.
+
+            - ``scales``: quantization scales.
+            - ``codes``: integer codes of quantized layers; they move by whole cells.
+            - ``zeros``: integer zero points; they move by whole cells too.
+            - ``offsets``: continuous zero points.
+            - ``codebooks``: codebooks of vector-quantized layers.
+            - ``norms``: weights and biases of the norms.
+            - ``biases``: biases of all other layers.
+            - ``embeddings``: embedding matrices, and heads tied to them.
+            - ``dense``: matrices of float linear layers.
+            - ``lora``: adapters added by :func:`forq.add_lora`.
+            - ``all-float``: all float tensors of the file except the scales, as MeZO moves them.
+        leave: names of layers whose scales do not move.
 
     Raises:
-        ConfigError: a kind is unknown or named twice, or the model holds nothing of it.
+        ConfigError: a kind is unknown or named twice, or the model has no leaf of that kind.
     """
     kinds = [kind.strip() for kind in move.split(",")]
     known = [*GROUPS, "all-float"]
@@ -40,29 +46,31 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
             twice = " once each" if kind in known else registry.nearest(kind, known)
             raise ConfigError(f"--move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
     if "all-float" in kinds and len(kinds) > 1:
-        raise ConfigError("--move: all-float moves as one; name its kinds instead: " + ", ".join(_ALL_FLOAT))
+        raise ConfigError(
+            "--move: all-float cannot be combined with other kinds; name its kinds instead: " + ", ".join(_ALL_FLOAT)
+        )
     leaves: dict[str, Leaf] = {}
     layers = [module for name in leave if isinstance(module := model.get_submodule(name), QuantLinear)]
-    left = {spec.name for layer in layers for spec in layer.specs if spec.group == "scales"}
+    left_out = {spec.name for layer in layers for spec in layer.specs if spec.group == "scales"}
     for leaf in _leaves(model):
-        if leaf.name in left:
+        if leaf.name in left_out:
             continue
-        # A head tied to the embedding is the embedding's tensor, whichever comes first.
+        # A head tied to the embedding counts as an embedding, whichever module comes first.
         if leaf.name not in leaves or leaf.group == "embeddings":
             leaves[leaf.name] = leaf
     wanted = _ALL_FLOAT if kinds == ["all-float"] else kinds
-    found = {name: leaf for name, leaf in leaves.items() if leaf.group in wanted}
-    held = sorted({leaf.group for leaf in leaves.values()})
+    chosen = {name: leaf for name, leaf in leaves.items() if leaf.group in wanted}
+    present = sorted({leaf.group for leaf in leaves.values()})
     for kind in kinds:
-        if not any(leaf.group == kind or kind == "all-float" for leaf in found.values()):
+        if not any(leaf.group == kind or kind == "all-float" for leaf in chosen.values()):
             more = {"scales": "; quantize it first", "lora": "; begin adapters with forq.add_lora"}.get(kind, "")
-            if kind == "zeros" and "offsets" in held:
+            if kind == "zeros" and "offsets" in present:
                 more = "; its zero points are continuous: --move offsets"
-            raise ConfigError(f"expected a model with {kind} to move, found {', '.join(held)} in it{more}")
-    for leaf in found.values():
+            raise ConfigError(f"expected a model with {kind} to move, found {', '.join(present)} in it{more}")
+    for leaf in chosen.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
             leaf.open()
-    return [found[name] for name in sorted(found)]
+    return [chosen[name] for name in sorted(chosen)]
 
 
 def _leaves(model: LoadedModel) -> Iterator[Leaf]:
@@ -87,10 +95,10 @@ def _leaves(model: LoadedModel) -> Iterator[Leaf]:
 
 
 def group_of(module: nn.Module, own: str) -> str:
-    """The kind of a module's parameter ``own``, quantized weights aside."""
+    """The kind of a module's float parameter ``own``."""
     if "Norm" in type(module).__name__:
         return "norms"
     if isinstance(module, (nn.Embedding, DenseEmbedding)):
         return "embeddings"
-    # A matrix of another module: small enough to be written in place.
+    # Matrices of other modules are small enough to be written in place.
     return "biases" if own == "bias" else "dense"

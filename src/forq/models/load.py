@@ -1,4 +1,4 @@
-"""From a checkpoint to a model whose scales are live: every tensor is accounted for, codes stay packed."""
+"""Build a model from a checkpoint: every tensor is accounted for, and codes stay packed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forq.models.adapters import peft
 from forq.models.floats import fill_floats
 from forq.models.generation import generation_config
 from forq.models.graph.model import check_options, open_graph
-from forq.models.layout import layout
+from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
 from forq.models.quantized import fill_quantized
@@ -31,24 +31,27 @@ def load(
 ) -> LoadedModel:
     """Build the model of a checkpoint, in eval mode and without gradients.
 
-    Quantized layers become :class:`~forq.layers.linear.QuantLinear`, other linear layers and embeddings
-    :class:`~forq.layers.dense.DenseLinear` and :class:`~forq.layers.dense.DenseEmbedding`. The rest of the model is
-    transformers' or diffusers' own; an ONNX graph is computed by onnxruntime.
+    Quantized layers become :class:`~forq.layers.linear.QuantLinear`. Other linear layers and
+    embeddings become :class:`~forq.layers.dense.DenseLinear` and
+    :class:`~forq.layers.dense.DenseEmbedding`. The rest of the model comes from transformers or
+    diffusers; onnxruntime computes an ONNX graph.
 
     Args:
-        source: a folder, a hub id, or a checkpoint already open.
-        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, or ``cuda:N``.
-        dtype: of activations and float weights; float32 on a CPU by default, the checkpoint's own on a GPU.
-        kernel: of the quantized layers: ``ort`` (ONNX Runtime), ``triton`` (on a GPU), ``reference`` (plain torch), or
-            ``auto``: the fastest that fits.
-        adapter: folder of a LoRA adapter as PEFT stores it, to lay beside the layers.
-        activations: ``int8`` rounds activations to 8 bits in front of layers of 8 bits with one scale per row, which
-            is faster.
+        source: a folder, a hub id or an open checkpoint.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: dtype of activations and float weights. The default is float32 on a CPU and the
+            checkpoint's dtype on a GPU.
+        kernel: kernel of the quantized layers: ``ort`` (ONNX Runtime), ``triton`` (on a GPU),
+            ``reference`` (plain torch), or ``auto``, the fastest that fits.
+        adapter: folder of a LoRA adapter in PEFT's format, to attach to the layers.
+        activations: ``int8`` rounds the inputs of 8-bit layers with one scale per row to 8 bits,
+            which is faster.
 
     Raises:
-        FormatError: the checkpoint is damaged, of no known format or family, or holds a tensor too many or
-            too few.
-        ConfigError: the device is unknown, or not here; the kernel is unknown, or cannot compute a layer.
+        FormatError: the checkpoint is damaged or of an unknown format or family, or its tensors do
+            not match the model.
+        ConfigError: the device is unknown or missing, or the kernel is unknown or cannot compute a
+            layer.
     """
     place = choose_device(device)
     check_choices(kernel, activations, place)
@@ -66,13 +69,13 @@ def load(
 
 
 def _built(ckpt: Checkpoint, options: LoadOptions) -> LoadedModel:
-    """The model of a checkpoint that is no graph, with all its tensors."""
-    found = layout(ckpt, options.dtype)
-    compute_buffers(found.model, options.device)
-    scale_rotary(found.model, ckpt)
+    """The model of a checkpoint with all its tensors; not for graphs."""
+    layout = layout_of(ckpt, options.dtype)
+    compute_buffers(layout.model, options.device)
+    scale_rotary(layout.model, ckpt)
     scratch = Scratch()
-    fill_quantized(found, ckpt, options, scratch)
-    fill_floats(found.model, ckpt, found.names.file_of, options.device, options.dtype, scratch)
-    found.model.eval().requires_grad_(False)
-    differences = unlike(found.form, ckpt, options.activations)
-    return loaded(found.model, ckpt, found.names.file_of, found.kind, differences)
+    fill_quantized(layout, ckpt, options, scratch)
+    fill_floats(layout.model, ckpt, layout.names.file_of, options.device, options.dtype, scratch)
+    layout.model.eval().requires_grad_(False)
+    differences = unlike(layout.form, ckpt, options.activations)
+    return loaded(layout.model, ckpt, layout.names.file_of, layout.kind, differences)

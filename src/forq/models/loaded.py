@@ -1,9 +1,9 @@
 """The model that :func:`forq.load` returns.
 
-A loaded model *is* the model of transformers or diffusers, not a wrapper around it: its class is made from
-:class:`LoadedModel` and the library's own, as FSDP does it. So names of parameters and modules have no prefix, hooks,
-``train()`` and ``generate()`` are the library's own, and other libraries, many of which ask for a ``PreTrainedModel``,
-take it.
+A loaded model *is* the model of transformers or diffusers, not a wrapper around it. Its class
+inherits from :class:`LoadedModel` and from the library's class, as in FSDP. So parameter and module
+names have no prefix; hooks, ``train()`` and ``generate()`` are the library's; and libraries that
+expect a ``PreTrainedModel`` accept it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from forq.tokens.model import Kind, LanguageModel, ModelConfig, Reader
 from forq.tokens.pretrained import Pretrained
 
 
-# transformers resolves these annotations, so that every type in them is imported for real.
+# transformers resolves these annotations at run time, so their types are imported outside TYPE_CHECKING.
 class LoadedModel(nn.Module, LanguageModel):
     """A model and the checkpoint it came from.
 
     Attributes:
-        checkpoint: where it was loaded from.
-        names: the checkpoint's name of each float parameter, by the parameter's own name.
-        kind: what it predicts.
-        adapters: LoRA adapters beside its layers.
-        unlike: what the format's owner computes and forq does not, and weights beside it that are not tuned; a
-            sentence each.
-        config: transformers' or diffusers' configuration.
-        generation_config: transformers' ``GenerationConfig``, where the model has one.
-        device, dtype: of activations and float weights.
+        checkpoint: the checkpoint it was loaded from.
+        names: maps each float parameter's name to the tensor's name in the checkpoint.
+        kind: kind of model, which decides what it predicts.
+        adapters: LoRA adapters attached to its layers.
+        unlike: sentences on what the format's owner computes and forq does not, and on weights in
+            the folder that forq does not tune.
+        config: the configuration of transformers or diffusers.
+        generation_config: transformers' ``GenerationConfig``, if the model has one.
+        device, dtype: device and dtype of activations and float weights.
     """
 
     checkpoint: Checkpoint
@@ -72,7 +72,7 @@ class LoadedModel(nn.Module, LanguageModel):
 
     @property
     def takes_adapters(self) -> bool:
-        """Whether LoRA adapters can stand beside its layers."""
+        """Whether LoRA adapters can be attached to its layers."""
         return True
 
 
@@ -91,7 +91,10 @@ _CLASSES: dict[type, type[LoadedModel]] = {}
 
 
 def _class(base: type) -> type[LoadedModel]:
-    """A loaded model of a library's class, under that class's name: transformers writes it into configurations."""
+    """A subclass of :class:`LoadedModel` and a library's class.
+
+    It has the name of the library's class, since transformers writes it into configurations.
+    """
     if base not in _CLASSES:
         own = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
         _CLASSES[base] = cast("type[LoadedModel]", type(base.__name__, (LoadedModel, base), own))

@@ -1,4 +1,4 @@
-"""Which tensor of a checkpoint fills which place of the model: none missing, none left over."""
+"""Assign a checkpoint's tensors to the model's parameters: none missing, none left over."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Names:
     """The assignment of a checkpoint's tensors to a model's parameters.
 
     Attributes:
-        file_of: from the name of a float parameter to the checkpoint's name of the tensor that fills it,
-            biases of quantized layers included. Tied parameters have the one name the file stores; where it stores
-            the same tensor twice, the embedding's.
-        twins: from that name to the other of the same tensor.
-        modules: from the checkpoint's name of a quantized layer to the name of its module.
+        file_of: maps each float parameter, biases of quantized layers included, to its tensor in the
+            checkpoint. Tied parameters map to the tensor the file stores; if it stores it twice, to
+            the embedding's.
+        twins: maps a tensor that is stored twice to its second name.
+        modules: maps a quantized layer's name in the checkpoint to its module's name.
     """
 
     file_of: Mapping[str, str]
@@ -32,18 +32,18 @@ class Names:
 
 
 def assign(ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[str, LayerSpec]) -> Names:
-    """Assign every tensor of a checkpoint to a place of the model.
+    """Assign every tensor of a checkpoint to a parameter of the model.
 
     Args:
         model: the architecture, without weights.
         specs: the quantized layers, by name.
 
     Raises:
-        FormatError: a parameter no tensor fills, a tensor no parameter takes, or one of another shape.
+        FormatError: a parameter has no tensor, a tensor has no parameter, or a shape differs.
     """
     places = dict(model.state_dict(keep_vars=True))
     modules = _modules(model, specs)
-    # Quantized layers fill their own places, and the places of heads that are tied to them.
+    # Quantized layers fill their own parameters, and those of heads tied to them.
     filled = {f"{module}.{own}" for module in modules.values() for own in ("weight", "bias")}
     filled |= {head for head, embedding in ties(model).items() if embedding in filled}
     wanted = set(places) - filled
@@ -73,7 +73,7 @@ def assign(ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[st
 
 
 def ties(model: nn.Module) -> Mapping[str, str]:
-    """From the places of heads to those of the embeddings they share a tensor with, by configuration."""
+    """Maps each head's parameter to the embedding parameter it is tied to by configuration."""
     ties: Mapping[str, str] = getattr(model, "_tied_weights_keys", None) or {}
     return ties if getattr(getattr(model, "config", None), "tie_word_embeddings", False) else {}
 
@@ -92,7 +92,7 @@ def _modules(model: nn.Module, specs: Mapping[str, LayerSpec]) -> dict[str, str]
 
 
 def _merge_twins(ckpt: Checkpoint, model: nn.Module, file_of: dict[str, str]) -> dict[str, str]:
-    """Give heads the embedding's tensor where the file stores it twice; transformers, too, ties only what is equal."""
+    """Give heads the embedding's tensor where the file stores it twice; like transformers, only if both are equal."""
     twins: dict[str, str] = {}
     for head, embedding in ties(model).items():
         first, second = file_of.get(embedding), file_of.get(head)
@@ -111,7 +111,7 @@ def _check_shape(ckpt: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
 
 
 def _tied(model: nn.Module, file_of: Mapping[str, str]) -> dict[str, str]:
-    """The place of a head or an embedding that the file leaves out, since the configuration ties the two."""
+    """Heads and embeddings that the file leaves out because the configuration ties them."""
     result = {}
     for head, embedding in ties(model).items():
         if embedding not in file_of and head in file_of:

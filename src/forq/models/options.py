@@ -19,10 +19,10 @@ class LoadOptions:
     """Options of :func:`forq.load`, checked, with defaults filled in.
 
     Attributes:
-        device: where the model lies.
-        dtype: of activations and float weights.
-        kernel: of quantized layers.
-        activations: in front of quantized layers.
+        device: device of the model.
+        dtype: dtype of activations and float weights.
+        kernel: kernel of the quantized layers.
+        activations: precision of the inputs of quantized layers.
     """
 
     device: torch.device
@@ -32,10 +32,10 @@ class LoadOptions:
 
 
 def check_choices(kernel: str, activations: str, device: torch.device) -> None:
-    """Refuse a kernel or activations that do not exist, or not on this device.
+    """Refuse an unknown kernel or activations, and a kernel that this device does not support.
 
     Raises:
-        ConfigError: with what there is.
+        ConfigError: the message lists the possible values.
     """
     if kernel not in get_args(Choice):
         raise ConfigError(f"--kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
@@ -46,10 +46,10 @@ def check_choices(kernel: str, activations: str, device: torch.device) -> None:
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:
-    """The device a user means; ``auto`` is a GPU where there is one.
+    """The device a user names; ``auto`` is a GPU if there is one.
 
     Raises:
-        ConfigError: it is unknown, or this machine has none.
+        ConfigError: the device is unknown, or this machine does not have it.
     """
     name = str(wanted)
     if name == "auto":
@@ -62,20 +62,20 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         if count == 0:
             raise ConfigError(f"--device: expected a GPU for {name!r}, found no GPU here; use --device cpu")
         if int(known[1] or 0) >= count:
-            raise ConfigError(f"--device: expected cuda:0 … cuda:{count - 1}, the GPUs that are here, found {name!r}")
+            raise ConfigError(f"--device: expected a GPU of this machine, cuda:0 … cuda:{count - 1}, found {name!r}")
     return torch.device(name)
 
 
 def default_dtype(ckpt: Checkpoint, device: torch.device) -> torch.dtype:
-    """float32 on a CPU; elsewhere the dtype that the configuration names.
+    """float32 on a CPU; on other devices the dtype in the configuration.
 
     Raises:
-        FormatError: torch knows no such dtype.
+        FormatError: torch has no such dtype.
     """
     named = ckpt.config.get("dtype") or ckpt.config.get("torch_dtype") or "float16"
     dtype = getattr(torch, named.removeprefix("torch."), None) if isinstance(named, str) else None
     if not isinstance(dtype, torch.dtype):
-        # transformers reads the same field for the tokenizer, and ends in an AttributeError of torch.
+        # Refused here: transformers reads the same field for the tokenizer and raises an AttributeError.
         raise FormatError(f"config.json: expected a dtype of torch, found {named!r}")
     if device.type == "cpu":
         return torch.float32

@@ -1,4 +1,4 @@
-"""Read a quantized layer, and refuse NaN and infinity in it."""
+"""Read a quantized layer and check that its numbers are finite."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from forq.layers.layer import LayerSpec, Parts
 
 
 def read(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
-    """What a format reads of a layer.
+    """The parts of a layer, as its format reads them.
 
     Raises:
-        FormatError: a continuous tensor or the bias holds NaN or infinity (named), or see the format.
+        FormatError: a continuous tensor or the bias holds NaN or infinity (the tensor is named), or the
+            format refuses the layer.
     """
     parts = form.read(ckpt, spec)
     for live, tensor in zip(spec.live, parts.live, strict=True):

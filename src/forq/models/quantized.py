@@ -25,18 +25,18 @@ from forq.models.options import LoadOptions
 from forq.models.skeleton import put, sizes
 
 
-def fill_quantized(found: Layout, ckpt: Checkpoint, options: LoadOptions, scratch: Scratch) -> None:
-    """Replace the layers that a checkpoint holds quantized; heads tied to a quantized embedding share its table.
+def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scratch: Scratch) -> None:
+    """Replace a model's layers by the checkpoint's quantized ones; heads tied to a quantized embedding share its table.
 
     Raises:
-        FormatError: a layer does not fit its place.
+        FormatError: a layer does not fit its module.
         ConfigError: the kernel cannot compute a layer, or no layer takes int8 activations.
     """
-    if found.form is not None:
-        for spec in found.specs.values():
-            _fill(found.form, found, ckpt, spec, options, scratch)
-        _tie_heads(found.model)
-    if options.activations == "int8" and "int8" not in kernels(found.model):
+    if layout.form is not None:
+        for spec in layout.specs.values():
+            _fill(layout.form, layout, ckpt, spec, options, scratch)
+        _tie_heads(layout.model)
+    if options.activations == "int8" and "int8" not in kernels(layout.model):
         raise ConfigError(
             "--activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
             "found none (forq quantize --bits 8 --group-size -1 makes them)"
@@ -44,7 +44,7 @@ def fill_quantized(found: Layout, ckpt: Checkpoint, options: LoadOptions, scratc
 
 
 def kernels(model: nn.Module) -> dict[str, list[str]]:
-    """The quantized layers of a model by the kernel that computes them, as names of their scales."""
+    """Names of the scales of a model's quantized layers, by the kernel that computes the layer."""
     layers: dict[str, list[str]] = {}
     for module in model.modules():
         if isinstance(module, QuantLinear):
@@ -53,15 +53,15 @@ def kernels(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _fill(
-    form: Format, found: Layout, ckpt: Checkpoint, spec: LayerSpec, options: LoadOptions, scratch: Scratch
+    form: Format, layout: Layout, ckpt: Checkpoint, spec: LayerSpec, options: LoadOptions, scratch: Scratch
 ) -> None:
-    where = found.names.modules[spec.name]
+    where = layout.names.modules[spec.name]
     parts = layer_parts.read(form, ckpt, spec)
-    old = found.model.get_submodule(where)
+    old = layout.model.get_submodule(where)
     layer = _quant_linear(old, spec, parts, options.device, scratch)
-    del parts  # a kernel may pack the codes anew, and then nothing else holds them
+    del parts  # a kernel may repack the codes; this reference would keep the old ones alive
     embeds = isinstance(old, nn.Embedding)
-    put(found.model, where, QuantEmbedding(layer, options.dtype) if embeds else layer)
+    put(layout.model, where, QuantEmbedding(layer, options.dtype) if embeds else layer)
     layer.zero_points = form.zero_points(ckpt, spec)
     layer.filed_codes = form.filed_codes(ckpt, spec)
     _choose_kernel(layer, spec, partial(_codes, form, ckpt, spec), options, embeds)
@@ -70,10 +70,10 @@ def _fill(
 def _choose_kernel(
     layer: QuantLinear, spec: LayerSpec, read: partial[Weight], options: LoadOptions, embeds: bool
 ) -> None:
-    """Let the fastest kernel that fits compute a layer, or the one that is asked for.
+    """Give a layer the kernel that is asked for, or the fastest that fits.
 
     Raises:
-        ConfigError: ONNX Runtime is asked for and cannot compute it.
+        ConfigError: ONNX Runtime is asked for and cannot compute the layer.
     """
     device, dtype, kernel = options.device, options.dtype, options.kernel
     layer.fused = isinstance(layer.frozen, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
@@ -116,7 +116,7 @@ def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.d
     if bias is None and has:
         raise FormatError(f"{spec.name}: expected a tensor 'bias', found none; the file is damaged")
     if bias is not None and not has:
-        # Old GPTQ writers give every layer a bias of zeros, whether the architecture has one or not.
+        # Old GPTQ writers store a bias of zeros for every layer, even if the architecture has none.
         if bool(bias.any()):
             raise FormatError(f"{spec.name}.bias: expected no bias or one of zeros by config.json, found other values")
         bias = None

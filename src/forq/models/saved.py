@@ -1,4 +1,4 @@
-"""What a run writes: the checkpoint with what moved in it, and the adapters beside it."""
+"""Save what a run moved: the tuned checkpoint and the adapters."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ from forq.models.twins import with_twins
 def save(
     base: Checkpoint, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor], checkpoint: Path, adapter: Path
 ) -> None:
-    """Write the checkpoint where a tensor of it moved, and the adapters where there are any; each whole or not at all.
+    """Write the checkpoint if a tensor of it moved, and the adapters if there are any.
+
+    Each folder is written whole or not at all.
 
     Args:
-        tensors: what moved, by name, as the files hold it; asked for one at a time, some of them more than once.
+        tensors: moved tensors by name, as the files hold them. They are read one at a time, some of
+            them twice.
 
     Raises:
         ConfigError: a folder cannot be written.
@@ -39,24 +42,24 @@ def save(
 
 
 def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, overwrite: bool = False) -> Saved:
-    """Write a checkpoint with tensors of it moved, as its format keeps them.
+    """Write a checkpoint with moved tensors, in its own format.
 
     Args:
-        tensors: what moved, by name; continuous ones in float32 or what the file stores.
+        tensors: moved tensors by name; continuous tensors in float32 or in the file's dtype.
 
     Raises:
-        FormatError: one that the checkpoint does not hold, or that does not fit its place.
+        FormatError: the checkpoint has no tensor of that name, or the tensor does not fit its place.
         ConfigError: the folder exists, overlaps the original, or cannot be written.
     """
     plan = planned(base, tensors)
     if plan.patches:
         return base.save_patched(folder, plan.tensors, overwrite=overwrite)
-    # Written anew: other tensors keep their bytes, other files are copied.
+    # The folder is rewritten: other tensors keep their bytes, and other files are copied.
     names, pieces, nbytes, rounding = sorted(plan.tensors), [], 0, 0.0
     for name in names:
-        # Made twice: places in a file come before its bytes, and no tensor is kept.
-        made, off = _fitted(base, name, plan.tensors[name])
-        nbytes, rounding = nbytes + made.nbytes, max(rounding, off)
+        # Each tensor is made twice: offsets in a file must be known before its bytes, and no tensor stays in memory.
+        made, error = _fitted(base, name, plan.tensors[name])
+        nbytes, rounding = nbytes + made.nbytes, max(rounding, error)
         pieces.append(Piece((name,), plan_of({name: made}), partial(_made, base, name, plan.tensors)))
     pieces += [Piece((name,), {}, dict) for name in sorted(plan.gone)]
     check_destination(base.path, folder, overwrite)
@@ -65,7 +68,7 @@ def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, over
 
 
 def planned(base: Checkpoint, tensors: Mapping[str, Tensor]) -> Relaid:
-    """What :func:`write` writes: the tensors themselves, unless the format has more to say."""
+    """What :func:`write` writes: the given tensors, or the format's own arrangement of them."""
     form = recognised(base)
     return Relaid(tensors) if form is None else form.relaid(base, tensors)
 
@@ -75,7 +78,7 @@ def _made(base: Checkpoint, name: str, tensors: Mapping[str, Tensor]) -> Mapping
 
 
 def _fitted(base: Checkpoint, name: str, tensor: Tensor) -> tuple[Tensor, float]:
-    """A tensor in the file's dtype where it fits that, else as it is; and what rounding it took."""
+    """A tensor in the file's dtype if it fits, else unchanged; and its rounding error."""
     info = base.info[name]
     if tuple(tensor.shape) == info.shape and (info.dtype.is_floating_point or tensor.dtype == info.dtype):
         return fit(name, tensor, info)

@@ -1,4 +1,4 @@
-"""A model without its weights: transformers' architecture on the meta device, from a configuration alone."""
+"""A model without weights: transformers' architecture on the meta device, built from a configuration."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from forq.errors import FormatError
 from forq.models.diffusion import denoiser
 from forq.models.families import family_of
 
-# What says how to read the files or which remote code to run, not what the architecture is.
+# Keys on how to read the files or which remote code to run; the architecture does not depend on them.
 _NOT_ARCHITECTURE = ("quantization_config", "auto_map", "torch_dtype", "dtype")
 
 
 class Initialised(Protocol):
-    """transformers' ``PreTrainedModel``: it initialises modules, and computes their buffers as it does."""
+    """transformers' ``PreTrainedModel``; initialising a module also computes its buffers."""
 
     def _init_weights(self, module: nn.Module) -> None: ...
 
@@ -28,7 +28,7 @@ def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
 
     Args:
         config: a config.json of a known family.
-        dtype: of the parameters to come.
+        dtype: dtype of the parameters.
 
     Raises:
         FormatError: transformers refuses the configuration.
@@ -38,61 +38,61 @@ def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     import transformers
 
     makers = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
-    # The plain automatic class would build both halves of an encoder-decoder.
+    # AutoModel would build both halves of an encoder-decoder.
     maker = getattr(transformers, "AutoModelForTextEncoding" if family.half else makers[family.kind])
     plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
     try:
         settings = type(transformers.AutoConfig.for_model(plain["model_type"])).from_dict(plain)
         with torch.device("meta"):
             model: nn.Module = maker.from_config(settings, dtype=dtype, trust_remote_code=False)
-    except Exception as error:  # whatever an impossible value ends in, somewhere inside transformers or torch
+    except Exception as error:  # an impossible value can fail in any way inside transformers or torch
         raise FormatError(f"config.json: expected a configuration transformers can build, found {error}") from error
     if getattr(model, "pooler", None) is not None:
-        put(model, "pooler", None)  # nothing here reads what it makes
+        put(model, "pooler", None)  # nothing reads its output
     return model
 
 
 def compute_buffers(model: nn.Module, device: torch.device) -> None:
-    """Give the buffers that stand in no file (rotary frequencies, causal masks, factors of embeddings) their values.
+    """Compute the buffers that no file stores: rotary frequencies, causal masks, embedding factors.
 
-    transformers computes them where it initialises a module. Parameters must still be on the meta device, where
-    initialising them costs nothing and changes nothing.
+    transformers computes them when it initialises a module. Parameters must still be on the meta
+    device, where initialising them costs nothing and changes nothing.
 
     Raises:
-        FormatError: transformers does not compute one of them.
+        FormatError: transformers does not compute one of the buffers.
     """
     lm = cast(Initialised, model)
     for name, module in model.named_modules():
         owned = sorted(own for own in module._non_persistent_buffers_set if getattr(module, own) is not None)
         if not owned:
             continue
-        found = []
-        # What is the same over two different grounds was written, whole.
-        for ground in (0, 1):
+        computed = []
+        # A buffer that comes out the same from two different fill values was computed completely.
+        for fill in (0, 1):
             for own in owned:
                 meta = module.get_buffer(own)
-                # On the CPU, and then moved: another device's pow and sin may differ in the last bit.
-                setattr(module, own, torch.full(meta.shape, ground, dtype=meta.dtype, device="cpu"))
+                # Computed on the CPU and then moved: pow and sin of another device may differ in the last bit.
+                setattr(module, own, torch.full(meta.shape, fill, dtype=meta.dtype, device="cpu"))
             with torch.no_grad():
                 lm._init_weights(module)
-            found.append([module.get_buffer(own) for own in owned])
-        for own, first, second in zip(owned, *found, strict=True):
+            computed.append([module.get_buffer(own) for own in owned])
+        for own, first, second in zip(owned, *computed, strict=True):
             if not torch.equal(first, second):
                 raise FormatError(f"{name}.{own}: expected a buffer that transformers computes, found one it leaves")
             setattr(module, own, second.to(device))
 
 
 def scale_rotary(model: nn.Module, ckpt: Checkpoint) -> None:
-    """Scale rotary positions by what a GGUF file holds for it: factors of the frequencies, and a magnitude.
+    """Apply the rotary scaling of a GGUF file: factors of the frequencies, and a magnitude.
 
     Raises:
-        FormatError: there are not as many factors as frequencies, or one is not positive.
+        FormatError: the numbers of factors and frequencies differ, or a factor is not positive.
     """
     if (name := ckpt.contents.values.get("rope_factors")) is not None:
         _divide_frequencies(model, ckpt.read(name))
     if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
         for module in model.modules():
-            # The factor of cosine and sine, beside what the scaling multiplies them by; a plain number.
+            # A plain number that multiplies cosine and sine, in addition to the scaling of the frequencies.
             if "attention_scaling" in vars(module):
                 vars(module)["attention_scaling"] *= magnitude
 
@@ -108,19 +108,19 @@ def _divide_frequencies(model: nn.Module, factors: Tensor) -> None:
 
 
 def blocks(model: nn.Module) -> list[str]:
-    """Names of the modules inside a model's blocks: below a list of modules."""
+    """Names of the modules inside a model's blocks, which are the members of its module lists."""
     lists = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
     return [name for name, _ in model.named_modules() if name.startswith(lists)]
 
 
 def base(model: nn.Module) -> str:
-    """What checkpoints of the bare model leave out at the front of a name."""
+    """The prefix that checkpoints of the bare model leave out of a name."""
     prefix = getattr(model, "base_model_prefix", "")
     return f"{prefix}." if prefix else ""
 
 
 def sizes(module: nn.Module) -> tuple[int, int] | None:
-    """(out, in) of a layer that can be quantized, or None; GPT-2's Conv1D is one, a linear layer stored turned."""
+    """(out, in) of a layer that can be quantized, or None; GPT-2's Conv1D counts as a transposed linear layer."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     if turned(module):
@@ -129,13 +129,13 @@ def sizes(module: nn.Module) -> tuple[int, int] | None:
 
 
 def turned(module: nn.Module) -> bool:
-    """Whether a layer's float weight is stored as (in, out)."""
+    """Whether a layer stores its float weight transposed, as (in, out)."""
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, Conv1D)
 
 
 def put(model: nn.Module, name: str, module: nn.Module | None) -> None:
-    """Set the sub-module called ``name``, or leave its place empty."""
+    """Set the sub-module called ``name``; ``None`` removes it."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

@@ -1,4 +1,4 @@
-"""The space of a loaded model's coordinates."""
+"""``forq.space``: the coordinates of a model that a recipe moves."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ def space(model: LoadedModel, move: str = "scales", unit: Unit = "relative") -> 
     """The coordinates of a loaded model.
 
     Args:
-        model: from :func:`forq.load`.
-        move: kinds of leaves with commas between, see :func:`forq.models.leaves.trainable`.
-        unit: what probes and steps are measured in: ``relative`` to each coordinate's starting magnitude,
-            ``absolute`` (both keep signs), ``free`` of bounds, or the tensor's ``spread``. Kinds of leaves that
-            pass through zero take ``spread`` in place of ``relative``, integers take ``cells``. The space carries it.
+        model: a model from :func:`forq.load`.
+        move: kinds of leaves, separated by commas; see :func:`forq.models.leaves.trainable`.
+        unit: unit of probes and steps. ``relative`` measures them by each coordinate's starting
+            magnitude, ``absolute`` in plain numbers; both keep signs. ``free`` is absolute without
+            bounds, and ``spread`` measures by the tensor's spread. Kinds of leaves that pass through
+            zero take ``spread`` in place of ``relative``, integers take ``cells``. The space carries it.
 
     Raises:
-        ConfigError: the model holds nothing of that kind, or the unit is unknown.
+        ConfigError: the model has no leaf of that kind, or the unit is unknown.
     """
     if unit not in DOMAINS:
         raise ConfigError(f"unit: expected one of {', '.join(DOMAINS)}, found {unit!r}")

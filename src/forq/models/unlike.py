@@ -1,4 +1,4 @@
-"""Where a loaded model differs from what the owner of its format computes."""
+"""Differences between forq's computation and that of a format's owner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forq.layers.linear import Activations
 
 
 def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-    """What a format's owner computes with a checkpoint and forq does not, and what lies beside it; a sentence each."""
+    """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed

@@ -1,4 +1,4 @@
-"""From one format to another: the same integers and scales in other places, or floats; and exactly what that loses."""
+"""Export a checkpoint to another format, keeping its integers and scales or writing floats, and measure the loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
 from forq.models.convert.rewrite import Piece, planned, rewrite
-from forq.models.layout import Layout, layout
+from forq.models.layout import Layout
+from forq.models.layout import layout as layout_of
 from forq.plugins import registry
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -31,13 +32,13 @@ FLOATS: Mapping[str, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did, as measured on the folder it made.
+    """The result of an export, measured on the new folder.
 
     Attributes:
-        layers: quantized layers that were written anew.
-        weights: their weights.
-        changed: those of them that are not the same float32 numbers any more; 0: nothing was lost.
-        max_change: the largest |after − before| / |before|.
+        layers: number of quantized layers that were written.
+        weights: number of weights in these layers.
+        changed: number of weights whose float32 value changed; 0 means that nothing was lost.
+        max_change: largest |after − before| / |before|.
     """
 
     path: Path
@@ -48,16 +49,15 @@ class Exported:
 
 
 def targets() -> tuple[str, ...]:
-    """What an export can be written as: formats that can be packed from integers and scales, and floats."""
+    """The targets of an export: formats that can pack integers and scales, and float dtypes."""
     return (*exportable(), *FLOATS)
 
 
 def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
-    """Write a quantized checkpoint as another format, and compare what was written with what was there.
+    """Write a quantized checkpoint in another format, and compare the result with the source.
 
-    Into a format of integers a layer goes whole or not at all: codes, zero points and scales are the same numbers in
-    other places, and what the target cannot say is refused, never approximated. Into floats every weight is rounded
-    once.
+    A target with integer codes keeps every code, zero point and scale exactly; a layer it cannot
+    hold is refused, never approximated. A float target rounds every weight once.
 
     Args:
         source: a folder, a file or a hub id.
@@ -65,8 +65,8 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         to: one of :func:`targets`.
 
     Raises:
-        ConfigError: no such target, or ``out`` is taken.
-        FormatError: the source holds no quantized layer, or the target cannot hold one (named).
+        ConfigError: the target is unknown, or ``out`` exists.
+        FormatError: the source has no quantized layer, or the target cannot hold a layer (named).
     """
     known = targets()
     if to.replace("_", "-") not in known:
@@ -74,8 +74,8 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
     ckpt = Checkpoint.open(source)
     if ckpt.graph is not None:
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
-    found = layout(ckpt)
-    if found.form is None or not found.specs:
+    layout = layout_of(ckpt)
+    if layout.form is None or not layout.specs:
         raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
     check_destination(ckpt.path, Path(out), overwrite)
     config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
@@ -84,22 +84,24 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
         turn = _as_floats(FLOATS[to])
         config["dtype" if "dtype" in config else "torch_dtype"] = to
     else:
-        target, zeros = exportable()[to], _zeros(ckpt, found.form, found.specs)
+        target, zeros = exportable()[to], _zeros(ckpt, layout.form, layout.specs)
         turn = _as_codes(target, zeros)
-        config["quantization_config"] = _settings(ckpt, found, target, zeros)
-    pieces = [_piece(ckpt, found.form, spec, turn) for spec in found.specs.values()]
+        config["quantization_config"] = _settings(ckpt, layout, target, zeros)
+    pieces = [_piece(ckpt, layout.form, spec, turn) for spec in layout.specs.values()]
     done: list[Exported] = []
 
     def fill(folder: Path) -> None:
         rewrite(ckpt, folder, pieces, config)
-        done.append(_compared(ckpt, found, folder))  # before it has its name: what is not sound never gets it
+        done.append(
+            _compared(ckpt, layout, folder)
+        )  # before the folder gets its name, so that a damaged one never does
 
     replace_folder(Path(out), fill)
     return replace(done[0], path=Path(out))
 
 
 Turn = Callable[[Parts], Mapping[str, Tensor]]
-"""From a layer to the tensors that say it, by the end of their names."""
+"""Makes the tensors of the target from a layer, by the last part of their names."""
 
 
 def _piece(ckpt: Checkpoint, form: Format, spec: LayerSpec, turn: Turn) -> Piece:
@@ -113,7 +115,7 @@ def _piece(ckpt: Checkpoint, form: Format, spec: LayerSpec, turn: Turn) -> Piece
             tensors["bias"] = parts.bias
         return {f"{spec.name}.{kind}": tensor.contiguous() for kind, tensor in tensors.items()}
 
-    # Made twice: places in a file come before its bytes, and no layer is kept.
+    # Each layer is made twice: offsets in a file must be known before its bytes, and no layer stays in memory.
     return Piece(spec.tensors, planned(made()), made)
 
 
@@ -132,7 +134,7 @@ def _as_codes(target: ExportableFormat, zeros: ZeroRange) -> Turn:
         weight = parts.weight
         if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
             raise FormatError(
-                "expected codes with a scale and a whole zero point a group, found others, which "
+                "expected codes with a scale and an integer zero point for each group, found others, which "
                 f"{target.about.title} cannot hold; export to float16"
             )
         return {**target.pack(weight, zeros), **target.pack_scales(parts.arrange(parts.live[0]))}
@@ -144,7 +146,7 @@ def _matrix(parts: Parts) -> Tensor:
     weight, live = parts.weight, tuple(tensor.float() for tensor in parts.live)
     if not isinstance(weight, QuantWeight):
         return dequantise_rows(weight, live)  # type: ignore[arg-type]
-    if weight.zeros.is_floating_point():  # continuous ones are the second live tensor
+    if weight.zeros.is_floating_point():  # continuous zero points are the second live tensor
         weight = replace(weight, zeros=parts.arrange(live[1]))
     return dequantise(weight, parts.arrange(live[0]))
 
@@ -161,38 +163,39 @@ def _zeros(ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> Ze
     return ZeroRange(least, symmetric)
 
 
-def _settings(ckpt: Checkpoint, found: Layout, target: ExportableFormat, zeros: ZeroRange) -> dict[str, object]:
+def _settings(ckpt: Checkpoint, layout: Layout, target: ExportableFormat, zeros: ZeroRange) -> dict[str, object]:
     """The target's configuration; its loaders expect that all layers share their bits and group."""
-    specs = list(found.specs.values())
+    specs = list(layout.specs.values())
     kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
-    # A whole row may be a group by chance: the number that other layers have says it too.
+    # If other layers give a group size, a layer whose group is a whole row counts as having that size too.
     groups = {group for _, group in kinds if group != -1} or {-1}
     if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
         raise FormatError(
-            f"{ckpt.path}: expected one width and group for all layers, found {sorted(kinds)}; export to float16"
+            f"{ckpt.path}: expected the same bits and group size in all layers, found {sorted(kinds)}; export to float16"
         )
-    quantized = {found.names.modules[spec.name] for spec in specs}
-    linear = [name for name, module in found.model.named_modules() if isinstance(module, nn.Linear)]
+    quantized = {layout.names.modules[spec.name] for spec in specs}
+    linear = [name for name, module in layout.model.named_modules() if isinstance(module, nn.Linear)]
     left = sorted(set(linear) - quantized)
     return target.quantization_config(specs[0].bits, groups.pop(), zeros, left)
 
 
-def _compared(ckpt: Checkpoint, found: Layout, out: Path) -> Exported:
+def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
     """Every layer's matrix as the new folder has it, beside what it was."""
-    assert found.form is not None
+    assert layout.form is not None
     written = Checkpoint.open(out)
-    there = layout(written)
+    target = layout_of(written)
     weights = changed = 0
     worst = 0.0
-    for spec in found.specs.values():
-        before = _matrix(found.form.read(ckpt, spec))
-        if there.form is None:
+    for spec in layout.specs.values():
+        before = _matrix(layout.form.read(ckpt, spec))
+        if target.form is None:
             after = written.read(f"{spec.name}.weight").float()
         else:
-            after = _matrix(there.form.read(written, there.specs[spec.name]))
+            after = _matrix(target.form.read(written, target.specs[spec.name]))
         weights += before.numel()
-        off = after != before
-        if bool(off.any()):
-            changed += int(torch.count_nonzero(off))
-            worst = max(worst, float(((after[off] - before[off]).abs() / before[off].abs().clamp(min=1e-30)).max()))
-    return Exported(out, len(found.specs), weights, changed, worst)
+        differs = after != before
+        if bool(differs.any()):
+            changed += int(torch.count_nonzero(differs))
+            old = before[differs]
+            worst = max(worst, float(((after[differs] - old).abs() / old.abs().clamp(min=1e-30)).max()))
+    return Exported(out, len(layout.specs), weights, changed, worst)

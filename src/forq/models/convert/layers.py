@@ -1,4 +1,4 @@
-"""Which layers of a float checkpoint are quantized: the linear layers of its blocks, each against its format's rule."""
+"""Choose the layers of a float checkpoint to quantize: linear layers of its blocks that fit the format."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Linear:
     """The matrix of one linear layer.
 
     Attributes:
-        rows, columns: outputs and inputs.
-        turned: the file stores it (in, out).
+        rows, columns: number of outputs and inputs.
+        turned: whether the file stores it transposed, as (in, out).
     """
 
     rows: int
@@ -34,12 +34,12 @@ def linear_layers(ckpt: Checkpoint) -> dict[str, Linear]:
     """The linear layers of the blocks, by the names of their weights.
 
     Raises:
-        FormatError: there is none, or one is no matrix.
+        FormatError: there is no linear layer, or the weight of one is not a matrix.
     """
     model = skeleton(ckpt.config, torch.float32)
     inside = {name: model.get_submodule(name) for name in blocks(model)}
     linear = {name: turned(module) for name, module in inside.items() if sizes(module) is not None}
-    found = {}
+    layers = {}
     for name, info in ckpt.info.items():
         module = name.removesuffix(".weight")
         place = module if module in linear else base(model) + module
@@ -48,40 +48,40 @@ def linear_layers(ckpt: Checkpoint) -> dict[str, Linear]:
         if len(info.shape) != 2:
             raise FormatError(f"{name}: expected a matrix, found shape {info.shape}")
         rows, columns = info.shape[::-1] if linear[place] else info.shape
-        found[name] = Linear(rows, columns, linear[place])
-    if not found:
+        layers[name] = Linear(rows, columns, linear[place])
+    if not layers:
         raise FormatError(f"{ckpt.path}: expected linear layers in the blocks, found none")
-    return found
+    return layers
 
 
 def kept_layers(layers: Iterable[str], keep: Sequence[str]) -> tuple[str, ...]:
-    """The layers a user wants to stay in float, by the names of their weights.
+    """Names of the weights that the user wants to keep in float.
 
     Args:
-        keep: names, or ends of names after a dot; ``*`` stands for any letters.
+        keep: layer names, or the last parts of layer names; ``*`` matches any letters.
 
     Raises:
-        ConfigError: one of them fits no layer.
+        ConfigError: a name matches no layer.
     """
     modules = {name.removesuffix(".weight"): name for name in layers}
-    found: dict[str, str] = {}
+    kept: dict[str, str] = {}
     for pattern in keep:
-        here = {
+        matches = {
             module: name
             for module, name in modules.items()
             if fnmatchcase(module, pattern) or fnmatchcase(module, f"*.{pattern}")
         }
-        if not here:
+        if not matches:
             ends = sorted({module.rpartition(".")[2] for module in modules})
             raise ConfigError(
                 f"--keep: expected the name of a layer, or its end ({', '.join(ends)}), found {pattern!r}"
             )
-        found |= here
-    return tuple(found.values())
+        kept |= matches
+    return tuple(kept.values())
 
 
 def gptq_misfit(layer: Linear, bits: int, group_size: int) -> str:
-    """Why GPTQ cannot hold a layer; "" where it can."""
+    """Why GPTQ cannot hold a layer; "" if it can."""
     step = multiple(bits)
     if layer.rows % step or layer.columns % step:
         return (
@@ -97,20 +97,20 @@ def gptq_misfit(layer: Linear, bits: int, group_size: int) -> str:
 
 
 def levels_misfit(layer: Linear) -> str:
-    """Why forq cannot read a layer of NF4 or FP4 again; "" where it can."""
+    """Why forq could not read back a layer in NF4 or FP4; "" if it could."""
     if layer.columns % 2:
         return f"expected an even number of inputs, since a byte holds two codes of a row, found {layer.columns}"
     return ""
 
 
 def check_fit(layers: Mapping[str, Linear], misfits: Mapping[str, str]) -> None:
-    """Refuse layers that do not fit, and say how to leave them in float.
+    """Refuse layers that do not fit the format, and suggest how to keep them in float.
 
     Args:
-        misfits: why a layer does not fit, by its name; "" where it fits.
+        misfits: reason why a layer does not fit, by its name; "" if it fits.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: a layer does not fit.
     """
     unfit = [name for name in layers if misfits[name]]
     if not unfit:

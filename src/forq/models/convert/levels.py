@@ -1,4 +1,4 @@
-"""The part of quantizing that is bitsandbytes's: NF4 or FP4, byte for byte as the library itself rounds."""
+"""Quantize to NF4 or FP4, byte for byte as bitsandbytes does."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from forq.models.skeleton import sizes, skeleton
 
 
 class LevelsJob:
-    """One folder being written; sums the squared error as it goes.
+    """Writes a quantized folder and sums the squared error.
 
     Args:
         chosen: the weights to quantize.
-        blocksize: values that share a magnitude.
+        blocksize: number of values that share a magnitude.
     """
 
     def __init__(self, ckpt: Checkpoint, chosen: Mapping[str, Linear], kind: Kind, blocksize: int) -> None:
@@ -38,16 +38,16 @@ class LevelsJob:
         rewrite(self.ckpt, folder, pieces, self.ckpt.config | {"quantization_config": settings})
 
     def _skipped(self) -> list[str]:
-        """Linear layers that stay in float; the library quantizes all it is not told of."""
+        """Linear layers that stay in float; bitsandbytes quantizes all layers that are not listed here."""
         model = skeleton(self.ckpt.config, torch.float32)
         inside = {name.removesuffix(".weight") for name in self.chosen}
         linear = (name for name, module in model.named_modules() if sizes(module) is not None)
-        return [name for name in linear if not any(name == one or name.endswith(f".{one}") for one in inside)]
+        return [name for name in linear if not any(name == chosen or name.endswith(f".{chosen}") for chosen in inside)]
 
     def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         layer = self.chosen[name]
-        found = plan((layer.rows, layer.columns), self.kind, self.blocksize, self.ckpt.info[name].dtype)
-        return {f"{name}{end}": described for end, described in found.items()}
+        tensors = plan((layer.rows, layer.columns), self.kind, self.blocksize, self.ckpt.info[name].dtype)
+        return {f"{name}{end}": described for end, described in tensors.items()}
 
     def _made(self, name: str) -> dict[str, Tensor]:
         tensor = finite.check(name, self.ckpt.read(name))
@@ -60,4 +60,4 @@ class LevelsJob:
         self.error += float(near.sub_(exact).square_().sum())
         self.energy += float(exact.square().sum())
         made = filed(ranks, absmax, tuple(tensor.shape), self.kind, self.blocksize, tensor.dtype)
-        return {f"{name}{end}": one for end, one in made.items()}
+        return {f"{name}{end}": part for end, part in made.items()}

@@ -1,6 +1,7 @@
-"""``--quantize-on-load``: a float checkpoint is quantized into the run's folder first, and that is what is tuned.
+"""``--quantize-on-load``: quantize a float checkpoint into the run's folder, then tune the result.
 
-Codes come from rounding to nearest, so the same checkpoint gives the same base, bit for bit, on every machine.
+Codes are rounded to nearest, so the same checkpoint gives the same base, bit for bit, on every
+machine.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ _GROUPS = (64, 32, 16)
 
 
 def quantized(source: str | Path, how: str, out: Path) -> Path:
-    """Make the quantized base in ``out``, or find it there.
+    """Make the quantized base in ``out``, or reuse the one an earlier call made there.
 
     Args:
         source: a float checkpoint: a folder or a hub id.
-        how: format and bits, one of :data:`KNOWN`. Groups are of 64 inputs, or of the largest of 32 and 16 that divides
-            the inputs of every layer, else a whole row; blocks of nf4 and fp4 are of 64 values always.
-        out: the folder; one that is there already was made by an earlier call, as folders appear whole or not at all.
+        how: format and bits, one of :data:`KNOWN`. For gptq, the group size is the largest of 64, 32
+            and 16 that divides the inputs of every layer, else a whole row. Blocks of nf4 and fp4
+            always have 64 values.
+        out: folder of the base. Folders appear whole or not at all, so an existing one is complete.
 
     Raises:
-        ConfigError: no such format; a layer does not fit it.
-        FormatError: the source is damaged, or quantized already.
+        ConfigError: the format is unknown, or a layer does not fit it.
+        FormatError: the source is damaged or already quantized.
     """
-    found = re.fullmatch(r"gptq([2348])|nf4|fp4", how)
-    if found is None:
+    match = re.fullmatch(r"gptq([2348])|nf4|fp4", how)
+    if match is None:
         raise ConfigError(
             f"--quantize-on-load: expected one of {', '.join(KNOWN)}, found {how!r}{registry.nearest(how, KNOWN)}"
         )
-    to, bits = ("gptq", int(found[1])) if found[1] else (how, 4)
+    to, bits = ("gptq", int(match[1])) if match[1] else (how, 4)
     if out.is_dir():
         made = Checkpoint.open(out).config.get("quantization_config", {})
-        there = f"gptq{made['bits']}" if "bits" in made else made.get("bnb_4bit_quant_type")
-        if there != how:
-            raise ConfigError(f"{out}: expected a base made as {how}, found {there}; remove it first")
+        present = f"gptq{made['bits']}" if "bits" in made else made.get("bnb_4bit_quant_type")
+        if present != how:
+            raise ConfigError(f"{out}: expected a base made as {how}, found {present}; remove it first")
     else:
         ckpt = Checkpoint.open(source)
         if "quantization_config" in ckpt.config:

@@ -1,4 +1,4 @@
-"""From a float checkpoint folder to a quantized one, tensor by tensor: the model is never in memory as a whole."""
+"""Quantize a float checkpoint folder, tensor by tensor; the whole model is never in memory."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TARGETS = ("gptq", "nf4", "fp4")
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """What quantizing did.
+    """The result of quantizing.
 
     Attributes:
-        path: the folder made.
-        layers: how many layers were quantized.
-        relative_error: their mean relative squared error.
-        kept: layers that stay in float because the user asked for it.
+        path: the new folder.
+        layers: number of layers that were quantized.
+        relative_error: squared error of the quantized weights, relative to their squared norm.
+        kept: names of layers that the user kept in float.
     """
 
     path: Path
@@ -56,24 +56,26 @@ def quantize(
     keep: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Quantized:
-    """Round the linear layers of the blocks to nearest; embeddings, head and norms stay as they are.
+    """Round the linear layers of the blocks to nearest; embeddings, head and norms do not change.
 
-    Ranges are searched for the smallest squared error (see :mod:`forq.layers.round_to_nearest`); no data is
-    used. Scales are stored as float16. Every other file is copied.
+    Each range is the one with the smallest squared error (see :mod:`forq.layers.round_to_nearest`);
+    no data is used. Scales are stored as float16. All other files are copied.
 
     Args:
         src: a float checkpoint folder or hub id of a known family.
         out: folder to make.
-        bits: of a code: 2, 3, 4 or 8.
-        group_size: inputs that share a scale; −1 is a whole row.
-        checkpoint_format: ``gptq`` (zeros stored less one) or ``gptq_v2``.
-        to: ``gptq``; or ``nf4``, ``fp4``: as bitsandbytes stores them, to the byte what it makes itself; 4 bits, blocks
-            of ``group_size`` values, nothing else to choose.
-        keep: layers to leave in float: names, or ends of names after a dot, ``*`` for any letters.
-        overwrite: swap an existing folder for the new one.
+        bits: bits of a code: 2, 3, 4 or 8.
+        group_size: number of inputs that share a scale; −1 is a whole row.
+        sym: whether every zero point is the middle of the codes.
+        checkpoint_format: ``gptq`` (zero points are stored minus one) or ``gptq_v2``.
+        to: ``gptq``, ``nf4`` or ``fp4``. The last two give the bytes that bitsandbytes gives; they
+            have 4 bits and blocks of ``group_size`` values, and no other setting.
+        keep: layers to keep in float: names, or the last parts of names; ``*`` matches any letters.
+        overwrite: replace an existing folder.
 
     Raises:
-        ConfigError: a setting is impossible for a layer (named), ``keep`` names no layer, or ``out`` exists.
+        ConfigError: a layer (named) does not allow a setting, ``keep`` matches no layer, or ``out``
+            exists.
         FormatError: the source is damaged or already quantized.
     """
     if to not in TARGETS:
@@ -108,7 +110,7 @@ def quantize(
 
 
 class _Job:
-    """One folder being written; sums the squared error as it goes."""
+    """Writes a quantized folder and sums the squared error."""
 
     def __init__(
         self,

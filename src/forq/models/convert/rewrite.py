@@ -1,4 +1,4 @@
-"""Write a checkpoint's folder anew with some of its layers' tensors replaced by others, layer by layer."""
+"""Rewrite a checkpoint's folder with some of its tensors replaced, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.patch import files_of
 from forq.checkpoints.write import write_file
 
-# Weights in whatever form; the new folder must not hold a second, older model.
+# Weights of any format; they are not copied, since the new folder must not hold the old model too.
 _WEIGHTS = (
     *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx"),
     *(".h5", ".msgpack"),
@@ -27,12 +27,12 @@ Plan = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """Tensors that take the place of others.
+    """New tensors that replace old ones.
 
     Attributes:
-        old: names that go; the new ones are written into the file of the first.
-        plan: what the new ones are, known before they are made.
-        make: makes them.
+        old: names of the replaced tensors; the new tensors go into the file of the first.
+        plan: dtypes and shapes of the new tensors, known before they are made.
+        make: makes the new tensors.
     """
 
     old: tuple[str, ...]
@@ -41,14 +41,14 @@ class Piece:
 
 
 def planned(tensors: Mapping[str, Tensor]) -> Plan:
-    """The plan of tensors that are there."""
+    """The plan of existing tensors."""
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
 def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, object]) -> None:
-    """Fill an empty folder: the pieces' new tensors, all other tensors as they are, config.json, all other files.
+    """Fill an empty folder with the new tensors, all other tensors, config.json and all other files.
 
-    No more than one piece is in memory at a time.
+    Only one piece is in memory at a time.
     """
     by_first = {piece.old[0]: piece for piece in pieces}
     gone = {name for piece in by_first.values() for name in piece.old}
@@ -58,7 +58,7 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
             sources.setdefault(info.file, []).append(name)
     where: dict[str, str] = {}
     total = 0
-    # Of a pipeline only the folder of its denoiser is written anew.
+    # In a pipeline, only the denoiser's folder is rewritten.
     own = ckpt.contents.component or ""
     old, new = ckpt.folder / own, folder / own
     new.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """A JSON object, as people can read it."""
+    """Write a JSON object with indentation."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
