@@ -21,10 +21,10 @@ class Counts:
     """Numbers of values in a checkpoint.
 
     Attributes:
-        moves: coordinates that can move, by kind.
-        quantized: weights stored as codes.
-        floats: values of the other tensors that a loaded model holds.
-        parameters: weights of the network, however stored.
+        moves: number of coordinates that can move, by kind.
+        quantized: number of weights stored as codes.
+        floats: number of values in the other tensors of a loaded model.
+        parameters: number of weights of the network, in any storage.
     """
 
     moves: Counter[str]
@@ -33,24 +33,24 @@ class Counts:
     parameters: int
 
 
-def count(ckpt: Checkpoint, found: Layout, specs: Mapping[str, LayerSpec]) -> Counts:
+def count(ckpt: Checkpoint, layout: Layout, specs: Mapping[str, LayerSpec]) -> Counts:
     """Count a checkpoint's values.
 
     Args:
-        specs: all quantized layers, also those that do not move.
+        specs: all quantized layers, including those that do not move.
     """
     sizes = {name: math.prod(info.shape) for name, info in ckpt.info.items()}
     quantized = sum(spec.in_features * spec.out_features for spec in specs.values())
-    groups = _groups_of_floats(found)
-    moves = _moves(ckpt, found, sizes)
+    groups = _groups_of_floats(layout)
+    moves = _moves(ckpt, layout, sizes)
     for stored, group in groups.items():
         moves[group] += sizes[stored]
-    if ckpt.graph is not None:  # its floats fill no place of a model, and do not move
+    if ckpt.graph is not None:  # its floats are constants of the graph and do not move
         inside = {name for spec in specs.values() for name in spec.tensors}
         frozen = {name for name, info in ckpt.info.items() if info.dtype.is_floating_point and name not in inside}
         weights = _graph_weights(ckpt, ckpt.graph, specs, frozen)
         return Counts(moves, quantized, _total(sizes, frozen), quantized + _total(sizes, weights))
-    # Tables of positions stand in a file too, and are no weights.
+    # Position tables may be stored in the file; they are not weights.
     weights = {stored for stored, group in groups.items() if group}
     return Counts(moves, quantized, _total(sizes, set(groups)), quantized + _total(sizes, weights))
 
@@ -59,22 +59,22 @@ def _total(sizes: Mapping[str, int], names: set[str]) -> int:
     return sum(sizes[name] for name in names)
 
 
-def _groups_of_floats(found: Layout) -> dict[str, str]:
+def _groups_of_floats(layout: Layout) -> dict[str, str]:
     """The kind of each float tensor by its name in the file; "" for buffers, which do not move."""
     groups: dict[str, str] = {}
-    buffers = {name for name, _ in found.model.named_buffers()}
-    for place, stored in found.names.file_of.items():
-        group = "" if place in buffers else _group(found.model, place)
-        # A head tied to the embedding is the embedding's tensor, whichever comes first.
+    buffers = {name for name, _ in layout.model.named_buffers()}
+    for place, stored in layout.names.file_of.items():
+        group = "" if place in buffers else _group(layout.model, place)
+        # A head tied to the embedding counts as an embedding, whichever comes first.
         groups[stored] = group if group == "embeddings" else groups.get(stored, group)
     return groups
 
 
-def _moves(ckpt: Checkpoint, found: Layout, sizes: Mapping[str, int]) -> Counter[str]:
+def _moves(ckpt: Checkpoint, layout: Layout, sizes: Mapping[str, int]) -> Counter[str]:
     """Coordinates of the quantized layers, by kind."""
-    form = found.form
+    form = layout.form
     moves: Counter[str] = Counter()
-    for spec in found.specs.values():
+    for spec in layout.specs.values():
         for live in spec.live:
             moves[live.group] += sizes[live.name]
         if form is not None and (codes := form.filed_codes(ckpt, spec)) is not None:
@@ -84,10 +84,10 @@ def _moves(ckpt: Checkpoint, found: Layout, sizes: Mapping[str, int]) -> Counter
 
 
 def _graph_weights(ckpt: Checkpoint, graph: Graph, specs: Mapping[str, LayerSpec], floats: set[str]) -> set[str]:
-    """Those of a graph's floats that are weights of the network, each once.
+    """The float tensors of a graph that are weights of the network, each counted once.
 
-    Tables of positions are none, where an operator for them reads them; an embedding is the head's codes again, where
-    the configuration ties the two. Other tables that a graph looks up cannot be distinguished from weights.
+    Position tables that a rotary operator reads are not weights. An embedding that the configuration
+    ties to the head is not counted again. Other lookup tables cannot be told apart from weights.
     """
     rotary = ("RotaryEmbedding", "GroupQueryAttention")
     turned = {name for node in graph.nodes if node.op in rotary for name in node.inputs}

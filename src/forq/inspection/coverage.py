@@ -1,4 +1,4 @@
-"""How much of a network a run moves, and methods for float weights on a network that has next to none."""
+"""The share of a network that a run moves; refuses float methods on almost fully quantized networks."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from forq.inspection.memory import Summary
 from forq.recipes.settings import Settings
 
 FLOATS = tuple(kind for kind in GROUPS if kind not in (*QUANTIZED, "lora"))
-"""The kinds that float checkpoints are made of."""
+"""The kinds of leaves in float checkpoints."""
 
 MOST = 0.9
-"""Share of a network's weights; where more are quantized, its float weights are not the network."""
+"""Above this share of quantized weights, moving only the float weights is refused."""
 
 
 def moves(counts: Mapping[str, int], summary: Summary) -> str:
-    """What moves, in words.
+    """A sentence on what moves.
 
     Args:
-        counts: coordinates that move, by kind.
-        summary: what the checkpoint holds.
+        counts: number of coordinates that move, by kind.
+        summary: the summary of the checkpoint.
     """
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
     share = 100.0 * sum(counts.values()) / max(1, summary.parameters)
@@ -29,15 +29,15 @@ def moves(counts: Mapping[str, int], summary: Summary) -> str:
 
 
 def chosen(move: str | None, sets: Iterable[str]) -> bool:
-    """Whether the user says what moves, by ``--move`` or among the texts of ``--set``."""
+    """Whether the user sets what moves, by ``--move`` or by ``--set move=…``."""
     return move is not None or any(text.partition("=")[0].strip() == "move" for text in sets)
 
 
 def require_floats(recipe: str, method: Settings, summary: Summary) -> None:
-    """Refuse a recipe for float weights on a checkpoint whose weights are nearly all quantized.
+    """Refuse a recipe for float weights on a checkpoint that is almost fully quantized.
 
     Raises:
-        ConfigError: the recipe moves float weights alone, and more than ``MOST`` of the weights are quantized.
+        ConfigError: the recipe moves only float weights, and a share above ``MOST`` is quantized.
     """
     kinds = set(method.kinds)
     if not kinds <= {"all-float", *FLOATS} or summary.quantized <= MOST * summary.parameters:

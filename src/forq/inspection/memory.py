@@ -1,7 +1,8 @@
-"""How many bytes it takes to tune a checkpoint, method by method, from its headers alone.
+"""Memory that each method needs to tune a checkpoint, from its headers alone.
 
-Weights, gradients, optimizer states and the largest temporary matrix are counted. Activations are not: they
-depend on batch and length, and methods with back-propagation keep those of every layer, the others of one.
+The estimate counts weights, gradients, optimizer states and the largest temporary matrix. It leaves out
+activations, which depend on batch size and length: backpropagation keeps those of every layer, forward-only
+methods those of a single layer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from forq.coordinates.leaf import GROUPS
 from forq.inspection.counts import Counts, count
 from forq.layers.layer import LayerSpec
 from forq.layers.weight import zeros_dtype
-from forq.models.layout import layout
+from forq.models.layout import layout as layout_of
 from forq.models.unlike import unlike
 
 LORA_RANK = 16
@@ -23,7 +24,7 @@ LORA_RANK = 16
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes one method needs at least, and how they are made up."""
+    """The least number of bytes that a method needs, and its parts."""
 
     method: str
     memory_bytes: int
@@ -32,20 +33,23 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a checkpoint holds.
+    """Summary of a checkpoint.
 
     Attributes:
-        format: name of the format, ``float`` where nothing is quantized.
-        bits: of its widest codes.
-        widths: bits of codes, every width there is, rising.
-        group_size: inputs that share a scale, of the layer with most; −1: a whole row in every layer.
-        parameters: weights of the network, however stored.
-        quantized: those of them that are stored as codes.
+        format: name of the format; ``float`` if nothing is quantized.
+        bits: bits of the widest codes.
+        widths: bits of all codes, in ascending order, each width once.
+        group_size: number of inputs that share a scale, the largest of all layers; −1 is a whole row
+            in every layer.
+        parameters: number of weights of the network, in any storage.
+        quantized: number of weights stored as codes.
         file_bytes: bytes of all tensors.
-        scales: continuous scales, the coordinates of QZO.
-        moves: what can move: coordinates by kind, as :func:`forq.models.leaves.trainable` finds them.
-        exported: what a saved checkpoint looks like and what is lost on the way; "" where nothing is quantized.
-        unlike: what the format's owner computes and forq does not, and what weights beside it a save leaves untuned.
+        scales: number of continuous scales, the coordinates of QZO.
+        moves: number of coordinates that can move, by kind; see
+            :func:`forq.models.leaves.trainable`.
+        exported: how a saved checkpoint is stored and what saving loses; "" if nothing is quantized.
+        unlike: sentences on what the format's owner computes and forq does not, and on weights that a
+            save leaves untuned.
     """
 
     format: str
@@ -65,15 +69,15 @@ class Summary:
 
 
 def summary(ckpt: Checkpoint) -> Summary:
-    """Count a checkpoint's tensors; nothing is loaded.
+    """Summarise a checkpoint from its headers; no tensor is loaded.
 
     Raises:
-        FormatError: forq cannot load it: see :func:`forq.models.layout.layout`.
+        FormatError: forq cannot load the checkpoint; see :func:`forq.models.layout.layout`.
     """
-    found = layout(ckpt)
-    form, moving = found.form, found.specs
+    layout = layout_of(ckpt)
+    form, moving = layout.form, layout.specs
     specs = moving if form is None else moving | form.fixed(ckpt)
-    counts = count(ckpt, found, specs)
+    counts = count(ckpt, layout, specs)
     bits = sorted({spec.bits for spec in specs.values()})
     rows = all(spec.group_size == spec.in_features for spec in specs.values())
     return Summary(
@@ -95,7 +99,7 @@ def summary(ckpt: Checkpoint) -> Summary:
 
 
 def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts) -> tuple[Estimate, ...]:
-    """Bytes of each method."""
+    """The memory of each method."""
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     shapes = [(spec.in_features, spec.out_features) for spec in specs.values()]
     shapes = shapes or [(info.shape[0], info.shape[1]) for info in ckpt.info.values() if len(info.shape) == 2]
@@ -122,7 +126,7 @@ def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts)
 
 
 def _code_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec]) -> int:
-    """Bytes of codes and zero points as loaded; continuous zero points are tensors of their own."""
+    """Bytes of loaded codes and integer zero points; continuous zero points are counted as floats."""
     total = sum(spec.in_features * spec.out_features * spec.bits // 8 for spec in specs.values())
     for spec in specs.values():
         if all(live.group != "offsets" for live in spec.live):

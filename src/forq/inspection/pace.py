@@ -1,4 +1,4 @@
-"""How long a step will take here: the products of a forward pass, at the speed one of them has on this machine."""
+"""Estimate the time of a forward pass from its matrix products and their measured speed on this machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from forq.models.layout import layout as layout_of
 from forq.models.names import ties
 
 TOKENS = 1024
-"""Of a batch as the default recipe has it: 8 rows of 128."""
+"""Tokens in a batch of the default recipe: 8 rows of 128."""
 
 
 def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu") -> float:
-    """Estimate of one forward pass from headers and a short measurement; attention and all that is no product left out.
+    """Estimate the seconds of a forward pass from headers and a short measurement.
 
-    2·in·out operations a token and matrix, at what float32 products of the largest matrix' shape reach here. What
-    dequantising takes is not counted, nor a graph's products of floats, nor what a kernel of few bits saves: whole
-    forwards of TinyStories-656K in eight formats took 1.3 to 3.1 times as long, one thread, one run each.
+    Each matrix takes 2·in·out operations per token, at the measured speed of float32 products in the
+    shape of the largest matrix. The estimate leaves out attention, dequantising, a graph's float
+    products and the savings of low-bit kernels. Real forwards of TinyStories-656K in eight formats took
+    1.3 to 3.1 times as long (one thread, one run each).
 
     Raises:
         FormatError: see :func:`forq.models.layout.layout`.
@@ -32,12 +33,12 @@ def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu
 
 
 def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
-    """Shapes (out, in) of the matrices a token is multiplied by, and how many there are of each."""
+    """Shapes (out, in) of the matrices that multiply a token, and the number of matrices of each shape."""
     layout = layout_of(ckpt)
     counts: dict[tuple[int, int], int] = {}
     heads = set(ties(layout.model).values())
     embeddings = (name for name, module in layout.model.named_modules() if isinstance(module, torch.nn.Embedding))
-    lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # rows of these are looked up, no more
+    lookups = {name for name in embeddings if f"{name}.weight" not in heads}  # only used as lookup tables
     for spec in layout.specs.values():
         if layout.names.modules[spec.name] in lookups:
             continue
@@ -52,10 +53,10 @@ def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
 
 
 def _operations_a_second(shape: tuple[int, int], tokens: int, device: str) -> float:
-    """Best of a few products, of a shape that is no larger than 64 MB."""
+    """Measured speed: the best of a few products, in a shape of at most 64 MB."""
     rows, columns = (min(dim, 4096) for dim in shape)
-    some = min(tokens, 512)
-    x, w = torch.ones(some, columns, device=device), torch.ones(rows, columns, device=device)
+    sample = min(tokens, 512)
+    x, w = torch.ones(sample, columns, device=device), torch.ones(rows, columns, device=device)
     best = math.inf
     for _ in range(4):
         began = time.perf_counter()
@@ -63,4 +64,4 @@ def _operations_a_second(shape: tuple[int, int], tokens: int, device: str) -> fl
         if device != "cpu":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
-    return 2.0 * some * rows * columns / best
+    return 2.0 * sample * rows * columns / best

@@ -1,4 +1,4 @@
-"""How much memory this process has taken."""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Most memory this process has held at one time.
+    """Peak memory of this process, in bytes.
 
-    Read from the kernel's own high-water mark where there is one: ``ru_maxrss`` of a child begins at what its
-    parent held when it forked.
+    Linux reports it as a high-water mark, which is preferred: ``ru_maxrss`` of a child starts at its
+    parent's memory at the fork.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")

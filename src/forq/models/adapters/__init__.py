@@ -1,1 +1,1 @@
-"""LoRA adapters: how they begin, and how PEFT stores them."""
+"""LoRA adapters: adding them to a model, and reading and writing PEFT's folders."""

@@ -1,4 +1,4 @@
-"""Adapters on a loaded model: which layers carry one, and the model that shows them."""
+"""Add LoRA adapters to a loaded model: choose the layers, begin the factors, attach them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forq.models.loaded import LoadedModel
 from forq.models.skeleton import sizes
 from forq.plugins import registry
 
-# What families call their queries and values, in one projection or apart; PEFT's own defaults name the same.
+# Names of the query and value projections in all families, merged or separate; they agree with PEFT's defaults.
 _QUERIES_AND_VALUES = (
     ("q_proj", "v_proj"),
     ("query", "value"),
@@ -38,40 +38,42 @@ def add_lora(
     bits: int | None = None,
     seed: int = 0,
 ) -> tuple[str, ...]:
-    """Lay a LoRA adapter beside layers of a loaded model; its loss stays what it was, bit for bit.
+    """Add LoRA adapters to layers of a loaded model; its loss does not change, bit for bit.
 
     Args:
-        model: from :func:`forq.load`; it is changed, and has ``adapters`` from then on.
-        config: a ``peft.LoraConfig``; takes the place of rank, alpha and targets.
-        rank, alpha: r and α of arXiv 2106.09685: the product of the factors counts α/r times.
-        targets: ``all-linear`` (but the output head), ``qv`` (queries and values, whatever the family calls them), or
-            ends of names as PEFT's ``target_modules`` takes them: ``q_proj``, ``self_attn.v_proj``.
-        bits: of an integer grid for both factors, 2 … 8; ``None``: float32.
-        seed: A begins at random.
+        model: a model from :func:`forq.load`. It is changed: its ``adapters`` hold the new ones.
+        config: a ``peft.LoraConfig``, in place of rank, alpha and targets.
+        rank, alpha: LoRA rank and alpha (arXiv 2106.09685); the adapter's output is scaled by
+            alpha / rank.
+        targets: ``all-linear`` (all linear layers except the output head), ``qv`` (queries and values,
+            by any family's names), or ends of layer names as in PEFT's ``target_modules``:
+            ``q_proj``, ``self_attn.v_proj``.
+        bits: bits of an integer grid for both factors, 2 … 8; ``None`` keeps them in float32.
+        seed: seed of the random factor A.
 
     Returns:
-        Names of the layers.
+        Names of the layers with an adapter.
 
     Raises:
-        ConfigError: a setting cannot be, a target matches no linear layer (those there are get listed), the model
-            has adapters already, or is an ONNX graph.
+        ConfigError: a setting is impossible, a target matches no linear layer (the message lists the
+            layers), the model has adapters already, or it is an ONNX graph.
     """
     if not model.takes_adapters:
-        raise ConfigError("an ONNX model takes no adapter: its graph is fixed; let its scales move")
+        raise ConfigError("an ONNX model takes no adapter, since its graph is fixed; move its scales instead")
     if adapted(model):
-        raise ConfigError("this model carries adapters already; load the base anew to begin others")
+        raise ConfigError("this model carries adapters already; load the base again to add others")
     if config is not None:
         chosen = beginning(config)
         rank, alpha, targets = chosen.rank, chosen.alpha, chosen.targets
-    made = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
-    attach(model, made)
-    return tuple(adapter.module for adapter in made)
+    adapters = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
+    attach(model, adapters)
+    return tuple(adapter.module for adapter in adapters)
 
 
 def begun(
     model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
 ) -> list[Adapter]:
-    """The adapters :func:`add_lora` begins; the model may be without weights."""
+    """The initial adapters of :func:`add_lora`; the model need not have weights."""
     if rank < 1 or not (alpha > 0 and math.isfinite(alpha)):
         raise ConfigError(f"lora: expected a rank of at least 1 and a positive alpha, found {rank} and {alpha}")
     if bits is not None and not 2 <= bits <= 8:
@@ -86,28 +88,28 @@ def begun(
 def starts(
     model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
 ) -> dict[str, Tensor]:
-    """The factors :func:`add_lora` begins, by name, as an export holds them."""
-    made = (
+    """The initial factors of :func:`add_lora`, by name, as an export holds them."""
+    factors = (
         factor
         for adapter in begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
         for factor in adapter
     )
-    return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in made}
+    return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in factors}
 
 
 def attach(model: LoadedModel, adapters: Sequence[Adapter]) -> None:
-    """Let layers show their adapters, on the model's device."""
+    """Attach adapters to their layers, on the model's device."""
     model.adapters = [adapter.to(model.device) for adapter in adapters]
     for adapter in model.adapters:
-        # A hook, not another module around the layer: no name of the model changes.
+        # A hook rather than a wrapper module, so that no name in the model changes.
         model.get_submodule(adapter.module).register_forward_hook(adapter.hook)
 
 
 def matching(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """The layers that targets mean, by name, as (out, in).
+    """The layers that match the targets, by name, as (out, in).
 
     Raises:
-        ConfigError: a target matches none; what could be matched is listed.
+        ConfigError: a target matches no layer; the message lists the possible names.
     """
     layers = linears(model)
     head = getattr(model, "get_output_embeddings", lambda: None)()
@@ -115,31 +117,34 @@ def matching(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, i
     if tuple(targets) == ("all-linear",):
         return inner
     if tuple(targets) == ("qv",):
-        known = [set_ for set_ in _QUERIES_AND_VALUES if all(_ends(layers, one) for one in set_)]
+        known = [ends for ends in _QUERIES_AND_VALUES if all(_ends(layers, end) for end in ends)]
         if not known:
-            raise ConfigError(f"lora.targets: found no layers that are known as queries and values; {_could(layers)}")
+            raise ConfigError(
+                f"lora.targets: expected layers known as queries and values, found none; {_possible(layers)}"
+            )
         targets = known[0]
-    found: set[str] = set()
+    matched: set[str] = set()
     for target in targets:
-        mine = _ends(layers, target)
-        if not mine:
+        matches = _ends(layers, target)
+        if not matches:
             ends = sorted({name.rpartition(".")[2] for name in layers})
             raise ConfigError(
-                f"lora.targets: no linear layer is called {target!r}{registry.nearest(target, ends)}; {_could(layers)}"
+                f"lora.targets: no linear layer is called {target!r}{registry.nearest(target, ends)}; "
+                f"{_possible(layers)}"
             )
-        found |= mine
-    return {name: size for name, size in layers.items() if name in found}
+        matched |= matches
+    return {name: size for name, size in layers.items() if name in matched}
 
 
 def linears(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Every linear layer of a loaded model as (out, in), quantized or not."""
-    found = {}
+    """Every linear layer of a loaded model, quantized or not, as (out, in)."""
+    layers = {}
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear | DenseLinear):
-            found[name] = (module.out_features, module.in_features)
+            layers[name] = (module.out_features, module.in_features)
         elif (size := sizes(module)) is not None:
-            found[name] = size
-    return found
+            layers[name] = size
+    return layers
 
 
 def adapted(model: LoadedModel) -> frozenset[str]:
@@ -151,6 +156,6 @@ def _ends(layers: dict[str, tuple[int, int]], target: str) -> set[str]:
     return {name for name in layers if name == target or name.endswith(f".{target}")}
 
 
-def _could(layers: dict[str, tuple[int, int]]) -> str:
+def _possible(layers: dict[str, tuple[int, int]]) -> str:
     ends = sorted({name.rpartition(".")[2] for name in layers})
-    return f"the linear layers here are: {', '.join(ends)}; or give all-linear, or qv"
+    return f"the linear layers are: {', '.join(ends)}; or give all-linear, or qv"

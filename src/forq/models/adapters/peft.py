@@ -1,8 +1,8 @@
-"""Adapters as PEFT keeps them: a folder with adapter_config.json and adapter_model.safetensors.
+"""Read and write PEFT's adapter folders: adapter_config.json and adapter_model.safetensors.
 
-Of a grid the folder also holds ``adapter_codes.safetensors``, the whole numbers themselves; PEFT's file has them times
-their cell, rounded to float32 as our own forward has them. PEFT (0.21) reads the two files it knows and leaves the
-third alone.
+Adapters on an integer grid have a third file, ``adapter_codes.safetensors``, with the integers. PEFT's
+file holds these integers times their cell, rounded to float32 as in forq's own forward. PEFT (0.21)
+ignores the third file.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: 
     """Write an adapter, whole or not at all.
 
     Args:
-        folder: new, or an adapter's that is replaced.
-        base: the checkpoint the adapter belongs to.
-        adapters: which layers have one, of what rank.
-        tensors: the factors by name: float32, or whole numbers of a grid.
+        folder: a new folder, or an adapter's folder to replace.
+        base: the checkpoint that the adapter belongs to.
+        adapters: the adapters, with their layers and ranks.
+        tensors: the factors by name: float32, or integers of a grid.
 
     Raises:
         ConfigError: the folder cannot be written, or overlaps the base.
@@ -55,18 +55,18 @@ def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: 
         if grid:
             cells = {name: factor.cell for name, factor in grid.items()}
             bits = next(iter(grid.values())).bits
-            # One entry: safetensors writes several in any order, and the same run gives the same bytes.
-            told = {"grid": json.dumps({"bits": bits, "cells": cells})}
-            save_file({name: tensors[name].cpu().contiguous() for name in grid}, fresh / CODES, metadata=told)
+            # A single entry: safetensors writes several in any order, and the same run must give the same bytes.
+            metadata = {"grid": json.dumps({"bits": bits, "cells": cells})}
+            save_file({name: tensors[name].cpu().contiguous() for name in grid}, fresh / CODES, metadata=metadata)
 
     replace_folder(folder, fill)
 
 
 def read(model: LoadedModel, folder: Path) -> None:
-    """Lay the adapter of a PEFT folder beside the layers of a loaded model, in float32.
+    """Attach the adapter of a PEFT folder to a loaded model, in float32.
 
     Raises:
-        FormatError: no adapter is there, one of a kind forq does not know, or one of another model.
+        FormatError: the folder holds no adapter, an unknown kind of adapter, or another model's.
     """
     if not (folder / CONFIG).is_file() or not (folder / FLOATS).is_file():
         raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none")
@@ -74,39 +74,39 @@ def read(model: LoadedModel, folder: Path) -> None:
     layers = linears(model)
     try:
         with safe_open(folder / FLOATS, framework="pt") as file:
-            held = set(file.keys())
-            found = []
+            unread = set(file.keys())
+            adapters = []
             for module, (outputs, inputs) in layers.items():
                 a, b = names(module)
-                if a not in held and b not in held:
+                if a not in unread and b not in unread:
                     continue
                 rank = settings.rank_of(module)
-                want = {a: [rank, inputs], b: [outputs, rank]}
-                for name, shape in want.items():
-                    # Sizes before bytes: a header may claim anything.
-                    if name not in held or file.get_slice(name).get_shape() != shape:
-                        there = file.get_slice(name).get_shape() if name in held else "none"
-                        raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {there}")
-                pair = [_factor(name, file.get_tensor(name)) for name in want]
-                found.append(Adapter(module, pair[0], pair[1], settings.alpha_of(module)))
-                held -= set(want)
+                shapes = {a: [rank, inputs], b: [outputs, rank]}
+                for name, shape in shapes.items():
+                    # The shape is checked before the bytes are read: a header may claim any size.
+                    if name not in unread or file.get_slice(name).get_shape() != shape:
+                        present = file.get_slice(name).get_shape() if name in unread else "none"
+                        raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {present}")
+                pair = [_factor(name, file.get_tensor(name)) for name in shapes]
+                adapters.append(Adapter(module, pair[0], pair[1], settings.alpha_of(module)))
+                unread -= set(shapes)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{folder / FLOATS}: expected a safetensors file, found {error}") from error
-    if held or not found:
-        some = ", ".join(sorted(held)[:3]) or "no factor"
+    if unread or not adapters:
+        some = ", ".join(sorted(unread)[:3]) or "no factor"
         raise FormatError(f"{folder / FLOATS}: expected factors of this model's linear layers, found {some}")
-    attach(model, found)
+    attach(model, adapters)
 
 
 def holds(folder: Path, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor]) -> bool | None:
-    """Whether an adapter's folder holds exactly these factors; ``None`` if there is no folder."""
+    """Whether an adapter folder holds exactly these factors; ``None`` if there is no folder."""
     if not folder.is_dir():
         return None
     try:
         with safe_open(folder / FLOATS, framework="pt") as file:
-            wanted = {factor.name: _float(factor, tensors[factor.name]) for one in adapters for factor in one}
-            same = set(file.keys()) == set(wanted)
-            return same and all(torch.equal(file.get_tensor(name), x) for name, x in wanted.items())
+            expected = {f.name: _float(f, tensors[f.name]) for adapter in adapters for f in adapter}
+            same = set(file.keys()) == set(expected)
+            return same and all(torch.equal(file.get_tensor(name), x) for name, x in expected.items())
     except (SafetensorError, OSError):
         return False
 
@@ -121,13 +121,13 @@ def _float(factor: Factor, x: Tensor) -> Tensor:
 
 
 def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, object]:
-    one = adapters[0]
-    alpha = int(one.alpha) if one.alpha.is_integer() else one.alpha
+    first = adapters[0]  # all adapters of a run have the same rank and alpha
+    alpha = int(first.alpha) if first.alpha.is_integer() else first.alpha
     return {
         "peft_type": "LORA",
         "task_type": _TASKS[family_of(base.config).kind],
         "base_model_name_or_path": str(base.path),
-        "r": one.rank,
+        "r": first.rank,
         "lora_alpha": alpha,
         "target_modules": [adapter.module for adapter in adapters],
         "lora_dropout": 0.0,
@@ -140,5 +140,5 @@ def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, object
 
 
 def module_of(name: str) -> str:
-    """The layer a factor belongs to, by PEFT's name of the factor."""
+    """The name of a factor's layer, from PEFT's name of the factor."""
     return name.removeprefix(PREFIX).rpartition(".lora_")[0]

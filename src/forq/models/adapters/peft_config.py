@@ -1,4 +1,4 @@
-"""``peft.LoraConfig``: how adapters begin, in the words of PEFT."""
+"""Read rank, alpha and targets from a ``peft.LoraConfig``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forq.errors import ConfigError, FormatError
 from forq.models.adapters.settings import AT_REST, checked
 
 _CHOICE_OF_LAYERS = ("exclude_modules", "layers_to_transform", "layers_pattern")
-"""Settings that choose layers besides ``target_modules``."""
+"""Settings other than ``target_modules`` that choose layers."""
 
 
 class Config(Protocol):
@@ -20,7 +20,7 @@ class Config(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """How adapters begin: what :func:`forq.add_lora` needs of a ``peft.LoraConfig``."""
+    """The settings of a ``peft.LoraConfig`` that :func:`forq.add_lora` uses."""
 
     rank: int
     alpha: float
@@ -31,7 +31,7 @@ def beginning(config: Config) -> Beginning:
     """Rank, alpha and targets of a ``peft.LoraConfig``.
 
     Raises:
-        ConfigError: a setting changes the result in a way forq does not compute (named).
+        ConfigError: a setting (named) changes the result in a way forq does not compute.
     """
     fields = config.to_dict()
     where = type(config).__name__
@@ -40,7 +40,7 @@ def beginning(config: Config) -> Beginning:
             raise ConfigError(f"{where}: expected {key} to be unset, found {fields[key]!r:.80}; name target_modules")
     if fields.get("lora_dropout"):
         raise ConfigError(
-            f"{where}: expected lora_dropout 0, found {fields['lora_dropout']}; forward-only training has none"
+            f"{where}: expected lora_dropout 0, found {fields['lora_dropout']}; forward-only training has no dropout"
         )
     if fields.get("init_lora_weights", True) is not True:
         raise ConfigError(f"{where}: expected init_lora_weights True, found {fields['init_lora_weights']!r}")
@@ -59,7 +59,7 @@ def beginning(config: Config) -> Beginning:
 
 
 def _targets(where: str, modules: object) -> str | tuple[str, ...]:
-    """The layers that ``target_modules`` names; queries and values where it names none, as PEFT does."""
+    """The layers in ``target_modules``; by default queries and values, as in PEFT."""
     if modules is None:
         return "qv"
     if modules == "all-linear":

@@ -1,9 +1,9 @@
-"""adapter_config.json of PEFT: which of its settings change numbers, and what forq makes of each.
+"""PEFT's adapter_config.json: the settings that change numbers, and what forq does with each.
 
-The scale of an adapter's product is α/r, or α/√r with ``use_rslora``, where ``rank_pattern`` and ``alpha_pattern`` may
-give single layers an r and an α of their own. Which layers carry an adapter is read from the tensors: PEFT too leaves a
-targeted layer alone whose factors are missing. Every other setting that changes the result is refused by its name.
-Fields as of PEFT 0.21.
+The adapter's output is scaled by α/r, or by α/√r with ``use_rslora``. ``rank_pattern`` and
+``alpha_pattern`` may give single layers their own r and α. The tensors show which layers carry an
+adapter; like PEFT, forq skips a targeted layer without factors. Every other setting that changes the
+result is refused by name. The fields are those of PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ CONFIG = "adapter_config.json"
 _HONOURED = {"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
 
 _NO_EFFECT = {
-    # where the adapter came from
+    # origin of the adapter
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
-    # which layers were given an adapter: the tensors show it
+    # layers with an adapter; the tensors show them
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
-    # training alone
+    # used in training only
     *("lora_dropout", "runtime_config"),
-    # how the factors began, where init_lora_weights asks for it
+    # initial factors, if init_lora_weights asks for them
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
-    # the way a base matrix lies in memory when an adapter is merged into it
+    # memory layout of a base matrix when an adapter is merged into it
     *("fan_in_fan_out", "megatron_core"),
-    # read only where use_qalora is set
+    # read only with use_qalora
     "qalora_group_size",
 }
 """Settings that do not change what a saved adapter adds to a layer, whatever their value."""
 
 _REFUSED = {
     "bias": "trained biases of the base layers",
-    "use_dora": "a direction and a magnitude of its own for every weight",
+    "use_dora": "a separate direction and magnitude for every weight",
     "modules_to_save": "whole layers trained beside the adapter",
     "layer_replication": "layers of the base used several times",
     "lora_bias": "a bias of the adapter itself",
@@ -55,7 +55,7 @@ _REFUSED = {
     "alora_invocation_tokens": "an adapter that begins at a certain token",
     "ensure_weight_tying": "an adapter shared by tied layers",
 }
-"""Settings that change the result and that forq does not compute, and what each of them means."""
+"""Settings that change the result and that forq does not compute, with their meaning."""
 
 AT_REST = (None, False, "", "none")
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
@@ -65,12 +65,12 @@ _NAME = re.compile(r"[A-Za-z0-9_.]+")
 
 @dataclass(frozen=True, slots=True)
 class AdapterSettings:
-    """What an adapter's configuration says of the numbers.
+    """The settings of an adapter that change numbers.
 
     Attributes:
-        rank, alpha: of layers that no pattern names.
-        ranks, alphas: of layers by their name, or by the end of their name after a dot; the first that fits counts.
-        stabilised: the product is scaled by α/√r in place of α/r.
+        rank, alpha: rank and α of layers that no pattern matches.
+        ranks, alphas: rank and α by layer name, or by the last part of a name; the first match counts.
+        stabilised: whether the output is scaled by α/√r in place of α/r.
     """
 
     rank: int
@@ -84,7 +84,7 @@ class AdapterSettings:
         return int(_first(self.ranks, module, self.rank))
 
     def alpha_of(self, module: str) -> float:
-        """α of a layer's adapter, such that its product is scaled by α/r."""
+        """α of a layer's adapter, such that its output is scaled by α/r."""
         alpha, rank = float(_first(self.alphas, module, self.alpha)), self.rank_of(module)
         return alpha / math.sqrt(rank) * rank if self.stabilised else alpha
 
@@ -93,30 +93,31 @@ def read(path: Path) -> AdapterSettings:
     """The settings of an adapter, from its ``adapter_config.json``.
 
     Raises:
-        FormatError: it is no plain LoRA, or a setting changes the result in a way forq does not compute (named).
+        FormatError: it is not a plain LoRA adapter, or a setting (named) changes the result in a way forq
+            does not compute.
     """
     return checked(str(path), read_json(path))
 
 
-def checked(path: str, found: Mapping[str, object]) -> AdapterSettings:
-    """The settings in the fields of a configuration, which ``path`` names in errors.
+def checked(path: str, fields: Mapping[str, object]) -> AdapterSettings:
+    """The settings in the fields of a configuration; errors name it by ``path``.
 
     Raises:
         FormatError: see :func:`read`.
     """
-    alpha = found.get("lora_alpha")
-    rank = found.get("r")
+    alpha = fields.get("lora_alpha")
+    rank = fields.get("r")
     if not (
-        found.get("peft_type") == "LORA"
+        fields.get("peft_type") == "LORA"
         and (isinstance(rank, int) and rank > 0)
         and (isinstance(alpha, int | float) and math.isfinite(alpha))
     ):
         raise FormatError(
-            f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {found.get('peft_type')!r:.80} with "
+            f"{path}: expected peft_type 'LORA' with r and lora_alpha, found {fields.get('peft_type')!r:.80} with "
             f"{rank!r:.80} and {alpha!r:.80}"
         )
-    _check_start(path, found.get("init_lora_weights", True))
-    for key, value in found.items():
+    _check_start(path, fields.get("init_lora_weights", True))
+    for key, value in fields.items():
         if key in _HONOURED or key in _NO_EFFECT or value in AT_REST or value in ([], {}):
             continue
         why = f" ({_REFUSED[key]})" if key in _REFUSED else ", a setting forq does not know"
@@ -124,26 +125,26 @@ def checked(path: str, found: Mapping[str, object]) -> AdapterSettings:
             f"{path}: expected {key} to be off, found {value!r:.80}{why}; without it the adapter would give other "
             "numbers than PEFT's: use a plain LoRA adapter, or merge this one into its base with PEFT"
         )
-    stabilised = found.get("use_rslora") or False
+    stabilised = fields.get("use_rslora") or False
     if type(stabilised) is not bool:
         raise FormatError(f"{path}: expected use_rslora to be true or false, found {stabilised!r:.80}")
-    ranks, alphas = (_pattern(path, key, found.get(key)) for key in ("rank_pattern", "alpha_pattern"))
-    whole = {name: value for name, value in ranks.items() if isinstance(value, int)}
-    if len(whole) < len(ranks):
+    ranks, alphas = (_pattern(path, key, fields.get(key)) for key in ("rank_pattern", "alpha_pattern"))
+    whole_ranks = {name: value for name, value in ranks.items() if isinstance(value, int)}
+    if len(whole_ranks) < len(ranks):
         raise FormatError(f"{path}: expected whole numbers in rank_pattern, found {ranks!r:.80}")
-    return AdapterSettings(rank, float(alpha), whole, alphas, stabilised)
+    return AdapterSettings(rank, float(alpha), whole_ranks, alphas, stabilised)
 
 
 def _check_start(path: str, start: object) -> None:
-    """Refuse an adapter whose base was changed when it began: beside the original base it means something else."""
+    """Refuse an adapter whose initialisation changed its base: on the original base it gives other numbers."""
     if start in _PLAIN_STARTS:
         return
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASE):
         raise FormatError(
-            f"{path}: init_lora_weights is {start!r}, which took something out of the base's weights when the adapter "
-            "began: beside the original base the adapter gives wrong numbers. Convert it where it was trained, by "
-            "PEFT's save_pretrained(…, path_initial_model_for_weight_conversion=…), or save the changed base, give "
-            'that as the checkpoint, and set "init_lora_weights": true'
+            f"{path}: init_lora_weights is {start!r}, which changes the base's weights when the adapter is made: "
+            "on the original base the adapter gives wrong numbers. Convert it where it was trained with PEFT's "
+            "save_pretrained(…, path_initial_model_for_weight_conversion=…), or save the changed base, use it as the "
+            'checkpoint, and set "init_lora_weights": true'
         )
     raise FormatError(
         f"{path}: expected init_lora_weights among {', '.join(map(repr, _PLAIN_STARTS))}, found {start!r:.80}, which "
@@ -152,10 +153,11 @@ def _check_start(path: str, start: object) -> None:
 
 
 def _pattern(path: str, key: str, given: object) -> dict[str, float]:
-    """Positive numbers by names of layers.
+    """Positive numbers by layer name.
 
     Raises:
-        FormatError: something else, or a regular expression: PEFT runs those, and forq runs nothing out of a file.
+        FormatError: the value is not such a table, or holds a regular expression. PEFT evaluates regular
+            expressions; forq never evaluates anything from a file.
     """
     if given is None:
         return {}
@@ -169,9 +171,9 @@ def _pattern(path: str, key: str, given: object) -> dict[str, float]:
     return given
 
 
-def _first(pattern: Mapping[str, float], module: str, usual: float) -> float:
-    """What a pattern says of a layer; the first entry that fits counts, as in PEFT."""
+def _first(pattern: Mapping[str, float], module: str, default: float) -> float:
+    """A pattern's value for a layer; the first entry that matches counts, as in PEFT."""
     for name, value in pattern.items():
         if module == name or module.endswith(f".{name}"):
             return value
-    return usual
+    return default

@@ -171,7 +171,8 @@ def _settings(ckpt: Checkpoint, layout: Layout, target: ExportableFormat, zeros:
     groups = {group for _, group in kinds if group != -1} or {-1}
     if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
         raise FormatError(
-            f"{ckpt.path}: expected the same bits and group size in all layers, found {sorted(kinds)}; export to float16"
+            f"{ckpt.path}: expected the same bits and group size in all layers, found {sorted(kinds)}; "
+            "export to float16"
         )
     quantized = {layout.names.modules[spec.name] for spec in specs}
     linear = [name for name, module in layout.model.named_modules() if isinstance(module, nn.Linear)]

@@ -1,1 +1,1 @@
-"""Diffusion models: the denoiser, its pipeline, and what frozen encoders make of the data."""
+"""Diffusion models: the denoiser, its pipeline, and data encoded by the frozen components."""

@@ -1,4 +1,4 @@
-"""The denoiser of a pipeline of diffusers, without its weights."""
+"""The denoiser of a diffusers pipeline, without its weights."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class DenoiserConfig(Protocol):
 
 
 def library() -> Any:
-    """diffusers, quiet.
+    """The package diffusers, without its progress bars and log messages.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: diffusers is not installed.
     """
-    # Pipelines load their text encoders by transformers, which has bars and advice of its own.
+    # Pipelines load their text encoders with transformers, which has its own progress bars and messages.
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -46,22 +46,25 @@ def library() -> Any:
 
 
 def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
-    """The transformer a config.json describes, every tensor on the meta device.
+    """The transformer of a config.json, every tensor on the meta device.
 
     Raises:
         FormatError: diffusers refuses the configuration.
         ConfigError: diffusers is not installed.
     """
-    made = getattr(library(), str(config["_class_name"]))
+    maker = getattr(library(), str(config["_class_name"]))
     plain = {key: value for key, value in config.items() if key != "quantization_config" and not key.startswith("_")}
     try:
         with torch.device("meta"):
-            model: nn.Module = made.from_config(plain).to(dtype)
-    except Exception as error:  # whatever an impossible value ends in, somewhere inside diffusers or torch
-        raise FormatError(f"transformer/config.json: expected one diffusers can build, found {error}") from error
+            model: nn.Module = maker.from_config(plain).to(dtype)
+    except Exception as error:  # an impossible value can fail in any way inside diffusers or torch
+        raise FormatError(
+            f"transformer/config.json: expected a configuration diffusers can build, found {error}"
+        ) from error
     settings = cast(DenoiserConfig, model.config)
     if settings.caption_projection_dim != (width := settings.num_attention_heads * settings.attention_head_dim):
         raise FormatError(
-            f"transformer/config.json: expected a caption_projection_dim of {width}, as its heads are wide"
+            f"transformer/config.json: expected caption_projection_dim {width}, the width of its heads, "
+            f"found {settings.caption_projection_dim}"
         )
     return model

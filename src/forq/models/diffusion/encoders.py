@@ -1,11 +1,11 @@
-"""What a pipeline's frozen components make of pictures and captions, computed once and kept on disk.
+"""Encode pictures and captions with a pipeline's frozen components, once, into a cache on disk.
 
     CACHE/latents-<VAE's digest, resolution>/<digest of the file>.safetensors    latent: mean of the VAE's posterior
     CACHE/texts-<encoders' digest, tokens>/<digest of the caption>.safetensors   text, pooled
 
-The VAE and the text encoders are in memory one after the other, and one picture or caption at a time; a file appears
-whole or not at all, so that a stopped filling goes on where it was. Every file names the digest of what made it, and
-another's is refused.
+Only the VAE or the text encoders are in memory at a time, with a single picture or caption. A file
+appears whole or not at all, so that an interrupted filling can go on. Every file names the digest of
+the components that made it; a file with another digest is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CHUNK = 1 << 22
 
 
 class Shown(Protocol):
-    """A picture, as :mod:`forq.tasks.kinds.pictures` has it."""
+    """A picture of :mod:`forq.tasks.kinds.pictures`."""
 
     @property
     def path(self) -> Path: ...
@@ -50,7 +50,7 @@ class Shown(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where this filling's files are, and the digests they must name."""
+    """Folders of the cached files, and the digests that the files must name."""
 
     latents: Path
     texts: Path
@@ -59,17 +59,17 @@ class _Places:
 
 
 class Encoders:
-    """The frozen side of a pipeline; :meth:`prepare` before anything else.
+    """The frozen components of a pipeline; call :meth:`prepare` first.
 
     Attributes:
-        shift: of the noise levels, as the scheduler has it.
-        channels: of a latent.
+        shift: the scheduler's shift of the noise levels.
+        channels: number of channels of a latent.
 
     Args:
         ckpt: a pipeline.
-        cache: folder of the files; ``None``: ``forq/diffusion`` in the user's cache folder.
-        device: where pictures and captions are encoded.
-        pixels: reads a picture: path and side to float32 (3, side, side), −1 … 1.
+        cache: folder of the files; by default ``forq/diffusion`` in the user's cache folder.
+        device: device that encodes pictures and captions.
+        pixels: reads a picture from its path and side, as float32 (3, side, side), −1 … 1.
 
     Raises:
         FormatError: a component is missing or damaged.
@@ -92,22 +92,23 @@ class Encoders:
 
     @property
     def digest(self) -> str:
-        """Of the components that made the cache, and how they were asked."""
+        """Digest of the components that made the cache, and of their settings."""
         places = self._there
         return hashlib.sha256(f"{places.vae} {places.text}".encode()).hexdigest()
 
     @property
     def _there(self) -> _Places:
         if self._places is None:
-            raise ConfigError("prepare() first")
+            raise ConfigError("expected a prepared cache, found none; call prepare() first")
         return self._places
 
     def prepare(self, pictures: Sequence[Shown], resolution: int, text_tokens: int) -> None:
-        """Fill the cache with what is missing in it; with the empty caption too.
+        """Encode the pictures and captions that the cache lacks, and the empty caption.
 
         Raises:
-            ConfigError: a resolution the VAE or the patches do not divide, or that has no positions.
-            DataError: a picture cannot be read; what was encoded before it stays.
+            ConfigError: the resolution is not a multiple of the VAE's and patches' size, or exceeds the
+                model's positions.
+            DataError: a picture cannot be read; pictures encoded before it stay in the cache.
         """
         unit = self._scale * self._patch
         if resolution < unit or resolution % unit:
@@ -118,20 +119,19 @@ class Encoders:
         if self._positions and resolution > unit * self._positions:
             most = unit * self._positions
             raise ConfigError(
-                f"--resolution: expected at most {most}, as the model has positions for, found {resolution}"
+                f"--resolution: expected at most {most}, the limit of the model's positions, found {resolution}"
             )
         vae = self._digest_of(("vae",), f"resolution {resolution}")
         text = self._digest_of(_TEXT, f"tokens {text_tokens}")
         self._places = _Places(self._cache / f"latents-{vae[:16]}", self._cache / f"texts-{text[:16]}", vae, text)
-        missing = [one for one in pictures if not self._latent_file(one).is_file()]
+        missing = [picture for picture in pictures if not self._latent_file(picture).is_file()]
         if missing:
             self._encode_pictures(missing, resolution)
-        captions = [
-            one for one in dict.fromkeys(["", *(one.caption for one in pictures)]) if not self._text_file(one).is_file()
-        ]
+        wanted = dict.fromkeys(["", *(picture.caption for picture in pictures)])
+        captions = [caption for caption in wanted if not self._text_file(caption).is_file()]
         if captions:
             self._encode_captions(captions, text_tokens)
-        if missing or captions:  # what encoded them is large, and may hang in cycles
+        if missing or captions:  # the encoders are large, and reference cycles may keep them alive
             gc.collect()
 
     def latent(self, picture: Shown) -> Tensor:
@@ -140,17 +140,15 @@ class Encoders:
 
     def text(self, caption: str) -> tuple[Tensor, Tensor]:
         """Embeddings of a caption, (tokens, width), and pooled (width,)."""
-        found: tuple[Tensor, Tensor] = self._read_text(caption)
-        return found
+        embeddings: tuple[Tensor, Tensor] = self._read_text(caption)
+        return embeddings
 
     def draw(self, model: nn.Module, captions: Sequence[str], seed: int, steps: int, size: int) -> Tensor:
-        """What a denoiser makes of noise of a seed, for captions in the cache: pixels 0 … 1, (n, 3, size, size)."""
+        """Draw pictures for cached captions, from noise of a seed: pixels 0 … 1, (n, 3, size, size)."""
         denoiser = cast(Denoiser, model)
         device, dtype = denoiser.device, denoiser.dtype
         scheduler = library().FlowMatchEulerDiscreteScheduler.from_pretrained(self._folder / "scheduler")
-        texts, pooled = (
-            torch.stack(found).to(device, dtype) for found in zip(*(self.text(one) for one in captions), strict=True)
-        )
+        texts, pooled = (torch.stack(part).to(device, dtype) for part in zip(*map(self.text, captions), strict=True))
         side = size // self._scale
         noise = [
             torch.randn(self.channels, side, side, generator=torch.Generator().manual_seed(seed + n))
@@ -163,33 +161,33 @@ class Encoders:
                 out = denoiser(x.to(dtype), texts, pooled, t.expand(len(x)), return_dict=False)[0].float()
                 x = scheduler.step(out, t, x, return_dict=False)[0]
             vae = self._vae(device)
-            return torch.cat([pictures(vae, one[None]).cpu() for one in x])
+            return torch.cat([pictures(vae, latent[None]).cpu() for latent in x])
 
     def _vae(self, device: torch.device) -> Vae:
         try:
             vae: Vae = library().AutoencoderKL.from_pretrained(self._folder / "vae").eval().to(device)
             return vae
-        except Exception as error:  # whatever a damaged component ends in
+        except Exception as error:  # a damaged component can fail in any way
             raise FormatError(f"{self._folder / 'vae'}: expected a VAE diffusers can load, found {error}") from error
 
     def _encode_pictures(self, missing: Sequence[Shown], resolution: int) -> None:
         vae = self._vae(self._device)
         shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-        for one in missing:
-            pixels = self._pixels(one.path, resolution)[None].to(self._device, vae.dtype)
+        for picture in missing:
+            pixels = self._pixels(picture.path, resolution)[None].to(self._device, vae.dtype)
             with torch.inference_mode():
                 mean = vae.encode(pixels).latent_dist.mean.float()
-            _write(self._latent_file(one), {"latent": ((mean - shift) * scale)[0].cpu()}, self._there.vae)
+            _write(self._latent_file(picture), {"latent": ((mean - shift) * scale)[0].cpu()}, self._there.vae)
 
     def _encode_captions(self, missing: Sequence[str], tokens: int) -> None:
-        made = library().StableDiffusion3Pipeline
+        maker = library().StableDiffusion3Pipeline
         dtype = torch.float32 if self._device.type == "cpu" else torch.float16
         others = given(self._folder, self._device)
         try:
-            # diffusers asks the transformer for a width; one without weights knows it.
+            # diffusers reads a width from the transformer, which needs no weights for that.
             empty = skeleton(self._ckpt.config, dtype)
-            pipe = made.from_pretrained(self._folder, dtype=dtype, transformer=empty, vae=None, **others)
-        except Exception as error:  # whatever a damaged component ends in
+            pipe = maker.from_pretrained(self._folder, dtype=dtype, transformer=empty, vae=None, **others)
+        except Exception as error:  # a damaged component can fail in any way
             raise FormatError(f"{self._folder}: expected text encoders diffusers can load, found {error}") from error
         for name in _TEXT[:3]:
             if getattr(pipe, name) is not None and name not in others:
@@ -207,25 +205,25 @@ class Encoders:
             _write(self._text_file(caption), {"text": text[0].cpu(), "pooled": pooled[0].cpu()}, self._there.text)
 
     def _text(self, caption: str) -> tuple[Tensor, Tensor]:
-        held = _read(self._text_file(caption), self._there.text)
-        return held["text"], held["pooled"]
+        tensors = _read(self._text_file(caption), self._there.text)
+        return tensors["text"], tensors["pooled"]
 
-    def _latent_file(self, one: Shown) -> Path:
-        return self._there.latents / f"{one.digest}.safetensors"
+    def _latent_file(self, picture: Shown) -> Path:
+        return self._there.latents / f"{picture.digest}.safetensors"
 
     def _text_file(self, caption: str) -> Path:
         return self._there.texts / f"{hashlib.sha256(caption.encode()).hexdigest()}.safetensors"
 
     def _config(self, name: str) -> dict[str, Any]:
         if not (self._folder / name).is_file():
-            raise FormatError(f"{self._folder}: expected {name} of a pipeline, found none; download it whole")
+            raise FormatError(f"{self._folder}: expected {name} of a pipeline, found none; download the whole pipeline")
         return read_json(self._folder / name)
 
-    def _digest_of(self, parts: Sequence[str], how: str) -> str:
-        """Of the components' files; what was read of a large one once is remembered by its size and time."""
+    def _digest_of(self, parts: Sequence[str], setting: str) -> str:
+        """Digest of the components' files and a setting; digests of files are cached by path, size and time."""
         known_at = self._cache / "digests.json"
         known: dict[str, str] = read_json(known_at) if known_at.is_file() else {}
-        state, fresh = hashlib.sha256(how.encode()), False
+        state, fresh = hashlib.sha256(setting.encode()), False
         for part in parts:
             for name in files_of(self._folder / part) if (self._folder / part).is_dir() else ():
                 path = (self._folder / part / name).resolve()
@@ -260,12 +258,12 @@ def _write(path: Path, tensors: dict[str, Tensor], model: str) -> None:
 def _read(path: Path, model: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            said = (file.metadata() or {}).get("model")
-            if said != model:
+            owner = (file.metadata() or {}).get("model")
+            if owner != model:
                 raise FormatError(
-                    f"{path}: expected a cache of the model of digest {model[:16]}, found {str(said)[:16]}; remove it, "
-                    "and it is made anew"
+                    f"{path}: expected the cache of a model with digest {model[:16]}, found {str(owner)[:16]}; "
+                    "remove the file to make it again"
                 )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path}: expected a whole file of the cache, found {error}; remove it") from error
+        raise FormatError(f"{path}: expected a complete cache file, found {error}; remove it") from error

@@ -1,4 +1,4 @@
-"""The pipeline of diffusers around a loaded denoiser: its other components, and drawing with it."""
+"""The diffusers pipeline around a loaded denoiser: its other components, and drawing with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forq.models.load import load
 from forq.models.loaded import LoadedModel
 
 _OPTIONAL = ("text_encoder_3", "tokenizer_3")
-"""T5 and its tokenizer: Stable Diffusion 3 works without, and its pipeline wants to be told so."""
+"""T5 and its tokenizer. Stable Diffusion 3 works without them; its pipeline then expects ``None``."""
 
 
 class VaeConfig(Protocol):
@@ -30,14 +30,14 @@ class VaeConfig(Protocol):
 
 
 class Encoded(Protocol):
-    """What a VAE makes of pictures."""
+    """The distribution of a picture's latent."""
 
     @property
     def mean(self) -> Tensor: ...
 
 
 class Encoding(Protocol):
-    """A VAE's posterior."""
+    """The output of a VAE's encoder."""
 
     @property
     def latent_dist(self) -> Encoded: ...
@@ -55,53 +55,53 @@ class Vae(Protocol):
 
 
 def given(folder: Path, device: torch.device) -> dict[str, object]:
-    """The components diffusers is to be handed: ``None`` for one the pipeline leaves out, and a quantized T5, loaded.
+    """Components to pass to diffusers: ``None`` for those the pipeline lacks, and a quantized T5.
 
-    diffusers itself would ask bitsandbytes for a quantized one, and bitsandbytes for a GPU.
+    diffusers would load a quantized T5 with bitsandbytes, which needs a GPU.
 
     Raises:
-        FormatError: the quantized text encoder is damaged, or of a format or class that is not read.
+        FormatError: the quantized text encoder is damaged, or of an unknown format or class.
     """
     index = read_json(folder / INDEX)
-    found: dict[str, object] = {name: None for name in _OPTIONAL if (index.get(name) or [None])[0] is None}
+    components: dict[str, object] = {name: None for name in _OPTIONAL if (index.get(name) or [None])[0] is None}
     config = folder / "text_encoder_3" / "config.json"
-    if "text_encoder_3" not in found and config.is_file() and "quantization_config" in read_json(config):
-        found["text_encoder_3"] = load(config.parent, device)
-    return found
+    if "text_encoder_3" not in components and config.is_file() and "quantization_config" in read_json(config):
+        components["text_encoder_3"] = load(config.parent, device)
+    return components
 
 
 def drawing(model: LoadedModel) -> Any:
-    """The pipeline a loaded denoiser came from, with that denoiser in it; in its dtype, on its device.
+    """The pipeline of a loaded denoiser, with that denoiser in it, in its dtype and on its device.
 
     Raises:
         FormatError: diffusers refuses one of the other components.
     """
     ckpt = model.checkpoint
-    made, others = library().StableDiffusion3Pipeline, given(ckpt.folder, model.device)
+    maker, others = library().StableDiffusion3Pipeline, given(ckpt.folder, model.device)
     try:
-        found = made.from_pretrained(ckpt.folder, transformer=model, dtype=model.dtype, **others)
-    except Exception as error:  # whatever a damaged component ends in
+        pipe = maker.from_pretrained(ckpt.folder, transformer=model, dtype=model.dtype, **others)
+    except Exception as error:  # a damaged component can fail in any way
         raise FormatError(f"{ckpt.folder}: expected a pipeline diffusers can load, found {error}") from error
-    found.set_progress_bar_config(disable=True)
+    pipe.set_progress_bar_config(disable=True)
     for name in ("vae", "text_encoder", "text_encoder_2", "text_encoder_3"):
-        component = getattr(found, name, None)
+        component = getattr(pipe, name, None)
         if component is not None and name not in others:
             component.to(model.device)
-    return found
+    return pipe
 
 
 def draw(
     model: LoadedModel, prompt: str, seed: int, steps: int, guidance: float, resolution: int, text_tokens: int
 ) -> Image.Image:
-    """One picture, by diffusers' own pipeline around a loaded denoiser; the same noise for the same seed on any device.
+    """Draw a picture with diffusers' pipeline; the noise depends only on the seed, not on the device.
 
     Raises:
-        ConfigError: a model that is no diffusion pipeline, or a setting diffusers refuses.
+        ConfigError: the model is not a diffusion pipeline, or diffusers refuses a setting.
     """
     if model.checkpoint.contents.component is None:
-        raise ConfigError(f"forq sample draws with diffusion pipelines, found {type(model).__name__}")
+        raise ConfigError(f"forq sample: expected a diffusion pipeline to draw with, found {type(model).__name__}")
     try:
-        found = drawing(model)(
+        output = drawing(model)(
             prompt,
             height=resolution,
             width=resolution,
@@ -112,12 +112,12 @@ def draw(
         )
     except ValueError as error:
         raise ConfigError(f"forq sample: diffusers says: {error}") from error
-    drawn: Image.Image = found.images[0]
+    drawn: Image.Image = output.images[0]
     return drawn
 
 
 def pictures(vae: Vae, latents: Tensor) -> Tensor:
-    """Latents as the denoiser sees them, to pixels in [0, 1]: (n, c, h, w) → (n, 3, H, W)."""
+    """Decode the denoiser's latents (n, c, h, w) to pixels in [0, 1], (n, 3, H, W)."""
     plain = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     pixels = vae.decode(plain.to(vae.dtype), return_dict=False)[0]
     return (pixels.float() / 2 + 0.5).clamp(0, 1)

@@ -1,1 +1,1 @@
-"""ONNX graphs as models: run whole by onnxruntime."""
+"""ONNX graphs as models; onnxruntime computes the whole graph."""

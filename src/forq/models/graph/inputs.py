@@ -1,4 +1,4 @@
-"""What enters and leaves a graph that is a causal language model, tensors of its own aside."""
+"""Inputs and outputs of a graph that is a causal language model, initialisers excluded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GIVEN = ("input_ids", "attention_mask", "position_ids")
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """An input of keys and values of what came before, here nothing."""
+    """An input for cached keys and values; here the cache is always empty."""
 
     name: str
     dtype: type[np.floating]
@@ -33,8 +33,8 @@ class Inputs:
     """The inputs of a graph.
 
     Attributes:
-        tokens: those that are tokens and what belongs to them, by dtype.
-        past: those that are keys and values.
+        tokens: dtypes of the inputs for tokens, mask and positions, by name.
+        past: inputs for cached keys and values.
     """
 
     tokens: Mapping[str, type[np.number]]
@@ -42,27 +42,27 @@ class Inputs:
 
     @classmethod
     def of(cls, ckpt: Checkpoint) -> Inputs:
-        """Those a checkpoint's graph asks for.
+        """The inputs of a checkpoint's graph.
 
         Raises:
-            FormatError: it asks for others than a causal language model takes.
+            FormatError: the graph has an input that a causal language model does not take.
         """
         graph = graph_of(ckpt)
         tokens: dict[str, type[np.number]] = {}
         past = []
         for name, value in graph.inputs.items():
-            if name in graph.initialisers:  # files of old list those among the inputs
+            if name in graph.initialisers:  # old files list initialisers among the inputs
                 continue
             if name in _GIVEN and value.kind in _INTEGERS:
                 tokens[name] = _INTEGERS[value.kind]
             elif name.startswith("past_key_values.") and value.kind in _FLOATS and value.shape and len(value.shape) > 2:
                 if any(isinstance(size, int) and not 0 < size < 1 << 20 for size in value.shape):
-                    raise FormatError(f"{ckpt.path}: {name}: expected a shape that can be, found {value.shape}")
+                    raise FormatError(f"{ckpt.path}: {name}: expected a valid shape, found {value.shape}")
                 past.append(Past(name, _FLOATS[value.kind], value.shape))
             else:
                 raise FormatError(
-                    f"{ckpt.path}: expected a causal language model of {', '.join(_GIVEN)} and past_key_values, found "
-                    f"the input {name!r:.80}; export the decoder alone, with or without its cache"
+                    f"{ckpt.path}: expected a causal language model with {', '.join(_GIVEN)} and past_key_values, "
+                    f"found the input {name!r:.80}; export the decoder alone, with or without its cache"
                 )
         if "input_ids" not in tokens:
             raise FormatError(
@@ -71,7 +71,7 @@ class Inputs:
         return cls(tokens, tuple(past))
 
     def given(self, input_ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Their arrays for rows of tokens without padding."""
+        """Input arrays for rows of tokens without padding."""
         rows, length = input_ids.shape
         arrays = {
             "input_ids": input_ids,
@@ -83,7 +83,7 @@ class Inputs:
 
 
 def graph_of(ckpt: Checkpoint) -> Graph:
-    """The graph of a checkpoint that is an ONNX model."""
+    """The graph of an ONNX checkpoint."""
     assert ckpt.graph is not None
     return ckpt.graph
 
@@ -92,12 +92,12 @@ def logits_of(ckpt: Checkpoint) -> str:
     """Name of the output that holds the logits.
 
     Raises:
-        FormatError: there is none.
+        FormatError: the graph has no such output.
     """
     graph = graph_of(ckpt)
     if "logits" not in graph.outputs or graph.outputs["logits"].kind not in _FLOATS:
         raise FormatError(
             f"{ckpt.path}: expected an output of floats called logits, found {', '.join(graph.outputs)!r:.200}; only "
-            "causal language models are tuned"
+            "causal language models can be tuned"
         )
     return "logits"

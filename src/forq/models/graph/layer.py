@@ -1,4 +1,4 @@
-"""A quantized product of a graph: what of it moves, and what the session is shown in its place."""
+"""A quantized layer of a graph: its tensors that move, and the inputs it gives to the session."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from forq.models import parts
 
 
 class GraphLinear(QuantLinear):
-    """A layer that a graph computes. Asked alone, as only tests do, the reference answers.
+    """A layer that a graph computes. Called directly, as only tests do, it uses the reference kernel.
 
-    Its integers are read from the file when somebody asks for them; once they are to move it keeps them.
+    Its integers are read from the file on demand; once they move, the layer keeps them in memory.
     """
 
     def __init__(self, ckpt: Checkpoint, form: Format, spec: LayerSpec, scratch: Scratch) -> None:
@@ -38,40 +38,40 @@ class GraphLinear(QuantLinear):
         return "ort"
 
     def use_moving_codes(self) -> None:
-        """Keep codes that may change at any time, and show them to the graph."""
+        """Keep the codes in memory, since they may change, and make them an input of the graph."""
         super().use_moving_codes()
         self._codes_move = True
 
     def use_moving_zeros(self) -> None:
-        """The same of zero points."""
+        """Keep the zero points in memory and make them an input of the graph."""
         super().use_moving_zeros()
         self._zeros_move = True
 
     @property
     def inputs(self) -> Collection[str]:
-        """The checkpoint's names of the tensors that are inputs of the graph."""
+        """Names of the tensors that are inputs of the graph, as in the checkpoint."""
         codes = [self.filed_codes.name] if self._codes_move and self.filed_codes else []
         zeros = [self.zero_points.name] if self._zeros_move and self.zero_points else []
         return [self.leaf_name, *codes, *zeros]
 
     def shown(self) -> Mapping[str, Tensor]:
-        """Those tensors as the next run is to read them, contiguous and in the file's shapes.
+        """The input tensors for the next run, contiguous and in the file's shapes.
 
-        Integers are packed as a save would pack them. A probe of codes goes into a copy: the layer's own are never
-        displaced, and nothing is to be undone after the run, however it ends.
+        Integers are packed as in a saved file. A probe of codes is written into a copy, so that nothing
+        must be undone after the run, even if it fails.
         """
-        found = {self.leaf_name: self.scales}
+        inputs = {self.leaf_name: self.scales}
         if self._codes_move and self.filed_codes is not None:
-            found[self.filed_codes.name] = self.filed_codes.packed(self._displaced())
+            inputs[self.filed_codes.name] = self.filed_codes.packed(self._displaced())
         if self._zeros_move and self.zero_points is not None:
-            found[self.zero_points.name] = self.zero_points.packed(self.weight.zeros)
-        return found
+            inputs[self.zero_points.name] = self.zero_points.packed(self.weight.zeros)
+        return inputs
 
     def _displaced(self) -> Tensor:
-        """The codes with a probe in them, if there is one: packed as the layer packs its own."""
+        """The packed codes, displaced by the probe if there is one."""
         weight = self.weight
         if self.code_overlay is None and self.sparse_codes is None:
             return weight.codes
-        other = weight.with_codes(weight.codes.clone())
-        self._put_probe(other)
-        return other.codes
+        displaced = weight.with_codes(weight.codes.clone())
+        self._put_probe(displaced)
+        return displaced.codes

@@ -1,6 +1,7 @@
-"""A language model that is an ONNX graph: onnxruntime computes it whole, and what moves is an input of the graph.
+"""A language model that is an ONNX graph: onnxruntime computes it, and tensors that move are its inputs.
 
-Scales always are; codes and zero points become inputs when they are to move, since products are faster with constants.
+Scales are always inputs. Codes and zero points become inputs only if they move, since products with
+constants are faster.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from forq.layers.scratch import Scratch
 from forq.models.graph.inputs import Inputs, graph_of, logits_of
 from forq.models.graph.layer import GraphLinear
 from forq.models.graph.session import Session
-from forq.models.layout import layout
+from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel
 from forq.models.options import LoadOptions
 from forq.models.unlike import unlike
@@ -28,12 +29,12 @@ from forq.tokens.batches import Batch
 from forq.tokens.model import Reader
 
 LOGITS_BYTES = 128 << 20
-"""Limit of a forward's logits; a single row may exceed it."""
+"""Most bytes of logits in a forward; a single row may exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphConfig:
-    """What a graph and the config.json beside it say of the model."""
+    """The configuration of a graph, from the graph itself and its config.json."""
 
     vocab_size: int | None
     max_position_embeddings: int | None
@@ -48,10 +49,10 @@ class GraphOutput:
 
 
 class GraphLM(LoadedModel):
-    """A causal language model of token ids to logits.
+    """A causal language model that maps token ids to logits.
 
     Attributes:
-        layers: its quantized products; they hold the scales the graph reads, and read codes when asked for them.
+        layers: its quantized layers. They hold the scales that the graph reads, and read codes on demand.
     """
 
     config: GraphConfig
@@ -75,12 +76,12 @@ class GraphLM(LoadedModel):
         self._session: Session | None = Session(ckpt, self._live())
 
     def get_submodule(self, target: str) -> nn.Module:
-        """A layer by its node's name, dots and all; or as any module's."""
+        """A layer by its node's name, which may contain dots; or any sub-module."""
         return self._places.get(target) or super().get_submodule(target)
 
     @property
     def takes_adapters(self) -> bool:
-        """No: the graph is fixed."""
+        """``False``: the graph is fixed."""
         return False
 
     def forward(self, input_ids: Tensor) -> GraphOutput:
@@ -88,20 +89,20 @@ class GraphLM(LoadedModel):
         return GraphOutput(self._run(input_ids))
 
     def takes_packed(self, part: Tensor) -> bool:
-        """No: a graph takes no mask of two dimensions per row."""
+        """``False``: a graph takes no two-dimensional mask per row."""
         return False
 
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
-        """See :meth:`forq.tokens.model.LanguageModel.scored_logits`; some rows at a time.
+        """See :meth:`forq.tokens.model.LanguageModel.scored_logits`.
 
-        A graph gives logits at every place, so the number of rows is bounded by their bytes.
+        A graph computes logits at every position, so the rows are split to bound the bytes of logits.
         """
         length = batch.input_ids.shape[1]
-        some = max(1, LOGITS_BYTES // (4 * length * (self.config.vocab_size or 1 << 16)))
-        for start in range(0, len(batch.input_ids), some):
-            here = (batch.row >= start) & (batch.row < start + some)
+        at_once = max(1, LOGITS_BYTES // (4 * length * (self.config.vocab_size or 1 << 16)))
+        for start in range(0, len(batch.input_ids), at_once):
+            here = (batch.row >= start) & (batch.row < start + at_once)
             if bool(here.any()):
-                logits = self._run(batch.input_ids[start : start + some])
+                logits = self._run(batch.input_ids[start : start + at_once])
                 yield logits[batch.row[here] - start, batch.column[here]]
 
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
@@ -111,8 +112,8 @@ class GraphLM(LoadedModel):
     def _run(self, input_ids: Tensor) -> Tensor:
         rows, length = input_ids.shape
         session = self._opened()
-        shown = {name: tensor for layer in self._places.values() for name, tensor in layer.shown().items()}
-        logits = session.run(self._inputs.given(input_ids.numpy()), shown, self._logits)
+        inputs = {name: tensor for layer in self._places.values() for name, tensor in layer.shown().items()}
+        logits = session.run(self._inputs.given(input_ids.numpy()), inputs, self._logits)
         if logits.ndim != 3 or logits.shape[:2] != (rows, length):
             raise FormatError(
                 f"{self.checkpoint.path}: expected logits ({rows}, {length}, vocabulary), found shape {logits.shape}"
@@ -120,10 +121,10 @@ class GraphLM(LoadedModel):
         return torch.from_numpy(logits).float()
 
     def _opened(self) -> Session:
-        """The session; another once more is to move than when it was made."""
+        """The session; it is made again if other tensors move than before."""
         live = self._live()
         if self._session is None or self._session.live != live:
-            self._session = None  # before the next, so that no two hold the codes
+            self._session = None  # released before the next is made, so that the codes are not in memory twice
             self._session = Session(self.checkpoint, live)
             heap.trim()
         return self._session
@@ -133,16 +134,16 @@ class GraphLM(LoadedModel):
 
 
 class _GraphReader:
-    """Rows that grow: each is read whole again for its next token, since the graph's cache is not used.
+    """Reads growing rows: each row is read again for its next token, since the graph's cache is not used.
 
-    Padded on the right, where no place looks that counts.
+    Rows are padded on the right, where no scored position attends.
     """
 
     def __init__(self, model: GraphLM, prompts: Sequence[Sequence[int]]) -> None:
         self._model, self._rows = model, [list(prompt) for prompt in prompts]
 
     def __call__(self, tokens: Sequence[int] | None) -> Tensor:
-        """Logits [rows, vocabulary] after one more token of each row, if there is one."""
+        """Logits [rows, vocabulary] after appending a token to each row, if tokens are given."""
         for row, token in zip(self._rows, tokens or (), strict=False):
             row.append(token)
         longest = max(map(len, self._rows))
@@ -153,30 +154,32 @@ class _GraphReader:
 
 
 def open_graph(ckpt: Checkpoint) -> GraphLM:
-    """The model of a checkpoint that is a graph, in eval mode and without gradients.
+    """The model of an ONNX checkpoint, in eval mode and without gradients.
 
     Raises:
-        FormatError: no layer is quantized, or the graph is no causal language model.
+        FormatError: no layer is quantized, or the graph is not a causal language model.
     """
-    found = layout(ckpt)
-    assert found.form is not None
-    model = GraphLM(ckpt, found.form, found.specs)
+    layout = layout_of(ckpt)
+    assert layout.form is not None
+    model = GraphLM(ckpt, layout.form, layout.specs)
     model.eval().requires_grad_(False)
     heap.trim()
     return model
 
 
 def check_options(options: LoadOptions, adapter: object) -> None:
-    """Refuse options that a graph leaves no room for.
+    """Refuse options that a graph does not support.
 
     Raises:
-        ConfigError: one of them is asked for.
+        ConfigError: such an option is set.
     """
     if options.device.type != "cpu" or options.dtype != torch.float32:
         raise ConfigError(
             f"an ONNX model is tuned in float32 on a CPU, found {options.dtype} on {options.device.type}: --device cpu"
         )
     if options.kernel == "reference" or options.activations != "float":
-        raise ConfigError("onnxruntime computes an ONNX model whole: leave --kernel and --activations as they are")
+        raise ConfigError(
+            "onnxruntime computes the whole ONNX model: leave --kernel and --activations at their defaults"
+        )
     if adapter is not None:
-        raise ConfigError("an ONNX model takes no adapter: its graph is fixed")
+        raise ConfigError("an ONNX model takes no adapter, since its graph is fixed")

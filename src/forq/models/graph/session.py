@@ -1,8 +1,9 @@
-"""onnxruntime's session of a graph that is tuned: what moves is an input of it and no constant.
+"""onnxruntime's session for a graph in tuning: tensors that move are inputs instead of constants.
 
-What moves is bound where it lies, so that a probe rebuilds no session. Products run at accuracy level 0 whatever the
-file asks for: level 4 with scales as an input gives wrong results without an error (onnxruntime 1.31.1). Scales in
-float16 are masters in float32 here, so around such a product x and y are cast.
+These tensors are bound in place, so that a probe needs no new session. Products run at accuracy level
+0, whatever the file asks for: level 4 with scales as an input gives wrong results without an error
+(onnxruntime 1.31.1). Masters of float16 scales are float32, so inputs and outputs of such a product
+are cast.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class Session:
 
     Args:
         ckpt: an ONNX model.
-        live: names of the initialisers that are inputs: float32 where the file has floats, else as it has them.
+        live: names of the initialisers that become inputs; floats in float32, integers in the file's dtype.
 
     Raises:
-        FormatError: onnxruntime cannot load it, or what moves is read by something else than a product.
+        FormatError: onnxruntime cannot load the graph, or an operator other than a product reads a tensor
+            that moves.
     """
 
     def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
@@ -48,19 +50,19 @@ class Session:
             self._session = session(_opened(ckpt, graph, self.live, places), root)
         except FormatError:
             raise
-        except Exception as error:  # the runtime's own kinds have no common base
+        except Exception as error:  # onnxruntime's exceptions have no common base
             raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {_short(error)}") from error
         self._binding = self._session.io_binding()
 
     def run(self, given: Mapping[str, np.ndarray], live: Mapping[str, Tensor], output: str) -> np.ndarray:
-        """One output, an array.
+        """Run the graph and return the output called ``output``.
 
         Args:
             given: all other inputs.
-            live: what moves, contiguous; read where it lies.
+            live: tensors that move, contiguous; they are read in place.
 
         Raises:
-            FormatError: onnxruntime cannot run it.
+            FormatError: onnxruntime cannot run the graph.
         """
         import onnxruntime as ort
 
@@ -76,31 +78,31 @@ class Session:
             self._session.run_with_iobinding(bind)
             array: np.ndarray = bind.get_outputs()[0].numpy()
             return array
-        except Exception as error:  # the runtime's own kinds have no common base
+        except Exception as error:  # onnxruntime's exceptions have no common base
             raise FormatError(f"{self._path}: onnxruntime cannot run it: {_short(error)}") from error
         finally:
             bind.clear_binding_outputs()
 
 
 def _places(graph: Graph) -> tuple[Path, dict[str, str]]:
-    """A folder with the model and all its data in or below it, and the place of each there, by the model's name of it.
+    """A folder that contains the model and all its data files, and their paths in it, by name.
 
-    The runtime refuses links that lead out of that folder, and a hub's snapshot is such links.
+    onnxruntime refuses links that leave this folder, and a hub snapshot consists of such links.
     """
-    names = {graph.path.name, *(one.file for one in graph.initialisers.values() if one.file)}
+    names = {graph.path.name, *(tensor.file for tensor in graph.initialisers.values() if tensor.file)}
     real = {name: (graph.path.parent / name).resolve() for name in names}
     root = Path(os.path.commonpath([file.parent for file in real.values()]))
     return root, {name: file.relative_to(root).as_posix() for name, file in real.items()}
 
 
 def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mapping[str, str]) -> bytes:
-    """The model with what moves as inputs, floats in float32; its large tensors are left in the file they lie in."""
+    """The model with moving tensors as float32 or integer inputs; large tensors stay in their files."""
     import onnx
 
-    kept, mapped = _initialisers(ckpt, graph, live)
+    inline, mapped = _initialisers(ckpt, graph, live)
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(graph.lean([tensor.span for tensor in kept]))
+        model.ParseFromString(graph.lean([tensor.span for tensor in inline]))
     except Exception as error:
         raise FormatError(f"{ckpt.path}: expected an ONNX model, found {_short(error)}") from error
     _point_to_files(model, mapped, places, graph.path.name)
@@ -113,22 +115,22 @@ def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mappi
 
 
 def _initialisers(ckpt: Checkpoint, graph: Graph, live: Collection[str]) -> tuple[list[Initialiser], list[Initialiser]]:
-    """The initialisers to keep in the model itself, and those to map from its file; neither holds what moves."""
-    kept: list[Initialiser] = []
+    """The constant initialisers to keep in the model itself, and those to map from its file."""
+    inline: list[Initialiser] = []
     mapped: list[Initialiser] = []
     for name, tensor in graph.initialisers.items():
         if name in live:
             continue
         info = ckpt.info.get(name)
-        # The runtime maps the file: numbers must lie where numbers of their size may.
+        # onnxruntime maps the file into memory, so tensors must be aligned to the size of their numbers.
         aligned = info is not None and tensor.start % info.dtype.itemsize == 0
         large = info is not None and not tensor.file and info.nbytes >= _INLINE_BYTES
-        (mapped if large and aligned else kept).append(tensor)
-    return kept, mapped
+        (mapped if large and aligned else inline).append(tensor)
+    return inline, mapped
 
 
 def _point_to_files(model: onnx.ModelProto, mapped: Sequence[Initialiser], places: Mapping[str, str], own: str) -> None:
-    """Name the files that tensors lie in below the session's folder; ``own`` is the model's file."""
+    """Set the paths of tensors' files, relative to the session's folder; ``own`` is the model's file."""
     from onnx import TensorProto
 
     for tensor in model.graph.initializer:
@@ -142,7 +144,7 @@ def _point_to_files(model: onnx.ModelProto, mapped: Sequence[Initialiser], place
 
 
 def _add_inputs(model: onnx.ModelProto, ckpt: Checkpoint, graph: Graph, live: Collection[str]) -> None:
-    """Make what moves inputs of the model; old files list all initialisers among the inputs."""
+    """Make moving tensors inputs of the model, and remove initialisers, which old files list as inputs."""
     from onnx import TensorProto, helper
 
     inputs = [value for value in model.graph.input if value.name not in graph.initialisers]
@@ -155,10 +157,10 @@ def _add_inputs(model: onnx.ModelProto, ckpt: Checkpoint, graph: Graph, live: Co
 
 
 def _rewritten(ckpt: Checkpoint, node: onnx.NodeProto, live: Collection[str]) -> Iterator[onnx.NodeProto]:
-    """A node as the session runs it: products at accuracy level 0, those with scales in float16 in float32.
+    """A node for the session: products at accuracy level 0, and in float32 if their scales are float16.
 
     Raises:
-        FormatError: another operator than a product reads what moves.
+        FormatError: an operator other than a product reads a tensor that moves.
     """
     if node.op_type == "MatMulNBits" and node.domain == "com.microsoft" and len(node.input) > 2:
         for level in [attribute for attribute in node.attribute if attribute.name == "accuracy_level"]:
@@ -168,13 +170,13 @@ def _rewritten(ckpt: Checkpoint, node: onnx.NodeProto, live: Collection[str]) ->
             return
     elif any(name in live for name in node.input):
         raise FormatError(
-            f"{ckpt.path}: {node.name!r:.80}: expected what moves to be read by MatMulNBits alone, found {node.op_type}"
+            f"{ckpt.path}: {node.name!r:.80}: expected only MatMulNBits to read tensors that move, found {node.op_type}"
         )
     yield node
 
 
 def _in_float32(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """A product of float16 as one of float32 between casts."""
+    """A float16 product, computed in float32 between casts."""
     from onnx import TensorProto, helper
 
     whole = f"{node.output[0]}/forq"
