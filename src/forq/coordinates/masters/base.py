@@ -89,6 +89,10 @@ class Master(ABC):
     def put(self, start: int, x: Tensor) -> None:
         """Store coordinates from ``start`` on."""
 
+    @abstractmethod
+    def updated(self) -> None:
+        """Let the model see a master that has changed."""
+
     def step(self, move: Move, start: int, stop: int) -> Step:
         """What a move adds to coordinates ``start … stop − 1``, before bounds."""
         return float_step(self.leaf.name, self.directions, self.domain, move, start, stop)
@@ -109,7 +113,7 @@ class Master(ABC):
             if here.is_floating_point() and here.dtype != torch.float32:
                 rounded_away += int(torch.count_nonzero((free != old) & (new == free) & (kept == here)))
             self.put(start, kept)
-        self.hide()
+        self.updated()
         return Moved(changed, cut, self.size, rounded_away)
 
     def fill(self, move: Move, out: Tensor) -> None:
@@ -133,7 +137,7 @@ class Master(ABC):
         if tensor.shape != self.tensor.shape:
             raise JournalError(f"{self.leaf.name}: the snapshot has another shape")
         self.tensor.copy_(tensor)
-        self.hide()
+        self.updated()
 
 
 def _computed(kept: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ class EagerMaster(Master):
     def hide(self) -> None:
         self.leaf.write(self.tensor)
 
+    def updated(self) -> None:
+        self.leaf.write(self.tensor)
+
     def show_export(self) -> None:
         self.leaf.write(as_stored(self.leaf, self.tensor))
 

@@ -28,6 +28,9 @@ class LazyMaster(Master):
     def hide(self) -> None:
         self.leaf.overlay = None
 
+    def updated(self) -> None:
+        """Does nothing: the model reads the master itself."""
+
     def show_export(self) -> None:
         self.leaf.overlay = self._fill_export
 

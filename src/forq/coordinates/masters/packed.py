@@ -33,6 +33,9 @@ class PackedMaster(Master):
     def hide(self) -> None:
         self.leaf.overlay = None
 
+    def updated(self) -> None:
+        """Does nothing: the model reads the master itself."""
+
     def show_export(self) -> None:
         """Does nothing: the file holds what is stored."""
 
