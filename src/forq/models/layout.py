@@ -63,7 +63,8 @@ def recognised(ckpt: Checkpoint) -> ModuleType | None:
     """The format of a checkpoint's quantized layers, or None if every tensor is float.
 
     Raises:
-        FormatError: the configuration declares a quantization, and no format recognises the tensors.
+        FormatError: the configuration declares a quantization, and no format recognises the
+            tensors.
     """
     known = registry.names("formats")
     for name in known:

@@ -18,8 +18,8 @@ def space(model: LoadedModel, move: str = "scales", unit: Unit = "relative") -> 
         move: kinds of leaves, separated by commas; see :func:`forq.models.leaves.trainable`.
         unit: unit of probes and steps. ``relative`` measures them by each coordinate's starting
             magnitude, ``absolute`` in plain numbers; both keep signs. ``free`` is absolute without
-            bounds, and ``spread`` measures by the tensor's spread. Kinds of leaves that pass through
-            zero take ``spread`` in place of ``relative``.
+            bounds, and ``spread`` measures by the tensor's spread. Kinds of leaves that pass
+            through zero take ``spread`` in place of ``relative``.
 
     Raises:
         ConfigError: the model has no leaf of that kind, or the unit is unknown.

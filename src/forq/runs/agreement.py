@@ -50,7 +50,8 @@ def require(
     Args:
         run: the settings of the run in ``folder``.
         asked: the requested settings.
-        names: the user's names of settings, by dotted name; method settings appear as ``--set NAME``.
+        names: the user's names of settings, by dotted name; method settings appear as ``--set
+            NAME``.
         profile: the requested profile; its factors are compared, not its path.
 
     Raises:

@@ -50,7 +50,8 @@ class RunConfig(Frozen):
         eval_every: number of steps between two scores on the validation rows.
         profile: file of factors for the units of single coordinates; see
             :mod:`forq.coordinates.profile`.
-        threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps it.
+        threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps
+            it.
     """
 
     checkpoint: str
@@ -122,7 +123,8 @@ def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
     """A run's settings as plain values, with changes of the form ``a.b=c``.
 
     Raises:
-        ConfigError: a key of the method is unknown (the nearest is named), or a text is not ``key=value``.
+        ConfigError: a key of the method is unknown (the nearest is named), or a text is not
+            ``key=value``.
     """
     changes = []
     for text in sets:

@@ -26,8 +26,8 @@ def as_path(data: Data, folder: Path) -> str:
     The same rows give the same bytes, so that a repeated call resumes its run.
 
     Raises:
-        DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value that
-            JSON cannot store.
+        DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value
+            that JSON cannot store.
     """
     if isinstance(data, str | Path):
         return str(data)

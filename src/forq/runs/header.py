@@ -82,8 +82,9 @@ def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, obj
 def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a header on which two sessions of a run must agree.
 
-    Its method names every setting; settings that an older journal lacks take their defaults. The names
-    of the data's files are left out, since the digest identifies the same data under another name.
+    Its method names every setting; settings that an older journal lacks take their defaults. The
+    names of the data's files are left out, since the digest identifies the same data under another
+    name.
     """
     own = ("recipe", "seed", "steps")
     result = dict(header)

@@ -52,8 +52,8 @@ class Metrics:
     Attributes:
         scores: the scores on record, by training step.
         seconds: working time of earlier sessions.
-        steps: the first step that is not on record. A kill between the writes of journal and metrics
-            leaves a step out.
+        steps: the first step that is not on record. A kill between the writes of journal and
+            metrics leaves a step out.
     """
 
     def __init__(self, path: Path, lines: int, *, keep_scores: bool = True) -> None:

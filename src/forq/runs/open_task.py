@@ -34,8 +34,8 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
 
     Raises:
         ConfigError: the task is unknown; an option is unknown (the nearest is named) or has another
-            type; the tokenizer is missing; the task does not fit the model's kind; or a picture task
-            got a checkpoint without a model.
+            type; the tokenizer is missing; the task does not fit the model's kind; or a picture
+            task got a checkpoint without a model.
         DataError: the data cannot be used.
     """
     ckpt = model if isinstance(model, Checkpoint) else model.checkpoint

@@ -27,9 +27,9 @@ _VERSION = 1
 class ZeroOrder:
     """Forward-only steps on a space; a step calls the closure several times, without gradients.
 
-    The first calls of :meth:`step` calibrate the settings that are left out, with a measurement per call;
-    with the default settings these are about twenty calls. They move nothing. Use a different batch in each
-    call, so that the calibration can measure how much batches disagree.
+    The first calls of :meth:`step` calibrate the settings that are left out, with a measurement per
+    call; with the default settings these are about twenty calls. They move nothing. Use a different
+    batch in each call, so that the calibration can measure how much batches disagree.
 
     Args:
         space: the coordinates that move, from :func:`forq.space`.
@@ -42,7 +42,8 @@ class ZeroOrder:
 
     Attributes:
         settings: the resolved settings of the method.
-        found: the values that the calibration measured and chose, by name; ``None`` until it is done.
+        found: the values that the calibration measured and chose, by name; ``None`` until it is
+            done.
 
     Raises:
         ConfigError: a setting is invalid.
@@ -81,8 +82,8 @@ class ZeroOrder:
         """Probe, measure and move; a step of the calibration only measures.
 
         Args:
-            closure: returns the loss of *one* batch under the current weights, as a float; the batch must
-                not change within a step.
+            closure: returns the loss of *one* batch under the current weights, as a float; the
+                batch must not change within a step.
 
         Returns:
             The loss at the point before the move.
@@ -104,8 +105,8 @@ class ZeroOrder:
     def state_dict(self) -> dict[str, object]:
         """All state that a later process needs to continue: settings, measurements, rule states and masters.
 
-        It holds plain values and tensors, for ``torch.save`` and ``torch.load(…, weights_only=True)``. The
-        masters are copies.
+        It holds plain values and tensors, for ``torch.save`` and ``torch.load(…,
+        weights_only=True)``. The masters are copies.
         """
         return {
             "version": _VERSION,

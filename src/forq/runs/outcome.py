@@ -70,7 +70,8 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
     """Score the base and then the saved file on the test rows, and write result.json.
 
     Args:
-        of: the run's :func:`outcome`. Callers should release the model first, since this loads others.
+        of: the run's :func:`outcome`. Callers should release the model first, since this loads
+            others.
         began: value of :func:`time.perf_counter` at the start of the run.
     """
     base = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)

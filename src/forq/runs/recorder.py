@@ -21,8 +21,8 @@ SAMPLE_TOKENS = 48
 class Recorder:
     """Writes the journal, the metrics, the snapshots and the samples of a run.
 
-    Opening a recorder restores the newest trusted snapshot; :attr:`past` holds the lines and scores of
-    earlier sessions.
+    Opening a recorder restores the newest trusted snapshot; :attr:`past` holds the lines and scores
+    of earlier sessions.
 
     Raises:
         JournalError: another process writes this run.
@@ -93,8 +93,9 @@ class Recorder:
     def _restore(self, written: Journal) -> tuple[Metrics, int]:
         """The metrics up to the journal's end, and the number of lines in the newest trusted snapshot.
 
-        A snapshot is trusted if the journal holds its digest, every score due before it is on record, and
-        the snapshot of the best score exists. Otherwise the run is replayed and scored from the start.
+        A snapshot is trusted if the journal holds its digest, every score due before it is on
+        record, and the snapshot of the best score exists. Otherwise the run is replayed and scored
+        from the start.
         """
         path, space = self.folder / "metrics.jsonl", self._trainer.space
         metrics = Metrics(path, len(written.lines))

@@ -56,8 +56,8 @@ class Verdict:
         torn_bytes: bytes of a last line that a kill cut off; all lines before it are complete.
         finished: whether the run reached its end.
         rebuilt: whether the base rebuilds every digest; ``None`` without a base.
-        checkpoint: whether the run's ``checkpoint/`` holds exactly the rebuilt tensors; ``None`` if there
-            is no such folder or no base.
+        checkpoint: whether the run's ``checkpoint/`` holds exactly the rebuilt tensors; ``None`` if
+            there is no such folder or no base.
         adapter: the same for ``adapter/``.
     """
 
@@ -75,21 +75,23 @@ def replay(
 ) -> int:
     """Write the checkpoint of a run after ``step`` training steps; by default the one that the run saved.
 
-    Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if the base
-    moved too.
+    Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if the
+    base moved too.
 
     Args:
         run: the run's folder or its journal.
         base: the base checkpoint of the run: a folder or a hub id.
         out: a new folder.
         step: number of training steps; 0 is the base itself.
-        profile: the run's profile.safetensors, if the run has one and it is not next to the journal.
+        profile: the run's profile.safetensors, if the run has one and it is not next to the
+            journal.
 
     Returns:
         The training step that was rebuilt.
 
     Raises:
-        JournalError: the journal is damaged, has another base or law, or does not rebuild its digests.
+        JournalError: the journal is damaged, has another base or law, or does not rebuild its
+            digests.
         ConfigError: the run has no such step.
     """
     past, ckpt = journal.read(_journal_of(run)), Checkpoint.open(base)
@@ -114,7 +116,8 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
     """Check that a journal is undamaged and, with a base, that it rebuilds its digests.
 
     Raises:
-        JournalError: a line does not match its seal, the base is not the run's, or a digest differs.
+        JournalError: a line does not match its seal, the base is not the run's, or a digest
+            differs.
     """
     past = journal.read(_journal_of(run))
     saved, header = _saved(past), _header(past)

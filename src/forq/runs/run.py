@@ -194,8 +194,8 @@ class Run:
     def save(self, folder: Path | str) -> None:
         """Write the best checkpoint in the base's format; only tensors that moved differ from the base.
 
-        Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if the base
-        moved too.
+        Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if
+        the base moved too.
 
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.

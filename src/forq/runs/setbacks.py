@@ -1,9 +1,9 @@
 """A setback: a validation score that is clearly worse than the score before the first step.
 
-All scores of a run use the same rows, so most of their scatter cancels, and simple bounds suffice. A
-loss, or another number without a fixed scale, is clearly worse if it is worse by more than ``FRACTION``
-of its size. A share of rows, such as an accuracy, is clearly worse if it is worse by more than
-``ERRORS`` standard errors of the difference of two shares.
+All scores of a run use the same rows, so most of their scatter cancels, and simple bounds suffice.
+A loss, or another number without a fixed scale, is clearly worse if it is worse by more than
+``FRACTION`` of its size. A share of rows, such as an accuracy, is clearly worse if it is worse by
+more than ``ERRORS`` standard errors of the difference of two shares.
 """
 
 from __future__ import annotations

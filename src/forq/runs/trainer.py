@@ -50,8 +50,8 @@ class Trainer:
 
     Args:
         profile: factors of the coordinates' units.
-        oracle: measures the losses of a step's probes; by default with the model, on the task's batches
-            (:class:`forq.runs.oracles.local.Local`).
+        oracle: measures the losses of a step's probes; by default with the model, on the task's
+            batches (:class:`forq.runs.oracles.local.Local`).
 
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.

@@ -51,18 +51,19 @@ def tune(
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
 
-    It writes the same files as ``forq tune``. To watch a run or to stop it by your own rule, loop over
-    ``Run.begin(…).events()`` instead.
+    It writes the same files as ``forq tune``. To watch a run or to stop it by your own rule, loop
+    over ``Run.begin(…).events()`` instead.
 
     Args:
         model: a model from :func:`forq.load`, or its folder or hub id.
         task: a task's name, or an open task.
-        data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping from
-            splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are written into
-            ``out/data``. Not used with an open task.
+        data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
+            from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
+            written into ``out/data``. Not used with an open task.
         recipe: name of the method's recipe; ``forq ls recipes`` lists them.
         steps: number of training steps.
-        out: the run's folder, new or empty; by default a new temporary folder, whose path is logged.
+        out: the run's folder, new or empty; by default a new temporary folder, whose path is
+            logged.
         seed: seed of the noise and of the task's batches.
         eval_every: number of steps between two scores; by default a twentieth of the steps.
         reward: objective in place of the task's own; see :mod:`forq.tasks.objectives.rewards`.
@@ -70,18 +71,19 @@ def tune(
             recipe's.
         profile: file of factors for single coordinates; see :mod:`forq.coordinates.profile`.
         tokens_per_probe: size of a batch in tokens, in place of a number of rows.
-        micro_batch_tokens: most tokens in a forward pass. It bounds memory and changes only the last
-            bits of losses.
+        micro_batch_tokens: most tokens in a forward pass. It bounds memory and changes only the
+            last bits of losses.
         quantize_on_load: a format such as ``gptq4``: a float checkpoint is first quantized into
             ``out/base``, which is then tuned; see :mod:`forq.models.convert.onload`.
         settings: changes to the recipe and options of the task, such as
             ``{"rule": {"lr": 1e-3}, "task": {"max_length": 64}}``; or a whole
             :class:`~forq.recipes.settings.Settings` in place of the recipe's.
-        resume: continue the run in ``out`` if there is one, else begin it. After an interruption, the
-            same call ends in the same run.
+        resume: continue the run in ``out`` if there is one, else begin it. After an interruption,
+            the same call ends in the same run.
 
     Returns:
-        The finished run: ``run.result``, ``run.best``, ``run.folder / "checkpoint"``, ``run.save(folder)``.
+        The finished run: ``run.result``, ``run.best``, ``run.folder / "checkpoint"``,
+            ``run.save(folder)``.
 
     Example:
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
