@@ -86,8 +86,9 @@ def _moves(ckpt: Checkpoint, layout: Layout, sizes: Mapping[str, int]) -> Counte
 def _graph_weights(ckpt: Checkpoint, graph: Graph, specs: Mapping[str, LayerSpec], floats: set[str]) -> set[str]:
     """The float tensors of a graph that are weights of the network, each counted once.
 
-    Position tables that a rotary operator reads are not weights. An embedding that the configuration
-    ties to the head is not counted again. Other lookup tables cannot be told apart from weights.
+    Position tables that a rotary operator reads are not weights. An embedding that the
+    configuration ties to the head is not counted again. Other lookup tables cannot be told apart
+    from weights.
     """
     rotary = ("RotaryEmbedding", "GroupQueryAttention")
     turned = {name for node in graph.nodes if node.op in rotary for name in node.inputs}

@@ -1,8 +1,8 @@
 """Memory that each method needs to tune a checkpoint, from its headers alone.
 
-The estimate counts weights, gradients, optimizer states and the largest temporary matrix. It leaves out
-activations, which depend on batch size and length: backpropagation keeps those of every layer, forward-only
-methods those of a single layer.
+The estimate counts weights, gradients, optimizer states and the largest temporary matrix. It leaves
+out activations, which depend on batch size and length: backpropagation keeps those of every layer,
+forward-only methods those of a single layer.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ class Summary:
         format: name of the format; ``float`` if nothing is quantized.
         bits: bits of the widest codes.
         widths: bits of all codes, in ascending order, each width once.
-        group_size: number of inputs that share a scale, the largest of all layers; −1 is a whole row
-            in every layer.
+        group_size: number of inputs that share a scale, the largest of all layers; −1 is a whole
+            row in every layer.
         parameters: number of weights of the network, in any storage.
         quantized: number of weights stored as codes.
         file_bytes: bytes of all tensors.
         scales: number of continuous scales, the coordinates of QZO.
         moves: number of coordinates that can move, by kind; see
             :func:`forq.models.leaves.trainable`.
-        exported: how a saved checkpoint is stored and what saving loses; "" if nothing is quantized.
-        unlike: sentences on what the format's owner computes and forq does not, and on weights that a
-            save leaves untuned.
+        exported: how a saved checkpoint is stored and what saving loses; "" if nothing is
+            quantized.
+        unlike: sentences on what the format's owner computes and forq does not, and on weights that
+            a save leaves untuned.
     """
 
     format: str

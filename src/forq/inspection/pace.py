@@ -19,10 +19,10 @@ TOKENS = 1024
 def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu") -> float:
     """Estimate the seconds of a forward pass from headers and a short measurement.
 
-    Each matrix takes 2·in·out operations per token, at the measured speed of float32 products in the
-    shape of the largest matrix. The estimate leaves out attention, dequantising, a graph's float
-    products and the savings of low-bit kernels. Real forwards of TinyStories-656K in eight formats took
-    1.3 to 3.1 times as long (one thread, one run each).
+    Each matrix takes 2·in·out operations per token, at the measured speed of float32 products in
+    the shape of the largest matrix. The estimate leaves out attention, dequantising, a graph's
+    float products and the savings of low-bit kernels. Real forwards of TinyStories-656K in eight
+    formats took 1.3 to 3.1 times as long (one thread, one run each).
 
     Raises:
         FormatError: see :func:`forq.models.layout.layout`.

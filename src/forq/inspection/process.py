@@ -9,8 +9,8 @@ from pathlib import Path
 def peak_bytes() -> int:
     """Peak memory of this process, in bytes.
 
-    Linux reports it as a high-water mark, which is preferred: ``ru_maxrss`` of a child starts at its
-    parent's memory at the fork.
+    Linux reports it as a high-water mark, which is preferred: ``ru_maxrss`` of a child starts at
+    its parent's memory at the fork.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")

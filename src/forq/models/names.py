@@ -19,9 +19,9 @@ class Names:
     """The assignment of a checkpoint's tensors to a model's parameters.
 
     Attributes:
-        file_of: maps each float parameter, biases of quantized layers included, to its tensor in the
-            checkpoint. Tied parameters map to the tensor the file stores; if it stores it twice, to
-            the embedding's.
+        file_of: maps each float parameter, biases of quantized layers included, to its tensor in
+            the checkpoint. Tied parameters map to the tensor the file stores; if it stores it
+            twice, to the embedding's.
         twins: maps a tensor that is stored twice to its second name.
         modules: maps a quantized layer's name in the checkpoint to its module's name.
     """

@@ -11,8 +11,8 @@ def read(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
     """The parts of a layer, as its format reads them.
 
     Raises:
-        FormatError: a continuous tensor or the bias holds NaN or infinity (the tensor is named), or the
-            format refuses the layer.
+        FormatError: a continuous tensor or the bias holds NaN or infinity (the tensor is named), or
+            the format refuses the layer.
     """
     parts = form.read(ckpt, spec)
     for live, tensor in zip(spec.live, parts.live, strict=True):

@@ -105,12 +105,12 @@ def _tie_heads(model: nn.Module) -> None:
 
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
-    found = (spec.out_features, spec.in_features)
+    size = (spec.out_features, spec.in_features)
     want = tuple(old.weight.shape) if type(old) is nn.Embedding else sizes(old)
     if want is None:
         raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
-    if want != found:
-        raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {found} in the file")
+    if want != size:
+        raise FormatError(f"{spec.name}: expected (out, in) = {want} by config.json, found {size} in the file")
     bias = parts.bias
     has = getattr(old, "bias", None) is not None
     if bias is None and has:

@@ -48,7 +48,8 @@ def write(base: Checkpoint, tensors: Mapping[str, Tensor], folder: Path, *, over
         tensors: moved tensors by name; continuous tensors in float32 or in the file's dtype.
 
     Raises:
-        FormatError: the checkpoint has no tensor of that name, or the tensor does not fit its place.
+        FormatError: the checkpoint has no tensor of that name, or the tensor does not fit its
+            place.
         ConfigError: the folder exists, overlaps the original, or cannot be written.
     """
     plan = planned(base, tensors)

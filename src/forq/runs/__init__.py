@@ -1,1 +1,1 @@
-"""Runs: the loop, its journal, the files of a run, replay and resume."""
+"""Runs: the training loop, the journal, the files of a run, replay and resume."""

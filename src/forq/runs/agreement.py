@@ -1,7 +1,8 @@
-"""Whether settings are those of the run a folder holds: a run goes on with its own settings or not at all.
+"""Compare settings with those of an existing run: a run only resumes with its own settings.
 
-What lies elsewhere under another name is not compared here: checkpoint, data, device and kernel are held to the
-journal's header by :meth:`forq.runs.run.Run.resume`, which knows their digests.
+Settings that may have another name or path in a later session are not compared here.
+:meth:`forq.runs.run.Run.resume` compares checkpoint, data, device and kernel with the journal's
+header, which holds their digests.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from forq.runs.config import RunConfig
 
 _BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile")
 _ALIKE = ("recipe", "task.name")
-"""Names in which dashes and underscores are alike."""
+"""Settings whose values may use dashes or underscores."""
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was begun in a folder: its settings are there, and at least one line of its journal."""
+    """Whether a folder holds a run: its settings and at least a line of its journal."""
     path = folder / "journal.jsonl"
     return (folder / "config.toml").is_file() and path.is_file() and b"\n" in path.read_bytes()
 
 
 def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
-    """The settings of two runs that differ, by their dotted names: the run's value, and the one found."""
+    """The settings that differ, by dotted name: the run's value and the requested value."""
     left, right = dict(_flat(run.model_dump())), dict(_flat(asked.model_dump()))
     return {
         name: (left.get(name), right.get(name))
@@ -44,16 +45,17 @@ def require(
     names: Mapping[str, str] | None = None,
     profile: Path | None = None,
 ) -> None:
-    """Refuse settings that are not the run's.
+    """Refuse settings that differ from the run's.
 
     Args:
         run: the settings of the run in ``folder``.
-        asked: the settings that are asked for.
-        names: what the user calls a setting, by its dotted name; settings of the method are called ``--set NAME``.
-        profile: the profile that is asked for; its factors are compared, wherever the file lies.
+        asked: the requested settings.
+        names: the user's names of settings, by dotted name; method settings appear as ``--set
+            NAME``.
+        profile: the requested profile; its factors are compared, not its path.
 
     Raises:
-        ConfigError: some differ; each is named with both values.
+        ConfigError: settings differ; each is named with both values.
     """
     unequal = [
         f"{_called(name, names)}: the run has {_shown(mine)}, found {_shown(other)}"
@@ -72,7 +74,7 @@ def require(
 
 
 def moved_to(run: RunConfig, asked: RunConfig) -> RunConfig:
-    """A run's settings where its checkpoint and data may lie elsewhere by now."""
+    """A run's settings with the requested paths of checkpoint and data, which may have moved."""
     task = run.task.model_copy(update={"data": asked.task.data})
     return run.model_copy(update={"checkpoint": asked.checkpoint, "task": task})
 
@@ -81,11 +83,11 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
     """A run's settings with some of them replaced.
 
     Args:
-        values: by dotted name, as ``task.reward``.
-        sets: texts as ``rule.lr=1e-3``, as :func:`forq.runs.config.complete` takes them.
+        values: new values by dotted name, such as ``task.reward``.
+        sets: texts such as ``rule.lr=1e-3``; see :func:`forq.runs.config.complete`.
 
     Raises:
-        ConfigError: a setting is unknown or cannot be.
+        ConfigError: a setting is unknown or its value invalid.
     """
     tree = run.model_dump()
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""What a run changed in its checkpoint, tensor by tensor, and what rounding to the file's dtype took back."""
+"""The changes of a run in its checkpoint, tensor by tensor, and the error of rounding to the file's dtype."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
 from forq.coordinates.space import stored
 
 _CHUNK = 1 << 20
-"""Coordinates compared at once: a float64 copy of an embedding would be larger than the model."""
+"""Number of coordinates compared at once; a float64 copy of a whole embedding could exceed the model's size."""
 
 
 def rounding_error(leaves: Iterable[Leaf], masters: Mapping[str, Tensor]) -> float:
-    """Norm of what rounding to the file's dtype changes, as a share of the norm of all that is rounded.
+    """Relative error of rounding the masters to the file's dtype: norm of the error over their norm.
 
-    Integers are stored as they are, and do not count.
+    Integers are stored exactly and do not count.
     """
-    off = whole = 0.0
+    error = total = 0.0
     for leaf in leaves:
         if isinstance(leaf, LatticeLeaf | PackedLeaf):
             continue
@@ -29,19 +29,20 @@ def rounding_error(leaves: Iterable[Leaf], masters: Mapping[str, Tensor]) -> flo
         exact = exact.reshape(-1)
         for start in range(0, len(exact), _CHUNK):
             x = exact[start : start + _CHUNK].double()
-            whole += float(x.square().sum())
-            off += float(x.sub_(rounded[start : start + _CHUNK].double()).square_().sum())
-    return math.sqrt(off / whole) if whole else 0.0
+            total += float(x.square().sum())
+            error += float(x.sub_(rounded[start : start + _CHUNK].double()).square_().sum())
+    return math.sqrt(error / total) if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a run changed in one tensor of the file: a row of moved.json.
+    """The change of a tensor of the file: a row of moved.json.
 
     Attributes:
-        total, changed: coordinates, or words of packed integers, and those that differ from the base.
-        norm, moved: norms of the base and of the difference; packed integers have none.
-        flipped: coordinates that changed their sign; ``None`` of packed integers.
+        total: number of coordinates, or of words for packed integers.
+        changed: number of them that differ from the base.
+        norm, moved: norms of the base and of the difference; ``None`` for packed integers.
+        flipped: number of coordinates that changed sign; ``None`` for packed integers.
     """
 
     name: str
@@ -54,15 +55,15 @@ class Change:
 
 
 def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mapping[str, Tensor]) -> list[Change]:
-    """What a run changed, tensor by tensor.
+    """The changes of a run, tensor by tensor.
 
     Args:
-        base: reads a tensor of the checkpoint the run began from.
-        saved: the tensors a save writes, in the file's dtypes.
+        base: reads a tensor of the base checkpoint.
+        saved: the saved tensors, in the file's dtypes.
     """
     rows = []
     for leaf in leaves:
-        # In this order: a tensor that is packed to be saved takes twice its size while it is made.
+        # The saved tensor is made first: packing takes twice its size, and the base is not in memory yet.
         new = saved[leaf.name].cpu().reshape(-1)
         old = base(leaf.name).reshape(-1)
         changed, flipped, norm, moved = 0, 0, 0.0, 0.0
@@ -75,6 +76,6 @@ def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mappin
             flipped += int((x * y < 0).sum())
             norm += float(x.square().sum())
             moved += float((y - x).square().sum())
-        told = (math.sqrt(norm), math.sqrt(moved), flipped) if old.is_floating_point() else (None, None, None)
-        rows.append(Change(leaf.name, leaf.group, old.numel(), changed, *told))
+        numbers = (math.sqrt(norm), math.sqrt(moved), flipped) if old.is_floating_point() else (None, None, None)
+        rows.append(Change(leaf.name, leaf.group, old.numel(), changed, *numbers))
     return rows

@@ -1,4 +1,4 @@
-"""The resolved settings of a run: what config.toml holds and the journal's header repeats."""
+"""The resolved settings of a run, as config.toml and the journal's header hold them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ Option = int | float | str | bool
 
 
 class TaskConfig(Frozen):
-    """Which task on which data.
+    """A task and its data.
 
     Attributes:
-        options: go to the task's ``open``.
-        reward: takes the place of the task's objective.
-        tokens_per_probe, micro_batch_tokens: budgets of a batch and of one forward, see :mod:`forq.tasks.rows.rows`.
+        options: arguments of the task's ``open``.
+        reward: objective in place of the task's own.
+        tokens_per_probe: token budget of a batch; see :mod:`forq.tasks.rows.rows`.
+        micro_batch_tokens: token budget of a forward pass; see :mod:`forq.tasks.rows.rows`.
     """
 
     name: str
@@ -42,13 +43,15 @@ class TaskConfig(Frozen):
 
 
 class RunConfig(Frozen):
-    """Everything a run depends on, beside the bytes of the checkpoint and of the data.
+    """All settings that a run depends on, apart from the bytes of its checkpoint and data.
 
     Attributes:
-        steps: training steps, calibration not counted.
-        eval_every: steps between two scores on the validation rows.
-        profile: file of factors for the units of single coordinates, see :mod:`forq.coordinates.profile`.
-        threads: CPU threads of torch; results depend on it in the last bit, so a resumed run keeps it.
+        steps: number of training steps, without calibration.
+        eval_every: number of steps between two scores on the validation rows.
+        profile: file of factors for the units of single coordinates; see
+            :mod:`forq.coordinates.profile`.
+        threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps
+            it.
     """
 
     checkpoint: str
@@ -75,17 +78,21 @@ def complete(
     settings: Settings | Mapping[str, Any] | None = None,
     **values: object,
 ) -> RunConfig:
-    """A run's settings with the defaults filled in: twenty scores a run, as many threads as torch takes.
+    """A run's settings with the defaults filled in.
+
+    By default a run has twenty scores and torch's number of threads.
 
     Args:
-        name: the recipe.
-        sets: changes as text, ``rule.lr=1e-3``, ``task.max_length=64``: those of the command line.
-        move: what moves, in place of what the recipe says.
-        settings: changes as a nested mapping; or the whole method, in place of the recipe's.
+        name: name of the recipe.
+        sets: changes as text, as on the command line: ``rule.lr=1e-3``, ``task.max_length=64``.
+        steps: number of training steps.
+        eval_every: number of steps between two scores.
+        move: kinds of leaves that move, in place of the recipe's.
+        settings: changes as a nested mapping, or a whole method in place of the recipe's.
         values: the other fields of :class:`RunConfig`.
 
     Raises:
-        ConfigError: an unknown key (the nearest is named), or a value that cannot be.
+        ConfigError: a key is unknown (the nearest is named) or a value invalid.
     """
     method = settings if isinstance(settings, Settings) else recipe(name).settings
     tree: dict[str, Any] = {**values, "recipe": name, "method": method.model_dump()}
@@ -99,10 +106,10 @@ def complete(
 
 
 def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]]) -> dict[str, Any]:
-    """Plain values of a run's settings with some changed, by dotted names.
+    """A run's settings as plain values, with changes by dotted name.
 
     Raises:
-        ConfigError: an unknown key of the method (the nearest is named).
+        ConfigError: a key of the method is unknown (the nearest is named).
     """
     changed = copy.deepcopy(dict(tree))
     if isinstance(changed["task"], TaskConfig):
@@ -113,10 +120,11 @@ def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]])
 
 
 def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
-    """Plain values of a run's settings with ``a.b=c`` changes on top.
+    """A run's settings as plain values, with changes of the form ``a.b=c``.
 
     Raises:
-        ConfigError: an unknown key of the method (the nearest is named), or a text that is no ``key=value``.
+        ConfigError: a key of the method is unknown (the nearest is named), or a text is not
+            ``key=value``.
     """
     changes = []
     for text in sets:
@@ -134,7 +142,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
         others: further fields of :class:`TaskConfig`.
 
     Raises:
-        ConfigError: a text is none of a task's.
+        ConfigError: a text is not a ``task.option=value``.
     """
     options = {}
     for text in sets:
@@ -146,10 +154,10 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
 
 
 def parse(tree: Mapping[str, object]) -> RunConfig:
-    """Check plain values.
+    """Check plain values and make a run's settings of them.
 
     Raises:
-        ConfigError: a key is unknown or a value cannot be; all that is wrong is listed.
+        ConfigError: keys are unknown or values invalid; the message lists all of them.
     """
     return checked(RunConfig, tree)
 
@@ -168,7 +176,7 @@ def read(path: Path) -> RunConfig:
     """Read config.toml.
 
     Raises:
-        ConfigError: it is not there, not TOML, or not a run's settings.
+        ConfigError: the file is missing, is not TOML, or does not hold a run's settings.
     """
     try:
         return parse(tomllib.loads(path.read_text(encoding="utf-8")))

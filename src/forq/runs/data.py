@@ -1,4 +1,4 @@
-"""Rows in memory: written into the run's folder, so that they are read, counted and resumed like any file."""
+"""Write rows in memory into the run's folder, so that a run reads and resumes them like any file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forq.errors import DataError
 from forq.tasks import Split
 
 FOLDER = "data"
-"""Inside a run's folder: one file of JSON lines for each split."""
+"""Sub-folder of a run with a file of JSON lines for each split."""
 
 Rows = Iterable[Mapping[str, object]]
 """A list of mappings, a ``datasets.Dataset``, or anything that yields rows by field name."""
@@ -21,12 +21,13 @@ Data = str | Path | Rows | Mapping[str, Rows]
 
 
 def as_path(data: Data, folder: Path) -> str:
-    """Where a task finds its data: a path as it is given, or rows in memory written below ``folder``.
+    """The path of a task's data: the given path, or the rows in memory, written below ``folder``.
 
     The same rows give the same bytes, so that a repeated call resumes its run.
 
     Raises:
-        DataError: a split has an unknown name, or a row is no mapping or holds what JSON cannot (split and row).
+        DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value
+            that JSON cannot store.
     """
     if isinstance(data, str | Path):
         return str(data)

@@ -1,4 +1,4 @@
-"""A run's folder: whether one may begin in it, and small files written whole or not at all."""
+"""A run's folder: whether a run may begin in it, and small files written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from forq.runs.data import FOLDER as DATA
 from forq.runs.lock import NAME as LOCK
 
 BASE = "base"
-"""Inside a run's folder: the quantized checkpoint it began from, where it was made of a float one."""
+"""Sub-folder of a run with its quantized base, if that was made from a float checkpoint."""
 
 
 def vacant(folder: Path) -> bool:
-    """Whether a run may begin here: nothing there, or what a run leaves that was killed before its first whole line."""
+    """Whether a run may begin here: the folder is new, empty, or from a run killed before its first journal line."""
     if not folder.is_dir():
         return not folder.exists()
     names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
@@ -26,7 +26,7 @@ def vacant(folder: Path) -> bool:
 
 
 def sweep(folder: Path, name: str) -> None:
-    """Remove what saves of ``folder / name`` left beside it that were killed half-way."""
+    """Remove the leftovers of interrupted saves of ``folder / name``."""
     for pattern in (f".{name}.*.partial", f".{name}.*.old"):
         for left in folder.glob(pattern):
             shutil.rmtree(left, ignore_errors=True)

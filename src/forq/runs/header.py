@@ -1,4 +1,4 @@
-"""The journal's first line: what a run depends on, and whether a later sitting depends on the same."""
+"""The journal's header: what a run depends on, and whether a later session has the same."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SHARED = {
     "leaves": "give the checkpoint the run was started from",
     "profile": "profile.safetensors of the run is not the one it was begun with",
 }
-"""What a resumed run must share with its journal, and what to do where it does not."""
+"""Fields that a resumed run must share with its journal, and what to do if they differ."""
 
 
 def header(trainer: Trainer) -> dict[str, object]:
-    """What the journal's first line says: enough to refuse another base, law or setting."""
+    """The fields of the journal's header; a different base, law or setting is refused by them."""
     model, config = trainer.model, trainer.config
     return {
         "law": spaces.LAW,
@@ -50,7 +50,7 @@ def header(trainer: Trainer) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "kernel": _kernel(model),
         "threads": torch.get_num_threads(),
-        # For people; the digests above identify the bytes, wherever they lie.
+        # For people only; the digests above identify the bytes, whatever their path.
         "names": {"checkpoint": Path(config.checkpoint).name, "data": Path(config.task.data).name},
         "versions": {name: version(name) for name in _packages(model)} | {"python": platform.python_version()},
     }
@@ -61,14 +61,14 @@ def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, obj
 
     Args:
         written: the header in the run's journal.
-        now: the header this sitting would write.
+        now: the header that this session would write.
 
     Raises:
-        JournalError: a field differs; both values are shown, and what to do.
+        JournalError: a field differs; the message shows both values and what to do.
     """
-    # Through JSON, as the journal's side has been: tuples become lists, keys become text.
+    # Both sides go through JSON, as the journal did: tuples become lists, and keys become text.
     theirs, ours = _comparable(written), _comparable(json.loads(json.dumps(now)))
-    # Later versions may describe more; the task's digest covers every token and setting.
+    # Later versions may describe more fields; the task's digest covers every token and setting.
     if isinstance(task := theirs.get("task"), dict):
         ours["task"] = {key: value for key, value in ours["task"].items() if key in task}
     for key, mend in _SHARED.items():
@@ -80,10 +80,11 @@ def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, obj
 
 
 def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
-    """A header as two sittings of one run must agree on it.
+    """The part of a header on which two sessions of a run must agree.
 
-    Its method names every setting: a setting that came later has its default in an older journal. The names of the
-    data's files are left out: the digest beside them identifies the same data under another name.
+    Its method names every setting; settings that an older journal lacks take their defaults. The
+    names of the data's files are left out, since the digest identifies the same data under another
+    name.
     """
     own = ("recipe", "seed", "steps")
     result = dict(header)
@@ -93,12 +94,12 @@ def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
         result["method"] = {name: method[name] for name in own} | json.loads(json.dumps(chosen))
         result["task"] = {name: value for name, value in header["task"].items() if name != "origin"}
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
-        return dict(header)  # not what a run writes: it is shown as it stands
+        return dict(header)  # not a header that a run writes; it is compared unchanged
     return result
 
 
 def _difference(written: object, now: object) -> tuple[str, str]:
-    """The first place where two values of one key differ, in words."""
+    """The first difference between two values of a key, as text."""
     if isinstance(written, dict) and isinstance(now, dict):
         for key in [*written, *now]:
             if written.get(key) != now.get(key):
@@ -109,7 +110,7 @@ def _difference(written: object, now: object) -> tuple[str, str]:
 
 
 def _kernel(model: LoadedModel) -> str | dict[str, int | list[str]]:
-    """The kernel of all layers; where they differ, how many have the usual one, and the names of the others."""
+    """The kernel of all layers. If layers differ: the count for the most common kernel, and the other layers' names."""
     by_size = sorted(kernels(model).items(), key=lambda item: len(item[1]))
     if len(by_size) < 2:
         return by_size[0][0] if by_size else "reference"

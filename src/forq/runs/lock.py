@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a folder, the same on Linux, macOS and Windows."""
+"""A lock on a folder, so that only one process writes it; works on Linux, macOS and Windows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from filelock import FileLock, Timeout
 from forq.errors import ForqError
 
 NAME = ".lock"
-"""The lock file in a run's folder. It stays there; what is locked is the open file, so a killed process frees it."""
+"""The lock file in a run's folder. The file stays; the lock belongs to the open file, so a killed process frees it."""
 
 
 def lock(folder: Path, error: type[ForqError], message: str) -> FileLock:
-    """Hold a folder for this process, until ``release()``.
+    """Lock a folder for this process, until ``release()``.
 
     Raises:
-        ForqError: another process holds it; of the type and with the message given.
+        ForqError: another process has locked it; the error has the given type and message.
     """
-    held = FileLock(folder / NAME, timeout=0, thread_local=False)
+    folder_lock = FileLock(folder / NAME, timeout=0, thread_local=False)
     try:
-        held.acquire()
-    except Timeout as held_elsewhere:
-        raise error(message) from held_elsewhere
-    return held
+        folder_lock.acquire()
+    except Timeout as timeout:
+        raise error(message) from timeout
+    return folder_lock

@@ -1,4 +1,4 @@
-"""Metrics: what people and plots are shown of a run, in metrics.jsonl."""
+"""Metrics of a run in metrics.jsonl, for people and plots."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from forq.tasks import Score
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A score on the validation rows, taken of the weights as an export would hold them.
+    """A score on the validation rows, measured with the weights as an export would hold them.
 
     Attributes:
-        trained: training steps done before it.
-        forwards: forward passes spent on training and calibration before it.
-        best: no earlier score was better.
-        worse: clearly worse than the score before the first step (:mod:`forq.runs.setbacks`).
+        trained: number of training steps before it.
+        forwards: number of forward passes for training and calibration before it.
+        best: whether no earlier score was better.
+        worse: whether it is clearly worse than the score before the first step; see
+            :mod:`forq.runs.setbacks`.
     """
 
     trained: int
@@ -32,12 +33,12 @@ class Scored:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Scored:
-        """From its row of metrics.jsonl."""
+        """Read a score from its row of metrics.jsonl."""
         return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"], body.get("worse", False))
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The whole rows of a metrics.jsonl, as text and as read; nothing after a torn one, nothing where no file is."""
+    """The complete rows of a metrics.jsonl, as text and parsed; they end at a torn row, or at once without a file."""
     for row in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             yield row, json.loads(row)
@@ -46,19 +47,20 @@ def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class Metrics:
-    """metrics.jsonl: one row a step and one a score; cut back to what the journal reaches when it is opened.
+    """metrics.jsonl, with a row for each step and each score; opening it removes rows beyond the journal.
 
     Attributes:
         scores: the scores on record, by training step.
-        seconds: working time of earlier sittings.
-        steps: the first step that is not on record; a kill between the journal and this file leaves one out.
+        seconds: working time of earlier sessions.
+        steps: the first step that is not on record. A kill between the writes of journal and
+            metrics leaves a step out.
     """
 
     def __init__(self, path: Path, lines: int, *, keep_scores: bool = True) -> None:
         self.scores: dict[int, Scored] = {}
         self.seconds = 0.0
         self.steps = 0
-        kept = []
+        rows = []
         for row, body in rows_of(path):
             if "score" in body:
                 if not keep_scores:
@@ -69,9 +71,9 @@ class Metrics:
                 break
             else:
                 self.seconds, self.steps = body["seconds"], body["step"] + 1
-            kept.append(row)
+            rows.append(row)
         new = path.with_suffix(".new")
-        new.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
+        new.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
         new.replace(path)
         self._file = path.open("a", encoding="utf-8")
 
@@ -87,7 +89,7 @@ class Metrics:
         self._put(asdict(scored))
 
     def sync(self) -> None:
-        """Force what was written to the disk itself."""
+        """Force the written rows to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Opening a task's data for a model: its kind, its tokenizer, its options checked."""
+"""Open a task's data for a model, with the model's kind and tokenizer; options are checked."""
 
 from __future__ import annotations
 
@@ -23,48 +23,49 @@ from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
 
 _GIVEN = ("seed", "kind")
-"""Arguments of a task's ``open`` that are not options of a user."""
+"""Arguments of a task's ``open`` that are not user options."""
 
 
 def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) -> Task:
-    """Open a task's data with the tokenizer that lies beside the model's checkpoint, for the model's kind.
+    """Open a task's data with the tokenizer of the model's checkpoint, for the model's kind.
 
     Args:
-        model: a loaded model, or its checkpoint alone: tasks of text need no tensor of it.
+        model: a loaded model, or only its checkpoint: text tasks need no tensor of the model.
 
     Raises:
-        ConfigError: no such task; an option it does not know (the nearest is named) or of another type; no
-            tokenizer; a task for causal language models, and a model that is none; a task on pictures, and no model.
+        ConfigError: the task is unknown; an option is unknown (the nearest is named) or has another
+            type; the tokenizer is missing; the task does not fit the model's kind; or a picture
+            task got a checkpoint without a model.
         DataError: the data cannot be used.
     """
     ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
     opener = registry.get("tasks", config.name).open
     _check_options(config, opener)
-    kind, told = kind_of(ckpt.contents), {}
+    kind, extra = kind_of(ckpt.contents), {}
     draws = "encoded" in inspect.signature(opener).parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
         raise ConfigError(f"task {config.name!r} expects {wanted}, found {_class(ckpt)}")
     if draws:
         if isinstance(model, Checkpoint):
-            raise ConfigError(f"task {config.name!r} is of pictures, which only a loaded pipeline can encode")
+            raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
     if "kind" in inspect.signature(opener).parameters:
-        told = {"kind": kind}
+        extra = {"kind": kind}
     elif kind != "causal":
         raise ConfigError(
             f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder can "
             "be tuned on a classification task, sst2 for example"
         )
-    # Resolved first: a reward that cannot be imported should not wait for the data.
+    # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **told)
+    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **extra)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
 def _class(ckpt: Checkpoint) -> str:
-    """What a checkpoint's configuration calls its model."""
+    """The model's class name in a checkpoint's configuration."""
     config = ckpt.contents.config
     heads = config.get("architectures")
     named = heads[0] if isinstance(heads, list) and heads else config.get("_class_name", config.get("model_type"))
@@ -72,9 +73,9 @@ def _class(ckpt: Checkpoint) -> str:
 
 
 def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:
-    """A task on pictures: beside its own options it takes ``cache``, where encoded pictures and captions are kept."""
+    """Open a task on pictures; its extra option ``cache`` is the folder for encoded pictures and captions."""
     if config.reward is not None:
-        raise ConfigError("--reward is of tasks that are asked in words; a diffusion model has its own objective")
+        raise ConfigError("--reward works with text tasks only; a diffusion model has its own objective")
     options = dict(config.options)
     cache = options.pop("cache", None)
     encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)

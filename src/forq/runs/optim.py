@@ -1,4 +1,4 @@
-"""``forq.ZeroOrder``: forward-only steps in a loop of one's own, in torch.optim's closure convention."""
+"""``forq.ZeroOrder``: forward-only steps in your own loop, with torch.optim's closure convention."""
 
 from __future__ import annotations
 
@@ -19,31 +19,34 @@ from forq.runs.oracles.tape import Tape
 from forq.scalars.protocols import Method, State
 
 _LIKE_STEPS = 1000
-"""A loop of one's own does not say how long it is: it is calibrated as a run of this many steps."""
+"""The length of a user's loop is unknown, so it is calibrated as a run of this many steps."""
 
 _VERSION = 1
 
 
 class ZeroOrder:
-    """Forward-only steps on a space; the closure is called without grad, several times a step.
+    """Forward-only steps on a space; a step calls the closure several times, without gradients.
 
-    What is left to the calibration is measured by the first calls of :meth:`step`, about twenty with the default
-    settings, one measurement a call. They move nothing: batches have to differ from call to call for the calibration to
-    see how far they disagree.
+    The first calls of :meth:`step` calibrate the settings that are left out, with a measurement per
+    call; with the default settings these are about twenty calls. They move nothing. Use a different
+    batch in each call, so that the calibration can measure how much batches disagree.
 
     Args:
-        space: what moves, from :func:`forq.space`.
-        recipe: whose settings fill the gaps; ``forq ls recipes`` names them.
-        lr, eps, clip, directions: learning rate, probe radius, bound of a slope, directions of a step; what is left
-            out is calibrated, or the recipe says it.
-        seed: of the noise; the same seed and the same losses give the same bits.
+        space: the coordinates that move, from :func:`forq.space`.
+        recipe: the recipe whose settings are the defaults; ``forq ls recipes`` lists them.
+        lr: learning rate; calibrated by default, unless the recipe sets it.
+        eps: probe radius; calibrated by default, unless the recipe sets it.
+        clip: bound on the slope.
+        directions: number of directions per step.
+        seed: seed of the noise; the same seed and the same losses give the same bits.
 
     Attributes:
-        settings: of the method, resolved.
-        found: what the calibration measured and chose, by name; ``None`` until it is done.
+        settings: the resolved settings of the method.
+        found: the values that the calibration measured and chose, by name; ``None`` until it is
+            done.
 
     Raises:
-        ConfigError: a setting cannot be.
+        ConfigError: a setting is invalid.
 
     Example:
         >>> space = forq.space(model, move="scales")                 # doctest: +SKIP
@@ -76,11 +79,11 @@ class ZeroOrder:
         self._number = 0
 
     def step(self, closure: Callable[[], float]) -> float:
-        """Probe and measure once, then move, unless the measurement is the calibration's.
+        """Probe, measure and move; a step of the calibration only measures.
 
         Args:
-            closure: the loss of *one* batch under the weights now shown, a float; it must not change
-                between the calls of one step.
+            closure: returns the loss of *one* batch under the current weights, as a float; the
+                batch must not change within a step.
 
         Returns:
             The loss at the point before the move.
@@ -92,7 +95,7 @@ class ZeroOrder:
         if self._method is None:
             line = self._calibrate()
             if line is not None:
-                return line.losses[0].mean  # every measurement of a calibration begins at the point itself
+                return line.losses[0].mean  # every measurement of a calibration begins at the undisplaced point
         assert self._method is not None
         taken = engine.step(self._number, self.space, self._oracle, self._method, self._states)
         self._states = taken.states
@@ -100,10 +103,10 @@ class ZeroOrder:
         return taken.estimate.loss
 
     def state_dict(self) -> dict[str, object]:
-        """Everything a later process needs to go on: settings, measurements, the rules' states, the masters.
+        """All state that a later process needs to continue: settings, measurements, rule states and masters.
 
-        Plain values and tensors; ``torch.save`` keeps it, and ``torch.load(…, weights_only=True)`` reads it. The
-        masters are copies.
+        It holds plain values and tensors, for ``torch.save`` and ``torch.load(…,
+        weights_only=True)``. The masters are copies.
         """
         return {
             "version": _VERSION,
@@ -116,11 +119,11 @@ class ZeroOrder:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; the masters are restored too.
+        """Continue from a :meth:`state_dict`; the masters are restored too.
 
         Raises:
-            ConfigError: the state is of another version, or of other settings.
-            JournalError: it is of other leaves.
+            ConfigError: the state has another version or other settings.
+            JournalError: the state has other leaves.
         """
         if state.get("version") != _VERSION:
             raise ConfigError(f"state_dict: expected version {_VERSION}, found {state.get('version')!r}")
@@ -135,14 +138,14 @@ class ZeroOrder:
         self._measured = [decode(body) for body in state["calibration"]]
         self._method = self._calibration = self.found = None
         self._number, self._states = 0, ()
-        if state["number"]:  # the calibration was over: its measurements give the method again
+        if state["number"]:  # the calibration was done; replaying its measurements gives the same method
             self._closure = None
             while self._calibrate() is not None:
                 pass
             self._number, self._states = int(state["number"]), tuple(dict(rule) for rule in state["rules"])
 
     def _calibrate(self) -> Line | None:
-        """One measurement of the calibration; None once there is none left, and the method is known."""
+        """The next measurement of the calibration; None when it is done and the method is known."""
         while True:
             line = self._next_measurement()
             if line is None or line.step >= len(self._measured):
@@ -160,9 +163,9 @@ class ZeroOrder:
         except StopIteration as end:
             self._method, self._number = end.value
         except BaseException as error:
-            self._calibration = None  # a generator that raised is over; the next call plays what was measured again
+            self._calibration = None  # a generator that raised has ended; the next call replays the measurements
             if isinstance(error, ForqError):
-                self._measured.clear()  # the measurements themselves are at fault
+                self._measured.clear()  # the measurements themselves are bad
             raise
         assert self._method is not None
         self._states, self.found = self._method.init(), self._method.notes
@@ -186,6 +189,6 @@ def _settings(
         tree[part].update({key: value for key, value in values.items() if value is not None})
     if space.unit is not None:  # ε, η and the clip are measured in the space's own unit
         tree["unit"] = space.unit
-    if tree["move"] != "all-float":  # which moves as one
+    if tree["move"] != "all-float":  # all-float has no groups to choose from
         tree["move"] = ",".join(space.groups)
     return settings(tree)

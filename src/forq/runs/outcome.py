@@ -1,4 +1,4 @@
-"""The outcome of a finished run: result.json, the same from Python and from the command line."""
+"""The outcome of a finished run in result.json, the same from Python and the command line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from forq.tasks import Score, Task, account
 FILE = "result.json"
 
 Numbers = dict[str, float]
-"""A score as JSON has it: ``rows``, ``loss`` and the task's metrics."""
+"""A score in JSON: ``rows``, ``loss`` and the task's metrics."""
 
 
 class Outcome(TypedDict):
-    """The fields of result.json but those that scoring the saved file adds."""
+    """The fields of result.json, except those that scoring the saved file adds."""
 
     improved: bool
     worse: bool
@@ -46,7 +46,7 @@ class Result(Outcome):
 
 
 def outcome(run: Run) -> Outcome:
-    """What a finished run says of itself; nothing of it holds the model."""
+    """The outcome of a finished run; it keeps no reference to the model."""
     trainer = run.trainer
     first, best, last = trainer.first, trainer.best, trainer.last
     assert first is not None and best is not None and last is not None
@@ -67,15 +67,16 @@ def outcome(run: Run) -> Outcome:
 
 
 def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: float) -> Result:
-    """Score the base and the saved file on the test rows, one after the other, and write result.json.
+    """Score the base and then the saved file on the test rows, and write result.json.
 
     Args:
-        of: from :func:`outcome`; a caller that can lets go of the model before this loads others.
-        began: :func:`time.perf_counter` when the run began.
+        of: the run's :func:`outcome`. Callers should release the model first, since this loads
+            others.
+        began: value of :func:`time.perf_counter` at the start of the run.
     """
     base = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
     before = task.evaluate(base, "test")
-    del base  # before another is loaded
+    del base  # released before another model is loaded
     saved = load(
         of["checkpoint"] or config.checkpoint,
         config.device,
@@ -94,5 +95,5 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
 
 
 def plain(score: Score) -> Numbers:
-    """A score as JSON has it."""
+    """A score in JSON."""
     return {"rows": score.rows, **score.numbers()}

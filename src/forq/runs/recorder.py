@@ -1,4 +1,4 @@
-"""Recording: the files of a run while it trains. It trains nothing; a :class:`~forq.runs.trainer.Trainer` does."""
+"""Write the files of a run while a :class:`~forq.runs.trainer.Trainer` trains it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SAMPLE_TOKENS = 48
 class Recorder:
     """Writes the journal, the metrics, the snapshots and the samples of a run.
 
-    Opening it restores the newest snapshot that can be trusted; :attr:`past` says what is then left to play.
+    Opening a recorder restores the newest trusted snapshot; :attr:`past` holds the lines and scores
+    of earlier sessions.
 
     Raises:
         JournalError: another process writes this run.
@@ -33,12 +34,12 @@ class Recorder:
         self._writer = journal.Writer.extend(written)
         for name in ("checkpoint", "adapter"):
             sweep(folder, name)
-        self._metrics, held = self._restore(written)
+        self._metrics, restored = self._restore(written)
         self._forwards, self._began = 0, time.perf_counter()
-        self.past = Past(written.lines, held, dict(self._metrics.scores))
+        self.past = Past(written.lines, restored, dict(self._metrics.scores))
 
     def record(self, event: Line | Scored) -> None:
-        """Write what an event adds to the files; an event that is on record already adds nothing."""
+        """Write an event to the files, unless it is already on record."""
         if isinstance(event, Scored):
             self._record_score(event)
         else:
@@ -50,7 +51,7 @@ class Recorder:
         self._metrics.close()
 
     def sample(self, when: str) -> None:
-        """Keep what the model writes now; a fine-tune is judged by reading too."""
+        """Write a sample of the model's text, for people to judge the tuning."""
         write_sample(self.folder, self._trainer, when)
 
     def _record_line(self, line: Line) -> None:
@@ -68,7 +69,7 @@ class Recorder:
     def _record_score(self, scored: Scored) -> None:
         if scored.trained in self._metrics.scores:
             return
-        if scored.best:  # before the score is on record, so that the record never names a file that is not there
+        if scored.best:  # saved before the score is recorded, so that the record never names a missing file
             self._snapshot("best", scored.trained)
             if scored.trained == 0:
                 self.sample("before")
@@ -79,7 +80,7 @@ class Recorder:
         Snapshot(self._trainer.space.masters(), step).save(self.folder / "state" / f"{name}.safetensors")
 
     def _draw(self, trained: int) -> None:
-        """Keep what the model draws now, of the same noise each time."""
+        """Save a picture that the model draws, from the same noise each time."""
         task = self._trainer.task
         if not isinstance(task, Draws):
             return
@@ -90,16 +91,17 @@ class Recorder:
             picture.save(self.folder / "samples" / f"step-{trained:06}.png")
 
     def _restore(self, written: Journal) -> tuple[Metrics, int]:
-        """Metrics cut to the journal, and how many lines the newest snapshot that can be trusted already holds.
+        """The metrics up to the journal's end, and the number of lines in the newest trusted snapshot.
 
-        A snapshot is trusted if the journal holds its digest and every score due before it is on record with the
-        best of them at hand; otherwise everything is played, and scored, anew.
+        A snapshot is trusted if the journal holds its digest, every score due before it is on
+        record, and the snapshot of the best score exists. Otherwise the run is replayed and scored
+        from the start.
         """
         path, space = self.folder / "metrics.jsonl", self._trainer.space
         metrics = Metrics(path, len(written.lines))
         best = max((scored.trained for scored in metrics.scores.values() if scored.best), default=None)
-        kept = Snapshot.load(self.folder / "state" / "best.safetensors")
-        if best is not None and (kept is None or kept.step < best):
+        best_snapshot = Snapshot.load(self.folder / "state" / "best.safetensors")
+        if best is not None and (best_snapshot is None or best_snapshot.step < best):
             metrics.close()
             metrics = Metrics(path, len(written.lines), keep_scores=False)
         last = Snapshot.load(self.folder / "state" / "last.safetensors")
@@ -114,7 +116,7 @@ class Recorder:
 
 
 def write_sample(folder: Path, trainer: Trainer, when: str) -> None:
-    """Write what the model writes now into samples.json, where its task can show it.
+    """Write a sample of the model's text into samples.json, if its task can make one.
 
     Args:
         when: ``before`` or ``after``.
@@ -122,5 +124,5 @@ def write_sample(folder: Path, trainer: Trainer, when: str) -> None:
     if not isinstance(trainer.task, Writes):
         return
     path = folder / "samples.json"
-    kept = {} if when == "before" or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
-    put_json(path, {**kept, when: trainer.task.sample(trainer.model, SAMPLE_TOKENS)})
+    samples = {} if when == "before" or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
+    put_json(path, {**samples, when: trainer.task.sample(trainer.model, SAMPLE_TOKENS)})

@@ -1,4 +1,4 @@
-"""From a journal and the base checkpoint back to the tuned one, without a forward pass."""
+"""Rebuild the tuned checkpoint from a journal and the base checkpoint, without a forward pass."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from forq.runs import engine, journal
 from forq.runs.journal import Journal, Line
 from forq.runs.oracles.tape import Tape
 from forq.runs.replay_leaves import Listed
-from forq.runs.replay_leaves import leaves as filed_leaves
+from forq.runs.replay_leaves import leaves as replay_leaves
 
 _NEVER = 1 << 62
-"""The digests asked for are the journal's own; the engine need not add others."""
+"""Steps between digests of the engine: none, since the journal's own digests are checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The part of a journal's header that rebuilding needs, checked."""
+    """The part of a journal's header that a replay needs, checked."""
 
     base: str
     leaves: tuple[Listed, ...]
@@ -49,16 +49,16 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What :func:`verify` found; every field but the counts is a fact that was checked.
+    """The result of :func:`verify`.
 
     Attributes:
-        steps, forwards: training steps and forward passes on record.
-        torn_bytes: bytes of a last line that a kill cut off; the lines before it are whole.
-        finished: the run went to its end.
-        rebuilt: the base rebuilds every digest; ``None`` if no base was given.
-        checkpoint: the run's ``checkpoint/`` holds exactly the tensors the journal rebuilds; ``None`` if
-            there is none, or no base was given.
-        adapter: the same of ``adapter/``.
+        steps, forwards: number of training steps and forward passes on record.
+        torn_bytes: bytes of a last line that a kill cut off; all lines before it are complete.
+        finished: whether the run reached its end.
+        rebuilt: whether the base rebuilds every digest; ``None`` without a base.
+        checkpoint: whether the run's ``checkpoint/`` holds exactly the rebuilt tensors; ``None`` if
+            there is no such folder or no base.
+        adapter: the same for ``adapter/``.
     """
 
     steps: int
@@ -73,22 +73,25 @@ class Verdict:
 def replay(
     run: Path | str, base: Path | str, out: Path | str, *, step: int | None = None, profile: Path | None = None
 ) -> int:
-    """Write the checkpoint a run had after ``step`` training steps; by default the one it saved.
+    """Write the checkpoint of a run after ``step`` training steps; by default the one that the run saved.
 
-    Adapters are written as PEFT keeps them: into the folder itself, or its ``adapter/`` where the base moved too.
+    Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if the
+    base moved too.
 
     Args:
-        run: the run's folder, or its journal alone.
-        base: the checkpoint the run began from: a folder or a hub id.
+        run: the run's folder or its journal.
+        base: the base checkpoint of the run: a folder or a hub id.
         out: a new folder.
-        step: training steps; 0 is the base itself.
-        profile: the run's profile.safetensors, where it had one and it does not lie beside the journal.
+        step: number of training steps; 0 is the base itself.
+        profile: the run's profile.safetensors, if the run has one and it is not next to the
+            journal.
 
     Returns:
         The training step that was rebuilt.
 
     Raises:
-        JournalError: the journal is damaged, of another base or law, or does not rebuild its digests.
+        JournalError: the journal is damaged, has another base or law, or does not rebuild its
+            digests.
         ConfigError: the run has no such step.
     """
     past, ckpt = journal.read(_journal_of(run)), Checkpoint.open(base)
@@ -110,10 +113,11 @@ def replay(
 
 
 def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
-    """Is this journal whole, and does it rebuild what it claims?
+    """Check that a journal is undamaged and, with a base, that it rebuilds its digests.
 
     Raises:
-        JournalError: a line does not match its seal, the base is another, or a digest is not rebuilt.
+        JournalError: a line does not match its seal, the base is not the run's, or a digest
+            differs.
     """
     past = journal.read(_journal_of(run))
     saved, header = _saved(past), _header(past)
@@ -138,15 +142,15 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
 
 
 def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[int]:
-    """Replay up to ``steps`` training steps; yield the number done, from 0, and hold every digest to account."""
+    """Replay up to ``steps`` training steps and check every digest; yield the number done, from 0."""
     yield 0
     if steps == 0:
         return
     method = plan(header.method, seed=header.seed, steps=header.steps, half_range=space.half_range)
     done = 0
     for line in engine.run(space, Tape(past.lines), method, steps=header.steps, digest_every=_NEVER):
-        held = past.lines[line.step].digest
-        if held is not None and space.digest() != held:
+        expected = past.lines[line.step].digest
+        if expected is not None and space.digest() != expected:
             why = "" if header.portable else "; its noise is not portable: replay it with the versions it names"
             raise JournalError(f"step {line.step}: the masters rebuilt from this base are not the journal's{why}")
         if line.kind == "train":
@@ -160,52 +164,51 @@ def _header(past: Journal) -> Header:
     """The header's fields.
 
     Raises:
-        JournalError: another law, or a field that is missing or cannot be.
+        JournalError: the law is another, or a field is missing or invalid.
     """
-    found = past.header
-    if found.get("law") != spaces.LAW:
+    fields = past.header
+    if fields.get("law") != spaces.LAW:
         raise JournalError(
-            f"{past.path}: expected a journal of law {spaces.LAW}, found law {found.get('law')!r}; "
+            f"{past.path}: expected a journal of law {spaces.LAW}, found law {fields.get('law')!r}; "
             "use the forq that wrote it"
         )
     try:
-        method = dict(found["method"])
+        method = dict(fields["method"])
         seed, steps = int(method.pop("seed")), int(method.pop("steps"))
         method.pop("recipe")
-        leaves = tuple((str(n), str(g), int(axis), getattr(torch, dtype)) for n, g, axis, dtype in found["leaves"])
+        leaves = tuple((str(n), str(g), int(axis), getattr(torch, dtype)) for n, g, axis, dtype in fields["leaves"])
         return Header(
-            str(found["base"]), leaves, settings(method), seed, steps, bool(found["portable"]), found.get("profile")
+            str(fields["base"]), leaves, settings(method), seed, steps, bool(fields["portable"]), fields.get("profile")
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise JournalError(f"{past.path}: the header does not say what it must: {error}") from error
+        raise JournalError(f"{past.path}: the header lacks a field or holds an invalid value: {error}") from error
 
 
 def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
     if header.base != ckpt.digest():
         raise JournalError(
-            f"another base: the journal began from a checkpoint of digest {header.base}, {ckpt.path} has "
-            f"{ckpt.digest()}; give the checkpoint the run was started from"
+            f"another base: expected a checkpoint with digest {header.base}, found {ckpt.digest()} for {ckpt.path}; "
+            "give the checkpoint the run was started from"
         )
     factors = {factor.name: factor for adapter in _adapters(header, ckpt) for factor in adapter}
-    filed = {leaf.name: leaf for leaf in filed_leaves((one for one in header.leaves if one[0] not in factors), ckpt)}
-    leaves: list[Leaf] = [(factors.get(name) or filed[name]) for name, *_ in header.leaves]
+    others = (listed for listed in header.leaves if listed[0] not in factors)
+    from_files = {leaf.name: leaf for leaf in replay_leaves(others, ckpt)}
+    leaves: list[Leaf] = [(factors.get(name) or from_files[name]) for name, *_ in header.leaves]
     domain: Domains = header.method.domain
     if header.profile is not None:
         if not profile.is_file():
             raise JournalError(
-                f"the run had a profile, expected it as {profile}: lay it there, or name it by --profile"
+                f"expected the run's profile at {profile}, found none; put it there, or give its path with --profile"
             )
-        found = Profile.read(profile)
-        if found.digest != header.profile:
-            raise JournalError(
-                f"{profile}: expected the run's profile of digest {header.profile}, found {found.digest}"
-            )
-        domain = found.over(domain)
+        own = Profile.read(profile)
+        if own.digest != header.profile:
+            raise JournalError(f"{profile}: expected the run's profile of digest {header.profile}, found {own.digest}")
+        domain = own.over(domain)
     return Space(leaves, domain)
 
 
 def _adapters(header: Header, ckpt: Checkpoint) -> list[Adapter]:
-    """The run's adapters before its first step."""
+    """The run's initial adapters."""
     if not any(group == "lora" for _, group, _, _ in header.leaves):
         return []
     return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)
@@ -221,13 +224,13 @@ def _journal_of(run: Path | str) -> Path:
 
 
 def _holds(folder: Path, base: Checkpoint, moved: Mapping[str, Tensor]) -> bool | None:
-    """Whether a checkpoint is the base with exactly these tensors moved; ``None`` if there is no folder."""
+    """Whether a folder holds the base with exactly these moved tensors; ``None`` if there is no folder."""
     if not folder.is_dir():
         return None
-    found, plan = Checkpoint.open(folder), planned(base, moved)
-    if set(found.info) != set(base.info) - plan.gone:
+    tuned, plan = Checkpoint.open(folder), planned(base, moved)
+    if set(tuned.info) != set(base.info) - plan.gone:
         return False
-    wanted = plan.tensors
+    expected = plan.tensors
     return all(
-        torch.equal(found.read(name), wanted[name] if name in wanted else base.read(name)) for name in found.info
+        torch.equal(tuned.read(name), expected[name] if name in expected else base.read(name)) for name in tuned.info
     )

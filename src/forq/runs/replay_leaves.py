@@ -1,4 +1,4 @@
-"""Leaves straight from a checkpoint's files: nobody looks at them while a tape plays, so nothing is shown to anyone."""
+"""Leaves read from files for replay; no model exists, so ``write`` is a no-op."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Listed = tuple[str, str, int, torch.dtype]
 
 
 class _Filed:
-    """A tensor whose coordinates are what its file holds."""
+    """A leaf whose coordinates are the values in its file."""
 
     def __init__(self, listed: Listed, base: Checkpoint) -> None:
         self.name, self.group, self.out_axis, _ = listed
@@ -36,11 +36,11 @@ class _Filed:
         return self.base.read(self.name).float()
 
     def write(self, x: Tensor) -> None:
-        """Does nothing."""
+        """Does nothing, since there is no model."""
 
 
 class _FiledLive(_Filed):
-    """A continuous tensor of a quantized layer, as its format reads it."""
+    """A leaf for a continuous tensor of a quantized layer, read by its format."""
 
     def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, live: Live) -> None:
         super().__init__(listed, base)
@@ -55,7 +55,7 @@ class _FiledLive(_Filed):
 
 
 class _FiledZeros(_Filed):
-    """Zero points of a packed tensor."""
+    """A leaf for the zero points in a packed tensor."""
 
     def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, points: ZeroPoints) -> None:
         super().__init__(listed, base)
@@ -72,7 +72,7 @@ class _FiledZeros(_Filed):
 
 
 class _FiledCodes(Codes):
-    """Codes of a packed tensor, as a layer would keep them."""
+    """A leaf for the codes in a packed tensor, in a layer's storage."""
 
     overlay: Callable[[Tensor], None] | None = None
     sparse: SparseCodes | None = None
@@ -87,7 +87,7 @@ class _FiledCodes(Codes):
 
 
 class _FiledLazy(_Filed):
-    """A leaf that was its own master, in the dtype the model held it in."""
+    """A leaf that is its own master, in the dtype of the model."""
 
     def __init__(self, listed: Listed, base: Checkpoint) -> None:
         super().__init__(listed, base)
@@ -99,25 +99,25 @@ def leaves(listed: Iterable[Listed], base: Checkpoint) -> Iterator[Leaf]:
     """The leaves of a run, in the order its header lists them; adapters are not among them.
 
     Raises:
-        FormatError: the checkpoint has no tensor of a name.
+        FormatError: the checkpoint lacks a listed tensor.
     """
     listed = tuple(listed)
     ours = _of_layers(base) if any(group in QUANTIZED for _, group, _, _ in listed) else {}
-    for one in listed:
-        name, group, _, dtype = one
+    for leaf in listed:
+        name, group, _, dtype = leaf
         if group in QUANTIZED and name in ours:
-            yield ours[name](one)
+            yield ours[name](leaf)
         elif name not in base.info:
-            raise FormatError(f"{base.path}: the journal moves {name!r}, which is not there")
-        # Large float tensors are their own masters (MeZO), in whatever dtype the model held them.
+            raise FormatError(f"{base.path}: expected a tensor {name!r}, which the journal moves, found none")
+        # Large float tensors are their own masters (MeZO), in the dtype of the model.
         elif group in ("dense", "embeddings") and len(base.info[name].shape) > 1 and dtype != torch.float32:
-            yield _FiledLazy(one, base)
+            yield _FiledLazy(leaf, base)
         else:
-            yield _Filed(one, base)
+            yield _Filed(leaf, base)
 
 
 def _of_layers(base: Checkpoint) -> dict[str, Callable[[Listed], Leaf]]:
-    """What makes a leaf of each tensor that belongs to a quantized layer, by the tensor's name."""
+    """Makers of leaves for the tensors of quantized layers, by the tensor's name."""
     form = recognised(base)
     found: dict[str, Callable[[Listed], Leaf]] = {}
     if form is None:

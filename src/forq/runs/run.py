@@ -1,21 +1,21 @@
-"""A run: a folder that holds a fine-tune.
+"""A run: a folder with everything about a fine-tuning.
 
-    RUN/base/                   the quantized base, where the run was begun from a float checkpoint
-    RUN/data/                   the rows, where they were given in memory
+    RUN/base/                   the quantized base, if the run began from a float checkpoint
+    RUN/data/                   the rows, if they were given in memory
     RUN/config.toml             the resolved settings
-    RUN/journal.jsonl           what was decided; rebuilds the model from its base
-    RUN/metrics.jsonl           for people and plots: losses, slopes, scores, seconds
-    RUN/checkpoint/             the best on validation, in the format it came in
-    RUN/adapter/                the best adapters, as PEFT keeps them, where the run moved some
-    RUN/result.json             the outcome: scores before and after, of the saved file
-    RUN/moved.json              what the best differs by from its base, tensor by tensor
-    RUN/samples.json            what the model writes before and after, where its task can show it
-    RUN/samples/step-N.png      what it draws at every score, where its task is one of pictures
-    RUN/profile.safetensors     factors of the coordinates' units, where the run was given some
-    RUN/state/*.safetensors     masters at the last digest, and at the best score; to resume without replaying all
+    RUN/journal.jsonl           all decisions; rebuilds the tuned model from its base
+    RUN/metrics.jsonl           losses, slopes, scores and seconds, for people and plots
+    RUN/checkpoint/             the best checkpoint on validation, in the base's format
+    RUN/adapter/                the best adapters in PEFT's format, if adapters moved
+    RUN/result.json             the outcome: scores of the base and of the saved file
+    RUN/moved.json              the differences between best and base, tensor by tensor
+    RUN/samples.json            text of the model before and after, if the task can sample it
+    RUN/samples/step-N.png      a picture at every score, if the task is on pictures
+    RUN/profile.safetensors     factors of the coordinates' units, if the run has a profile
+    RUN/state/*.safetensors     masters at the last digest and at the best score, for a faster resume
 
-A run can be killed at any instant: the journal's whole lines are a tape, and :meth:`Run.events` plays it before it
-goes on. What it plays must rebuild the digests the journal holds.
+A run can be killed at any moment. The complete lines of the journal are a tape, which
+:meth:`Run.events` replays before it continues. The replay must rebuild the digests in the journal.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ from forq.tasks import Task
 
 
 class Run:
-    """A run's folder, the trainer that fills it, and what it saves.
+    """A run's folder, the trainer that fills it, and the saving of its results.
 
-    Made by :meth:`begin` or :meth:`resume`.
+    Runs are made by :meth:`begin` or :meth:`resume`.
 
     Attributes:
-        trainer: the model, the task, the space and the scores so far.
-        rounding: norm of what the file's dtype changed when the best was saved, as a share of the whole.
-        result: what result.json says, once the run is concluded; else empty.
+        trainer: the trainer, with model, task, space and the scores so far.
+        rounding: relative error of rounding the best to the file's dtype, once it is saved.
+        result: the fields of result.json once the run is concluded; else empty.
     """
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
@@ -81,23 +81,25 @@ class Run:
         *,
         oracle: Callable[[Space], Oracle] | None = None,
     ) -> Run:
-        """Start a run in a new or empty folder, or in one where a kill left no more than a beginning.
+        """Start a run in a new or empty folder, or in the folder of a run killed before its first journal line.
 
         Args:
             oracle: see :class:`~forq.runs.trainer.Trainer`.
 
         Raises:
-            ConfigError: something is in the way, a setting cannot be, or nothing can move.
+            ConfigError: the folder is not empty, a setting is invalid, or nothing can move.
         """
         if not vacant(folder):
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
-        (folder / FILE).unlink(missing_ok=True)  # a kill may have cut it off; it is copied again
+        (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
         sweep(folder, BASE)
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
         resolved = {"device": str(model.device), "kernel": kernel, "task": _with_moment(config.task, task)}
         config = config.model_copy(update=resolved)
         run = cls(folder, _trainer(folder, config, model, task, oracle))
-        check_destination(model.checkpoint.path, folder / "checkpoint", overwrite=True)  # now, not after the last step
+        check_destination(
+            model.checkpoint.path, folder / "checkpoint", overwrite=True
+        )  # checked now rather than after the last step
         first_line = header(run.trainer)
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
@@ -118,10 +120,10 @@ class Run:
         *,
         oracle: Callable[[Space], Oracle] | None = None,
     ) -> Run:
-        """Go on with a run that was stopped.
+        """Resume a run that was stopped.
 
         Raises:
-            JournalError: base, data, law, threads, device or settings are not those of the journal.
+            JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
         run = cls(folder, _trainer(folder, config, model, task, oracle))
         require_same(folder, journal.read(run.journal).header, header(run.trainer))
@@ -139,12 +141,12 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """The task it is tuned on."""
+        """The task that the model is tuned on."""
         return self.trainer.task
 
     @property
     def space(self) -> Space:
-        """What moves."""
+        """The coordinates that move."""
         return self.trainer.space
 
     @property
@@ -164,19 +166,19 @@ class Run:
 
     @property
     def checkpoint(self) -> Path | None:
-        """Path of the tuned checkpoint, once the run is finished; ``None`` where adapters alone move."""
+        """Path of the tuned checkpoint of a finished run; ``None`` if only adapters move."""
         return self.folder / "checkpoint" if set(self.space.groups) != {"lora"} else None
 
     @property
     def adapter(self) -> Path | None:
-        """Path of the tuned adapters, as PEFT keeps them; ``None`` where none move."""
+        """Path of the tuned adapters in PEFT's format; ``None`` if no adapter moves."""
         return self.folder / "adapter" if "lora" in self.space.groups else None
 
     def events(self) -> Iterator[Line | Scored]:
-        """Train and record; yield every line and score, those of an earlier sitting again from the tape.
+        """Train and record; yield every line and score, including the replayed ones of earlier sessions.
 
         Raises:
-            JournalError: the tape does not rebuild the digests it holds, or another process writes this run.
+            JournalError: the replay does not rebuild a digest, or another process writes this run.
             RunError: the run cannot go on, see :func:`forq.runs.engine.run`.
         """
         recorder = Recorder(self.folder, self.trainer)
@@ -190,9 +192,10 @@ class Run:
             recorder.close()
 
     def save(self, folder: Path | str) -> None:
-        """Write the best checkpoint, in the format it came in; only what moved differs from the base.
+        """Write the best checkpoint in the base's format; only tensors that moved differ from the base.
 
-        Adapters are written as PEFT keeps them: into the folder itself, or its ``adapter/`` where the base moved too.
+        Adapters are written in PEFT's format: into the folder itself, or into its ``adapter/`` if
+        the base moved too.
 
         Raises:
             ConfigError: no checkpoint was scored yet, or the folder cannot be written.
@@ -201,8 +204,8 @@ class Run:
         self._write(Path(folder), adapter, self._made(self._best(), spaces.stored))
 
     def finish(self) -> None:
-        """Save the best into the run's folder, close the journal with it, and show it to the model."""
-        heap.trim()  # what the allocator keeps of freed buffers would stand beside what the save takes
+        """Save the best into the run's folder, close the journal with it, and load it into the model."""
+        heap.trim()  # frees unused buffers of the allocator before the save needs memory
         masters = self._best()
         best = self._made(masters, spaces.stored)
         self._close_journal(spaces.digest(best))
@@ -231,7 +234,7 @@ class Run:
         save(self.model.checkpoint, self.model.adapters, tensors, checkpoint, adapter)
 
     def _base(self) -> Callable[[str], Tensor]:
-        """Reads what a leaf's tensor was before the first step."""
+        """A function that reads a leaf's tensor before the first step."""
         model = self.model
         if self.adapter is None:
             return model.checkpoint.read
@@ -239,19 +242,21 @@ class Run:
         return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
     def _best(self) -> Mapping[str, Tensor]:
-        """The best masters, read from the run's folder one at a time, as they are asked for."""
+        """The best masters, each read from the run's folder on demand."""
         if self.best is None:
             raise ConfigError(f"{self.folder}: no validation loss was finite, so there is no best to save")
         best = Snapshot.load(self.folder / "state" / "best.safetensors")
         if best is None or best.step != self.best.trained:
-            raise JournalError(f"{self.folder}/state/best.safetensors is gone or another run's: --resume makes it anew")
+            raise JournalError(
+                f"{self.folder}/state/best.safetensors is gone or another run's; --resume makes it again"
+            )
         return best.tensors
 
-    def _made(self, masters: Mapping[str, Tensor], how: Callable[[Leaf, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """What ``how`` makes of the masters, one at a time, as they are asked for."""
+    def _made(self, masters: Mapping[str, Tensor], convert: Callable[[Leaf, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """The masters after ``convert``, each made on demand."""
 
         def make(leaf: Leaf) -> Tensor:
-            return how(leaf, masters[leaf.name])
+            return convert(leaf, masters[leaf.name])
 
         return Streamed({leaf.name: partial(make, leaf) for leaf in self.space.leaves})
 
@@ -259,7 +264,7 @@ class Run:
 def _trainer(
     folder: Path, config: RunConfig, model: LoadedModel, task: Task, oracle: Callable[[Space], Oracle] | None
 ) -> Trainer:
-    """A trainer with the run's own copy of its profile, once it has one."""
+    """A trainer with the run's copy of the profile, or the given profile before it is copied."""
     profile = None
     if config.profile is not None:
         own = folder / FILE
@@ -268,7 +273,7 @@ def _trainer(
 
 
 def _with_moment(config: TaskConfig, task: Task) -> TaskConfig:
-    """The task's settings, with the moment its rows were rendered at if its chat template shows one."""
+    """The task's settings, with the time at which its rows were rendered if its chat template uses the time."""
     moment = task.describe().get("moment")
     if moment is None:
         return config

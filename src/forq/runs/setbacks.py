@@ -1,9 +1,9 @@
-"""A setback: a validation score that is clearly worse than the one before the first step.
+"""A setback: a validation score that is clearly worse than the score before the first step.
 
-Every score of a run is of the same rows, so most of what makes scores scatter is common to both and cancels. What is
-clear is therefore told by simple bounds: a loss, or another number without a scale of its own, that is worse by more
-than ``FRACTION`` of its size; a share of rows, such as an accuracy, that is worse by more than ``ERRORS`` standard
-errors of the difference of two shares.
+All scores of a run use the same rows, so most of their scatter cancels, and simple bounds suffice.
+A loss, or another number without a fixed scale, is clearly worse if it is worse by more than
+``FRACTION`` of its size. A share of rows, such as an accuracy, is clearly worse if it is worse by
+more than ``ERRORS`` standard errors of the difference of two shares.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from forq.tasks import SHARES, Score
 FRACTION = 0.02
 ERRORS = 2.0
 PERSISTENT = 3
-"""So many setbacks one after the other are a run that does not come back by itself."""
+"""Number of setbacks in a row after which a run is not expected to recover."""
 
 
 def clearly_worse(score: Score, start: Score) -> bool:
-    """Whether a score is clearly worse than that of the start; a loss that is not a number is."""
+    """Whether a score is clearly worse than the start's; a loss that is not finite is worse than a finite loss."""
     if not math.isfinite(score.value):
         return math.isfinite(start.value)
     if not math.isfinite(start.value):

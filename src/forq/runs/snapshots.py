@@ -18,10 +18,10 @@ from forq.errors import FormatError, RunError
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The coordinates of a run, by leaf name.
+    """The masters of a run, by leaf name.
 
     Attributes:
-        step: lines of the journal it holds; of the best weights, training steps.
+        step: number of journal lines in it; in a snapshot of the best, number of training steps.
     """
 
     tensors: Mapping[str, Tensor]
@@ -29,9 +29,9 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot | None:
-        """A snapshot, or ``None`` where there is no whole one; nothing is believed of it but its own bytes.
+        """Read a snapshot, or return ``None`` if the file is missing or incomplete.
 
-        Its tensors are read when they are asked for.
+        Its tensors are read on demand.
         """
         try:
             infos, step = read_header(path), int(read_metadata(path).get("step", "-1"))
@@ -43,7 +43,7 @@ class Snapshot:
         """Write the snapshot whole or not at all.
 
         Raises:
-            RunError: the disk refuses.
+            RunError: the file cannot be written, for example on a full disk.
         """
         new = path.with_suffix(".new")
         plan = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()}

@@ -1,4 +1,4 @@
-"""Training: a generator of lines and scores. It writes no file; a :class:`~forq.runs.recorder.Recorder` does."""
+"""Train a model and yield lines and scores; a :class:`~forq.runs.recorder.Recorder` writes the files."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from forq.scalars.rules.audit import at_floor
 from forq.tasks import Task
 
 DIGEST_EVERY = 100
-"""Lines between two digests of the masters, and so between two snapshots."""
+"""Number of lines between two digests of the masters, and so between two snapshots."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What earlier sittings of a run left.
+    """The record of a run's earlier sessions.
 
     Attributes:
-        lines: the journal's lines; they are played again from the tape.
-        held: how many of them the masters already hold (a snapshot was restored).
-        scores: scores on record, by training step; they are not taken again.
+        lines: the journal's lines, which are replayed.
+        held: number of lines that the masters already include, from a restored snapshot.
+        scores: scores on record, by training step; they are not measured again.
     """
 
     lines: Sequence[Line] = ()
@@ -50,16 +50,17 @@ class Trainer:
 
     Args:
         profile: factors of the coordinates' units.
-        oracle: answers the losses of a step's probes; by default the model itself, on the task's batches
-            (:class:`forq.runs.oracles.local.Local`).
+        oracle: measures the losses of a step's probes; by default with the model, on the task's
+            batches (:class:`forq.runs.oracles.local.Local`).
 
     Attributes:
-        first, best, last: the score before the first step, the best so far, and the latest.
-        certificate: audits in a row that found no step worth taking, where that ended the run.
-        floor: mean gain of the last audits, where steps of this size no longer pay (:mod:`forq.scalars.rules.audit`).
+        first, best, last: the score before the first step, the best score and the latest score.
+        certificate: number of audits in a row without a step worth taking, if that ended the run.
+        floor: mean gain of the last audits, if steps of this size no longer pay; see
+            :mod:`forq.scalars.rules.audit`.
 
     Raises:
-        ConfigError: a setting cannot be, or nothing can move.
+        ConfigError: a setting is invalid, or nothing can move.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Trainer:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
         self.space = Space(leaves, domain)
-        # Built now, so that a setting that cannot be is refused before anything is written.
+        # The plan is built now, so that an invalid setting is refused before anything is written.
         self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._local
         self.first: Scored | None = None
@@ -91,13 +92,13 @@ class Trainer:
         self.floor: float | None = None
 
     def events(self, past: Past | None = None) -> Iterator[Line | Scored]:
-        """Train; yield every line and score, those of earlier sittings again.
+        """Train; yield every line and score, including those of earlier sessions.
 
-        While an event is with the caller, the masters are those it is about.
+        When an event is yielded, the masters are in the state that it describes.
 
         Raises:
-            JournalError: the tape does not rebuild the digests it holds.
-            RunError: the run cannot go on, see :func:`forq.runs.engine.run`.
+            JournalError: the replay does not rebuild a digest.
+            RunError: the run cannot continue; see :func:`forq.runs.engine.run`.
         """
         past = past or Past()
         steps, every = self.config.steps, self.config.eval_every
@@ -136,11 +137,11 @@ class Trainer:
         return scored
 
     def _check(self, written: Line) -> None:
-        """Hold the masters to the digest a line of the journal has."""
+        """Compare the masters with the digest in a line of the journal."""
         if written.digest is not None and written.kind == "train" and self.space.digest() != written.digest:
             raise JournalError(
-                f"step {written.step} of the journal rebuilds other masters than it says; it was edited, or its "
-                "noise is not portable and the versions in its header are not these"
+                f"step {written.step}: the masters rebuilt from the journal do not match its digest; the journal was "
+                "edited, or its noise is not portable and the versions in its header differ from the installed ones"
             )
 
 
@@ -150,9 +151,11 @@ def lora_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _begin_adapters(model: LoadedModel, config: RunConfig) -> frozenset[str]:
-    """Begin the adapters of a run, where it moves some; names of the layers that carry them."""
+    """Add adapters to the model if the run moves them; return the names of their layers."""
     if "lora" in config.method.kinds:
         add_lora(model, **lora_settings(config))
     elif adapted(model):
-        raise ConfigError("this model was loaded with an adapter, which this run does not move: load the base alone")
+        raise ConfigError(
+            "this model was loaded with an adapter, which this run does not move: load the base without it"
+        )
     return adapted(model)

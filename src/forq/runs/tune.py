@@ -1,4 +1,4 @@
-"""``forq.tune``: from a model, a task and settings to a finished run."""
+"""``forq.tune``: tune a model on a task and return the finished run."""
 
 from __future__ import annotations
 
@@ -51,41 +51,47 @@ def tune(
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
 
-    It leaves the same files as ``forq tune``. To watch a run, or to stop it by a rule of one's own, loop over
-    ``Run.begin(…).events()`` instead.
+    It writes the same files as ``forq tune``. To watch a run or to stop it by your own rule, loop
+    over ``Run.begin(…).events()`` instead.
 
     Args:
-        model: from :func:`forq.load`, or where to load it from.
+        model: a model from :func:`forq.load`, or its folder or hub id.
         task: a task's name, or an open task.
-        data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping of such rows by
-            split (``train``, ``validation``, ``test``). Rows in memory are written into ``out/data``. Not used with
-            an open task.
-        recipe: which method; ``forq ls recipes`` names them.
-        steps: training steps.
-        out: the run's folder, new or empty; by default a new temporary one, which is logged.
-        reward: the objective, in place of the task's own: see :mod:`forq.tasks.objectives.rewards`.
-        move: what moves: kinds with commas between, as ``"scales,norms"``; by default the recipe's.
-        profile: file of factors for single coordinates, see :mod:`forq.coordinates.profile`.
-        tokens_per_probe: batches of so many tokens, in place of so many rows.
-        micro_batch_tokens: of one forward at most: bounds memory, and changes losses in their last bits only.
-        quantize_on_load: ``gptq4``, …: a float checkpoint is quantized into ``out/base`` first, and that is tuned; see
-            :mod:`forq.models.convert.onload`.
-        settings: changes to the recipe and options of the task, as
-            ``{"rule": {"lr": 1e-3}, "task": {"max_length": 64}}``; or a method's whole
+        data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
+            from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
+            written into ``out/data``. Not used with an open task.
+        recipe: name of the method's recipe; ``forq ls recipes`` lists them.
+        steps: number of training steps.
+        out: the run's folder, new or empty; by default a new temporary folder, whose path is
+            logged.
+        seed: seed of the noise and of the task's batches.
+        eval_every: number of steps between two scores; by default a twentieth of the steps.
+        reward: objective in place of the task's own; see :mod:`forq.tasks.objectives.rewards`.
+        move: kinds of leaves that move, separated by commas (``"scales,norms"``); by default the
+            recipe's.
+        profile: file of factors for single coordinates; see :mod:`forq.coordinates.profile`.
+        tokens_per_probe: size of a batch in tokens, in place of a number of rows.
+        micro_batch_tokens: most tokens in a forward pass. It bounds memory and changes only the
+            last bits of losses.
+        quantize_on_load: a format such as ``gptq4``: a float checkpoint is first quantized into
+            ``out/base``, which is then tuned; see :mod:`forq.models.convert.onload`.
+        settings: changes to the recipe and options of the task, such as
+            ``{"rule": {"lr": 1e-3}, "task": {"max_length": 64}}``; or a whole
             :class:`~forq.recipes.settings.Settings` in place of the recipe's.
-        resume: go on with the run in ``out`` if one was begun there, and begin it otherwise. The same call, repeated
-            after any interruption, ends in the same run.
+        resume: continue the run in ``out`` if there is one, else begin it. After an interruption,
+            the same call ends in the same run.
 
     Returns:
-        The finished run: ``run.result``, ``run.best``, ``run.folder / "checkpoint"``, ``run.save(folder)``.
+        The finished run: ``run.result``, ``run.best``, ``run.folder / "checkpoint"``,
+            ``run.save(folder)``.
 
     Example:
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
 
     Raises:
-        ConfigError: a setting cannot be; with ``resume``, one is not the run's.
+        ConfigError: a setting is invalid or, with ``resume``, differs from the run's.
         DataError: the data cannot be used.
-        JournalError: with ``resume``, base or data are not the run's.
+        JournalError: with ``resume``, base or data differ from the run's.
     """
     began = time.perf_counter()
     if resume and out is None:
@@ -93,7 +99,9 @@ def tune(
     folder = _folder(out)
     if quantize_on_load is not None:
         if isinstance(model, LoadedModel):
-            raise ConfigError("quantize_on_load: expected where to load a float checkpoint from, found a model")
+            raise ConfigError(
+                "quantize_on_load: expected the folder or hub id of a float checkpoint, found a loaded model"
+            )
         if not resume and not vacant(folder):
             raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
         model = quantized(model, quantize_on_load, folder / BASE)

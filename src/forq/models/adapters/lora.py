@@ -45,8 +45,8 @@ def add_lora(
         config: a ``peft.LoraConfig``, in place of rank, alpha and targets.
         rank, alpha: LoRA rank and alpha (arXiv 2106.09685); the adapter's output is scaled by
             alpha / rank.
-        targets: ``all-linear`` (all linear layers except the output head), ``qv`` (queries and values,
-            by any family's names), or ends of layer names as in PEFT's ``target_modules``:
+        targets: ``all-linear`` (all linear layers except the output head), ``qv`` (queries and
+            values, by any family's names), or ends of layer names as in PEFT's ``target_modules``:
             ``q_proj``, ``self_attn.v_proj``.
         bits: bits of an integer grid for both factors, 2 … 8; ``None`` keeps them in float32.
         seed: seed of the random factor A.
@@ -55,8 +55,8 @@ def add_lora(
         Names of the layers with an adapter.
 
     Raises:
-        ConfigError: a setting is impossible, a target matches no linear layer (the message lists the
-            layers), the model has adapters already, or it is an ONNX graph.
+        ConfigError: a setting is impossible, a target matches no linear layer (the message lists
+            the layers), the model has adapters already, or it is an ONNX graph.
     """
     if not model.takes_adapters:
         raise ConfigError("an ONNX model takes no adapter, since its graph is fixed; move its scales instead")

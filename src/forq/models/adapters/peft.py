@@ -1,8 +1,8 @@
 """Read and write PEFT's adapter folders: adapter_config.json and adapter_model.safetensors.
 
-Adapters on an integer grid have a third file, ``adapter_codes.safetensors``, with the integers. PEFT's
-file holds these integers times their cell, rounded to float32 as in forq's own forward. PEFT (0.21)
-ignores the third file.
+Adapters on an integer grid have a third file, ``adapter_codes.safetensors``, with the integers.
+PEFT's file holds these integers times their cell, rounded to float32 as in forq's own forward. PEFT
+(0.21) ignores the third file.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The adapter's output is scaled by α/r, or by α/√r with ``use_rslora``. ``rank_pattern`` and
 ``alpha_pattern`` may give single layers their own r and α. The tensors show which layers carry an
-adapter; like PEFT, forq skips a targeted layer without factors. Every other setting that changes the
-result is refused by name. The fields are those of PEFT 0.21.
+adapter; like PEFT, forq skips a targeted layer without factors. Every other setting that changes
+the result is refused by name. The fields are those of PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class AdapterSettings:
 
     Attributes:
         rank, alpha: rank and α of layers that no pattern matches.
-        ranks, alphas: rank and α by layer name, or by the last part of a name; the first match counts.
+        ranks, alphas: rank and α by layer name, or by the last part of a name; the first match
+            counts.
         stabilised: whether the output is scaled by α/√r in place of α/r.
     """
 
@@ -93,8 +94,8 @@ def read(path: Path) -> AdapterSettings:
     """The settings of an adapter, from its ``adapter_config.json``.
 
     Raises:
-        FormatError: it is not a plain LoRA adapter, or a setting (named) changes the result in a way forq
-            does not compute.
+        FormatError: it is not a plain LoRA adapter, or a setting (named) changes the result in a
+            way forq does not compute.
     """
     return checked(str(path), read_json(path))
 
@@ -156,8 +157,8 @@ def _pattern(path: str, key: str, given: object) -> dict[str, float]:
     """Positive numbers by layer name.
 
     Raises:
-        FormatError: the value is not such a table, or holds a regular expression. PEFT evaluates regular
-            expressions; forq never evaluates anything from a file.
+        FormatError: the value is not such a table, or holds a regular expression. PEFT evaluates
+            regular expressions; forq never evaluates anything from a file.
     """
     if given is None:
         return {}

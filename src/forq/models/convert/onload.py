@@ -24,9 +24,9 @@ def quantized(source: str | Path, how: str, out: Path) -> Path:
 
     Args:
         source: a float checkpoint: a folder or a hub id.
-        how: format and bits, one of :data:`KNOWN`. For gptq, the group size is the largest of 64, 32
-            and 16 that divides the inputs of every layer, else a whole row. Blocks of nf4 and fp4
-            always have 64 values.
+        how: format and bits, one of :data:`KNOWN`. For gptq, the group size is the largest of 64,
+            32 and 16 that divides the inputs of every layer, else a whole row. Blocks of nf4 and
+            fp4 always have 64 values.
         out: folder of the base. Folders appear whole or not at all, so an existing one is complete.
 
     Raises:

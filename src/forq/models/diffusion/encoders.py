@@ -4,8 +4,8 @@
     CACHE/texts-<encoders' digest, tokens>/<digest of the caption>.safetensors   text, pooled
 
 Only the VAE or the text encoders are in memory at a time, with a single picture or caption. A file
-appears whole or not at all, so that an interrupted filling can go on. Every file names the digest of
-the components that made it; a file with another digest is refused.
+appears whole or not at all, so that an interrupted filling can go on. Every file names the digest
+of the components that made it; a file with another digest is refused.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Encoders:
         """Encode the pictures and captions that the cache lacks, and the empty caption.
 
         Raises:
-            ConfigError: the resolution is not a multiple of the VAE's and patches' size, or exceeds the
-                model's positions.
+            ConfigError: the resolution is not a multiple of the VAE's and patches' size, or exceeds
+                the model's positions.
             DataError: a picture cannot be read; pictures encoded before it stay in the cache.
         """
         unit = self._scale * self._patch

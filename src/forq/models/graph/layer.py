@@ -57,8 +57,8 @@ class GraphLinear(QuantLinear):
     def shown(self) -> Mapping[str, Tensor]:
         """The input tensors for the next run, contiguous and in the file's shapes.
 
-        Integers are packed as in a saved file. A probe of codes is written into a copy, so that nothing
-        must be undone after the run, even if it fails.
+        Integers are packed as in a saved file. A probe of codes is written into a copy, so that
+        nothing must be undone after the run, even if it fails.
         """
         inputs = {self.leaf_name: self.scales}
         if self._codes_move and self.filed_codes is not None:

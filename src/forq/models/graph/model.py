@@ -52,7 +52,8 @@ class GraphLM(LoadedModel):
     """A causal language model that maps token ids to logits.
 
     Attributes:
-        layers: its quantized layers. They hold the scales that the graph reads, and read codes on demand.
+        layers: its quantized layers. They hold the scales that the graph reads, and read codes on
+            demand.
     """
 
     config: GraphConfig
@@ -95,7 +96,8 @@ class GraphLM(LoadedModel):
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
         """See :meth:`forq.tokens.model.LanguageModel.scored_logits`.
 
-        A graph computes logits at every position, so the rows are split to bound the bytes of logits.
+        A graph computes logits at every position, so the rows are split to bound the bytes of
+        logits.
         """
         length = batch.input_ids.shape[1]
         at_once = max(1, LOGITS_BYTES // (4 * length * (self.config.vocab_size or 1 << 16)))

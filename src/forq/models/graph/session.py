@@ -1,9 +1,9 @@
 """onnxruntime's session for a graph in tuning: tensors that move are inputs instead of constants.
 
-These tensors are bound in place, so that a probe needs no new session. Products run at accuracy level
-0, whatever the file asks for: level 4 with scales as an input gives wrong results without an error
-(onnxruntime 1.31.1). Masters of float16 scales are float32, so inputs and outputs of such a product
-are cast.
+These tensors are bound in place, so that a probe needs no new session. Products run at accuracy
+level 0, whatever the file asks for: level 4 with scales as an input gives wrong results without an
+error (onnxruntime 1.31.1). Masters of float16 scales are float32, so inputs and outputs of such a
+product are cast.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class Session:
 
     Args:
         ckpt: an ONNX model.
-        live: names of the initialisers that become inputs; floats in float32, integers in the file's dtype.
+        live: names of the initialisers that become inputs; floats in float32, integers in the
+            file's dtype.
 
     Raises:
-        FormatError: onnxruntime cannot load the graph, or an operator other than a product reads a tensor
-            that moves.
+        FormatError: onnxruntime cannot load the graph, or an operator other than a product reads a
+            tensor that moves.
     """
 
     def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
