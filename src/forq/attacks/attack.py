@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ from forq.plugins.networks import Predict
 from forq.scalars.moves import direction_seed
 
 
-def method(recipe: str, settings: Mapping[str, Any]) -> Method:
+def method(recipe: str, settings: Mapping[str, object]) -> Method:
     """The method of a recipe with the given settings; strings are converted to the setting's type.
 
     Raises:
@@ -57,7 +57,7 @@ def attack(
     eps: float = 8,
     budget: int = 1000,
     recipe: str = "zoqo",
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     targeted: bool = False,
     targets: ArrayLike | None = None,
     loss: _criterion.Loss = "margin",
@@ -66,7 +66,7 @@ def attack(
     input: Literal["uint8", "float"] = "uint8",
     timeout: float | None = None,
     out: str | Path | None = None,
-    victim: Mapping[str, Any] | None = None,
+    victim: Mapping[str, object] | None = None,
     progress: Callable[[Outcome, int], None] | None = None,
 ) -> Result:
     """Attack a model with its scores alone, on whole pixel levels.

@@ -32,7 +32,7 @@ class Folder:
         spent: queries, checks and calls of earlier sessions, unfinished images included.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], images: NDArray[np.uint8]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, object], images: NDArray[np.uint8]) -> None:
         """
         Raises:
             ConfigError: the folder holds other files or an attack with other settings, or another
@@ -73,7 +73,7 @@ class Folder:
         self._file.write(json.dumps(row(outcome)) + "\n")
         self._file.flush()
 
-    def close(self, outcomes: Sequence[Outcome], summary: Mapping[str, Any]) -> None:
+    def close(self, outcomes: Sequence[Outcome], summary: Mapping[str, object]) -> None:
         """Write all rows again in the order of the data, and the summary; each file atomically."""
         self._file.close()
         self._rewrite(outcomes)
@@ -85,7 +85,7 @@ class Folder:
         new.write_text("".join(json.dumps(row(outcome)) + "\n" for outcome in outcomes), encoding="utf-8")
         new.replace(self._rows)
 
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
+    def _check_settings(self, settings: Mapping[str, object]) -> None:
         """Refuse results with other settings. If no image was attacked yet, start over instead."""
         earlier = _read(self.path / _SETTINGS) or settings
         changed = [name for name in sorted({*earlier, *settings}) if earlier.get(name) != settings.get(name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +21,7 @@ class Relaid:
 
     tensors: Mapping[str, Tensor]
     gone: frozenset[str] = frozenset()
-    config: Mapping[str, Any] | None = None
+    config: Mapping[str, object] | None = None
 
     @property
     def patches(self) -> bool:

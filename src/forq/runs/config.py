@@ -75,7 +75,7 @@ def complete(
     steps: int,
     eval_every: int | None = None,
     move: str | None = None,
-    settings: Settings | Mapping[str, Any] | None = None,
+    settings: Settings | Mapping[str, object] | None = None,
     **values: object,
 ) -> RunConfig:
     """A run's settings with the defaults filled in.
@@ -105,7 +105,7 @@ def complete(
     return parse(with_sets(tree, sets))
 
 
-def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]]) -> dict[str, Any]:
+def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object]]) -> dict[str, object]:
     """A run's settings as plain values, with changes by dotted name.
 
     Raises:
@@ -119,7 +119,7 @@ def with_changes(tree: Mapping[str, Any], changes: Iterable[tuple[str, object]])
     return changed
 
 
-def with_sets(tree: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
+def with_sets(tree: Mapping[str, object], sets: Iterable[str]) -> dict[str, object]:
     """A run's settings as plain values, with changes of the form ``a.b=c``.
 
     Raises:

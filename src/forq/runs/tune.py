@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from forq.errors import ConfigError
 from forq.inspection.coverage import require_floats
@@ -46,7 +45,7 @@ def tune(
     tokens_per_probe: int | None = None,
     micro_batch_tokens: int | None = None,
     quantize_on_load: str | None = None,
-    settings: Settings | Mapping[str, Any] | None = None,
+    settings: Settings | Mapping[str, object] | None = None,
     resume: bool = False,
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.

@@ -57,7 +57,7 @@ class Keys:
 
     path: Path
     kind: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of ``kind.name``, unchecked."""

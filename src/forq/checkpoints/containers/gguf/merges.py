@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from forq.checkpoints.containers.gguf.spellings import NORMAL
 from forq.checkpoints.containers.gguf.vocabulary import Vocabulary, entries
@@ -15,7 +14,7 @@ _KEY = "tokenizer.ggml.merges"
 _LONGEST = 1 << 10
 
 
-def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> list[tuple[str, str]]:
+def by_table(path: Path, values: Mapping[str, object], vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """The merges of ``tokenizer.ggml.merges``, each once.
 
     Raises:
@@ -38,7 +37,7 @@ def by_table(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> l
 
 
 def by_score(
-    path: Path, values: Mapping[str, Any], vocabulary: Vocabulary
+    path: Path, values: Mapping[str, object], vocabulary: Vocabulary
 ) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """The merges that follow from the tokens' scores, and notes for the user.
 

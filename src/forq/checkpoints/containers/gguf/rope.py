@@ -24,7 +24,7 @@ _LEAST_CONTEXT = 7
 and transformers treat differently."""
 
 
-def settings(keys: Keys, head: int, context: int) -> dict[str, Any]:
+def settings(keys: Keys, head: int, context: int) -> dict[str, object]:
     """The rotary position settings of config.json.
 
     Args:

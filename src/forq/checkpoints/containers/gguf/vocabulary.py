@@ -56,7 +56,7 @@ class Vocabulary:
     notes: tuple[str, ...]
 
 
-def entries(path: Path, values: Mapping[str, Any], name: str, of: type, least: int = 0) -> list[Any]:
+def entries(path: Path, values: Mapping[str, object], name: str, of: type, least: int = 0) -> list[Any]:
     """Read a list from the header and check its entries.
 
     Args:
@@ -77,7 +77,7 @@ def entries(path: Path, values: Mapping[str, Any], name: str, of: type, least: i
     return items
 
 
-def flag(path: Path, values: Mapping[str, Any], name: str, default: bool) -> bool:
+def flag(path: Path, values: Mapping[str, object], name: str, default: bool) -> bool:
     """Read a boolean from the header; ``default`` if the key is missing.
 
     Raises:
@@ -89,7 +89,7 @@ def flag(path: Path, values: Mapping[str, Any], name: str, default: bool) -> boo
     return value
 
 
-def read(path: Path, values: Mapping[str, Any]) -> Vocabulary:
+def read(path: Path, values: Mapping[str, object]) -> Vocabulary:
     """Read the vocabulary from a header's values.
 
     Raises:
@@ -136,7 +136,7 @@ def read(path: Path, values: Mapping[str, Any]) -> Vocabulary:
     )
 
 
-def configured(path: Path, values: Mapping[str, Any], rows: int) -> dict[str, Any]:
+def configured(path: Path, values: Mapping[str, object], rows: int) -> dict[str, object]:
     """The token ids of config.json, each below ``rows``; None for an absent token.
 
     An unreadable vocabulary gives no ids here. It is refused later, when a tokenizer is built from it.
@@ -151,7 +151,7 @@ def configured(path: Path, values: Mapping[str, Any], rows: int) -> dict[str, An
     return below | {"eos_token_id": ends if len(ends) > 1 else next(iter(ends), None)}
 
 
-def _kind(path: Path, values: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+def _kind(path: Path, values: Mapping[str, object]) -> tuple[str, str, tuple[str, ...]]:
     """The kind of the vocabulary, its pre-tokenizer, and notes for the user."""
     model = values.get(f"{_PREFIX}model")
     if not isinstance(model, str) or model not in _DEFAULT_IDS:
@@ -186,7 +186,7 @@ def _ids(path: Path, tokens: Iterable[str]) -> dict[str, int]:
 
 
 def _special(
-    path: Path, values: Mapping[str, Any], name: str, default: int | None, size: int
+    path: Path, values: Mapping[str, object], name: str, default: int | None, size: int
 ) -> tuple[int | None, tuple[str, ...]]:
     """The id under a key, or the default; and a note if the file's id is none of its tokens."""
     token = default if default is not None and default < size else None

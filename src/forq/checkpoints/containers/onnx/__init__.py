@@ -94,7 +94,7 @@ def _external(path: Path, name: str) -> Path:
     return file
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> dict[str, object]:
     """The folder's config.json, or a minimal configuration if there is none."""
     path = folder / "config.json"
     if path.is_file():

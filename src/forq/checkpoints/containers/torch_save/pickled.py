@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,68 +65,107 @@ def read(data: bytes) -> Any:
         raise FormatError(f"expected the index of a file torch.save wrote, found {type(error).__name__}") from error
 
 
-def _run(data: bytes) -> Any:
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[Any, Any] = {}
+def _run(data: bytes) -> object:
+    machine = _Machine()
+    for opcode, argument, _ in pickletools.genops(data):
+        name = opcode.name
+        if name == "STOP":
+            return machine.stack.pop()
+        if name in _VALUES:
+            machine.stack.append(_VALUES[name])
+        elif name in _LITERALS:
+            machine.stack.append(argument)
+        elif name in _INSTRUCTIONS:
+            _INSTRUCTIONS[name](machine, argument)
+        elif name not in _NO_EFFECT:
+            raise FormatError(f"expected the index of a file torch.save wrote, found the instruction {name}")
+    raise FormatError("expected the index of a file torch.save wrote, found a truncated one")
 
-    def above_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
+
+class _Machine:
+    """The stack machine of a pickle: one method for each kind of instruction."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[object, object] = {}
+
+    def mark(self, argument: object) -> None:
+        self._marks.append(len(self.stack))
+
+    def name(self, argument: object) -> None:
+        self.stack.append(Name(".".join(str(argument).split(" "))))
+
+    def long_tuple(self, argument: object) -> None:
+        self.stack.append(tuple(self._above_mark()))
+
+    def short_tuple(self, size: int) -> None:
+        self.stack[-size:] = [tuple(self.stack[-size:])]
+
+    def set_item(self, argument: object) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1][_key(key)] = value
+
+    def set_items(self, argument: object) -> None:
+        items = self._above_mark()
+        self.stack[-1].update(zip(map(_key, items[0::2]), items[1::2], strict=True))
+
+    def append(self, argument: object) -> None:
+        value = self.stack.pop()
+        self.stack[-1].append(value)
+
+    def extend(self, argument: object) -> None:
+        items = self._above_mark()
+        self.stack[-1].extend(items)
+
+    def put(self, argument: object) -> None:
+        self._memo[argument] = self.stack[-1]
+
+    def memoize(self, argument: object) -> None:
+        self._memo[len(self._memo)] = self.stack[-1]
+
+    def get(self, argument: object) -> None:
+        self.stack.append(self._memo[argument])
+
+    def storage(self, argument: object) -> None:
+        self.stack.append(_storage(self.stack.pop()))
+
+    def call(self, argument: object) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.stack.append(_call(function, arguments))
+
+    def _above_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
         return items
 
-    for opcode, argument, _ in pickletools.genops(data):
-        match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
-            case name if name in _VALUES:
-                stack.append(_VALUES[name])
-            case name if name in _LITERALS:
-                stack.append(argument)
-            case "GLOBAL":
-                stack.append(Name(".".join(str(argument).split(" "))))
-            case "MARK":
-                marks.append(len(stack))
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE":
-                stack.append(tuple(above_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
-                size = int(name[-1])
-                stack[-size:] = [tuple(stack[-size:])]
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                stack[-1][_key(key)] = value
-            case "SETITEMS":
-                items = above_mark()
-                stack[-1].update(zip(map(_key, items[0::2]), items[1::2], strict=True))
-            case "APPEND":
-                value = stack.pop()
-                stack[-1].append(value)
-            case "APPENDS":
-                items = above_mark()
-                stack[-1].extend(items)
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, arguments))
-            case "STOP":
-                return stack.pop()
-            case unknown:
-                raise FormatError(f"expected the index of a file torch.save wrote, found the instruction {unknown}")
-    raise FormatError("expected the index of a file torch.save wrote, found a truncated one")
+
+_NO_EFFECT = ("PROTO", "FRAME")
+
+_INSTRUCTIONS: Mapping[str, Callable[[_Machine, object], None]] = {
+    "GLOBAL": _Machine.name,
+    "MARK": _Machine.mark,
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "TUPLE": _Machine.long_tuple,
+    "TUPLE1": lambda machine, _: machine.short_tuple(1),
+    "TUPLE2": lambda machine, _: machine.short_tuple(2),
+    "TUPLE3": lambda machine, _: machine.short_tuple(3),
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.extend,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "MEMOIZE": _Machine.memoize,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "BINPERSID": _Machine.storage,
+    "REDUCE": _Machine.call,
+}
+"""The instructions that an index of tensors needs; everything else is refused."""
 
 
 def _key(value: object) -> str:
