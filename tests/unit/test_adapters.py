@@ -160,9 +160,9 @@ def test_float_layers_carry_adapters_too(tmp_path, kind):
 def test_targets_are_ends_of_names(base):
     model = load(base, "cpu")
     sizes = begun(model, rank=2, alpha=1.0, targets=("self_attn.q_proj", "down_proj"), bits=None, seed=0)
-    assert {one.module.rpartition(".")[2] for one in sizes} == {"q_proj", "down_proj"}
+    assert {adapter.module.rpartition(".")[2] for adapter in sizes} == {"q_proj", "down_proj"}
     everything = begun(model, rank=2, alpha=1.0, targets="all-linear", bits=None, seed=0)
-    assert not any("lm_head" in one.module for one in everything)
+    assert not any("lm_head" in adapter.module for adapter in everything)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def adapter(base, folder):
     return folder
 
 
-def edit(**said):
+def edit(**fields):
     def change(folder):
         path = folder / peft.CONFIG
-        path.write_text(json.dumps({**json.loads(path.read_text()), **said}))
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
     return change
 
@@ -212,8 +212,8 @@ def tensors(change):
     return changed
 
 
-def first(held):
-    return sorted(held)[0]
+def first(factors):
+    return sorted(factors)[0]
 
 
 DAMAGE = {
@@ -227,10 +227,12 @@ DAMAGE = {
     "modules beside": edit(modules_to_save=["lm_head"]),
     "not JSON": lambda folder: (folder / peft.CONFIG).write_text("{"),
     "torn": lambda folder: (folder / peft.FLOATS).write_bytes((folder / peft.FLOATS).read_bytes()[:500]),
-    "a factor missing": tensors(lambda held: {name: x for name, x in held.items() if name != first(held)}),
-    "a factor too many": tensors(lambda held: {**held, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}),
-    "not a number": tensors(lambda held: {**held, first(held): held[first(held)] * math.nan}),
-    "another shape": tensors(lambda held: {**held, first(held): held[first(held)].T.contiguous()}),
+    "a factor missing": tensors(lambda factors: {name: x for name, x in factors.items() if name != first(factors)}),
+    "a factor too many": tensors(
+        lambda factors: {**factors, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}
+    ),
+    "not a number": tensors(lambda factors: {**factors, first(factors): factors[first(factors)] * math.nan}),
+    "another shape": tensors(lambda factors: {**factors, first(factors): factors[first(factors)].T.contiguous()}),
 }
 
 
@@ -316,7 +318,7 @@ def test_scales_of_single_layers_and_of_the_root_of_the_rank_are_pefts(base, tmp
     )(folder)
 
     def scales():
-        found = {one.module: one.alpha / one.rank for one in load(base, "cpu", adapter=folder).adapters}
+        found = {adapter.module: adapter.alpha / adapter.rank for adapter in load(base, "cpu", adapter=folder).adapters}
         return [found[f"model.layers.0.{end}"] for end in ("self_attn.q_proj", "self_attn.k_proj", *MLP)]
 
     assert scales() == [10 / 2, 5 / 2, 3 / 2, 6 / 2]

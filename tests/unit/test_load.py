@@ -100,7 +100,7 @@ def test_tied_weights_are_one_tensor_and_one_leaf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama-tied", "opt", "gemma", "bert"])
-def test_a_tie_whose_file_holds_both_tensors_is_one_leaf_and_written_twice(kind: str, tmp_path: Path) -> None:
+def test_tied_tensors_stored_twice_are_a_single_leaf_and_saved_twice(kind: str, tmp_path: Path) -> None:
     ids = IDS % 60
     folder = _stored_twice(tmp_path / "base", kind)
     model = load(folder, device="cpu")
@@ -122,7 +122,7 @@ def test_a_tie_whose_file_holds_both_tensors_is_one_leaf_and_written_twice(kind:
     assert set(with_twins(stored, {other: leaves[other].read()})) == {other}
 
 
-def test_a_tie_whose_file_holds_two_different_tensors_is_none(tmp_path: Path) -> None:
+def test_stored_head_and_embedding_that_differ_are_not_tied(tmp_path: Path) -> None:
     folder = _stored_twice(tmp_path / "base", "llama-tied")
     rewrite(folder, {"lm_head.weight": torch.randn(96, 64)})
     model = load(folder, device="cpu")
@@ -259,7 +259,7 @@ def test_a_gpu_gives_the_same_logits(floats: Path, tmp_path: Path) -> None:
         assert (got.float().cpu() - want).abs().max() < tolerance * want.abs().max()
 
 
-def test_weights_beside_a_checkpoint_that_nobody_reads_are_told(tmp_path):
+def test_unread_weights_in_the_folder_are_reported(tmp_path):
     folder = gptq.example(tmp_path / "a")
     assert load(folder, "cpu").unlike == ()
     others = ["consolidated.00.pth", "onnx/model.onnx", "pytorch_model-00001-of-00002.bin", "x-Q4_0.gguf"]
@@ -267,9 +267,9 @@ def test_weights_beside_a_checkpoint_that_nobody_reads_are_told(tmp_path):
     for name in [*others, "training_args.bin"]:
         (folder / name).write_bytes(b"old")
     model = load(folder, "cpu")
-    (said,) = model.unlike
+    (sentence,) = model.unlike
     named = ", ".join(others)
-    assert said == f"forq does not read the weights {named} beside it: a save that patches copies them untuned"
-    assert summary(model.checkpoint).unlike == (said,)
+    assert sentence == f"forq does not read the weights {named} beside it: a save that patches copies them untuned"
+    assert summary(model.checkpoint).unlike == (sentence,)
     model.checkpoint.save_patched(tmp_path / "b", {})
     assert all((tmp_path / "b" / name).read_bytes() == b"old" for name in others)

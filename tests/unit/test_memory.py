@@ -47,30 +47,32 @@ def test_what_can_move_is_what_moves(both: tuple[Path, Path], quantized: bool) -
 def test_the_memory_of_forq_is_what_the_model_holds(both: tuple[Path, Path]) -> None:
     model = load(both[1], device="cpu")
     layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
-    held = sum(tensor.nbytes for one in layers for tensor in (one.weight.codes, one.weight.zeros, one.scales))
-    held += sum(parameter.nbytes for parameter in model.parameters())
-    masters = sum(one.scales.nbytes for one in layers)
-    buffer = 4 * max(one.in_features * one.out_features for one in layers)
-    said = {row.method: row for row in summary(Checkpoint.open(both[1])).estimates}["forq"]
-    assert said.memory_bytes == held + masters + buffer and "fp32" in said.made_of
+    loaded = sum(tensor.nbytes for layer in layers for tensor in (layer.weight.codes, layer.weight.zeros, layer.scales))
+    loaded += sum(parameter.nbytes for parameter in model.parameters())
+    masters = sum(layer.scales.nbytes for layer in layers)
+    buffer = 4 * max(layer.in_features * layer.out_features for layer in layers)
+    estimate = {row.method: row for row in summary(Checkpoint.open(both[1])).estimates}["forq"]
+    assert estimate.memory_bytes == loaded + masters + buffer and "fp32" in estimate.made_of
 
 
 @pytest.mark.parametrize(
     ("form", "variant"), [("aqlm", None), ("aqlm", "wide-index"), ("hqq", None), ("hqq", "axis-0"), ("bnb8", None)]
 )
-def test_what_else_is_live_counts(form: str, variant: str | None, tmp_path: Path) -> None:
+def test_codebooks_and_continuous_zero_points_count(form: str, variant: str | None, tmp_path: Path) -> None:
     """Codebooks and continuous zero points are held as float32; zero points of 8 bits take two bytes."""
     folder = example(form, tmp_path, variant)
     layers = [module for module in load(folder, device="cpu").modules() if isinstance(module, QuantLinear)]
     found = summary(Checkpoint.open(folder))
-    held = 4 * max(one.in_features * one.out_features for one in layers)
-    for one in layers:
-        zeros = getattr(one.frozen, "zeros", None)
-        held += one.frozen.codes.nbytes + (zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0)
-        held += one.scales.nbytes + sum(tensor.nbytes for tensor in one.live.values())
+    loaded = 4 * max(layer.in_features * layer.out_features for layer in layers)
+    for layer in layers:
+        zeros = getattr(layer.frozen, "zeros", None)
+        loaded += layer.frozen.codes.nbytes + (
+            zeros.nbytes if zeros is not None and not zeros.is_floating_point() else 0
+        )
+        loaded += layer.scales.nbytes + sum(tensor.nbytes for tensor in layer.live.values())
     floats = 4 * sum(found.moves[kind] for kind in ("norms", "embeddings", "dense"))
-    said = {row.method: row for row in found.estimates}["forq"].memory_bytes
-    assert said == pytest.approx(held + floats, rel=0.005)
+    estimate = {row.method: row for row in found.estimates}["forq"].memory_bytes
+    assert estimate == pytest.approx(loaded + floats, rel=0.005)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -104,8 +106,8 @@ def untie(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_save_is_told_as_it_is_for_this_file(nested: bool, tmp_path: Path) -> None:
+def test_the_description_of_a_save_is_for_this_file(nested: bool, tmp_path: Path) -> None:
     folder = example("bnb4", tmp_path, bnb_4bit_use_double_quant=nested)
-    said = summary(Checkpoint.open(folder)).exported
-    assert said.startswith("the same file") and ("no longer nested" in said) is nested
-    assert "double quantization" not in said
+    description = summary(Checkpoint.open(folder)).exported
+    assert description.startswith("the same file") and ("no longer nested" in description) is nested
+    assert "double quantization" not in description

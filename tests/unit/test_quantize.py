@@ -210,10 +210,12 @@ def test_nf4_takes_what_gptq_does_not(uneven: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_with_the_way_to_keep_it(uneven: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         quantize(uneven, tmp_path / "q")
-    said = str(refused.value)
-    assert "mlp.down_proj.weight: expected inputs and outputs in multiples of 8" in said and "5 more layers" in said
-    assert said.endswith("--keep down_proj --keep gate_proj --keep up_proj")
-    keep = said.rpartition(": --keep ")[2].split(" --keep ")
+    message = str(refused.value)
+    assert (
+        "mlp.down_proj.weight: expected inputs and outputs in multiples of 8" in message and "5 more layers" in message
+    )
+    assert message.endswith("--keep down_proj --keep gate_proj --keep up_proj")
+    keep = message.rpartition(": --keep ")[2].split(" --keep ")
     made = quantize(uneven, tmp_path / "q", keep=keep)
     assert made.layers == 8 and len(made.kept) == 6
     with pytest.raises(ConfigError, match=r"expected a group_size that divides its 64 inputs, found 48.*--keep"):

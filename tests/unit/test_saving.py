@@ -37,18 +37,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("recipe", "move"), [("qzo", "scales"), ("zoqo", "codes")])
-def test_of_a_runs_tensors_no_more_than_two_are_in_memory(
+def test_a_save_holds_at_most_two_tensors_in_memory(
     recipe: str, move: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: list[weakref.ref[np.ndarray[Any, Any]]] = []
+    arrays: list[weakref.ref[np.ndarray[Any, Any]]] = []
     most = 0
 
     def watched(read: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def reading(*given: object) -> torch.Tensor:
             nonlocal most
             array = read(*given).numpy().copy()  # the tensor, its views and its clones' source keep it alive
-            held.append(weakref.ref(array))
-            most = max(most, sum(one() is not None for one in held))
+            arrays.append(weakref.ref(array))
+            most = max(most, sum(ref() is not None for ref in arrays))
             return torch.from_numpy(array)
 
         return reading
@@ -58,7 +58,7 @@ def test_of_a_runs_tensors_no_more_than_two_are_in_memory(
     (tmp_path / "text.txt").write_text("once upon a time there was a grid of integers. " * 200)
     settings = {"task": {"max_length": 16}} | ({"estimator": {"eps": 1}} if move == "codes" else {})
     run = forq.tune(str(base), "text", tmp_path / "text.txt", recipe=recipe, move=move, steps=1, settings=settings)
-    assert len(run.space.leaves) == LEAVES and len(held) >= 4 * LEAVES
+    assert len(run.space.leaves) == LEAVES and len(arrays) >= 4 * LEAVES
     # The master and what the file holds of it, or one of them and the one before.
     assert most <= 3
     saved = Checkpoint.open(run.folder / "checkpoint")

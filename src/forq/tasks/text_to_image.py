@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self, cast
+from typing import Self, cast
 
 import torch
 from PIL import Image
@@ -28,6 +28,7 @@ from forq.noise.bits import Bits, leaf_id
 from forq.scalars.losses import Losses
 from forq.scalars.moves import direction_seed
 from forq.tasks import Score, Split
+from forq.tasks.kinds.encoded import Encoded
 from forq.tasks.kinds.features import Features, Judge
 from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
 from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
@@ -36,27 +37,6 @@ from forq.tokens.model import Denoiser
 
 QUARTERS = 4
 _NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {name}") for name in ("noise", "level", "dropped captions"))
-
-
-class Encoded(Protocol):
-    """Latents and text embeddings, computed once by a pipeline's frozen components.
-
-    See :mod:`forq.models.diffusion.encoders`.
-    """
-
-    shift: float
-    channels: int
-
-    @property
-    def digest(self) -> str: ...
-
-    def prepare(self, pictures: Sequence[Picture], resolution: int, text_tokens: int) -> None: ...
-
-    def latent(self, picture: Picture) -> Tensor: ...
-
-    def text(self, caption: str) -> tuple[Tensor, Tensor]: ...
-
-    def draw(self, model: nn.Module, captions: Sequence[str], seed: int, steps: int, size: int) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
