@@ -243,7 +243,7 @@ def test_a_file_of_another_model_in_the_cache_is_refused_and_a_cut_one_too(pipel
     with pytest.raises(FormatError, match="another"):
         task.encoded.latent(row)
     path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(FormatError, match="expected a whole file"):
+    with pytest.raises(FormatError, match="expected a complete cache file"):
         task.encoded.latent(row)
 
 

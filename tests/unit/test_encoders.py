@@ -182,7 +182,9 @@ def test_a_classifier_of_its_own_is_refused(tmp_path: Path) -> None:
     folder = tiny_encoders.folder(tmp_path / "float")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForSequenceClassification"]}))
-    with pytest.raises(FormatError, match=r"found 'BertForSequenceClassification'; classify by"):
+    with pytest.raises(
+        FormatError, match=r"found 'BertForSequenceClassification'; classification heads are not supported: classify by"
+    ):
         forq.load(folder, "cpu")
 
 

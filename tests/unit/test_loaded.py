@@ -16,10 +16,10 @@ from torch import nn
 import forq
 from forq.checkpoints import Checkpoint
 from forq.models.loaded import LoadedModel
-from forq.plugins import registry
 from forq.tokens.model import LanguageModel
 from tests import tiny_checkpoints
 from tests.chat_templates import CHATML, tokenizer
+from tests.fixtures import example
 
 IDS = torch.tensor([[3, 17, 33, 5]])
 
@@ -84,7 +84,7 @@ def test_no_attribute_of_a_loaded_model_hides_one_of_the_librarys() -> None:
 
 
 def test_a_graph_answers_for_itself(tmp_path: Path) -> None:
-    made = registry.get("formats", "onnx").example(tmp_path)
+    made = example("onnx", tmp_path)
     graph = forq.load(made, device="cpu")
     assert isinstance(graph, LoadedModel) and graph.kind == "causal" and not graph.takes_adapters
     assert Checkpoint.open(made).graph is not None and not graph.takes_packed(torch.zeros(1, 4))
