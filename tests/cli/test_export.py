@@ -69,7 +69,7 @@ def test_floats_say_what_rounding_changed(source: Path, forq, tmp_path: Path) ->
 )
 def test_floats_of_any_format_answer_as_it_does(form: str, variant: str | None, tmp_path: Path, monkeypatch) -> None:
     # The examples have no vocabulary, which a GGUF file would hold.
-    monkeypatch.setattr(gguf, "_tokenizer", lambda path: SimpleNamespace(save_pretrained=lambda folder: None))
+    monkeypatch.setattr(gguf, "tokenizer_of", lambda path: SimpleNamespace(save_pretrained=lambda folder: None))
     base = Checkpoint.open(example(form, tmp_path / "base", variant))
     done = library.export(base.path, tmp_path / "float", "float32")
     assert done.changed == 0 and done.weights > 0

@@ -184,8 +184,8 @@ def test_the_cache_is_filled_once_and_goes_on_where_it_was(pipeline, data, tmp_p
     for path in latents[:2]:
         path.unlink()
     asked = []
-    written = encoders._write
-    monkeypatch.setattr(encoders, "_write", lambda path, *rest: (asked.append(path), written(path, *rest)))
+    written = encoders.write_cache
+    monkeypatch.setattr(encoders, "write_cache", lambda path, *rest: (asked.append(path), written(path, *rest)))
     again = opened(pipeline, data, tmp_path)
     assert sorted(asked) == latents[:2]
     assert {path: path.read_bytes() for path in latents} == held

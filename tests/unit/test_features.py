@@ -80,7 +80,7 @@ def test_the_distance_is_the_papers_sum_in_pieces_of_any_size(monkeypatch):
     x, y = rng.normal(size=(5, 3)), rng.normal(1, 2, size=(7, 3))
     whole = distance(torch.from_numpy(x), torch.from_numpy(y))
     assert whole.value == pytest.approx(plain(x, y), rel=1e-12)
-    monkeypatch.setattr(_features, "_ROWS", 2)
+    monkeypatch.setattr(_features, "ROWS_AT_ONCE", 2)
     pieces = distance(torch.from_numpy(x), torch.from_numpy(y))
     assert (pieces.value, pieces.error) == pytest.approx((whole.value, whole.error), rel=1e-12)
 

@@ -18,7 +18,7 @@ def test_every_matrix_counts_once(tmp_path: Path) -> None:
 
 
 def test_the_estimate_is_operations_over_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "_operations_a_second", lambda shape, tokens, device: 1000.0)
+    monkeypatch.setattr(pace, "operations_a_second", lambda shape, tokens, device: 1000.0)
     ckpt = Checkpoint.open(gptq.example(tmp_path / "gptq"))
     weights = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 48 * 32 + 64 * 32
     assert pace.seconds_a_forward(ckpt, tokens=10) == 2 * 10 * weights / 1000

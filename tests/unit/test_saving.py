@@ -53,7 +53,7 @@ def test_a_save_holds_at_most_two_tensors_in_memory(
 
         return reading
 
-    monkeypatch.setattr(snapshots, "_read", watched(snapshots._read))
+    monkeypatch.setattr(snapshots, "read_tensor", watched(snapshots.read_tensor))
     monkeypatch.setattr(spaces, "stored", watched(spaces.stored))
     (tmp_path / "text.txt").write_text("once upon a time there was a grid of integers. " * 200)
     settings = {"task": {"max_length": 16}} | ({"estimator": {"eps": 1}} if move == "codes" else {})
@@ -115,7 +115,7 @@ def test_a_tensor_in_pieces_is_read_and_written_some_pieces_at_a_time(
     path, before = tmp_path / "x", bytes(range(7 + info.span + 4))
     path.write_bytes(before)
     want = b"".join(before[7 + 9 * place : 9 + 9 * place] for place in range(15))
-    monkeypatch.setattr(header, "_SPAN_BYTES", at_once)
+    monkeypatch.setattr(header, "SPAN_BYTES", at_once)
     with path.open("r+b") as stream:
         found = info.read(stream)
         assert found.shape == (3, 5) and found.view(torch.uint8).numpy().tobytes() == want

@@ -82,7 +82,7 @@ def test_a_missing_split_is_cut_off_the_end_of_train(tmp_path):
 
 
 def test_pieces_are_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(_corpus, "_PIECE_BYTES", 7)
+    monkeypatch.setattr(_corpus, "PIECE_BYTES", 7)
     content = "\ufeffnaïve — 日本語\nwords\r\n\nno end of a line in a very long tail ✓"
     path = tmp_path / "a.txt"
     path.write_bytes(content.encode())
@@ -94,7 +94,7 @@ def test_pieces_are_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", [0, 6, 7, 20, 300_000])
 def test_a_byte_that_is_not_utf8_is_named(tmp_path, at, monkeypatch):
     if at < 100:
-        monkeypatch.setattr(_corpus, "_PIECE_BYTES", 7)
+        monkeypatch.setattr(_corpus, "PIECE_BYTES", 7)
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * (at - at % 2) + "é".encode()[: at % 2] + b"\xff" + b"y" * 50)
     with pytest.raises(DataError, match=rf"a\.txt: not UTF-8 at byte {at - at % 2} "):

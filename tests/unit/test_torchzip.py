@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from forq.checkpoints.containers.torch_save import _flat, contents, pickled, records
+from forq.checkpoints.containers.torch_save import contents, flat, pickled, records
 from forq.errors import FormatError
 
 HELD: dict[str, Any] = {
@@ -147,11 +147,11 @@ def test_dictionaries_that_share_themselves_do_not_unfold_for_ever() -> None:
     for _ in range(7):
         inner = {f"k{place}": inner for place in range(60)}
     with pytest.raises(FormatError, match="entries"):
-        _flat(pickled.read(pickle.dumps(inner, 2)))
+        flat(pickled.read(pickle.dumps(inner, 2)))
     selfish: dict[str, Any] = {}
     selfish["me"] = selfish
     with pytest.raises(FormatError, match="deep"):
-        _flat(pickled.read(pickle.dumps(selfish, 2)))
+        flat(pickled.read(pickle.dumps(selfish, 2)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from forq.errors import FormatError
 
 # A tensor that lies in pieces is read in spans of this size, so that the bytes between the pieces stay out of memory.
-_SPAN_BYTES = 1 << 20
+SPAN_BYTES = 1 << 20
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -95,7 +95,7 @@ class TensorInfo:
 
         A span is the range of the file from the first byte of some pieces to the last.
         """
-        most, count = max(1, _SPAN_BYTES // self.pitch), self.nbytes // self.piece
+        most, count = max(1, SPAN_BYTES // self.pitch), self.nbytes // self.piece
         for first in range(0, count, most):
             n = min(most, count - first)
             start = self.start + first * self.pitch

@@ -29,7 +29,7 @@ def seconds_a_forward(ckpt: Checkpoint, tokens: int = TOKENS, device: str = "cpu
     """
     shapes = [shape for shape, count in matrices(ckpt).items() for _ in range(count)]
     operations = 2.0 * tokens * sum(rows * columns for rows, columns in shapes)
-    return operations / _operations_a_second(max(shapes, key=math.prod), tokens, device)
+    return operations / operations_a_second(max(shapes, key=math.prod), tokens, device)
 
 
 def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
@@ -52,7 +52,7 @@ def matrices(ckpt: Checkpoint) -> Mapping[tuple[int, int], int]:
     return counts
 
 
-def _operations_a_second(shape: tuple[int, int], tokens: int, device: str) -> float:
+def operations_a_second(shape: tuple[int, int], tokens: int, device: str) -> float:
     """Measured speed: the best of a few products, in a shape of at most 64 MB."""
     rows, columns = (min(dim, 4096) for dim in shape)
     sample = min(tokens, 512)

@@ -37,7 +37,7 @@ class Snapshot:
             infos, step = read_header(path), int(read_metadata(path).get("step", "-1"))
         except (OSError, FormatError, ValueError):
             return None
-        return cls(Streamed({name: partial(_read, path, info) for name, info in infos.items()}), step)
+        return cls(Streamed({name: partial(read_tensor, path, info) for name, info in infos.items()}), step)
 
     def save(self, path: Path) -> None:
         """Write the snapshot whole or not at all.
@@ -57,6 +57,6 @@ class Snapshot:
         new.replace(path)
 
 
-def _read(path: Path, info: TensorInfo) -> Tensor:
+def read_tensor(path: Path, info: TensorInfo) -> Tensor:
     with path.open("rb") as stream:
         return info.read(stream)

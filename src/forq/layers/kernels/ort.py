@@ -37,7 +37,7 @@ _GROUPS = (16, 32, 64, 128, 256)
 
 
 @cache
-def _missing() -> str | None:
+def missing() -> str | None:
     """Why the runtime cannot be used on this machine at all, or None."""
     try:
         import onnx  # noqa: F401
@@ -62,7 +62,7 @@ def unfit(weight: Weight, device: torch.device, dtype: torch.dtype) -> str | Non
     low, high = (int(value) for value in weight.zeros.aminmax())
     if low < 0 or high > 15:  # version 1 of GPTQ's format can hold 16, which does not fit into four bits
         return f"zero points from 0 to 15 are needed, found {low} to {high}"
-    return _missing()
+    return missing()
 
 
 class Kernel:

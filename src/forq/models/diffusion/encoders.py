@@ -177,7 +177,7 @@ class Encoders:
             pixels = self._pixels(picture.path, resolution)[None].to(self._device, vae.dtype)
             with torch.inference_mode():
                 mean = vae.encode(pixels).latent_dist.mean.float()
-            _write(self._latent_file(picture), {"latent": ((mean - shift) * scale)[0].cpu()}, self._there.vae)
+            write_cache(self._latent_file(picture), {"latent": ((mean - shift) * scale)[0].cpu()}, self._there.vae)
 
     def _encode_captions(self, missing: Sequence[str], tokens: int) -> None:
         maker = library().StableDiffusion3Pipeline
@@ -202,7 +202,7 @@ class Encoders:
                     do_classifier_free_guidance=False,
                     max_sequence_length=tokens,
                 )
-            _write(self._text_file(caption), {"text": text[0].cpu(), "pooled": pooled[0].cpu()}, self._there.text)
+            write_cache(self._text_file(caption), {"text": text[0].cpu(), "pooled": pooled[0].cpu()}, self._there.text)
 
     def _text(self, caption: str) -> tuple[Tensor, Tensor]:
         tensors = _read(self._text_file(caption), self._there.text)
@@ -248,7 +248,7 @@ def _hash(path: Path) -> str:
     return state.hexdigest()
 
 
-def _write(path: Path, tensors: dict[str, Tensor], model: str) -> None:
+def write_cache(path: Path, tensors: dict[str, Tensor], model: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}.new")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, metadata={"model": model})

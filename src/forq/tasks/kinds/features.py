@@ -22,7 +22,7 @@ from torch.nn.functional import interpolate
 from forq.errors import ConfigError, RunError
 from forq.plugins.networks import Network, open_network
 
-_ROWS = 1024
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def distance(x: Tensor, y: Tensor) -> Distance:
 
     def sums(a: Tensor, b: Tensor) -> Tensor:
         # In pieces: all pairs of a large split at once would take gigabytes.
-        pieces = (a[at : at + _ROWS] @ b.T for at in range(0, len(a), _ROWS))
+        pieces = (a[at : at + ROWS_AT_ONCE] @ b.T for at in range(0, len(a), ROWS_AT_ONCE))
         return torch.cat([((piece / b.shape[1] + 1) ** 3).sum(dim=1) for piece in pieces])
 
     def within(a: Tensor) -> Tensor:

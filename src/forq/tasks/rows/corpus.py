@@ -16,7 +16,7 @@ from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
 
-_PIECE_BYTES = 256 << 10
+PIECE_BYTES = 256 << 10
 NAMES: Mapping[str, Split] = {
     "train": "train",
     "valid": "validation",
@@ -65,7 +65,7 @@ def _pieces(path: Path) -> Iterator[str]:
     carry, offset = "", 0
     try:
         with path.open("rb") as file:
-            while block := file.read(_PIECE_BYTES):
+            while block := file.read(PIECE_BYTES):
                 pending = len(decoder.getstate()[0])
                 if (zero := block.find(b"\0")) >= 0:
                     raise DataError(f"{path}: a zero byte at byte {offset + zero}; {advice(block)}")

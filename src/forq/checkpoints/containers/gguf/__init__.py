@@ -42,7 +42,7 @@ def contents(path: Path) -> Contents:
         config,
         info,
         files=(path.name,),
-        tokenizer=partial(_tokenizer, path),
+        tokenizer=partial(tokenizer_of, path),
         values=_values(path, header.values, info),
     )
 
@@ -58,5 +58,5 @@ def _values(path: Path, values: Mapping[str, Any], info: Collection[str]) -> dic
     return extra
 
 
-def _tokenizer(path: Path) -> Any:
+def tokenizer_of(path: Path) -> Any:
     return _gguf_tokenizer.tokenizer(path, _gguf_header.read(path).values)

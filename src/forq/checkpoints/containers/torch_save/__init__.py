@@ -81,7 +81,7 @@ def contents(file: Path, config: dict[str, Any]) -> Contents:
             tree = pickled.read(_bytes(stream, index.start, index.size))
         info: dict[str, TensorInfo] = {}
         values: dict[str, Any] = {}
-        for name, value in _flat(tree):
+        for name, value in flat(tree):
             if isinstance(value, pickled.Stored):
                 info[name] = _info(file, name, value, by_name.get(f"{heads[0]}/data/{value.key}"))
             else:
@@ -184,7 +184,7 @@ def _info(file: Path, name: str, tensor: pickled.Stored, record: Record | None) 
     return TensorInfo(dtype, tensor.shape, file.name, record.start + first, nbytes)
 
 
-def _flat(tree: Any) -> list[tuple[str, Any]]:
+def flat(tree: Any) -> list[tuple[str, Any]]:
     """The leaves of nested dictionaries under dotted names. A leaf may occur in several dictionaries."""
     leaves: list[tuple[str, Any]] = []
     todo: list[tuple[str, Any, int]] = [("", tree, 0)]
