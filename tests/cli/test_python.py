@@ -24,17 +24,17 @@ def test_rows_in_memory_are_the_rows_of_a_file(base, tmp_path):
         for name, data in (("file", tmp_path / "rows.jsonl"), ("list", ROWS), ("generator", iter(ROWS)))
     ]
     assert all(read(run.journal).lines == read(runs[0].journal).lines for run in runs)
-    assert (tmp_path / "list/data/train.jsonl").read_text() == (tmp_path / "rows.jsonl").read_text()
+    assert (tmp_path / "list/rows/train.jsonl").read_text() == (tmp_path / "rows.jsonl").read_text()
 
 
 def test_a_run_from_python_leaves_the_files_of_the_command_line(base, tmp_path, forq):
     splits = {"train": ROWS[:30], "test": ROWS[30:]}
     run = library.tune(base, "completion", splits, steps=2, out=tmp_path / "a", settings=SMALL)
-    words = ("tune", base, "--task", "completion", "--data", tmp_path / "a/data", "--out", tmp_path / "b")
+    words = ("tune", base, "--task", "completion", "--data", tmp_path / "a/rows", "--out", tmp_path / "b")
     done = forq(*words, "--steps", 2, "--set", "task.max_length=32", "--set", "task.batch_rows=2")
     assert done.returncode == 0, done.stderr
     names = [sorted(str(path.relative_to(tmp_path / run)) for path in (tmp_path / run).rglob("*")) for run in "ab"]
-    assert [name for name in names[0] if not name.startswith("data")] == names[1]
+    assert [name for name in names[0] if not name.startswith("rows")] == names[1]
     results = [json.loads((tmp_path / run / "result.json").read_text()) for run in "ab"]
     assert run.result == results[0]
     apart = ("seconds", "peak_mb", "checkpoint", "journal")
@@ -49,8 +49,18 @@ def test_the_same_call_repeated_resumes_a_run_on_rows_in_memory(base, tmp_path):
 
     first = call(ROWS)
     assert read(call(ROWS).journal).lines == read(first.journal).lines
-    with pytest.raises(library.JournalError, match="give the data"):
-        call([*ROWS, {"prompt": "one", "completion": " more"}])
+    written = (tmp_path / "run/rows/train.jsonl").read_bytes()
+    for others in ([*ROWS, {"prompt": "one", "completion": " more"}], {"train": ROWS, "test": ROWS[:3]}):
+        with pytest.raises(library.DataError, match="rows the run was begun with"):
+            call(others)
+    assert (tmp_path / "run/rows/train.jsonl").read_bytes() == written, "the rows of the run are kept"
+    assert sorted(path.name for path in (tmp_path / "run/rows").iterdir()) == ["train.jsonl"]
+
+
+def test_splits_of_a_call_that_failed_early_are_gone(tmp_path):
+    as_path({"train": ROWS, "test": ROWS[:3]}, tmp_path)
+    as_path(ROWS, tmp_path)
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["train.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -126,3 +136,11 @@ def test_rows_on_record_change_nothing_but_the_journal(base, tmp_path, forq):
     assert all(len(answer.each) == 2 for line in rows for answer in line.losses)
     done = forq("verify", run.folder, "--base", base)
     assert done.returncode == 0 and "every digest rebuilt" in done.stdout, done.stderr
+
+
+def test_a_folder_called_data_is_somebody_elses(base, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.jsonl").write_text("mine")
+    with pytest.raises(library.ConfigError, match="in the way"):
+        library.tune(base, "completion", ROWS, steps=1, out=tmp_path, settings=SMALL)
+    assert (tmp_path / "data/train.jsonl").read_text() == "mine"

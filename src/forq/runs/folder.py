@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from forq.coordinates.profile import FILE
-from forq.runs.data import FOLDER as DATA
+from forq.runs.data import FOLDER as ROWS
 from forq.runs.lock import NAME as LOCK
 
 BASE = "base"
@@ -21,7 +21,7 @@ def vacant(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, DATA, FILE, LOCK}
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, ROWS, FILE, LOCK}
     return names <= begun and (torn or not path.exists())
 
 

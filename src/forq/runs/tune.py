@@ -58,7 +58,7 @@ def tune(
         task: a task's name, or an open task.
         data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
             from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
-            written into ``out/data``. Not used with an open task.
+            written into ``out/rows``. Not used with an open task.
         recipe: name of the method's recipe; ``forq ls recipes`` lists them.
         steps: number of training steps.
         out: the run's folder, new or empty; by default a new temporary folder, whose path is
@@ -96,17 +96,15 @@ def tune(
     if resume and out is None:
         raise ConfigError("resume: expected out, the run's folder, found none")
     folder = _folder(out)
+    resumed = resume and holds_run(folder)
+    if not resumed and not vacant(folder):
+        raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
     if quantize_on_load is not None:
         if isinstance(model, LoadedModel):
             raise ConfigError(
                 "quantize_on_load: expected the folder or hub id of a float checkpoint, found a loaded model"
             )
-        if not resume and not vacant(folder):
-            raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
         model = quantized(model, quantize_on_load, folder / BASE)
-    resumed = resume and holds_run(folder)
-    if not resumed and not vacant(folder):
-        raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
     loaded = model if isinstance(model, LoadedModel) else load(model)
     config = configs.complete(
         recipe,
@@ -116,7 +114,7 @@ def tune(
         checkpoint=str(loaded.checkpoint.path),
         task=TaskConfig(
             name=task if isinstance(task, str) else str(task.describe()["task"]),
-            data=as_path(data, folder),
+            data=as_path(data, folder, begun=resumed),
             reward=reward,
             tokens_per_probe=tokens_per_probe,
             micro_batch_tokens=micro_batch_tokens,
