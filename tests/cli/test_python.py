@@ -37,6 +37,9 @@ def test_a_run_from_python_leaves_the_files_of_the_command_line(base, tmp_path, 
     assert [name for name in names[0] if not name.startswith("rows")] == names[1]
     results = [json.loads((tmp_path / run / "result.json").read_text()) for run in "ab"]
     assert run.result == results[0]
+    for side, where in (("before", base), ("after", run.checkpoint)):
+        loss = run.task.evaluate(library.load(where), "test").loss
+        assert run.result["test"][side]["loss"] == loss
     apart = ("seconds", "peak_mb", "checkpoint", "journal")
     assert all({k: v for k, v in result.items() if k not in apart} for result in results)
     python, line = ({k: v for k, v in result.items() if k not in apart} for result in results)
