@@ -29,6 +29,13 @@ def pairs(count):
     return [{"prompt": f"film number {n} was", "completion": f" good {n % 3}"} for n in range(count)]
 
 
+def chatting():
+    """A tokenizer with a chat template."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
 def opened(data, tokenizer=TOKENIZER, **options):
     return completion.open(data, tokenizer, seed=0, **options)
 
@@ -78,7 +85,7 @@ def test_csv_with_columns_of_other_names(tmp_path):
 
 
 def test_of_a_conversation_the_assistant_is_learned(tmp_path):
-    tokenizer = tiny_lm.tokenizer()
+    tokenizer = copy.deepcopy(TOKENIZER)  # all tests share one
     turns = [("user", "film number 1"), ("assistant", "good"), ("user", "number 2"), ("assistant", "was bad")]
     rows = [{"messages": [{"role": role, "content": text} for role, text in turns]}] * 5
     with pytest.raises(ConfigError, match="no chat template"):
@@ -97,9 +104,7 @@ def test_a_template_of_ones_own_is_the_tokenizers(tmp_path):
     (tmp_path / "chat.jinja").write_text(TEMPLATE)
     data = written(tmp_path, rows)
     mine = opened(data, template=str(tmp_path / "chat.jinja"))
-    tokenizer = copy.deepcopy(TOKENIZER)
-    tokenizer.chat_template = TEMPLATE
-    assert mine.rows == opened(data, tokenizer).rows
+    assert mine.rows == opened(data, chatting()).rows
     with pytest.raises(ConfigError, match=r"task\.template: expected a file"):
         opened(data, template=str(tmp_path / "nowhere.jinja"))
 
@@ -171,7 +176,7 @@ def test_a_file_that_cannot_be_used_is_named_with_its_line(tmp_path, content, sa
     path = tmp_path / "rows.jsonl"
     path.write_text(content if says == "expected three rows or more" else 5 * content)
     with pytest.raises(DataError) as refused:
-        opened(path)
+        opened(path, chatting())
     assert says in str(refused.value)
 
 
