@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -97,11 +99,38 @@ def test_a_batch_is_the_same_in_another_process(made, elsewhere):
 
 
 def test_an_epoch_shows_every_row_once(made):
-    task = made[2](train_rows=12)
+    alike = {"balanced": False} if balances(made[0]) else {}
+    task = made[2](train_rows=12, **alike)
     for epoch in (0, 1):
         rows = [row for step in range(3) for row in lines(task.batch(3 * epoch + step))]
         assert sorted(rows) == sorted(row for batch in task.batches("train") for row in lines(batch))
     assert flat(task.batch(0)) != flat(task.batch(3))
+
+
+def balances(module) -> bool:
+    """Whether a task has classes: by default its batches have as many rows of each."""
+    return "balanced" in inspect.signature(module.open).parameters
+
+
+def test_an_epoch_of_a_class_shows_every_row_of_it_once(made):
+    if not balances(made[0]):
+        pytest.skip("a task without classes")
+    task = made[2](train_rows=12)
+    own: dict[int, list] = {}
+    for batch in task.batches("train"):
+        for row, label in zip(lines(batch), batch.labels.tolist(), strict=True):
+            own.setdefault(label, []).append(row)
+    shown: dict[int, list] = {label: [] for label in own}
+    for step in range(24):
+        batch = task.batch(step)
+        counts = Counter(dict.fromkeys(own, 0))
+        for row, label in zip(lines(batch), batch.labels.tolist(), strict=True):
+            shown[label].append(row)
+            counts[label] += 1
+        assert max(counts.values()) - min(counts.values()) <= 1
+    for label, rows in own.items():
+        for start in (0, len(rows)):
+            assert sorted(shown[label][start : start + len(rows)]) == sorted(rows)
 
 
 def lines(batch) -> list[tuple[int, ...]]:
@@ -125,8 +154,10 @@ def test_seeds_differ_and_the_global_generators_do_not_matter(made):
 
 def test_the_digest_changes_with_data_and_settings(made, tmp_path):
     module, _, task = made
+    alike = {task(balanced=False).digest} if balances(module) else set()
     whole = {"train_rows": None, "validation_rows": 100, "test_rows": None}
     digests = {task(**whole).digest, task().digest, task(bos=False).digest, task(batch_rows=5).digest}
+    digests |= alike
     again = module.example(tmp_path)
     files = [again] if again.is_file() else sorted(again.iterdir())
     for path in files:
@@ -134,7 +165,7 @@ def test_the_digest_changes_with_data_and_settings(made, tmp_path):
         place = held.find(b"4", len(held) // 2)
         path.write_bytes(held[:place] + b"7" + held[place + 1 :])
         digests.add(task(data=again, **whole).digest)
-    assert len(digests) == 4 + len(files)
+    assert len(digests) == 4 + len(alike) + len(files)
     assert all(len(digest) == 64 and int(digest, 16) for digest in digests)
 
 

@@ -16,6 +16,7 @@ from forq.errors import ConfigError
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
+from forq.runs.older import as_begun
 
 if TYPE_CHECKING:
     from forq.runs.outcome import Result
@@ -100,9 +101,10 @@ def settings(out: Path, asked: Asked) -> RunConfig:
     """The settings of the run in a folder, its checkpoint and data where the command line finds them.
 
     Raises:
+        JournalError: the run's journal cannot be read.
         ConfigError: the command line names a setting that the run does not have; each is named with both values.
     """
-    run = configs.read(out / "config.toml")
+    run = as_begun(configs.read(out / "config.toml"), journal.read(out / "journal.jsonl").header)
     found = agreement.changed(run, {_PLACES[name]: value for name, value in asked.options.items()}, asked.sets)
     names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
     agreement.require(out, run, found, names=names, profile=asked.profile)

@@ -16,6 +16,7 @@ from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.settings import settings
+from forq.runs.older import BALANCED, unbalanced
 from forq.runs.trainer import Trainer
 
 _SHARED = {
@@ -69,11 +70,15 @@ def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, obj
     # Both sides go through JSON, as the journal did: tuples become lists, and keys become text.
     theirs, ours = _comparable(written), _comparable(json.loads(json.dumps(now)))
     # Later versions may describe more fields; the task's digest covers every token and setting.
+    older = False
     if isinstance(task := theirs.get("task"), dict):
+        older = unbalanced(task) and ours["task"].get(BALANCED) is True
         ours["task"] = {key: value for key, value in ours["task"].items() if key in task}
     for key, mend in _SHARED.items():
         if theirs.get(key) != ours.get(key):
             expected, found = _difference(theirs.get(key), ours.get(key))
+            if key == "task" and older:
+                mend = f"{mend}, and open the task with {BALANCED}=False (--set task.{BALANCED}=false)"
             raise JournalError(
                 f"{folder}: cannot resume: its journal was written with {key} {expected}, found {found}; {mend}"
             )

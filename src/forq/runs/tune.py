@@ -17,10 +17,12 @@ from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.settings import Settings
 from forq.runs import config as configs
+from forq.runs import journal
 from forq.runs.agreement import holds_run, moved_to, require
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, as_path
 from forq.runs.folder import BASE, vacant
+from forq.runs.older import as_begun
 from forq.runs.open_task import open_task
 from forq.runs.outcome import conclude, outcome
 from forq.runs.run import Run
@@ -125,9 +127,11 @@ def tune(
         profile=None if profile is None else str(Path(profile).resolve()),
         settings=settings,
     )
+    header = journal.read(folder / "journal.jsonl").header if resumed else {}
+    config = as_begun(config, header)
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
     if resumed:
-        own = configs.read(folder / "config.toml")
+        own = as_begun(configs.read(folder / "config.toml"), header)
         require(folder, own, config, profile=None if profile is None else Path(profile))
         run = Run.resume(folder, moved_to(own, config), loaded, opened)
     else:

@@ -27,6 +27,7 @@ def open(
     seed: int,
     max_length: int = 512,
     batch_rows: int = 16,
+    balanced: bool = True,
     train_rows: int | None = 1000,
     validation_rows: int | None = 500,
     test_rows: int | None = None,
@@ -50,6 +51,7 @@ def open(
         temperature=temperature,
         max_length=max_length,
         batch_rows=batch_rows,
+        balanced=balanced,
     )
 
 

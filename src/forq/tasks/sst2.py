@@ -40,6 +40,7 @@ def open(
     seed: int,
     max_length: int = 512,
     batch_rows: int = 16,
+    balanced: bool = True,
     train_rows: int | None = 1000,
     validation_rows: int | None = 500,
     test_rows: int | None = None,
@@ -55,6 +56,8 @@ def open(
         max_length: maximum number of tokens in a row. A longer row loses the beginning of its
             sentence and is counted.
         batch_rows: rows per batch.
+        balanced: every batch has as many rows of each class, up to one row. A class with few training
+            rows repeats them. With false, all rows take part alike.
         train_rows: number of training rows; None: all rows that validation leaves.
         validation_rows: number of validation rows; None: 500.
         test_rows: number of rows from the start of the dev file; None: all.
@@ -98,6 +101,7 @@ def open(
         seed=seed,
         max_length=max_length,
         batch_rows=batch_rows,
+        balanced=balanced,
         ignored=tuple(sorted(ignored | more)),
     )
 

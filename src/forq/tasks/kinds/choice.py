@@ -21,6 +21,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.objectives import losses
 from forq.tasks.objectives.rewarded import Answer
+from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.rows import Rows, counts
 from forq.tasks.rows.segments import Segment
 from forq.tokens.batches import Batch
@@ -65,6 +66,7 @@ class Choice(Rows[Row, Batch]):
         return {
             "words": list(self.words),
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), len(self.words))),
+            "balanced": self.by_class is not None,
         }
 
     def length(self, row: Row) -> int:
@@ -109,6 +111,7 @@ def choice(
     seed: int,
     max_length: int,
     batch_rows: int,
+    balanced: bool,
     part: str,
     ignored: tuple[str, ...] = (),
 ) -> Choice:
@@ -117,6 +120,7 @@ def choice(
     Args:
         words: the options, with the leading space that joins them to the prompt.
         keep: the end of the prompt, which truncation never removes.
+        balanced: every batch has as many rows of each right option.
         part: the part a prompt loses if it is too long, in words.
 
     Raises:
@@ -140,6 +144,7 @@ def choice(
         if not encoded:
             raise DataError(f"{name}: {split} has no rows")
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "words": words}
+    settings |= {"balanced": True} if balanced else {}  # off: the digest from before the option
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     return Choice(
         name=name,
@@ -150,6 +155,7 @@ def choice(
         max_length=max_length,
         batch_rows=batch_rows,
         digest=digest,
+        by_class=of_each_class(row.label for row in rows["train"]) if balanced else None,
         part=part,
         ignored=ignored,
     )

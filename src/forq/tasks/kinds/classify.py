@@ -19,6 +19,7 @@ from forq.tasks.kinds.choice import Question, choice
 from forq.tasks.kinds.mask import Mask
 from forq.tasks.kinds.similarity import Similarity
 from forq.tasks.rows.labelled import Labelled, Reader, Row
+from forq.tasks.rows.order import of_each_class
 from forq.tokens.model import Kind
 from forq.tokens.text import bare, frame
 
@@ -69,6 +70,7 @@ def classify(
     seed: int,
     max_length: int,
     batch_rows: int,
+    balanced: bool,
     ignored: tuple[str, ...] = (),
 ) -> Task:
     """Tokenise the examples of every split for a kind of model.
@@ -77,6 +79,7 @@ def classify(
         kind: the kind of model; see :data:`forq.tokens.model.Kind`.
         by: how the class is read from the model; ``auto`` chooses by its kind.
         temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
+        balanced: every batch has as many rows of each class, up to one row.
 
     Raises:
         ConfigError: the kind of model does not support ``by``, a word for a mask is not a single
@@ -102,6 +105,7 @@ def classify(
             seed=seed,
             max_length=max_length,
             batch_rows=batch_rows,
+            balanced=balanced,
             part=classes.part,
             ignored=ignored,
         )
@@ -114,6 +118,7 @@ def classify(
             raise DataError(f"{name}: {split} has no rows")
     description = encoder.description | ({} if way == "mask" else {"temperature": temperature})
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **description}
+    settings |= {"balanced": True} if balanced else {}  # off: the digest from before the option
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
     reader: Reader = encoder.reader(temperature)
     return Labelled(
@@ -127,6 +132,7 @@ def classify(
         max_length=max_length,
         batch_rows=batch_rows,
         digest=digest,
+        by_class=of_each_class(row.label for row in rows["train"]) if balanced else None,
         part=classes.part if way == "mask" else "the end of the text",
         ignored=ignored,
     )

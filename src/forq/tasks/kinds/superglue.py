@@ -37,6 +37,7 @@ def superglue(
     temperature: float,
     max_length: int,
     batch_rows: int,
+    balanced: bool,
 ) -> Task:
     """Open a data set.
 
@@ -88,6 +89,7 @@ def superglue(
         seed=seed,
         max_length=max_length,
         batch_rows=batch_rows,
+        balanced=balanced,
         ignored=tuple(sorted(ignored)),
     )
 

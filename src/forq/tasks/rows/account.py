@@ -29,6 +29,7 @@ class Account:
         whole: the smallest ``max_length`` that leaves nine in ten rows whole, for splits that lose more.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
+        balanced: every training batch has as many rows of each class.
     """
 
     used: Mapping[str, int]
@@ -39,6 +40,7 @@ class Account:
     whole: Mapping[str, int] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    balanced: bool = False
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -55,11 +57,13 @@ class Account:
             whole=_counts(limits.get("whole")),
             ignored=_texts(description.get("ignored")),
             unused=_texts(description.get("unused")),
+            balanced=description.get("balanced") is True,
         )
 
     def only(self, split: str) -> Account:
         """The account of one split."""
-        return replace(self, used={name: count for name, count in self.used.items() if name == split})
+        used = {name: count for name, count in self.used.items() if name == split}
+        return replace(self, used=used, balanced=self.balanced and split == "train")
 
     def read(self, split: str) -> int:
         """Number of rows of a split that were read."""
@@ -72,10 +76,12 @@ class Account:
 
     @property
     def line(self) -> str:
-        """Counts and ignored fields in one line; empty if the task counts no rows."""
+        """Counts, balance and ignored fields in one line; empty if the task counts no rows."""
         if not self.splits:
             return ""
         parts = [f"rows: {', '.join(self._counted(split) for split in self.splits)}"]
+        if self.balanced:
+            parts.append("batches with as many rows of each class")
         if self.ignored:
             parts.append(f"ignored fields: {', '.join(self.ignored)}")
         if self.unused:

@@ -60,6 +60,7 @@ class Labelled(Rows[Row, Texts]):
         return {
             **self.description,
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
+            "balanced": self.by_class is not None,
         }
 
     def length(self, row: Row) -> int:

@@ -17,7 +17,7 @@ from forq.errors import ConfigError, DataError
 from forq.scalars.losses import Losses
 from forq.tasks import Score, Split, Tokenizer
 from forq.tasks.rows.account import SHARE, nine_in_ten
-from forq.tasks.rows.order import row_at, rows_of
+from forq.tasks.rows.order import balanced_row_at, places_of, row_at
 from forq.tasks.rows.segments import Segment
 
 R = TypeVar("R")
@@ -41,6 +41,8 @@ class Rows(ABC, Generic[R, B]):
             be longer.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
+        by_class: the row numbers of each class of training rows, if every batch has as many rows of
+            each; see :func:`forq.tasks.rows.order.balanced_row_at`. None: all rows take part alike.
 
     Raises:
         DataError: more training rows are dropped than kept, or all rows of another split are dropped.
@@ -59,6 +61,7 @@ class Rows(ABC, Generic[R, B]):
     part: str = ""
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    by_class: tuple[tuple[int, ...], ...] | None = None
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -160,10 +163,8 @@ class Rows(ABC, Generic[R, B]):
         return nine_in_ten([*used, *self.dropped.get(split, ())])
 
     def batch(self, step: int) -> B:
-        rows = self.rows["train"]
         if self.tokens_per_probe is None:
-            picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
-            return self._packed([rows[index] for index in picked])
+            return self._packed([self._row_at(place) for place in places_of(step, self.batch_rows)])
         return self._packed(self._filled(step, self.tokens_per_probe))
 
     def batches(self, split: Split, limit: int | None = None) -> Iterator[B]:
@@ -217,14 +218,21 @@ class Rows(ABC, Generic[R, B]):
         return self._from(self._starts[step], budget)
 
     def _from(self, start: int, budget: int) -> list[R]:
-        rows, picked, tokens = self.rows["train"], list[R](), 0
+        picked, tokens = list[R](), 0
         for place in count(start):
-            row = rows[row_at(place, rows=len(rows), seed=self.seed, digest=self.digest)]
+            row = self._row_at(place)
             tokens += self.length(row)
             if picked and tokens > budget:
                 return picked
             picked.append(row)
         raise AssertionError
+
+    def _row_at(self, place: int) -> R:
+        """The training row at a place in the sequence of all epochs."""
+        rows = self.rows["train"]
+        if self.by_class is not None:
+            return rows[balanced_row_at(place, classes=self.by_class, seed=self.seed, digest=self.digest)]
+        return rows[row_at(place, rows=len(rows), seed=self.seed, digest=self.digest)]
 
 
 def counts(labels: Iterable[int], classes: int) -> list[int]:
