@@ -51,7 +51,7 @@ def test_a_file_registers_a_rule_that_its_defaults_leave_out(name):
     assert registration in registered()
     defaults = registration.settings()
     for step in ("slope", "sign", "vote"):
-        inputs = Inputs(step, ("all",), {}, {"all": 0.1}, Course(0, 1), False)
+        inputs = Inputs(step, ("all",), {}, {"all": 0.1}, Course(0, 1), 0.5, False)
         made = registration.made(defaults, inputs)
         assert (made is not None) == (step in registration.steps), "a rule is chosen by a setting or by rule.step"
         registration.require(defaults, Choices("two_point", 1, step))
@@ -61,7 +61,7 @@ def test_a_file_registers_a_rule_that_its_defaults_leave_out(name):
 
 def test_the_chain_has_an_order_and_one_step():
     chosen = RuleSettings(lr=0.1, clip=1.0, shape="rank", feedback=2, audit=3)
-    inputs = Inputs("slope", ("all",), {"all": 1.0}, {"all": 0.1}, Course(0, 9, "late"), False)
+    inputs = Inputs("slope", ("all",), {"all": 1.0}, {"all": 0.1}, Course(0, 9, "late"), 0.5, False)
     chain = [type(rule).__name__ for rule in rules(chosen, inputs)]
     assert chain == ["Clip", "Audit", "Shape", "SGD", "Decay", "Feedback"]
     assert patience(chosen) == 3 and patience(RuleSettings(lr=0.1)) is None

@@ -28,6 +28,7 @@ class ProbedGroup:
     voted: bool
     shaped: bool
     directions: float
+    newton_step: bool = False
 
     @property
     def sized(self) -> bool:
@@ -37,10 +38,16 @@ class ProbedGroup:
     @property
     def open(self) -> bool:
         """Whether something is left to a calibration."""
+        if self.newton_step:
+            return self.eps == "auto"
         return self.sized or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)
 
     def numbers(self, result: GroupResult | None) -> Numbers:
         """The group's numbers; a calibration's result stands for those that are left open."""
+        if self.newton_step:
+            eps = self.eps if isinstance(self.eps, float) or result is None else result.eps
+            assert isinstance(eps, float)
+            return Numbers(eps, None, None, self.noise)
         if self.voted or self.sized:
             return self._cells(result)
         measured = {} if result is None else {"eps": result.eps, "lr": result.lr, "clip": result.clip}

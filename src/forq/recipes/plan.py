@@ -45,6 +45,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
             clips={name: group.clip for name, group in settled.items() if group.clip is not None},
             rates={name: group.lr for name, group in settled.items() if group.lr is not None},
             course=course,
+            newton=rule.newton,
             whole_cells=whole,
         )
         eps = {name: group.eps for name, group in settled.items()}
@@ -63,7 +64,18 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
             eps = None if part.eps == "auto" else part.eps
             cells, walk = _half_range(part, half_range or {}), WALK.get(part.kind, VOTED if part.voted else None)
             requests.append(
-                GroupRequest(part.name, part.noise, share, part.newton, eps, part.sized, cells, walk, rule.checks)
+                GroupRequest(
+                    part.name,
+                    part.noise,
+                    share,
+                    part.newton,
+                    eps,
+                    part.sized,
+                    cells,
+                    walk,
+                    rule.checks,
+                    part.newton_step,
+                )
             )
     if not requests:
         return finish({}, 0)

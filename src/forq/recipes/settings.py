@@ -77,10 +77,11 @@ class StepSettings(Frozen):
         lr: learning rate η; ``auto`` is ``newton`` · N / tr(H), with the trace that the calibration measures.
         clip: bound of each directional derivative.
         decay: how the step shrinks over the run, see :mod:`forq.scalars.rules.decay`.
-        step: ``slope``: −η·ĝ. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
+        step: ``slope``: −η·ĝ. ``newton``: a Gauss–Newton step, which sets its own length; ``lr`` and ``clip`` have no
+            part in it. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
             place of the slope; η counts cells there, and ``auto`` goes as far as the probe.
         edge: probes of integers at the end of their range: ``cut`` the probe, or ``skip`` the integer.
-        newton: share of the greediest stable step that ``auto`` takes.
+        newton: share of the greediest stable step that ``auto`` or a step ``newton`` takes.
         checks: most batches on which ``auto`` checks the step of a run that is too short to rehearse it. Journals
             without this setting were calibrated without checks.
     """
@@ -191,6 +192,11 @@ class Settings(Frozen):
         choices = Choices(self.estimator.name, self.estimator.directions, self.rule.step)
         for registration in registered():
             registration.require(self.rule, choices)
+        if self.rule.step == "newton" and (self.rule.lr != "auto" or self.rule.clip not in ("auto", "off")):
+            raise ConfigError(
+                "rule.step=newton sets its own length: leave rule.lr and rule.clip as they are, and lower rule.newton "
+                "for shorter steps"
+            )
         return self
 
     @property
@@ -208,6 +214,11 @@ class Settings(Frozen):
         """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
         needed: bool = registry.get("estimators", self.estimator.name).make(seed=0, eps=1.0).needs_rows
         return needed
+
+    @property
+    def needs_curvature(self) -> bool:
+        """Whether the step needs the curvature along the probes, which an oracle measures from a task's predictions."""
+        return self.rule.step == "newton"
 
     @property
     def portable(self) -> bool:
@@ -239,6 +250,7 @@ class Settings(Frozen):
             rule.step == "vote",
             standardises(rule),
             float(probe.directions),
+            rule.step == "newton",
         )
 
 

@@ -61,13 +61,17 @@ def encode(line: Line) -> dict[str, Json]:
     """A line as JSON-ready values; floats keep every bit, NaN and infinities become strings.
 
     Rows' losses stand in ``each`` where they were recorded, and ``forwards`` only where some probe did not take one
-    forward pass: both are lists in the order of the probes, as ``L`` is.
+    forward pass: both are lists in the order of the probes, as ``L`` is. Measured curvature stands in ``F``, the rows
+    of a triangle one after the other, and in ``C``, slopes and curvatures in turn.
     """
     body: dict[str, Json] = {"t": line.step, "k": line.kind, "L": [_number(loss) for loss in means(line.losses)]}
     if any(answer.each is not None for answer in line.losses):
         body["each"] = [None if answer.each is None else list(map(_number, answer.each)) for answer in line.losses]
     if any(answer.forwards != 1 for answer in line.losses):
         body["forwards"] = [answer.forwards for answer in line.losses]
+    if line.losses and (confirmed := line.losses[0].confirmed) is not None:
+        body["F"] = [x for answer in line.losses for x in answer.fisher or ()]
+        body["C"] = [x for pair in confirmed for x in pair]
     if line.kind == "train":
         moved = line.moved
         body["m"] = [moved.changed, moved.cut, moved.total, *([moved.rounded_away] if moved.rounded_away else [])]
@@ -101,9 +105,19 @@ def _losses(body: Mapping[str, Any]) -> tuple[Losses, ...]:
     numbers = [float(x) for x in body["L"]]
     each = body.get("each", [None] * len(numbers))
     forwards = body.get("forwards", [1] * len(numbers))
+    triangle = [float(x) for x in body["F"]] if "F" in body else None
+    if triangle is not None and 2 * len(triangle) != len(numbers) * (len(numbers) - 1):
+        raise ValueError(f"F holds {len(triangle)} numbers for {len(numbers)} losses")
+    pairs = [float(x) for x in body.get("C", ())]
     return tuple(
-        Losses(mean, None if rows is None else tuple(float(x) for x in rows), int(count))
-        for mean, rows, count in zip(numbers, each, forwards, strict=True)
+        Losses(
+            mean,
+            None if rows is None else tuple(float(x) for x in rows),
+            int(count),
+            None if triangle is None else tuple(triangle[place * (place - 1) // 2 : place * (place + 1) // 2]),
+            None if triangle is None or place else tuple(zip(pairs[::2], pairs[1::2], strict=True)),
+        )
+        for place, (mean, rows, count) in enumerate(zip(numbers, each, forwards, strict=True))
     )
 
 

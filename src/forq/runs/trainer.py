@@ -19,12 +19,13 @@ from forq.runs import engine
 from forq.runs.config import RunConfig
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
+from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
-from forq.tasks import Task
+from forq.tasks import Predicts, Task
 
 DIGEST_EVERY = 100
 """Number of lines between two digests of the masters, and so between two snapshots."""
@@ -120,6 +121,19 @@ class Trainer:
                 yield self._score(past, trained, forwards)
 
     def _local(self, space: Space) -> Oracle:
+        if self.config.method.needs_curvature:
+            task = self.task
+            if not isinstance(task, Predicts):
+                raise ConfigError(
+                    "rule.step=newton measures the curvature of a loss, and this objective has none: expected a task "
+                    "without --reward; use --recipe qzo-slopes"
+                )
+            return WithCurvature(
+                space,
+                self.task.batch,
+                lambda batch, at, uniform: task.predictions(self.model, batch, at, uniform),
+                self.config.seed,
+            )
         measure = self.task.losses if self.config.method.needs_rows else self.task.loss
         return Local(space, self.task.batch, lambda batch: measure(self.model, batch))
 

@@ -47,6 +47,7 @@ class Inputs:
         clips: bound of a slope, of the groups that have one.
         rates: learning rate, of the groups that have one; a step by vote without it goes as far as its probe.
         course: the run, and how its steps shrink.
+        newton: share of the best length of a step, ``rule.newton``.
         whole_cells: all directions are of whole cells. Their law shrinks: a step of them has no length.
     """
 
@@ -55,6 +56,7 @@ class Inputs:
     clips: Mapping[str, float]
     rates: Mapping[str, float]
     course: Course
+    newton: float
     whole_cells: bool
 
 

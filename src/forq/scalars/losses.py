@@ -17,11 +17,18 @@ class Losses:
         each: what every row of the batch contributes, in the batch's order: their mean is ``mean``, up to rounding.
             ``None`` where only the mean was kept.
         forwards: forward passes this probe took; 0 where the pass of another probe measured it too.
+        fisher: where an oracle measures curvature, this probe's products with every probe before it except the first,
+            and with itself: the mean over the batch of products of what each changes in the model's predictions. The
+            first probe is the point itself, and its row is empty. See :mod:`forq.scalars.quadratic`.
+        confirmed: of a step's first probe, where ``fisher`` is measured: what rows that were left out say of the step
+            that the other rows ask for; see :attr:`forq.scalars.quadratic.Quadratic.confirmed`.
     """
 
     mean: float
     each: tuple[float, ...] | None = None
     forwards: int = 1
+    fisher: tuple[float, ...] | None = None
+    confirmed: tuple[tuple[float, float], ...] | None = None
 
 
 def from_means(means: Iterable[float]) -> tuple[Losses, ...]:

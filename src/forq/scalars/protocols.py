@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
+from forq.scalars.quadratic import Quadratic
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Estimate:
         loss: the loss at the point itself, measured or averaged over the probes.
         bad: number of losses that were not finite; their directions are dropped.
         gains: how much the better side of each direction gains over staying, where the estimator measures it.
+        quadratic: the loss along the directions up to second order, where the oracle measures curvature. Its places
+            are those of the move's terms.
     """
 
     move: Move
@@ -28,6 +31,7 @@ class Estimate:
     loss: float
     bad: int = 0
     gains: tuple[float, ...] = ()
+    quadratic: Quadratic | None = None
 
     @property
     def stays(self) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "Account",
     "Compares",
     "Draws",
+    "Predicts",
     "Score",
     "Split",
     "Task",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from forq.tasks.kinds.features import Judge
+    from forq.tasks.objectives.predictions import Predictions, Uniform
 
 Split = Literal["train", "validation", "test"]
 
@@ -134,6 +136,20 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
         """Score the first ``limit`` rows of a split (None: all), without gradients."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A task whose loss is of predictions, so that its curvature can be measured in forward passes."""
+
+    def predictions(self, model: nn.Module, batch: Any, at: Predictions | None, uniform: Uniform) -> Predictions:
+        """What the model predicts on a batch, without gradients; its mean is :meth:`Task.loss` to the last bit.
+
+        Args:
+            at: the predictions at the point itself, where the model is displaced; they hold what was drawn there.
+            uniform: numbers to draw with.
+        """
         ...
 
 

@@ -31,6 +31,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
+from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.rows.corpus import Tokens, files, tokenised
 from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
@@ -70,6 +71,10 @@ class Text(Rows[Tokens, Batch]):
 
     def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
         return losses.by_row(measured, batch)
+
+    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
+        with torch.inference_mode():
+            return losses.token_predictions(model, batch, None if at is None else at.drawn, uniform)
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first quarter of the first test window and its continuation.

@@ -32,6 +32,7 @@ from forq.tasks.kinds.encoded import Encoded
 from forq.tasks.kinds.features import Features, Judge
 from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
 from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
+from forq.tasks.objectives.predictions import Predictions, Uniform, of_squares
 from forq.tasks.rows.order import draw, rows_of
 from forq.tokens.model import Denoiser
 
@@ -119,11 +120,15 @@ class TextToImage:
 
     def losses(self, model: nn.Module, batch: Noised) -> Losses:
         with torch.inference_mode():
-            each = self._measured(model, batch)
+            each, _ = self._measured(model, batch)
             return Losses(float(each.mean()), tuple(each.tolist()))
 
     def loss_tensor(self, model: nn.Module, batch: Noised) -> Tensor:
-        return self._measured(model, batch).mean()
+        return self._measured(model, batch)[0].mean()
+
+    def predictions(self, model: nn.Module, batch: Noised, at: Predictions | None, uniform: Uniform) -> Predictions:
+        with torch.inference_mode():
+            return of_squares(*self._measured(model, batch))
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
         rows = len(self.rows[split][:limit])
@@ -132,7 +137,7 @@ class TextToImage:
         sums = [0.0] * QUARTERS
         for place, batch in enumerate(self.batches(split, limit)):
             with torch.inference_mode():
-                sums[place % QUARTERS] += float(self._measured(model, batch).double().sum())
+                sums[place % QUARTERS] += float(self._measured(model, batch)[0].double().sum())
         metrics = {f"loss q{quarter + 1}": total / rows for quarter, total in enumerate(sums)}
         return Score(sum(sums) / (rows * QUARTERS), rows, metrics)
 
@@ -175,7 +180,7 @@ class TextToImage:
         level = sigmas(u, self.encoded.shift)
         return Noised(latents, noise, level, torch.stack(texts), torch.stack(pooled), self.most)
 
-    def _measured(self, model: nn.Module, batch: Noised) -> Tensor:
+    def _measured(self, model: nn.Module, batch: Noised) -> tuple[Tensor, Tensor]:
         denoiser = cast(Denoiser, model)
         if model.training:
             raise ConfigError("the model is in training mode, dropout differs between + and −: call model.eval()")

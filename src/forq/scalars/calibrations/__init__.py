@@ -20,6 +20,9 @@ long noisy run astray (`LOG.md`); and where the run is too short to rehearse, ``
 its own, of which all of a step counts: slopes of adapters grow as they leave zero, and what is confirmed at the start
 bounds no later step.
 
+A Gauss–Newton step (:mod:`forq.scalars.rules.newton`) measures curvature and share itself, in every step. Of it only ε
+is open: the first radius that stands clear of the noise, from small ones on.
+
 In a run too short to rehearse, further batches check the step (:mod:`forq.scalars.calibrations.checks`) where the group
 has checks: the trial's curvature then bounds the step even if it is in doubt, and a batch that bends more shortens it.
 """
@@ -40,6 +43,7 @@ from forq.scalars.moves import HERE, Move, Term, direction_seed
 from forq.scalars.protocols import Calibration, Method
 
 EPS = (1e-2, 3e-2, 1e-1)
+SMALL_EPS, FEW_PAIRS = (3e-3, *EPS), 2
 TINY = 1e-6
 SIGNAL = 30.0
 LIVE = 0.5
@@ -88,11 +92,22 @@ def calibrate(
     full = SQUARES[decay] * steps  # as many steps of full length walk as far
     for group in groups:
         share = forwards // len(groups)
-        if group.cells:
+        if group.radius_only:
+            results[group.name], number = yield from _radius(group, seed, number)
+        elif group.cells:
             results[group.name], number = yield from measure_cells(group, seed, number, int(SHARE * share), full)
         else:
             results[group.name], number = yield from _measure(group, seed, number, share, full)
     return finish(results, number)
+
+
+def _radius(
+    group: GroupRequest, seed: int, number: int
+) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[GroupResult, int]]:
+    """The smallest radius whose losses stand clear of rounding; what was found, and the number of the next step."""
+    best, number, _ = yield from _try(group, seed, number, FEW_PAIRS, SMALL_EPS)
+    notes = {"slope": best.slope, "noise": best.noise, "signal": best.signal, "eps": best.eps}
+    return GroupResult(best.eps, math.nan, math.nan, best.slope, notes), number
 
 
 def _measure(
@@ -100,7 +115,7 @@ def _measure(
 ) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[GroupResult, int]]:
     """The numbers of one group, from step ``number`` on; what was found, and the number of the next step."""
     pairs, count = trials(forwards)
-    best, number, spent = yield from _try(group, seed, number, pairs, count)
+    best, number, spent = yield from _try(group, seed, number, pairs, EPS[:count])
     step, number = yield from _rehearse(group, seed, number, best, int(SHARE * forwards) - spent)
     walk, length, noise = WALK, LENGTH, 1.0 - (UNKNOWN if step is None else step.share)
     if group.walk is not None:
@@ -129,16 +144,16 @@ def _measure(
 
 
 def _try(
-    group: GroupRequest, seed: int, number: int, pairs: int, count: int
+    group: GroupRequest, seed: int, number: int, pairs: int, radii: Sequence[float]
 ) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[_Trial, int, int]]:
-    """Trials of at most ``count`` radii; the best trial, the number of the next step, and the forwards spent.
+    """Trials of the radii in turn; the best trial, the number of the next step, and the forwards spent.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
     """
     tried: list[_Trial] = []
     here = math.nan
-    for radius in EPS[:count] if group.eps is None else (group.eps,):
+    for radius in radii if group.eps is None else (group.eps,):
         tiny = Move((Term(direction_seed(seed, number, 0), TINY, group=group.name),))
         pair = [
             Move((Term(direction_seed(seed, number, k), side * radius, group.noise[k % len(group.noise)], group.name),))
@@ -150,13 +165,15 @@ def _try(
         trial = _read(here, (up, down), around, radius)
         if trial is not None:
             tried.append(trial)
-            if trial.clear and trial.sure:
+            if trial.clear and (trial.sure or group.radius_only):
                 break
     what = "" if group.name == "all" else f" along {group.name}"
     if not tried:
         raise RunError(f"the loss is not finite around the starting point{what} (at the point itself: {here})")
     # max() gives the first of equals: the smallest radius that is good enough, or the clearest if none is.
-    best = max(tried, key=lambda x: (x.clear and x.sure, x.live >= LIVE, min(x.signal, SIGNAL), x.live))
+    best = max(
+        tried, key=lambda x: (x.clear and (x.sure or group.radius_only), x.live >= LIVE, min(x.signal, SIGNAL), x.live)
+    )
     if best.slope == 0.0:
         raise RunError(
             f"no displacement{what} changes the loss: what moves has no part in it, estimator.eps is too small, or an "

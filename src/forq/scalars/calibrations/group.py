@@ -23,6 +23,7 @@ class GroupRequest:
             then all of a step counts as noise. ``None``: the calibration's own bound, and only the unconfirmed share
             counts.
         checks: most batches on which a run too short to rehearse its step checks it; 0: none.
+        radius_only: the step sets its own length, so only ε is open.
     """
 
     name: str
@@ -34,6 +35,7 @@ class GroupRequest:
     half_range: float = math.inf
     walk: float | None = None
     checks: int = 0
+    radius_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

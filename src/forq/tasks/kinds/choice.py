@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.objectives import losses
+from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.rows import Rows, counts
@@ -89,6 +90,10 @@ class Choice(Rows[Row, Batch]):
 
     def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return losses.choice_nll(model, batch)
+
+    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
+        with torch.inference_mode():
+            return losses.choice_predictions(model, batch)
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
         likeliest = losses.log_likelihoods(model, batch).argmax(dim=1).tolist()

@@ -21,6 +21,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.chat.encoding import Asked, Edges, Row, encode, fitted
 from forq.tasks.kinds.generate import ending, written
 from forq.tasks.objectives import losses
+from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.objectives.rewards import Reward
 from forq.tasks.rows.order import draw
@@ -78,6 +79,10 @@ class Completion(Rows[Row, Batch]):
 
     def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
         return losses.by_row(measured, batch)
+
+    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
+        with torch.inference_mode():
+            return losses.token_predictions(model, batch, None if at is None else at.drawn, uniform)
 
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, float]:
         answers = self.answers(model, batch) if self.rewards else []

@@ -70,8 +70,8 @@ def sigmas(u: Tensor, shift: float = 1.0) -> Tensor:
 
 def flow(
     model: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], batch: Noised, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Mean squared error of each row's predicted velocity, fp32 (n,).
+) -> tuple[Tensor, Tensor]:
+    """Mean squared error of each row's predicted velocity, fp32 (n,), and the velocities, fp32 (n, c, h, w).
 
     Args:
         model: predicts the velocity from (x_σ, texts, pooled, σ).
@@ -85,8 +85,9 @@ def flow(
         x = ((1 - sigma) * x0 + sigma * noise).to(dtype)
         texts, pooled = (embedding[some].to(device, dtype) for embedding in (batch.texts, batch.pooled))
         out = model(x, texts, pooled, level).float()
-        found.append((out - (noise - x0)).square().flatten(1).mean(dim=1))
-    return torch.cat(found)
+        found.append(((out - (noise - x0)).square().flatten(1).mean(dim=1), out))
+    errors, outputs = (torch.cat(column) for column in zip(*found, strict=True))
+    return errors, outputs
 
 
 def epsilon(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from forq.errors import ConfigError
+from forq.tasks.objectives.predictions import Predictions, Uniform, drawn_from, of_classes
 from forq.tokens.batches import Batch, only, pieces, unpacked
 from forq.tokens.model import LanguageModel
 from forq.tokens.pretrained import language_model
@@ -85,6 +86,48 @@ def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     found = log_likelihoods(model, batch)
     labels = batch.labels.to(found.device)
     return cross_entropy(found, labels, reduction="none"), found.argmax(dim=1) == labels
+
+
+def choice_predictions(model: nn.Module, batch: Batch) -> Predictions:
+    """:func:`choice_nll` as predictions of classes."""
+    found = log_likelihoods(model, batch)
+    assert batch.labels is not None
+    nll = cross_entropy(found, batch.labels.to(found.device), reduction="none")
+    return of_classes(nll, found)
+
+
+def token_predictions(model: nn.Module, batch: Batch, drawn: Tensor | None, uniform: Uniform) -> Predictions:
+    """Loss of the answer tokens, and the log-probabilities of tokens that the model itself draws in their places.
+
+    Args:
+        drawn: the tokens that were drawn at the point itself; None: draw them now.
+        uniform: numbers to draw with.
+    """
+    lm = language_model(model)
+    batch = batch if batch.part is None or lm.takes_packed(batch.part) else unpacked(batch)
+    parts = [only(batch, rows) for rows in pieces(batch)]
+    order = torch.cat([places for _, places in parts]).argsort()
+    ready = uniform(len(batch.target)) if drawn is None else drawn
+    found = [_token_predictions(lm, piece, ready[places], drawn is None) for piece, places in parts]
+    nll, log_p, tokens = (torch.cat(column)[order.to(lm.device)] for column in zip(*found, strict=True))
+    row = torch.arange(len(batch.lengths)).repeat_interleave(torch.tensor(batch.lengths))
+    weights = torch.full((len(row),), 1.0 / len(row), dtype=torch.float64)
+    each = by_row(nll, batch).cpu()
+    return Predictions(float(nll.mean()), each, log_p.double().cpu(), weights, row, tokens.cpu())
+
+
+def _token_predictions(lm: LanguageModel, batch: Batch, ready: Tensor, draw: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each answer token its loss, the log-probability of the token drawn in its place, and that token."""
+    _check(lm, batch)
+    target, found, at = batch.target.to(lm.device), [], 0
+    for logits in lm.scored_logits(batch):
+        some = slice(at, at + len(logits))
+        tokens = drawn_from(logits, ready[some]) if draw else ready[some].to(logits.device)
+        nll = cross_entropy(logits, target[some], reduction="none")
+        found.append((nll, -cross_entropy(logits, tokens, reduction="none"), tokens))
+        at += len(logits)
+    nll, log_p, tokens = (torch.cat(column) for column in zip(*found, strict=True))
+    return nll, log_p, tokens
 
 
 def _token_nll(lm: LanguageModel, batch: Batch) -> Tensor:

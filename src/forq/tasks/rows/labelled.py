@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from forq.tasks.objectives.predictions import Predictions, Uniform, of_classes
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.rows.rows import Rows, counts
 from forq.tasks.rows.segments import Segment
@@ -86,6 +87,11 @@ class Labelled(Rows[Row, Texts]):
         logits = self._logits(model, batch)
         labels = batch.labels.to(logits.device)
         return cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
+
+    def predictions(self, model: nn.Module, batch: Texts, at: Predictions | None, uniform: Uniform) -> Predictions:
+        with torch.inference_mode():
+            logits = self._logits(model, batch)
+            return of_classes(cross_entropy(logits, batch.labels.to(logits.device), reduction="none"), logits)
 
     def _logits(self, model: nn.Module, batch: Texts) -> Tensor:
         # Short texts share a line, so a single forward has almost no padding; only a token bound splits the batch.

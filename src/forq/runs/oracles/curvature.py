@@ -1,0 +1,131 @@
+"""An oracle that measures curvature too: what each probe changes in the model's predictions, and products of that.
+
+It costs no further forward pass. All reductions are in float64 on the CPU, and are rounded to ``DIGITS`` before anyone
+uses them, so that a journal holds few bytes and a replay decides by the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from forq.coordinates.space import Space
+from forq.noise.bits import Bits, leaf_id
+from forq.scalars.losses import Losses
+from forq.scalars.moves import Move, direction_seed
+from forq.scalars.quadratic import DAMPINGS
+from forq.tasks.objectives.predictions import Predictions, Uniform
+
+Batch = TypeVar("Batch")
+Float64 = NDArray[np.float64]
+
+DIGITS = 4
+FOLDS = 8
+"""Parts of a batch; each is left out once. A part holds neighbouring rows, so balanced batches give balanced parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithCurvature(Generic[Batch]):
+    """Displaces the space by each probe and measures the loss and the predictions.
+
+    Attributes:
+        space: what is displaced; restored after every probe, also when the loss raises.
+        batch: the step's batch, a pure function of the step.
+        predictions: of a batch under the displaced weights, see :class:`forq.tasks.Predicts`.
+        seed: of what is drawn from the model.
+    """
+
+    space: Space
+    batch: Callable[[int], Batch]
+    predictions: Callable[[Batch, Predictions | None, Uniform], Predictions]
+    seed: int
+
+    def __call__(self, step: int, probes: Sequence[Move]) -> list[Losses]:
+        batch = self.batch(step)
+        bits = Bits(direction_seed(self.seed, step), leaf_id("drawn from the model"))
+
+        def uniform(count: int) -> Tensor:
+            return torch.from_numpy((bits.uniform32(0, count).astype(np.float64) + 0.5) * 2.0**-32)
+
+        here: Predictions | None = None
+        means, rises, changes = [], [], []
+        for probe in probes:
+            with self.space.displaced(probe), torch.no_grad():
+                there = self.predictions(batch, here, uniform)
+            means.append(there.mean)
+            if here is None:
+                here = there
+                continue
+            rises.append((there.each - here.each).numpy())
+            changes.append((there.outputs.double() - here.outputs.double()).numpy())
+        if here is None or not changes or not np.isfinite(means[0]):
+            return [Losses(mean) for mean in means]
+        whole = np.isfinite(means[1:])
+        row, weights = here.row.numpy(), here.weights.numpy()
+        u = np.where(whole[:, None], np.array(changes), 0.0)
+        folds = _folds(len(here.each))
+        parts = np.stack([_products(u, weights, np.isin(row, fold)) for fold in folds])
+        slopes = np.stack([np.where(whole, np.array(rises)[:, fold].mean(axis=1), 0.0) for fold in folds])
+        sizes = np.array([len(fold) for fold in folds]) / len(here.each)
+        fisher = parts.sum(axis=0)
+        kinds = [_kind(probe) for probe in probes[1:]]
+        confirmed = _confirmed(slopes, parts / sizes[:, None, None], sizes, kinds)
+        rows = [tuple(_rounded(x) for x in fisher[k, : k + 1]) for k in range(len(fisher))]
+        first = Losses(means[0], fisher=(), confirmed=confirmed)
+        return [first, *(Losses(mean, fisher=row) for mean, row in zip(means[1:], rows, strict=True))]
+
+
+def _products(u: Float64, weights: Float64, mask: NDArray[np.bool_]) -> Float64:
+    part = u[:, mask]
+    found: Float64 = (part * weights[mask]) @ part.T
+    return found
+
+
+def _folds(rows: int) -> list[NDArray[np.int64]]:
+    """Neighbouring rows; of two or fewer rows one part, which nothing confirms."""
+    return [fold for fold in np.array_split(np.arange(rows), min(FOLDS, rows)) if len(fold)]
+
+
+def _kind(probe: Move) -> str:
+    return f"{probe.terms[0].group} {probe.terms[0].noise}" if probe.terms else ""
+
+
+def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]) -> tuple[tuple[float, float], ...]:
+    """For each damping, slope and curvature on a part along the step of all other parts; means over the parts.
+
+    Args:
+        slopes: (parts, probes), of each part's own mean loss; ``parts``: the same of its curvature.
+        sizes: share of the rows in each part.
+    """
+    same = np.array([[a == b for b in kinds] for a in kinds], dtype=np.float64)
+    mean_of_kind = same / same.sum(axis=1, keepdims=True)
+    totals = np.zeros((len(DAMPINGS), 2))
+    for out in range(len(slopes)):
+        rest = np.delete(np.arange(len(slopes)), out)
+        if not len(rest):
+            continue
+        share = sizes[rest] / sizes[rest].sum()
+        fisher = np.einsum("f,fjk->jk", share, parts[rest])
+        rises = share @ slopes[rest] - 0.5 * np.diag(fisher)
+        held = slopes[out] - 0.5 * np.diag(parts[out])
+        scale = mean_of_kind @ np.diag(fisher)
+        live = scale > 0.0
+        for place, damping in enumerate(DAMPINGS):
+            step = np.zeros(len(rises))
+            if np.isinf(damping):
+                step[live] = -rises[live] / scale[live]
+            else:
+                matrix = fisher[np.ix_(live, live)] + damping * np.diag(scale[live])
+                step[live] = -(1.0 + damping) * np.linalg.solve(matrix, rises[live])
+            totals[place] += sizes[out] * np.array([held @ step, step @ parts[out] @ step])
+    return tuple((_rounded(slope), _rounded(bend)) for slope, bend in totals)
+
+
+def _rounded(x: float) -> float:
+    return float(f"{x:.{DIGITS}g}")
