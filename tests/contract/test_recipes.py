@@ -11,12 +11,14 @@ from forq.errors import ConfigError
 from forq.plugins import registry
 from forq.recipes import plan as methods
 from forq.recipes import recipe
-from forq.recipes.plan import plan
+from forq.recipes.plan import plan, steps_within
 from forq.recipes.settings import Settings
 from forq.runs import engine
+from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.scalars.protocols import Method
+from forq.tasks.objectives.predictions import of_squares
 from tests.toys import Toy
 
 NAMES = registry.names("recipes")
@@ -54,17 +56,29 @@ def test_a_recipe_runs_and_replays(name):
 
     leaves, space = make()
     made = plan(settings, seed=5, steps=30)
-    oracle = Local(space, lambda step: step, lambda batch: sum(float(((leaf.x - 0.8) ** 2).sum()) for leaf in leaves))
-    before = oracle.loss(0)
+
+    def loss(batch):
+        return sum(float(((leaf.x - 0.8) ** 2).sum()) for leaf in leaves)
+
+    def predictions(batch, at, uniform):
+        errors = torch.cat([leaf.x - 0.8 for leaf in leaves]).view(8, -1)
+        return of_squares(errors.square().mean(1), errors)
+
+    oracle = Local(space, lambda step: step, loss)
+    if settings.needs_curvature:
+        oracle = WithCurvature(space, lambda step: step, predictions, seed=5)
+    before = loss(0)
     lines = list(engine.run(space, oracle, made, steps=30))
     assert sum(line.kind == "train" for line in lines) == 30
-    assert oracle.loss(0) < before
+    assert loss(0) < before
     _, again = make()
     assert list(engine.run(again, Tape(lines), made, steps=30)) == lines and again.digest() == space.digest()
     calibration = sum(line.forwards for line in lines if line.kind == "calibrate")
     trained = sum(line.forwards for line in lines if line.kind == "train")
     checks = 3 * settings.rule.checks * len(settings.probed)
     assert calibration <= max(0.05 * trained, 5 * len(settings.probed)) + checks
+    assert steps_within(settings, forwards := calibration + trained) <= 30
+    assert steps_within(settings, forwards + 200) > steps_within(settings, forwards)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,9 +115,9 @@ def test_a_recipe_of_the_lattice_keeps_its_own_noise_and_others_move_few_integer
     [
         ("zoqo", "codes", 0.17),
         ("zoqo", "lora", 0.8),
-        ("qzo", "lora", 0.8),
+        ("qzo-slopes", "lora", 0.8),
         ("qes", "codes", None),
-        ("qzo", "scales", None),
+        ("qzo-slopes", "scales", None),
     ],
 )
 def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):

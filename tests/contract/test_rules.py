@@ -10,15 +10,21 @@ from forq.plugins import registry
 from forq.recipes.settings import RuleSettings, StepSettings
 from forq.scalars.chain import Choices, Inputs, patience, registered, rules
 from forq.scalars.course import Course
+from forq.scalars.losses import Confirmed
 from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Estimate
+from forq.scalars.quadratic import DAMPINGS, Quadratic
 
 NAMES = registry.names("rules")
 
 
 def estimate(slopes):
     terms = tuple(Term(seed=k, weight=d / len(slopes)) for k, d in enumerate(slopes))
-    return Estimate(Move(terms), tuple(slopes), loss=1.0)
+    fisher = tuple(tuple(1e-4 * (j == k) for k in range(j + 1)) for j in range(len(slopes)))
+    kinds, radii = ("all rademacher",) * len(slopes), (1e-2,) * len(slopes)
+    confirmed = (Confirmed(-0.5, 0.1, 1.0),) * len(DAMPINGS)
+    model = Quadratic(tuple(1e-2 * d for d in slopes), fisher, kinds, radii, confirmed)
+    return Estimate(Move(terms), tuple(slopes), loss=1.0, quadratic=model)
 
 
 def test_something_is_listed():
@@ -50,11 +56,11 @@ def test_a_file_registers_a_rule_that_its_defaults_leave_out(name):
     registration = registry.get("rules", name).registration
     assert registration in registered()
     defaults = registration.settings()
-    for step in ("slope", "sign", "vote"):
+    for step in ("slope", "sign", "vote", "newton"):
         inputs = Inputs(step, ("all",), {}, {"all": 0.1}, Course(0, 1), 0.5, False)
         made = registration.made(defaults, inputs)
         assert (made is not None) == (step in registration.steps), "a rule is chosen by a setting or by rule.step"
-        registration.require(defaults, Choices("two_point", 1, step))
+        registration.require(defaults, Choices("one_sided", 1, step))
     for field in registration.settings.model_fields:
         assert f"{field}:" in registration.settings.__doc__ or f"{field}," in registration.settings.__doc__
 
@@ -65,7 +71,7 @@ def test_the_chain_has_an_order_and_one_step():
     chain = [type(rule).__name__ for rule in rules(chosen, inputs)]
     assert chain == ["Clip", "Audit", "Shape", "SGD", "Decay", "Feedback"]
     assert patience(chosen) == 3 and patience(RuleSettings(lr=0.1)) is None
-    assert [r.steps for r in registered() if r.steps] == [("slope",), ("sign", "vote")]
+    assert [r.steps for r in registered() if r.steps] == [("newton",), ("slope",), ("sign", "vote")]
 
 
 def test_settings_are_flat_strict_and_in_the_order_of_the_journals():

@@ -15,6 +15,7 @@ import torch
 
 from forq.errors import ConfigError
 from forq.plugins import registry
+from forq.tasks import Predicts
 from tests import tiny_lm
 
 # Of language models: what a diffusion model is tuned on is opened with a pipeline, see tests/unit/test_diffusion.py.
@@ -208,6 +209,21 @@ def test_losses_by_row_have_the_mean_of_the_loss_to_the_last_bit(made):
         assert answer.each is not None and len(answer.each) == len(batch.input_ids)
         assert sum(answer.each) / len(answer.each) == pytest.approx(answer.mean, rel=1e-6)
         assert len(set(answer.each)) > 1
+
+
+def test_predictions_have_the_mean_of_the_loss_and_the_rows_of_the_losses(made):
+    task, model = made[2](), tiny_lm.model("llama")
+    assert isinstance(task, Predicts)
+    uniform = torch.linspace(0.01, 0.99, 4096, dtype=torch.float64)
+    for step in range(2):
+        batch = task.batch(step)
+        here = task.predictions(model, batch, None, lambda count: uniform[:count])
+        again = task.predictions(model, batch, here, lambda count: uniform[:count])
+        answer = task.losses(model, batch)
+        assert here.mean == answer.mean and tuple(here.each.tolist()) == pytest.approx(answer.each, rel=1e-6)
+        assert torch.equal(here.outputs, again.outputs) and not here.outputs.requires_grad
+        assert len(here.outputs) == len(here.weights) == len(here.row) and int(here.row.max()) == len(here.each) - 1
+        assert bool((here.weights >= 0).all())
 
 
 def test_a_description_is_plain_data(made):

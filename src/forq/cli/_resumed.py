@@ -13,6 +13,7 @@ import typer
 from forq.checkpoints import Checkpoint
 from forq.cli import _arguments as given
 from forq.errors import ConfigError
+from forq.recipes.plan import steps_within
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
@@ -47,7 +48,7 @@ class Asked:
     """A command line: the options it names, and no others.
 
     Attributes:
-        options: by their names; see ``_PLACES``.
+        options: by their names; those of ``_PLACES``, and ``--forwards``.
         sets: the texts of ``--set``.
     """
 
@@ -74,9 +75,10 @@ def first(asked: Asked) -> RunConfig:
     lora = [f"lora.{name[2:]}={json.dumps(options[name])}" for name in _LORA if name in options]
     move = [f"move={options['--move']}"] if "--move" in options else []
     config = complete(
-        options.get("--recipe", "qzo"),
+        options.get("--recipe"),
         [*move, *lora, *asked.sets],
-        steps=options.get("--steps", 2000),
+        steps=options.get("--steps"),
+        forwards=options.get("--forwards"),
         eval_every=options.get("--eval-every"),
         checkpoint=asked.checkpoint,
         task=TaskConfig(
@@ -105,7 +107,10 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         ConfigError: the command line names a setting that the run does not have; each is named with both values.
     """
     run = as_begun(configs.read(out / "config.toml"), journal.read(out / "journal.jsonl").header)
-    found = agreement.changed(run, {_PLACES[name]: value for name, value in asked.options.items()}, asked.sets)
+    named = {_PLACES[name]: value for name, value in asked.options.items() if name in _PLACES}
+    if "--forwards" in asked.options:
+        named["steps"] = steps_within(run.method, asked.options["--forwards"])
+    found = agreement.changed(run, named, asked.sets)
     names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
     agreement.require(out, run, found, names=names, profile=asked.profile)
     data = run.task.data if asked.data is None else given.data_path(asked.data, run.task.name)

@@ -9,14 +9,14 @@ import typer
 
 from forq.cli import _arguments as given
 
-STEPS = 300
+FORWARDS = 2700
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(help="The folder to make; new or empty.", parser=given.path, metavar="PATH")
     ] = Path("demo-run"),
-    steps: Annotated[int, typer.Option(help="Training steps of nine forward passes.")] = STEPS,
+    forwards: Annotated[int, typer.Option(help="Budget of forward passes.", min=1)] = FORWARDS,
 ) -> None:
     """Tune the shipped 4-bit model with forward passes only, and show before and after.
 
@@ -38,7 +38,7 @@ def demo(
     for name, text in zip(("train", "validation", "test"), texts, strict=True):
         (data / f"{name}.txt").write_text(text, encoding="utf-8")
     task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 96})
-    config = complete("qzo", steps=steps, checkpoint=str(CHECKPOINT), task=task)
+    config = complete(None, forwards=forwards, checkpoint=str(CHECKPOINT), task=task)
     _tuning.tune(config, out / "run")
     (record,) = read_all([out / "run"])
     for name, text in (record.samples or {}).items():

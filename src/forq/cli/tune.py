@@ -82,7 +82,11 @@ def tune(
         typer.Option(help="Side of the pictures of text-to-image, in pixels. Default: 512.", rich_help_panel=DATA),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Method; `forq ls recipes` lists them. Default: qzo.", rich_help_panel=METHOD)
+        str | None,
+        typer.Option(
+            help="Method; `forq ls recipes` lists them. Default: qzo, or qzo-slopes with --reward.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     move: Annotated[
         str | None,
@@ -131,6 +135,12 @@ def tune(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps. Default: 2000.", rich_help_panel=RUN)] = None,
+    forwards: Annotated[
+        int | None,
+        typer.Option(
+            help="Budget of forward passes, calibration included, in place of --steps.", min=1, rich_help_panel=RUN
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of the noise and of the data order. Default: 0.", rich_help_panel=RUN)
     ] = None,
@@ -178,6 +188,7 @@ def tune(
         "--task": task,
         "--recipe": recipe,
         "--steps": steps,
+        "--forwards": forwards,
         "--seed": seed,
         "--eval-every": eval_every,
         "--reward": reward,

@@ -10,6 +10,8 @@ from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings
 
 __all__ = [
     "CELLS",
+    "DEFAULT",
+    "DEFAULT_OF_REWARDS",
     "EstimatorSettings",
     "GroupSettings",
     "LoraSettings",
@@ -27,6 +29,13 @@ class Recipe:
     summary: str
     source: str
     settings: Settings
+
+
+DEFAULT = "qzo"
+"""The recipe where none is named and the objective is the task's own loss."""
+
+DEFAULT_OF_REWARDS = "qzo-slopes"
+"""The same of a reward, along which no curvature can be measured."""
 
 
 def recipe(name: str) -> Recipe:

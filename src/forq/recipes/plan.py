@@ -12,7 +12,7 @@ from forq.plugins import registry
 from forq.recipes.groups import ProbedGroup
 from forq.recipes.settings import Settings
 from forq.scalars import chain
-from forq.scalars.calibrations import GroupRequest, GroupResult, calibrate
+from forq.scalars.calibrations import GroupRequest, GroupResult, calibrate, most
 from forq.scalars.course import Course
 from forq.scalars.protocols import Estimator, Method, Plan
 
@@ -83,6 +83,26 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
     return lambda: calibrate(
         seed=seed, groups=requests, forwards=forwards, steps=steps, decay=rule.decay, finish=finish
     )
+
+
+def steps_within(chosen: Settings, forwards: int) -> int:
+    """The most training steps that spend no more than so many forward passes, the calibration included.
+
+    Raises:
+        ConfigError: not one step does.
+    """
+    each = registry.get("estimators", chosen.estimator.name).make(
+        seed=0, eps=1.0, directions=chosen.estimator.directions
+    )
+    requests = [group for group in chosen.probed if group.open]
+    spare = forwards - sum(most(forwards // len(requests), chosen.rule.checks, group.newton_step) for group in requests)
+    if spare < each.forwards:
+        raise ConfigError(
+            f"--forwards: one step takes {each.forwards} forward passes after a calibration of up to "
+            f"{forwards - spare}, found a budget of {forwards}; give more, or lower estimator.directions"
+        )
+    steps: int = spare // each.forwards
+    return steps
 
 
 def _half_range(part: ProbedGroup, by_group: Mapping[str, float]) -> float:

@@ -194,8 +194,8 @@ class Settings(Frozen):
             registration.require(self.rule, choices)
         if self.rule.step == "newton" and (self.rule.lr != "auto" or self.rule.clip not in ("auto", "off")):
             raise ConfigError(
-                "rule.step=newton sets its own length: leave rule.lr and rule.clip as they are, and lower rule.newton "
-                "for shorter steps"
+                "rule.step=newton sets its own length: leave rule.lr and rule.clip as they are and set rule.newton, or "
+                "take --recipe qzo-slopes, whose steps have a rate"
             )
         return self
 

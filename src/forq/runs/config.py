@@ -17,11 +17,15 @@ from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.plugins import registry
-from forq.recipes import recipe
+from forq.recipes import DEFAULT, DEFAULT_OF_REWARDS, recipe
+from forq.recipes.plan import steps_within
 from forq.recipes.settings import GroupSettings, Settings, checked
 from forq.scalars.chain import Frozen
 
 Option = int | float | str | bool
+
+STEPS = 2000
+"""Training steps of a run where neither steps nor forward passes are given."""
 
 
 class TaskConfig(Frozen):
@@ -69,10 +73,12 @@ class RunConfig(Frozen):
 
 
 def complete(
-    name: str,
+    name: str | None,
     sets: Iterable[str] = (),
     *,
-    steps: int,
+    task: TaskConfig,
+    steps: int | None = None,
+    forwards: int | None = None,
     eval_every: int | None = None,
     move: str | None = None,
     settings: Settings | Mapping[str, object] | None = None,
@@ -83,26 +89,35 @@ def complete(
     By default a run has twenty scores and torch's number of threads.
 
     Args:
-        name: name of the recipe.
+        name: name of the recipe; None: the default for the task's objective.
         sets: changes as text, as on the command line: ``rule.lr=1e-3``, ``task.max_length=64``.
-        steps: number of training steps.
+        task: the task and its data.
+        steps: number of training steps; by default 2,000.
+        forwards: budget of forward passes, in place of ``steps``.
         eval_every: number of steps between two scores.
         move: kinds of leaves that move, in place of the recipe's.
         settings: changes as a nested mapping, or a whole method in place of the recipe's.
         values: the other fields of :class:`RunConfig`.
 
     Raises:
-        ConfigError: a key is unknown (the nearest is named) or a value invalid.
+        ConfigError: a key is unknown (the nearest is named), a value invalid, or both steps and a budget are given.
     """
+    if steps is not None and forwards is not None:
+        raise ConfigError(f"expected steps or forwards (--steps, --forwards), found both: {steps} and {forwards}")
+    name = name or (DEFAULT if task.reward is None else DEFAULT_OF_REWARDS)
     method = settings if isinstance(settings, Settings) else recipe(name).settings
-    tree: dict[str, Any] = {**values, "recipe": name, "method": method.model_dump()}
-    tree["steps"], tree["threads"] = steps, torch.get_num_threads()
-    tree["eval_every"] = max(1, steps // 20) if eval_every is None else eval_every
+    tree: dict[str, Any] = {**values, "task": task, "recipe": name, "method": method.model_dump()}
+    tree["steps"], tree["threads"] = STEPS if steps is None else steps, torch.get_num_threads()
+    tree["eval_every"] = 1
     if move is not None:
         tree["method"]["move"] = move
     texts = [] if settings is None or isinstance(settings, Settings) else list(_flat(settings))
-    tree = with_changes(tree, texts)
-    return parse(with_sets(tree, sets))
+    tree = with_sets(with_changes(tree, texts), sets)
+    config = parse(tree)
+    if forwards is not None:
+        config = config.model_copy(update={"steps": steps_within(config.method, forwards)})
+    every = max(1, config.steps // 20) if eval_every is None else eval_every
+    return parse(config.model_copy(update={"eval_every": every}).model_dump())
 
 
 def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object]]) -> dict[str, object]:

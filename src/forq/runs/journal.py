@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from forq.errors import JournalError
 from forq.runs.lock import lock
-from forq.scalars.losses import Losses, means
+from forq.scalars.losses import Confirmed, Losses, means
 from forq.scalars.moves import Moved
 from forq.scalars.protocols import Json
 
@@ -62,7 +62,7 @@ def encode(line: Line) -> dict[str, Json]:
 
     Rows' losses stand in ``each`` where they were recorded, and ``forwards`` only where some probe did not take one
     forward pass: both are lists in the order of the probes, as ``L`` is. Measured curvature stands in ``F``, the rows
-    of a triangle one after the other, and in ``C``, slopes and curvatures in turn.
+    of a triangle one after the other, and in ``C``, slope, error and curvature of each damping in turn.
     """
     body: dict[str, Json] = {"t": line.step, "k": line.kind, "L": [_number(loss) for loss in means(line.losses)]}
     if any(answer.each is not None for answer in line.losses):
@@ -71,7 +71,7 @@ def encode(line: Line) -> dict[str, Json]:
         body["forwards"] = [answer.forwards for answer in line.losses]
     if line.losses and (confirmed := line.losses[0].confirmed) is not None:
         body["F"] = [x for answer in line.losses for x in answer.fisher or ()]
-        body["C"] = [x for pair in confirmed for x in pair]
+        body["C"] = [x for damping in confirmed for x in damping]
     if line.kind == "train":
         moved = line.moved
         body["m"] = [moved.changed, moved.cut, moved.total, *([moved.rounded_away] if moved.rounded_away else [])]
@@ -108,14 +108,15 @@ def _losses(body: Mapping[str, Any]) -> tuple[Losses, ...]:
     triangle = [float(x) for x in body["F"]] if "F" in body else None
     if triangle is not None and 2 * len(triangle) != len(numbers) * (len(numbers) - 1):
         raise ValueError(f"F holds {len(triangle)} numbers for {len(numbers)} losses")
-    pairs = [float(x) for x in body.get("C", ())]
+    held = [float(x) for x in body.get("C", ())]
+    confirmed = tuple(Confirmed(*some) for some in zip(held[::3], held[1::3], held[2::3], strict=True))
     return tuple(
         Losses(
             mean,
             None if rows is None else tuple(float(x) for x in rows),
             int(count),
             None if triangle is None else tuple(triangle[place * (place - 1) // 2 : place * (place + 1) // 2]),
-            None if triangle is None or place else tuple(zip(pairs[::2], pairs[1::2], strict=True)),
+            None if triangle is None or place else confirmed,
         )
         for place, (mean, rows, count) in enumerate(zip(numbers, each, forwards, strict=True))
     )

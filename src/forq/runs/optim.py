@@ -58,7 +58,7 @@ class ZeroOrder:
     def __init__(
         self,
         space: Space,
-        recipe: str = "qzo",
+        recipe: str = "qzo-slopes",
         *,
         lr: float | None = None,
         eps: float | None = None,

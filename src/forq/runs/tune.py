@@ -36,8 +36,9 @@ def tune(
     task: str | Task,
     data: Data = "",
     *,
-    recipe: str = "qzo",
-    steps: int = 2000,
+    recipe: str | None = None,
+    steps: int | None = None,
+    forwards: int | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     eval_every: int | None = None,
@@ -61,8 +62,10 @@ def tune(
         data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
             from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
             written into ``out/rows``. Not used with an open task.
-        recipe: name of the method's recipe; ``forq ls recipes`` lists them.
-        steps: number of training steps.
+        recipe: name of the method's recipe; ``forq ls recipes`` lists them. The default is
+            ``qzo``, or ``qzo-slopes`` with a reward.
+        steps: number of training steps; by default 2,000.
+        forwards: budget of forward passes, the calibration included, in place of ``steps``.
         out: the run's folder, new or empty; by default a new temporary folder, whose path is
             logged.
         seed: seed of the noise and of the task's batches.
@@ -112,6 +115,7 @@ def tune(
         recipe,
         move=move,
         steps=steps,
+        forwards=forwards,
         eval_every=eval_every,
         checkpoint=str(loaded.checkpoint.path),
         task=TaskConfig(

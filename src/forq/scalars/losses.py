@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from forq.errors import RunError
+
+
+class Confirmed(NamedTuple):
+    """What rows that were left out say of the step that the other rows ask for, a mean over the parts of a batch.
+
+    Attributes:
+        slope: of the loss along the step; below 0 where they confirm it.
+        error: standard error of the slope, from the parts.
+        bend: curvature along the step.
+    """
+
+    slope: float
+    error: float
+    bend: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +35,15 @@ class Losses:
         fisher: where an oracle measures curvature, this probe's products with every probe before it except the first,
             and with itself: the mean over the batch of products of what each changes in the model's predictions. The
             first probe is the point itself, and its row is empty. See :mod:`forq.scalars.quadratic`.
-        confirmed: of a step's first probe, where ``fisher`` is measured: what rows that were left out say of the step
-            that the other rows ask for; see :attr:`forq.scalars.quadratic.Quadratic.confirmed`.
+        confirmed: of a step's first probe, where ``fisher`` is measured: how far the batch agrees with itself on the
+            step, for each of :data:`forq.scalars.quadratic.DAMPINGS`.
     """
 
     mean: float
     each: tuple[float, ...] | None = None
     forwards: int = 1
     fisher: tuple[float, ...] | None = None
-    confirmed: tuple[tuple[float, float], ...] | None = None
+    confirmed: tuple[Confirmed, ...] | None = None
 
 
 def from_means(means: Iterable[float]) -> tuple[Losses, ...]:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forq.scalars.losses import Losses
+from forq.scalars.losses import Confirmed, Losses
 
 DAMPINGS = (1e-3, 0.1, 1.0, 10.0, math.inf)
 """Dampings that are tried: 0 would be a full Gauss–Newton step, infinity is a step along the gradient."""
@@ -35,15 +35,15 @@ class Quadratic:
         fisher: lower triangle of F, in loss per product of two probes.
         kinds: kind of each direction, by group and law.
         radii: radius of each probe, in leaf units.
-        confirmed: for each of :data:`DAMPINGS`, slope and curvature that rows which were left out measure along the
-            step :func:`damped` of the other rows, means over all folds.
+        confirmed: for each of :data:`DAMPINGS`, what rows that were left out say of the step :func:`damped` of the
+            others.
     """
 
     rises: tuple[float, ...]
     fisher: tuple[tuple[float, ...], ...]
     kinds: tuple[str, ...]
     radii: tuple[float, ...]
-    confirmed: tuple[tuple[float, float], ...]
+    confirmed: tuple[Confirmed, ...]
 
     def step(self, damping: float) -> list[float]:
         """The step against the rises that the model asks for, in probes."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forq.coordinates.space import Space
 from forq.noise.bits import Bits, leaf_id
-from forq.scalars.losses import Losses
+from forq.scalars.losses import Confirmed, Losses
 from forq.scalars.moves import Move, direction_seed
 from forq.scalars.quadratic import DAMPINGS
 from forq.tasks.objectives.predictions import Predictions, Uniform
@@ -96,7 +96,7 @@ def _kind(probe: Move) -> str:
     return f"{probe.terms[0].group} {probe.terms[0].noise}" if probe.terms else ""
 
 
-def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]) -> tuple[tuple[float, float], ...]:
+def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]) -> tuple[Confirmed, ...]:
     """For each damping, slope and curvature on a part along the step of all other parts; means over the parts.
 
     Args:
@@ -105,11 +105,12 @@ def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]
     """
     same = np.array([[a == b for b in kinds] for a in kinds], dtype=np.float64)
     mean_of_kind = same / same.sum(axis=1, keepdims=True)
-    totals = np.zeros((len(DAMPINGS), 2))
-    for out in range(len(slopes)):
-        rest = np.delete(np.arange(len(slopes)), out)
-        if not len(rest):
-            continue
+    count = len(slopes)
+    if count < 2:  # nothing is left to confirm anything
+        return (Confirmed(0.0, 0.0, 0.0),) * len(DAMPINGS)
+    found = np.zeros((len(DAMPINGS), count, 2))
+    for out in range(count):
+        rest = np.delete(np.arange(count), out)
         share = sizes[rest] / sizes[rest].sum()
         fisher = np.einsum("f,fjk->jk", share, parts[rest])
         rises = share @ slopes[rest] - 0.5 * np.diag(fisher)
@@ -123,8 +124,13 @@ def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]
             else:
                 matrix = fisher[np.ix_(live, live)] + damping * np.diag(scale[live])
                 step[live] = -(1.0 + damping) * np.linalg.solve(matrix, rises[live])
-            totals[place] += sizes[out] * np.array([held @ step, step @ parts[out] @ step])
-    return tuple((_rounded(slope), _rounded(bend)) for slope, bend in totals)
+            found[place, out] = held @ step, step @ parts[out] @ step
+    means = np.einsum("f,dfx->dx", sizes, found)
+    errors = found[:, :, 0].std(axis=1, ddof=1) / np.sqrt(count)
+    return tuple(
+        Confirmed(_rounded(slope), _rounded(error), _rounded(bend))
+        for (slope, bend), error in zip(means, errors, strict=True)
+    )
 
 
 def _rounded(x: float) -> float:

@@ -43,7 +43,7 @@ from forq.scalars.moves import HERE, Move, Term, direction_seed
 from forq.scalars.protocols import Calibration, Method
 
 EPS = (1e-2, 3e-2, 1e-1)
-SMALL_EPS, FEW_PAIRS = (3e-3, *EPS), 2
+SMALL_EPS, FEW_PAIRS = (3e-3, *EPS), 1
 TINY = 1e-6
 SIGNAL = 30.0
 LIVE = 0.5
@@ -60,7 +60,7 @@ CLIP = 5.0
 SHARE = 0.05
 
 
-__all__ = ["GroupRequest", "GroupResult", "calibrate", "trials"]
+__all__ = ["GroupRequest", "GroupResult", "calibrate", "most", "trials"]
 
 Finish = Callable[[Mapping[str, GroupResult], int], Method]
 """From the results by group, and the number of the first training step, to the method."""
@@ -71,6 +71,17 @@ def trials(forwards: int) -> tuple[int, int]:
     budget = int(SHARE * forwards)
     pairs = min(PAIRS, max(1, (budget - 3) // 2))
     return pairs, max(1, min(len(EPS), budget // (3 + 2 * pairs)))
+
+
+def most(forwards: int, checks: int, radius_only: bool) -> int:
+    """The most forward passes that one group's calibration takes, of a run of so many.
+
+    Args:
+        checks, radius_only: see :class:`GroupRequest`.
+    """
+    if radius_only:
+        return (3 + 2 * FEW_PAIRS) * len(SMALL_EPS)
+    return max(int(SHARE * forwards), 5) + 3 * checks
 
 
 def calibrate(

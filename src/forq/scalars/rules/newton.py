@@ -11,6 +11,7 @@ from pydantic import Field
 
 from forq.errors import ConfigError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
+from forq.scalars.losses import Confirmed
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Estimate, Json, State
 from forq.scalars.quadratic import DAMPINGS
@@ -18,24 +19,28 @@ from forq.scalars.quadratic import DAMPINGS
 MEMORY = 0.03
 """Weight of the latest step in what the steps confirm."""
 
-DOUBT = 1
-"""Steps that confirmed nothing, and are counted before the first."""
+ERRORS = 2.0
+"""Standard errors that are taken off what the steps confirm: too long a step costs more than one that is too short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Newton:
-    """``x ← x − share·m·(1 + λ)·(F + λD)⁻¹·ĝ`` in the step's directions.
+    """``x ← x − length·(1 + λ)·(F + λD)⁻¹·ĝ`` in the step's directions.
 
     F is the Fisher matrix and D its mean diagonal (:mod:`forq.scalars.quadratic`). Every step also measures, for some
     dampings λ, the slope s and the curvature c along the step of a part of the batch, on the rest of it. Means of both
-    over the last steps say what a step gains, s²/2c, and how long it should be, m = −s/c. The damping of the largest
-    gain is used. Few rows overfit: they ask for a step that other rows do not confirm, so m falls, or λ rises. Of s its
-    standard error is taken off, since a step that is too long costs more than one that is too short.
+    over the last steps say what a step gains, s²/2c, and how long it should be, −s/c. The damping of the largest gain
+    is used. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short, or λ large.
+
+    Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
+    predictions by ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
 
     Args:
         share: of the best length, 0 … 1.
         reach: most that a step may change the predictions on its batch, as the curvature aᵀFa along it: twice the mean
             Kullback–Leibler divergence, in nats. Beyond, the quadratic model is not to be trusted.
+        noise: how much all steps of the run change the predictions at least, in nats.
+        steps: of the run.
 
     Raises:
         ConfigError: a value is out of range.
@@ -43,27 +48,32 @@ class Newton:
 
     share: float
     reach: float
+    noise: float
+    steps: int
 
     def __post_init__(self) -> None:
-        if not (0.0 < self.share <= 1.0 and 0.0 < self.reach < math.inf):
+        if not (0.0 < self.share <= 1.0 and 0.0 < self.reach < math.inf and 0.0 <= self.noise < math.inf):
             raise ConfigError(
-                f"rule.newton and rule.reach: expected 0 … 1 and a positive number, found {self.share} and {self.reach}"
+                "rule.newton, rule.reach and rule.noise: expected 0 … 1, a positive number, and 0 or more, found "
+                f"{self.share}, {self.reach} and {self.noise}"
             )
 
     def init(self) -> State:
         none = [0.0] * len(DAMPINGS)
-        return {"steps": 0, "slopes": none, "squares": none, "bends": none}
+        return {"steps": 0, "slopes": none, "variances": none, "bends": none}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         model = estimate.quadratic
         if model is None:  # the loss at the point itself is not finite
             return replace(estimate, move=Move()), state
         after = _remembered(state, model.confirmed)
-        best, length = _best(after)
+        # Of the steps before: what this batch confirms leans to where its own noise points.
+        best, length = _best(state if state["steps"] else after)
         way = model.step(DAMPINGS[best])
         bend = model.bend(way)
         if bend > 0.0:
-            length = min(self.share * length, math.sqrt(self.reach / bend))
+            length = max(self.share * length, math.sqrt(2.0 * self.noise / self.steps / bend))
+            length = min(length, math.sqrt(self.reach / bend))
         terms = tuple(
             replace(term, weight=length * x * radius)
             for term, x, radius in zip(estimate.move.terms, way, model.radii, strict=True)
@@ -71,28 +81,25 @@ class Newton:
         return replace(estimate, move=Move(terms)), after
 
 
-def _remembered(state: State, confirmed: Sequence[tuple[float, float]]) -> State:
-    """The state after one more step: running means of slopes, of their squares, and of curvatures."""
+def _remembered(state: State, confirmed: Sequence[Confirmed]) -> State:
+    """The state after one more step: running means of slopes and curvatures, and the variances of those of slopes."""
     steps = state["steps"]
     assert isinstance(steps, int)
-    slopes, squares, bends = (_numbers(state[name]) for name in ("slopes", "squares", "bends"))
-    weight = max(MEMORY, 1.0 / (steps + 1 + DOUBT))
-    for place, (slope, bend) in enumerate(confirmed):
+    slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
+    weight = max(MEMORY, 1.0 / (steps + 1))
+    for place, (slope, error, bend) in enumerate(confirmed):
         slopes[place] += weight * (slope - slopes[place])
-        squares[place] += weight * (slope * slope - squares[place])
-        bends[place] += max(MEMORY, 1.0 / (steps + 1)) * (bend - bends[place])
-    return {"steps": steps + 1, "slopes": slopes, "squares": squares, "bends": bends}
+        variances[place] = (1.0 - weight) ** 2 * variances[place] + weight**2 * error**2
+        bends[place] += weight * (bend - bends[place])
+    return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends}
 
 
 def _best(state: State) -> tuple[int, float]:
-    """The place of the damping that gains most, and the best length of its step, 0 … 1."""
-    steps = state["steps"]
-    assert isinstance(steps, int)
-    slopes, squares, bends = (_numbers(state[name]) for name in ("slopes", "squares", "bends"))
-    count = min(steps + DOUBT, 2.0 / MEMORY - 1.0)
-    sure = [s + math.sqrt(max(square - s * s, 0.0) / count) for s, square in zip(slopes, squares, strict=True)]
+    """The place of the damping that surely gains most, and the best length of its step, 0 … 1; else the last, and 0."""
+    slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
+    sure = [slope + ERRORS * math.sqrt(variance) for slope, variance in zip(slopes, variances, strict=True)]
     gains = [s * s / c if s < 0.0 < c else 0.0 for s, c in zip(sure, bends, strict=True)]
-    best = max(range(len(gains)), key=lambda place: gains[place])
+    best = max(range(len(gains)), key=lambda place: (gains[place], place))
     return best, min(-sure[best] / bends[best], 1.0) if gains[best] > 0.0 else 0.0
 
 
@@ -105,14 +112,18 @@ class Settings(Frozen):
     """
     Attributes:
         reach: how far a step ``newton`` may change the predictions.
+        noise: how far all steps ``newton`` together change them at least.
     """
 
     reach: Annotated[float, Field(gt=0)] = 0.1
+    noise: Annotated[float, Field(ge=0)] = 0.01
 
 
 def make(settings: Settings, inputs: Inputs) -> Newton | None:
     """The rule, where the step is Gauss–Newton's."""
-    return Newton(inputs.newton, settings.reach) if inputs.step == "newton" else None
+    return (
+        Newton(inputs.newton, settings.reach, settings.noise, inputs.course.steps) if inputs.step == "newton" else None
+    )
 
 
 def check(settings: Settings, choices: Choices) -> None:
@@ -129,4 +140,4 @@ registration = Registration(order=40, settings=Settings, make=make, steps=("newt
 
 def example() -> Newton:
     """An instance for the contract tests."""
-    return Newton(share=0.6, reach=0.1)
+    return Newton(share=0.6, reach=0.1, noise=0.01, steps=100)
