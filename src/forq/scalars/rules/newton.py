@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -11,10 +10,9 @@ from pydantic import Field
 
 from forq.errors import ConfigError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
-from forq.scalars.losses import Confirmed
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Estimate, Json, State
-from forq.scalars.quadratic import DAMPINGS
+from forq.scalars.quadratic import DAMPINGS, Quadratic
 
 MEMORY = 0.03
 """Weight of the latest step in what the steps confirm."""
@@ -33,7 +31,7 @@ class Newton:
     is used. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short, or λ large.
 
     Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
-    predictions by ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
+    predictions by about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
 
     Args:
         share: of the best length, 0 … 1.
@@ -60,19 +58,23 @@ class Newton:
 
     def init(self) -> State:
         none = [0.0] * len(DAMPINGS)
-        return {"steps": 0, "slopes": none, "variances": none, "bends": none}
+        return {"steps": 0, "slopes": none, "variances": none, "bends": none, "usual": 0.0}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         model = estimate.quadratic
         if model is None:  # the loss at the point itself is not finite
             return replace(estimate, move=Move()), state
-        after = _remembered(state, model.confirmed)
+        after = _remembered(state, model)
         # Of the steps before: what this batch confirms leans to where its own noise points.
-        best, length = _best(state if state["steps"] else after)
+        known = state if state["steps"] else after
+        best, length = _best(known)
+        usual = known["usual"]
+        assert isinstance(usual, float)
+        # By the usual curvature, so that a steeper batch goes further.
+        length = max(self.share * length, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
         way = model.step(DAMPINGS[best])
         bend = model.bend(way)
         if bend > 0.0:
-            length = max(self.share * length, math.sqrt(2.0 * self.noise / self.steps / bend))
             length = min(length, math.sqrt(self.reach / bend))
         terms = tuple(
             replace(term, weight=length * x * radius)
@@ -81,17 +83,26 @@ class Newton:
         return replace(estimate, move=Move(terms)), after
 
 
-def _remembered(state: State, confirmed: Sequence[Confirmed]) -> State:
-    """The state after one more step: running means of slopes and curvatures, and the variances of those of slopes."""
-    steps = state["steps"]
-    assert isinstance(steps, int)
+def _remembered(state: State, model: Quadratic) -> State:
+    """The state after one more step: running means of slopes and curvatures, and the variances of those of slopes.
+
+    They are shares of what the batch itself promises along the gradient, so that a steep step counts like a flat one.
+    ``usual`` is the running mean of the logarithm of the curvature along the gradient.
+    """
+    steps, usual = state["steps"], state["usual"]
+    assert isinstance(steps, int) and isinstance(usual, float)
     slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
     weight = max(MEMORY, 1.0 / (steps + 1))
-    for place, (slope, error, bend) in enumerate(confirmed):
-        slopes[place] += weight * (slope - slopes[place])
-        variances[place] = (1.0 - weight) ** 2 * variances[place] + weight**2 * error**2
-        bends[place] += weight * (bend - bends[place])
-    return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends}
+    way = model.step(math.inf)
+    promised = -math.fsum(rise * x for rise, x in zip(model.rises, way, strict=True))
+    if promised <= 0.0 or (bend := model.bend(way)) <= 0.0:
+        return state
+    for place, (slope, error, curvature) in enumerate(model.confirmed):
+        slopes[place] += weight * (slope / promised - slopes[place])
+        variances[place] = (1.0 - weight) ** 2 * variances[place] + (weight * error / promised) ** 2
+        bends[place] += weight * (curvature / promised - bends[place])
+    usual += weight * (math.log(bend) - usual)
+    return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends, "usual": usual}
 
 
 def _best(state: State) -> tuple[int, float]:
@@ -116,7 +127,7 @@ class Settings(Frozen):
     """
 
     reach: Annotated[float, Field(gt=0)] = 0.1
-    noise: Annotated[float, Field(ge=0)] = 0.01
+    noise: Annotated[float, Field(ge=0)] = 0.03
 
 
 def make(settings: Settings, inputs: Inputs) -> Newton | None:
