@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from shakespeare import command, spread
+
+from forq.scalars.quadratic import DAMPINGS
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "learning.jsonl"
@@ -70,7 +73,13 @@ def run(job: str, args: argparse.Namespace) -> Row:
         return row | {"error": said[-1] if said else f"exit code {done.returncode}, nothing said"}
     found = json.loads(done.stdout)
     scores = {split: {when: _numbers(found[split][when]) for when in ("before", "after")} for split in _SPLITS}
-    return row | {"forwards": found["forwards"], **scores, "course": course(out), "seconds": found["seconds"]}
+    return row | {
+        "forwards": found["forwards"],
+        **scores,
+        "course": course(out),
+        "confirmed": confirmed(out),
+        "seconds": found["seconds"],
+    }
 
 
 _SPLITS = ("validation", "test")
@@ -89,6 +98,24 @@ def course(out: Path) -> list[list[float]]:
             found.append([body["forwards"], round(seconds), round(body["score"]["loss"], 4)])
         else:
             seconds = body["seconds"]
+    return found
+
+
+def confirmed(out: Path) -> dict[str, list[list[float]]]:
+    """By quarters of the run and damping: what left-out rows confirm of the best step, and its gain in nats.
+
+    Of a step they confirm −slope ÷ curvature, its best length, from the means over the quarter; the gain is
+    slope² ÷ 2 · curvature.
+    """
+    lines = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()[1:]]
+    held = [line["C"] for line in lines if line["k"] == "train" and "C" in line]
+    found: dict[str, list[list[float]]] = {}
+    for quarter in range(4 if len(held) >= 4 else 0):
+        some = held[quarter * len(held) // 4 : (quarter + 1) * len(held) // 4]
+        for place, damping in enumerate(DAMPINGS):
+            slope, bend = (statistics.fmean(row[3 * place + at] for row in some) for at in (0, 2))
+            numbers = [round(-slope / bend, 4), round(slope * abs(slope) / -2 / bend, 5)] if bend > 0 else [0.0, 0.0]
+            found.setdefault(str(damping), []).append(numbers)
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from forq.errors import ConfigError
+from forq.errors import ConfigError, RunError
 from forq.scalars.estimators.one_sided import OneSided
 from forq.scalars.losses import Confirmed, Losses
 from forq.scalars.moves import Move, Term
@@ -143,8 +143,13 @@ def test_a_step_is_decided_by_the_steps_before_it():
 
 def test_a_step_without_a_finite_loss_at_the_point_stays():
     rule = Newton(1.0, 0.1, 0.0, 10)
-    done, state = rule.update(3, Estimate(Move((Term(1, 1.0),)), (1.0,), 1.0), rule.init())
+    done, state = rule.update(3, Estimate(Move(), (), math.nan), rule.init())
     assert done.move.terms == () and state == rule.init()
+
+
+def test_losses_without_curvature_are_refused():
+    with pytest.raises(RunError, match="measures curvature"):
+        Newton(1.0, 0.1, 0.0, 10).update(3, Estimate(Move((Term(1, 1.0),)), (1.0,), 1.0), {})
 
 
 @pytest.mark.parametrize("bad", [(0.0, 0.1, 0.0), (1.1, 0.1, 0.0), (0.5, 0.0, 0.0), (0.5, 0.1, -1.0)])

@@ -17,7 +17,7 @@ class Setbacks:
     """The scores of a run so far.
 
     Attributes:
-        rates: the step sizes a calibration chose, by name.
+        rates: the step sizes in force, by setting: those a calibration chose, or the shares of a step ``newton``.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
@@ -47,4 +47,4 @@ class Setbacks:
 
 
 def _setting(name: str) -> str:
-    return "rule.lr" if name == "lr" else name
+    return f"rule.{name}" if name in ("lr", "newton", "noise") else name

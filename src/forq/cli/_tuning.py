@@ -59,12 +59,14 @@ def tune(
         _screen.print_notes(model)
         _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
-        watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
+        lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
             run.finish()
             saved = outcome(run)
             del run, model  # before others are loaded
             result = conclude(saved, config, task, out, began)
+        if lengths:
+            _screen.err.print(_why(lengths), highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         _say_how_to_go_on(config, out, tensorboard=tensorboard)
         raise
@@ -103,8 +105,8 @@ def _sentences(result: Result) -> list[str]:
         ]
     if result.get("worse", False):
         sentences.append(
-            "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…) "
-            "or give each more rows (--set task.batch_rows=…)"
+            "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…; "
+            "of qzo rule.newton=… and rule.noise=…) or give each more rows (--set task.batch_rows=…)"
         )
     if result["certificate"] is not None:
         sentences.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
@@ -132,8 +134,12 @@ def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> Non
     )
 
 
-def watch(run: Run, events: Iterable[Line | Scored]) -> None:
-    """Drain a run's events into a progress bar on stderr."""
+def watch(run: Run, events: Iterable[Line | Scored]) -> list[tuple[float, bool]]:
+    """Drain a run's events into a progress bar on stderr.
+
+    Returns:
+        Of every step ``newton`` its length, and whether left-out rows confirmed it.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from forq.runs.metrics import Scored
@@ -147,8 +153,11 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
     )
     with Progress(*columns, console=_screen.err, transient=False) as bar:
         shown = bar.add_task("calibrating", total=run.config.steps, says="")
-        loss, scored, trained, rate = "", "", 0, run.config.method.rule.lr
-        setbacks = Setbacks({} if rate == "auto" else {"lr": rate})
+        lengths: list[tuple[float, bool]] = []
+        loss, scored, trained, rule = "", "", 0, run.config.method.rule
+        setbacks = Setbacks({} if rule.lr == "auto" else {"lr": rule.lr})
+        if rule.step == "newton":
+            setbacks.rates = {"newton": rule.newton}
         for event in events:
             if isinstance(event, Scored):
                 best = run.best
@@ -158,7 +167,9 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
             elif event.kind == "train":
                 trained += 1
                 loss = f"loss {event.notes['loss']:.3f}"
-            elif rate == "auto":
+                if "sure" in event.notes:
+                    lengths.append((event.notes["length"], bool(event.notes["sure"])))
+            elif rule.lr == "auto" and rule.step != "newton":
                 setbacks.rates = {name: value for name, value in event.notes.items() if name.endswith("lr")}
             bar.update(
                 shown,
@@ -166,6 +177,20 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> None:
                 description="tuning" if trained else "calibrating",
                 says=", ".join(part for part in (loss, scored) if part),
             )
+    return lengths
+
+
+def _why(lengths: list[tuple[float, bool]]) -> str:
+    """What decided how long the steps of a run were."""
+    mean = sum(length for length, _ in lengths) / len(lengths)
+    sure = sum(confirmed for _, confirmed in lengths)
+    how = f"steps of {mean:.2g} of the length that their batches asked for, on average; "
+    if 2 * sure >= len(lengths):
+        return how + f"rows that were left out confirmed {sure:,} of {len(lengths):,}"
+    return how + (
+        f"rows that were left out confirmed only {sure:,} of {len(lengths):,}, so the others were as long as noise may "
+        "be (rule.noise); more rows in a batch (--set task.batch_rows=…) would show more of the gradient"
+    )
 
 
 def _main(score: Score) -> str:

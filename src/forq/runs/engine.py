@@ -161,7 +161,7 @@ def run(
 def _notes(estimate: Estimate, done: Estimate) -> dict[str, float]:
     """For people: the loss, the root mean square of the slopes before the rules and of the steps after them.
 
-    Where the estimator measures gains, their mean too.
+    Where the estimator measures gains, their mean too; and what the rules note.
     """
     return {
         "loss": estimate.loss,
@@ -171,6 +171,7 @@ def _notes(estimate: Estimate, done: Estimate) -> dict[str, float]:
         else math.nan,
         "bad": float(estimate.bad),
         **({"gain": sum(estimate.gains) / len(estimate.gains)} if estimate.gains else {}),
+        **done.notes,
     }
 
 

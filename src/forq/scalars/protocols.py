@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeAlias
 
 from forq.scalars.losses import Losses
@@ -24,6 +24,7 @@ class Estimate:
         gains: how much the better side of each direction gains over staying, where the estimator measures it.
         quadratic: the loss along the directions up to second order, where the oracle measures curvature. Its places
             are those of the move's terms.
+        notes: numbers that a rule leaves for people, by name.
     """
 
     move: Move
@@ -32,6 +33,7 @@ class Estimate:
     bad: int = 0
     gains: tuple[float, ...] = ()
     quadratic: Quadratic | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def stays(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from forq.errors import ConfigError
+from forq.errors import ConfigError, RunError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Estimate, Json, State
@@ -42,6 +42,7 @@ class Newton:
 
     Raises:
         ConfigError: a value is out of range.
+        RunError: an update finds losses without curvature.
     """
 
     share: float
@@ -62,7 +63,12 @@ class Newton:
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         model = estimate.quadratic
-        if model is None:  # the loss at the point itself is not finite
+        if model is None:
+            if estimate.slopes:
+                raise RunError(
+                    "rule.step=newton: expected an oracle that measures curvature (Losses.fisher and confirmed), found "
+                    "losses alone; use forq.runs.oracles.curvature, or --recipe qzo-slopes"
+                )
             return replace(estimate, move=Move()), state
         after = _remembered(state, model)
         # Of the steps before: what this batch confirms leans to where its own noise points.
@@ -71,7 +77,8 @@ class Newton:
         usual = known["usual"]
         assert isinstance(usual, float)
         # By the usual curvature, so that a steeper batch goes further.
-        length = max(self.share * length, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
+        sure = self.share * length
+        length = max(sure, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
         way = model.step(DAMPINGS[best])
         bend = model.bend(way)
         if bend > 0.0:
@@ -80,7 +87,8 @@ class Newton:
             replace(term, weight=length * x * radius)
             for term, x, radius in zip(estimate.move.terms, way, model.radii, strict=True)
         )
-        return replace(estimate, move=Move(terms)), after
+        notes = {"length": length, "sure": float(length <= sure), "damping": DAMPINGS[best]}
+        return replace(estimate, move=Move(terms), notes=notes), after
 
 
 def _remembered(state: State, model: Quadratic) -> State:
