@@ -121,7 +121,7 @@ def test_another_oracle_can_answer(base, tmp_path):
 
 def test_rows_on_record_change_nothing_but_the_journal(base, tmp_path, forq):
     """An oracle that answers rows: the same run, and its journal replays and verifies with the rows in it."""
-    first = library.tune(base, "completion", ROWS, steps=2, out=tmp_path / "a", settings=SMALL)
+    first = library.tune(base, "completion", ROWS, steps=2, out=tmp_path / "a", settings=SMALL, recipe="qzo-slopes")
     model, task = library.load(base), first.task
     run = Run.begin(
         tmp_path / "b",

@@ -53,7 +53,7 @@ def play() -> dict[str, Any]:
 
     Its settings are those of a header from before `rule.checks`, so that the digests hold such journals to the law too.
     """
-    header = recipe("qzo").settings.model_dump()
+    header = recipe("qzo-slopes").settings.model_dump()
     del header["rule"]["checks"]
     made, moves = plan(settings(header), seed=11, steps=STEPS), space()
 
@@ -68,7 +68,7 @@ def play() -> dict[str, Any]:
     again = space()
     list(engine.run(again, Tape(lines), made, steps=STEPS))
     assert again.digest() == moves.digest() and lines[-1].moved != Moved()
-    return {"law": spaces.LAW, "recipe": "qzo", "digests": digests}
+    return {"law": spaces.LAW, "recipe": "qzo-slopes", "digests": digests}
 
 
 def main() -> None:

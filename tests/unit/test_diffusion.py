@@ -87,13 +87,14 @@ def test_the_flow_loss_is_what_it_says_in_forwards_of_any_size():
         return x * level[:, None, None, None] + pooled.mean(dim=1)[:, None, None, None] + texts.sum()
 
     def loss(most, texts=texts * 0):
-        return _noised.flow(model, _noised.Noised(x0, noise, sigma, texts, pooled, most), CPU, torch.float32)
+        return _noised.flow(model, _noised.Noised(x0, noise, sigma, texts, pooled, most), CPU, torch.float32)[0]
 
     mixed = torch.stack([(1 - s) * a + s * b for s, a, b in zip(sigma, x0, noise, strict=True)])
     want = (model(mixed, texts * 0, pooled, sigma) - (noise - x0)).square().mean(dim=(1, 2, 3))
     assert torch.allclose(loss(5), want) and torch.allclose(loss(2), want)
-    oracle = _noised.flow(lambda *_: noise - x0, _noised.Noised(x0, noise, sigma, texts, pooled, 5), CPU, torch.float32)
-    assert torch.equal(oracle, torch.zeros(5))
+    batch = _noised.Noised(x0, noise, sigma, texts, pooled, 5)
+    errors, outputs = _noised.flow(lambda *_: noise - x0, batch, CPU, torch.float32)
+    assert torch.equal(errors, torch.zeros(5)) and torch.equal(outputs, noise - x0)
 
 
 def test_the_noise_loss_is_what_it_says():

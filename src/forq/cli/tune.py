@@ -84,7 +84,7 @@ def tune(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Method; `forq ls recipes` lists them. Default: qzo, or qzo-slopes with --reward.",
+            help="Method; `forq ls recipes` lists them. Default: qzo; qzo-slopes with --reward or a rate.",
             rich_help_panel=METHOD,
         ),
     ] = None,

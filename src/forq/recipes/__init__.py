@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from forq.coordinates.leaf import INTEGERS
 from forq.plugins import registry
 from forq.recipes.groups import CELLS
 from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, RuleSettings, Settings
 
 __all__ = [
     "CELLS",
-    "DEFAULT",
-    "DEFAULT_OF_REWARDS",
     "EstimatorSettings",
     "GroupSettings",
     "LoraSettings",
     "Recipe",
     "RuleSettings",
     "Settings",
+    "default_recipe",
     "recipe",
 ]
 
@@ -31,11 +32,19 @@ class Recipe:
     settings: Settings
 
 
-DEFAULT = "qzo"
-"""The recipe where none is named and the objective is the task's own loss."""
+def default_recipe(*, reward: bool, changed: Iterable[str], move: str) -> str:
+    """The recipe where none is named.
 
-DEFAULT_OF_REWARDS = "qzo-slopes"
-"""The same of a reward, along which no curvature can be measured."""
+    It is ``qzo``; but ``qzo-slopes`` for a reward, along which no curvature can be measured, where a rate or a clip is
+    set, which a step ``newton`` does not have, and for integers and adapters, on which such steps are not measured.
+
+    Args:
+        changed: dotted names of the settings that are changed.
+        move: kinds of leaves that move, separated by commas; empty: the recipe's.
+    """
+    rates = any(name.rpartition(".")[2] in ("lr", "clip") for name in changed)
+    others = {kind.strip() for kind in move.split(",")} & {*INTEGERS, "lora"}
+    return "qzo-slopes" if reward or rates or others else "qzo"
 
 
 def recipe(name: str) -> Recipe:

@@ -192,7 +192,9 @@ class Settings(Frozen):
         choices = Choices(self.estimator.name, self.estimator.directions, self.rule.step)
         for registration in registered():
             registration.require(self.rule, choices)
-        if self.rule.step == "newton" and (self.rule.lr != "auto" or self.rule.clip not in ("auto", "off")):
+        rated = [self.rule.lr != "auto", self.rule.clip not in ("auto", "off")]
+        rated += [own.lr not in ("auto", None) or own.clip is not None for own in self.groups.values()]
+        if self.rule.step == "newton" and any(rated):
             raise ConfigError(
                 "rule.step=newton sets its own length: leave rule.lr and rule.clip as they are and set rule.newton, or "
                 "take --recipe qzo-slopes, whose steps have a rate"

@@ -17,7 +17,7 @@ from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.plugins import registry
-from forq.recipes import DEFAULT, DEFAULT_OF_REWARDS, recipe
+from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
 from forq.recipes.settings import GroupSettings, Settings, checked
 from forq.scalars.chain import Frozen
@@ -89,7 +89,7 @@ def complete(
     By default a run has twenty scores and torch's number of threads.
 
     Args:
-        name: name of the recipe; None: the default for the task's objective.
+        name: name of the recipe; None: see :func:`forq.recipes.default_recipe`.
         sets: changes as text, as on the command line: ``rule.lr=1e-3``, ``task.max_length=64``.
         task: the task and its data.
         steps: number of training steps; by default 2,000.
@@ -104,15 +104,19 @@ def complete(
     """
     if steps is not None and forwards is not None:
         raise ConfigError(f"expected steps or forwards (--steps, --forwards), found both: {steps} and {forwards}")
-    name = name or (DEFAULT if task.reward is None else DEFAULT_OF_REWARDS)
+    sets = list(sets)
+    changes = {} if settings is None or isinstance(settings, Settings) else dict(_flat(settings))
+    if name is None:
+        keys = [*changes, *(text.partition("=")[0].strip() for text in sets)]
+        moved = changes.get("move", move) or next((x.partition("=")[2] for x in sets if x.startswith("move=")), "")
+        name = default_recipe(reward=task.reward is not None, changed=keys, move=str(moved))
     method = settings if isinstance(settings, Settings) else recipe(name).settings
     tree: dict[str, Any] = {**values, "task": task, "recipe": name, "method": method.model_dump()}
     tree["steps"], tree["threads"] = STEPS if steps is None else steps, torch.get_num_threads()
     tree["eval_every"] = 1
     if move is not None:
         tree["method"]["move"] = move
-    texts = [] if settings is None or isinstance(settings, Settings) else list(_flat(settings))
-    tree = with_sets(with_changes(tree, texts), sets)
+    tree = with_sets(with_changes(tree, changes.items()), sets)
     config = parse(tree)
     if forwards is not None:
         config = config.model_copy(update={"steps": steps_within(config.method, forwards)})
