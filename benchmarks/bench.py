@@ -238,7 +238,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 def tuned(ckpt: Path, text: Path, out: Path) -> dict[str, Any]:
     """What `forq tune` with the default recipe says of its run; scored at the beginning and the end only."""
     words = [sys.executable, "-m", "forq", "tune", str(ckpt), "--task", "text", "--data", str(text), "--out", str(out)]
-    words += ["--recipe", "qzo", "--steps", str(STEPS), "--eval-every", str(STEPS), "--json", "--set"]
+    words += ["--recipe", "qzo-slopes", "--steps", str(STEPS), "--eval-every", str(STEPS), "--json", "--set"]
     words += ["task.validation_rows=64", "--set", "task.test_rows=64"]
     done = subprocess.run(words, check=True, capture_output=True, text=True, env=os.environ | ONE_THREAD)
     said: dict[str, Any] = json.loads(done.stdout)
@@ -272,7 +272,8 @@ def replay_speed(ckpt: Path, text: Path, where: Path, rounds: int) -> dict[str, 
 
 _IMPORTS = """
 from forq.inspection.process import peak_bytes
-import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo, forq.formats.gptq
+import forq.cli._tuning, forq.runs.tune, forq.runs.run, forq.tasks.text, forq.recipes.presets.qzo_slopes
+import forq.formats.gptq
 import rich.progress
 import forq.scalars.estimators.one_sided, forq.noise.laws.rows, forq.noise.laws.rademacher
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig

@@ -175,7 +175,7 @@ def measure(name: str, device: torch.device, toy: bool, steps: int) -> dict[str,
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
         model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
-    method = recipe("qzo").settings
+    method = recipe("qzo-slopes").settings
     space = Space(leaves, method.domain)
     oracle = Local(space, lambda step: None, lambda _: loss(rows))
     clock, times, forwards_of_a_step = Clock(device), [], 0

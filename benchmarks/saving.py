@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 _TEXT_BYTES = 6000
-_RECIPES = {"scales": "qzo", "codes": "zoqo"}
+_RECIPES = {"scales": "qzo-slopes", "codes": "zoqo"}
 
 _RUN = """
 import json, sys

@@ -255,7 +255,7 @@ def main() -> None:
         for kinds in moves if args.action == "run" else ():
             for seed in SEEDS:
                 move, *sets = kinds.split()
-                recipe, steps = ("zoqo", VOTES) if move == "codes" else ("qzo", STEPS)
+                recipe, steps = ("zoqo", VOTES) if move == "codes" else ("qzo-slopes", STEPS)
                 job = tune(f"{name}: {kinds}", path, recipe, steps, seed, *sets)
                 job["words"] += ["--move", move]
                 if any((row["method"], row["seed"]) == (job["method"], seed) for row in recorded()):

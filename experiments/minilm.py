@@ -6,7 +6,8 @@
 
 FOLDER is all-MiniLM-L6-v2 as transformers reads it. Every row of results/minilm.jsonl is one `forq tune` (or
 `experiments/backprop.py`) in a process of its own, its command beside its numbers; a row that is there is not run
-again, and processes of different ``--only`` may write side by side. A method `name@lr` has its learning rate set;
+again, and processes of different ``--only`` may write side by side. `qzo` is the recipe that is called
+qzo-slopes since 2026-11-29, on unbalanced batches as then. A method `name@lr` has its learning rate set;
 `name@best` is the rate of seed 0 with the best validation accuracy (then loss), run for the other seeds and reported
 on test. One step of back-propagation is counted as three forwards.
 """
@@ -53,7 +54,8 @@ def words(name: str, lr: str | None, seed: int, quantized: Path, floating: Path)
         return [*made, "--steps", str(BACKPROP_STEPS), "--seed", str(seed), "--option", f"batch_rows={BACKPROP_BATCH}"]
     steps = POPULATION if name == "qzo" else PAIRS
     made = ["-m", "forq", "tune", str(floating if name == "mezo" else quantized), "--task", "sst2"]
-    made += ["--recipe", name, "--steps", str(steps), "--seed", str(seed), "--set", f"task.batch_rows={BATCH}"]
+    made += ["--recipe", "qzo-slopes" if name == "qzo" else name, "--steps", str(steps), "--seed", str(seed)]
+    made += ["--set", f"task.batch_rows={BATCH}", "--set", "task.balanced=false"]
     return made + (["--set", f"rule.lr={lr}"] if lr is not None else [])
 
 

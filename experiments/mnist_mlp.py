@@ -59,9 +59,9 @@ METHODS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qes": ("qes", "codes", {}),
     "qes, no feedback": ("qes", "codes", {"rule.feedback": 0}),
     "zo-signsgd, scales": ("zo-signsgd", "scales", {}),
-    "qzo, scales": ("qzo", "scales", {}),
-    "qzo, float weights": ("qzo", "float", {}),
-    "qzo, float weights, newton 0.1": ("qzo", "float", {"rule.newton": 0.1}),
+    "qzo, scales": ("qzo-slopes", "scales", {}),
+    "qzo, float weights": ("qzo-slopes", "float", {}),
+    "qzo, float weights, newton 0.1": ("qzo-slopes", "float", {"rule.newton": 0.1}),
 }
 COARSE = ("zoqo-paper", "zoqo")
 CLEAN = ("zoqo-paper", "zoqo-paper, audited", "zoqo", "zoqo, audited", "qes", "qzo, float weights")

@@ -54,7 +54,7 @@ def main_jobs(ckpt: Path, floating: Path) -> list[dict[str, Any]]:
     jobs = []
     for seed in SEEDS:
         jobs += [
-            tune("qzo (untouched)", ckpt, "qzo", POPULATION, seed),
+            tune("qzo (untouched)", ckpt, "qzo-slopes", POPULATION, seed),
             tune("qzo-paper (untouched)", ckpt, "qzo-paper", PAIRS, seed),
             backprop("back-propagation, scales, 100 steps", ckpt, "scales", 1e-2, 100, seed),
             backprop("back-propagation, LoRA r 8, 100 steps", ckpt, "lora", 3e-3, 100, seed),
@@ -80,7 +80,7 @@ def tuned_jobs(ckpt: Path, floating: Path, rows: Sequence[dict[str, Any]]) -> li
 def ddc_jobs(ckpt: Path) -> list[dict[str, Any]]:
     """C in units of the rms slope at the start (about 1.09 here), at the default step and at four times it."""
     return [
-        tune(f"newton {newton}, C {clip}", ckpt, "qzo", 110, seed, f"rule.clip={clip}", f"rule.newton={newton}")
+        tune(f"newton {newton}, C {clip}", ckpt, "qzo-slopes", 110, seed, f"rule.clip={clip}", f"rule.newton={newton}")
         for newton in ("0.25", "1.0")
         for clip in CLIPS
         for seed in range(3)
@@ -105,10 +105,10 @@ def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
             jobs += [
                 tune(f"{name}: zoqo, 8 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=8"),
                 tune(f"{name}: zoqo, 4 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=4"),
-                tune(f"{name}: qzo, float adapters", base, "qzo", POPULATION // part, seed, *lora),
+                tune(f"{name}: qzo, float adapters", base, "qzo-slopes", POPULATION // part, seed, *lora),
                 tune(f"{name}: qzo-lora, adapters then scales", base, "qzo-lora", POPULATION // part, seed),
                 backprop(f"{name}: back-propagation, 100 steps", base, "lora", 3e-3, 100, seed),
-                tune(f"{name}: qzo, no adapters, scales", base, "qzo", POPULATION // part, seed),
+                tune(f"{name}: qzo, no adapters, scales", base, "qzo-slopes", POPULATION // part, seed),
             ]
     return jobs
 

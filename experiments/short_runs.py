@@ -52,7 +52,13 @@ def run(
     options = {"max_length": args.tokens // args.rows, "batch_rows": args.rows, "validation_rows": args.validation}
     task = TaskConfig(name="text", data=args.data, options=options)
     config = complete(
-        "qzo", [f"rule.checks={checks}"], steps=steps, eval_every=steps, checkpoint=args.action, task=task, seed=seed
+        "qzo-slopes",  # the default when the rows were measured
+        [f"rule.checks={checks}"],
+        steps=steps,
+        eval_every=steps,
+        checkpoint=args.action,
+        task=task,
+        seed=seed,
     )
     folder = args.work / f"{args.name}-{args.tokens}-{steps}-{seed}-{checks}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -27,13 +27,15 @@ TARGET = ROOT / "results" / "tasks.jsonl"
 SEEDS = (0, 1, 2)
 DEMO, ENCODER = "src/forq/demo/checkpoint", "minilm-gptq4-g64"
 
-SHORT = ["--set", "task.max_length=256", "--steps", "100"]
-ROWS_64 = ["--task", "sst2", "--data", "$FORQ_DATA/sst2", "--set", "task.batch_rows=64"]
+OLDER = ["--recipe", "qzo-slopes"]  # the default when these rows were measured, on unbalanced batches
+UNBALANCED = ["--set", "task.balanced=false"]
+SHORT = ["--set", "task.max_length=256", "--steps", "100", *OLDER]
+ROWS_64 = ["--task", "sst2", "--data", "$FORQ_DATA/sst2", "--set", "task.batch_rows=64", *OLDER, *UNBALANCED]
 
 JOBS: dict[str, tuple[str, list[str]]] = {
-    "own": (DEMO, ["--task", "completion", "--data", "examples/notes.jsonl", "--steps", "150"]),
-    "cb": (DEMO, ["--task", "cb", "--data", "$FORQ_DATA/cb", *SHORT]),
-    "rte": (DEMO, ["--task", "rte", "--data", "$FORQ_DATA/rte", *SHORT]),
+    "own": (DEMO, ["--task", "completion", "--data", "examples/notes.jsonl", "--steps", "150", *OLDER]),
+    "cb": (DEMO, ["--task", "cb", "--data", "$FORQ_DATA/cb", *SHORT, *UNBALANCED]),
+    "rte": (DEMO, ["--task", "rte", "--data", "$FORQ_DATA/rte", *SHORT, *UNBALANCED]),
     "squad": (DEMO, ["--task", "squad", "--data", "$FORQ_DATA/squad-sample", "--tokens-per-probe", "2048", *SHORT]),
     "reward": (ENCODER, [*ROWS_64, "--reward", "accuracy", "--steps", "100"]),
     "encoder": (ENCODER, [*ROWS_64, "--steps", "300"]),

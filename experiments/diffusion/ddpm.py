@@ -108,7 +108,7 @@ def main() -> None:
     floats, rounded = score(Predictor(file, False)), score(Predictor(file, True))
     print(f"float {floats:.5f}, {BITS} bits {rounded:.5f}", flush=True)
     for seed in told.seeds:
-        model, method, began = Predictor(file, True), recipe("qzo").settings, time.perf_counter()
+        model, method, began = Predictor(file, True), recipe("qzo-slopes").settings, time.perf_counter()
         space = Space([LiveLeaf(layer, spec) for layer in model.layers.values() for spec in layer.live], method.domain)
         noise = leaf_id(f"training noise {seed}")
 

@@ -9,10 +9,11 @@ from forq.coordinates.domain import DOMAINS
 from forq.coordinates.space import Space
 from forq.errors import ConfigError
 from forq.plugins import registry
+from forq.recipes import default_recipe, recipe
 from forq.recipes import plan as methods
-from forq.recipes import recipe
 from forq.recipes.plan import plan, steps_within
 from forq.recipes.settings import Settings
+from forq.recipes.settings import settings as settings_of
 from forq.runs import engine
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
@@ -126,3 +127,40 @@ def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):
     tree = recipe(name).settings.model_dump() | {"move": move}
     plan(Settings.model_validate(tree), seed=0, steps=100)()
     assert [group.walk for group in asked[0]["groups"]] == [walk]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name"),
+    [
+        ({}, "qzo"),
+        ({"move": "scales,norms"}, "qzo"),
+        ({"changed": ["task.max_length", "rule.newton", "estimator.eps"]}, "qzo"),
+        ({"reward": True}, "qzo-slopes"),
+        ({"changed": ["rule.lr"]}, "qzo-slopes"),
+        ({"changed": ["norms.clip"]}, "qzo-slopes"),
+        ({"move": "scales, zeros"}, "qzo-slopes"),
+        ({"move": "lora"}, "qzo-slopes"),
+        ({"task": "text-to-image"}, "qzo-slopes"),
+    ],
+)
+def test_the_default_is_newtons_where_it_was_compared(chosen, name):
+    assert default_recipe(**{"task": "text", "reward": False, "changed": [], "move": ""} | chosen) == name
+
+
+@pytest.mark.parametrize("tree", [{"rule": {"lr": 0.1}}, {"rule": {"clip": 1.0}}, {"groups": {"scales": {"lr": 0.1}}}])
+def test_a_newton_step_has_no_rate(tree):
+    base = recipe("qzo").settings.model_dump()
+    for part, values in tree.items():
+        base[part] |= values
+    with pytest.raises(ConfigError, match="sets its own length"):
+        settings_of(base)
+
+
+def test_a_budget_of_forwards_is_kept_or_refused():
+    for name in ("qzo", "qzo-slopes", "qzo-paper", "zoqo"):
+        settings = recipe(name).settings
+        made = registry.get("estimators", settings.estimator.name).make
+        each = made(seed=0, eps=1.0, directions=settings.estimator.directions).forwards
+        assert 0 <= 1000 - steps_within(settings, 1000) * each <= 0.06 * 1000 + 9 + each, "little of it is used"
+    with pytest.raises(ConfigError, match="--forwards: one step takes 17"):
+        steps_within(recipe("qzo").settings, 20)

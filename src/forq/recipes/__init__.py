@@ -32,19 +32,22 @@ class Recipe:
     settings: Settings
 
 
-def default_recipe(*, reward: bool, changed: Iterable[str], move: str) -> str:
+def default_recipe(*, task: str, reward: bool, changed: Iterable[str], move: str) -> str:
     """The recipe where none is named.
 
-    It is ``qzo``; but ``qzo-slopes`` for a reward, along which no curvature can be measured, where a rate or a clip is
-    set, which a step ``newton`` does not have, and for integers and adapters, on which such steps are not measured.
+    It is ``qzo``; but ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is
+    set, which a step ``newton`` does not have; and for pictures, integers and adapters, whose runs by such steps nobody
+    has compared.
 
     Args:
+        task: name of the task.
         changed: dotted names of the settings that are changed.
         move: kinds of leaves that move, separated by commas; empty: the recipe's.
     """
     rates = any(name.rpartition(".")[2] in ("lr", "clip") for name in changed)
     others = {kind.strip() for kind in move.split(",")} & {*INTEGERS, "lora"}
-    return "qzo-slopes" if reward or rates or others else "qzo"
+    pictures = task.replace("-", "_") == "text_to_image"
+    return "qzo-slopes" if reward or rates or others or pictures else "qzo"
 
 
 def recipe(name: str) -> Recipe:

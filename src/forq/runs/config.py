@@ -109,7 +109,7 @@ def complete(
     if name is None:
         keys = [*changes, *(text.partition("=")[0].strip() for text in sets)]
         moved = changes.get("move", move) or next((x.partition("=")[2] for x in sets if x.startswith("move=")), "")
-        name = default_recipe(reward=task.reward is not None, changed=keys, move=str(moved))
+        name = default_recipe(task=task.name, reward=task.reward is not None, changed=keys, move=str(moved))
     method = settings if isinstance(settings, Settings) else recipe(name).settings
     tree: dict[str, Any] = {**values, "task": task, "recipe": name, "method": method.model_dump()}
     tree["steps"], tree["threads"] = STEPS if steps is None else steps, torch.get_num_threads()
