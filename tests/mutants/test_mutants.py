@@ -78,6 +78,24 @@ MUTANTS = {
         "d / len(slopes)",
         "contract/test_estimators.py",
     ),
+    "the curvature stays in the slope": (
+        "scalars/quadratic.py",
+        "around[k].mean - here.mean - 0.5 * fisher[place][place]",
+        "around[k].mean - here.mean",
+        "unit/test_newton.py",
+    ),
+    "a batch confirms its own step": (
+        "scalars/rules/newton.py",
+        'known = state if state["steps"] else after',
+        "known = after",
+        "unit/test_newton.py",
+    ),
+    "left-out rows are left in": (
+        "runs/oracles/curvature.py",
+        "rest = np.delete(np.arange(count), out)",
+        "rest = np.arange(count)",
+        "unit/test_curvature.py",
+    ),
     "every leaf of every group moves": (
         "coordinates/directions.py",
         'return [term for term in terms if term.group in ("all", self.group)]',
