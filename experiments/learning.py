@@ -1,4 +1,4 @@
-"""What a forward teaches: the default recipe and the one before it, on four problems, at equal forward passes.
+"""What a forward teaches: the default recipe and the one before it, on five problems, at equal forward passes.
 
     python experiments/learning.py run --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE  # all
     python experiments/learning.py run … --only tinystories-1000:qzo:0 --only minilm:qzo:1             # or some of it
@@ -34,7 +34,8 @@ PROBLEMS: Mapping[str, tuple[str, int, tuple[str, ...]]] = {
     "tinystories-1000": ("tinystories", 1000, TEXT),
     "tinystories-4000": ("tinystories", 4000, TEXT),
     "minilm": ("minilm", 2400, ROWS),
-    "smollm2": ("smollm2", 1000, (*ROWS, "--set", "task.validation_rows=160", "--eval-every", "22")),
+    "smollm2-400": ("smollm2", 400, (*ROWS, "--set", "task.validation_rows=160", "--eval-every", "14")),
+    "smollm2": ("smollm2", 1000, (*ROWS, "--set", "task.validation_rows=160", "--eval-every", "36")),
 }
 """Name: model, forward passes, further words."""
 

@@ -71,7 +71,7 @@ def test_another_setting_is_named(finished, base, tmp_path):
     method = finished.config.method.model_copy(update={"rule": rule})
     config = finished.config.model_copy(update={"method": method})
     model = forq.load(base)
-    with pytest.raises(JournalError, match=r"rule = newton = 0\.9, found rule = newton = 0\.25"):
+    with pytest.raises(JournalError, match=r"rule = newton = 0\.6, found rule = newton = 0\.25"):
         Run.resume(tmp_path / "run", config, model, open_task(config.task, model, 0))
 
 

@@ -160,7 +160,7 @@ def test_in_python_the_same_call_goes_on(stopped, whole, base, text):
 
     with pytest.raises(ConfigError, match=r"seed: the run has 3, found 4"):
         call(seed=4)
-    with pytest.raises(ConfigError, match=r"rule\.newton: the run has 0\.4, found 0\.9"):
+    with pytest.raises(ConfigError, match=r"rule\.newton: the run has 0\.4, found 0\.6"):
         call(settings={"task": SETTINGS["task"]})
     assert call().best == whole.best and contents(stopped / "checkpoint") == contents(whole.checkpoint)
     assert call().best == whole.best, "a finished run is gone on with too"

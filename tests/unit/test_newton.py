@@ -138,7 +138,7 @@ def test_a_step_is_decided_by_the_steps_before_it():
     _, state = rule.update(0, estimate(model(rises, full, NEVER)), rule.init())
     done, state = rule.update(1, estimate(model(rises, full, SURE)), json.loads(json.dumps(state)))
     assert not weights(done).any(), "the batch's own word decided"
-    assert state["steps"] == 2 and state["slopes"] == pytest.approx([-5.0] * len(DAMPINGS))
+    assert state["steps"] == 2 and state["slopes"] == pytest.approx([-0.25] * len(DAMPINGS))
 
 
 def test_a_step_without_a_finite_loss_at_the_point_stays():

@@ -112,7 +112,7 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
     )
     _screen.out.print(
         f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
-        f"those of a step of qzo (seventeen) {17 * forward:.2g} s",
+        f"those of a step of qzo (nine) {9 * forward:.2g} s",
         highlight=False,
         soft_wrap=True,
     )

@@ -3,14 +3,14 @@
 from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 
 recipe = Recipe(
-    summary="the default: Gauss–Newton in the subspace of sixteen directions, as far as left-out rows confirm",
+    summary="the default: Gauss–Newton in the subspace of eight directions, as far as left-out rows confirm",
     source="arXiv 2505.13430 (QZO), arXiv 2506.09034 (FZOO's one-sided population); the step: docs/learning.md",
     settings=Settings(
         move="scales",
         unit="relative",
         estimator=EstimatorSettings(
-            name="one_sided", eps="auto", directions=16, noise=("rows:rademacher", "rademacher")
+            name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
         ),
-        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.9),
+        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6),
     ),
 )

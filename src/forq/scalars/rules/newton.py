@@ -94,21 +94,19 @@ class Newton:
 def _remembered(state: State, model: Quadratic) -> State:
     """The state after one more step: running means of slopes and curvatures, and the variances of those of slopes.
 
-    They are shares of what the batch itself promises along the gradient, so that a steep step counts like a flat one.
     ``usual`` is the running mean of the logarithm of the curvature along the gradient.
     """
     steps, usual = state["steps"], state["usual"]
     assert isinstance(steps, int) and isinstance(usual, float)
     slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
     weight = max(MEMORY, 1.0 / (steps + 1))
-    way = model.step(math.inf)
-    promised = -math.fsum(rise * x for rise, x in zip(model.rises, way, strict=True))
-    if promised <= 0.0 or (bend := model.bend(way)) <= 0.0:
+    if (bend := model.bend(model.step(math.inf))) <= 0.0:
         return state
+    # Not as shares of what each batch promises: a mean of shares takes long to trust a gradient that became faint.
     for place, (slope, error, curvature) in enumerate(model.confirmed):
-        slopes[place] += weight * (slope / promised - slopes[place])
-        variances[place] = (1.0 - weight) ** 2 * variances[place] + (weight * error / promised) ** 2
-        bends[place] += weight * (curvature / promised - bends[place])
+        slopes[place] += weight * (slope - slopes[place])
+        variances[place] = (1.0 - weight) ** 2 * variances[place] + (weight * error) ** 2
+        bends[place] += weight * (curvature - bends[place])
     usual += weight * (math.log(bend) - usual)
     return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends, "usual": usual}
 
