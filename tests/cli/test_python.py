@@ -101,7 +101,7 @@ def test_a_run_without_a_folder_says_where_it_is(base, caplog):
 
 def test_another_oracle_can_answer(base, tmp_path):
     """The losses are asked of what the caller injects, and the journal holds its answers."""
-    first = library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "a", settings=SMALL)
+    first = library.tune(base, "completion", ROWS, steps=1, out=tmp_path / "a", settings=SMALL, recipe="qzo-slopes")
 
     def size(step):
         return sum(float(leaf.read().square().mean()) for leaf in run.space.leaves)

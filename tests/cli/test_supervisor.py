@@ -115,7 +115,7 @@ def stopped(whole, tmp_path):
         (("--activations", "int8"), "--activations: the run has float, found int8"),
         (("--set", "rule.newton=0.3"), "--set rule.newton: the run has 0.4, found 0.3"),
         (("--set", "task.max_length=16"), "--set task.max_length: the run has 32, found 16"),
-        (("--set", "scales.lr=0.1"), "--set scales.lr: the run has none, found 0.1"),
+        (("--set", "scales.eps=0.1"), "--set scales.eps: the run has none, found 0.1"),
         (("--quantize-on-load", "nf4"), "--quantize-on-load: the run"),
         (("--set", "rule.lrr=1"), "did you mean 'rule.lr'"),
     ],
