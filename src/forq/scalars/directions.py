@@ -87,10 +87,6 @@ class Directions:
         """ε of direction k of a step."""
         return by_group(self.eps, "estimator.eps")[self._turn(step, k)[0]]
 
-    def kind(self, step: int, k: int) -> str:
-        """Group and law of direction k of a step: directions of one kind are equally steep on average."""
-        return " ".join(self._turn(step, k))
-
     def estimate(self, step: int, slopes: Mapping[int, float], loss: float, bad: int) -> Estimate:
         """From the slopes of the directions that were measured, by k: the mean of d_k·z_k over those of each group."""
         groups = {k: self._turn(step, k)[0] for k in slopes}

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forq.scalars.losses import Confirmed, Losses
+from forq.scalars.moves import Move
 
 DAMPINGS = (1e-3, 0.1, 1.0, 10.0, math.inf)
 """Dampings that are tried: 0 would be a full Gauss–Newton step, infinity is a step along the gradient."""
@@ -75,6 +76,11 @@ def quadratic(
     fisher = tuple(tuple(row[k] for k in whole[: place + 1]) for place, row in enumerate(rows))
     rises = tuple(around[k].mean - here.mean - 0.5 * fisher[place][place] for place, k in enumerate(whole))
     return Quadratic(rises, fisher, tuple(kinds), tuple(radii), here.confirmed)
+
+
+def kind_of(probe: Move) -> str:
+    """Group and law of a probe's direction: directions of one kind are equally steep on average."""
+    return f"{probe.terms[0].group} {probe.terms[0].noise}" if probe.terms else ""
 
 
 def scales(fisher: Matrix, kinds: Sequence[str]) -> list[float]:

@@ -19,7 +19,7 @@ from forq.coordinates.space import Space
 from forq.noise.bits import Bits, leaf_id
 from forq.scalars.losses import Confirmed, Losses
 from forq.scalars.moves import Move, direction_seed
-from forq.scalars.quadratic import DAMPINGS
+from forq.scalars.quadratic import DAMPINGS, damped, kind_of
 from forq.tasks.objectives.predictions import Predictions, Uniform
 
 Batch = TypeVar("Batch")
@@ -74,7 +74,7 @@ class WithCurvature(Generic[Batch]):
         slopes = np.stack([np.where(whole, np.array(rises)[:, fold].mean(axis=1), 0.0) for fold in folds])
         sizes = np.array([len(fold) for fold in folds]) / len(here.each)
         fisher = parts.sum(axis=0)
-        kinds = [_kind(probe) for probe in probes[1:]]
+        kinds = [kind_of(probe) for probe in probes[1:]]
         confirmed = _confirmed(slopes, parts / sizes[:, None, None], sizes, kinds)
         rows = [tuple(_rounded(x) for x in fisher[k, : k + 1]) for k in range(len(fisher))]
         first = Losses(means[0], fisher=(), confirmed=confirmed)
@@ -88,12 +88,8 @@ def _products(u: Float64, weights: Float64, mask: NDArray[np.bool_]) -> Float64:
 
 
 def _folds(rows: int) -> list[NDArray[np.int64]]:
-    """Neighbouring rows; of two or fewer rows one part, which nothing confirms."""
-    return [fold for fold in np.array_split(np.arange(rows), min(FOLDS, rows)) if len(fold)]
-
-
-def _kind(probe: Move) -> str:
-    return f"{probe.terms[0].group} {probe.terms[0].noise}" if probe.terms else ""
+    """Neighbouring rows; a single row is one part, which nothing confirms."""
+    return np.array_split(np.arange(rows), min(FOLDS, rows))
 
 
 def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]) -> tuple[Confirmed, ...]:
@@ -103,8 +99,6 @@ def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]
         slopes: (parts, probes), of each part's own mean loss; ``parts``: the same of its curvature.
         sizes: share of the rows in each part.
     """
-    same = np.array([[a == b for b in kinds] for a in kinds], dtype=np.float64)
-    mean_of_kind = same / same.sum(axis=1, keepdims=True)
     count = len(slopes)
     if count < 2:  # nothing is left to confirm anything
         return (Confirmed(0.0, 0.0, 0.0),) * len(DAMPINGS)
@@ -113,17 +107,10 @@ def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]
         rest = np.delete(np.arange(count), out)
         share = sizes[rest] / sizes[rest].sum()
         fisher = np.einsum("f,fjk->jk", share, parts[rest])
-        rises = share @ slopes[rest] - 0.5 * np.diag(fisher)
+        rises = (share @ slopes[rest] - 0.5 * np.diag(fisher)).tolist()
         held = slopes[out] - 0.5 * np.diag(parts[out])
-        scale = mean_of_kind @ np.diag(fisher)
-        live = scale > 0.0
         for place, damping in enumerate(DAMPINGS):
-            step = np.zeros(len(rises))
-            if np.isinf(damping):
-                step[live] = -rises[live] / scale[live]
-            else:
-                matrix = fisher[np.ix_(live, live)] + damping * np.diag(scale[live])
-                step[live] = -(1.0 + damping) * np.linalg.solve(matrix, rises[live])
+            step = -np.array(damped(rises, fisher.tolist(), kinds, damping))
             found[place, out] = held @ step, step @ parts[out] @ step
     means = np.einsum("f,dfx->dx", sizes, found)
     errors = found[:, :, 0].std(axis=1, ddof=1) / np.sqrt(count)

@@ -10,7 +10,7 @@ from forq.scalars.directions import Directions
 from forq.scalars.losses import Losses, means
 from forq.scalars.moves import HERE, Move
 from forq.scalars.protocols import Estimate
-from forq.scalars.quadratic import quadratic
+from forq.scalars.quadratic import kind_of, quadratic
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class OneSided(Directions):
         whole = [k for k, loss in enumerate(around) if math.isfinite(loss) and math.isfinite(here)]
         bad = sum(not math.isfinite(x) for x in values)
         radii = {k: self.radius(step, k) for k in whole}
-        model = quadratic(losses, whole, [self.kind(step, k) for k in whole], tuple(radii.values()))
+        model = quadratic(losses, whole, [kind_of(self.probe(step, k)) for k in whole], tuple(radii.values()))
         if model is None:
             return self.estimate(step, {k: (around[k] - here) / radii[k] for k in whole}, here, bad)
         slopes = {k: rise / radii[k] for k, rise in zip(whole, model.rises, strict=True)}

@@ -102,7 +102,7 @@ def _remembered(state: State, model: Quadratic) -> State:
     weight = max(MEMORY, 1.0 / (steps + 1))
     if (bend := model.bend(model.step(math.inf))) <= 0.0:
         return state
-    # Not as shares of what each batch promises: a mean of shares takes long to trust a gradient that became faint.
+    # Pooled, and not as shares of what each batch promises, by which SmolLM2 stalled (`LOG.md`).
     for place, (slope, error, curvature) in enumerate(model.confirmed):
         slopes[place] += weight * (slope - slopes[place])
         variances[place] = (1.0 - weight) ** 2 * variances[place] + (weight * error) ** 2
