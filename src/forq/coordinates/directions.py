@@ -6,7 +6,7 @@ What is drawn and in which order is the law that :mod:`forq.coordinates.space` s
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from forq.coordinates.leaf import SparseCodes
 from forq.devices import triton_for
 from forq.noise.bits import Bits, Drawn, Float32
 from forq.noise.law import law
-from forq.scalars.moves import Term
+from forq.scalars.moves import OUTPUTS, Term
+
+ROWS = "rows:"
+"""What the name of a law begins with whose numbers are one an output row."""
 
 
 class NoiseBuffer:
@@ -44,6 +47,8 @@ class LeafDirections:
         rows: (stride, count) of the output rows, see :class:`forq.noise.bits.Bits`.
         device: where the coordinates are.
         buffer: shared with the other leaves of the space.
+        multiplied: whether the layer of the leaf can multiply its outputs, so that terms of
+            :data:`forq.scalars.moves.OUTPUTS` touch the leaf.
     """
 
     group: str
@@ -51,10 +56,12 @@ class LeafDirections:
     rows: tuple[int, int]
     device: torch.device
     buffer: NoiseBuffer
+    multiplied: bool = False
 
     def mine(self, terms: Iterable[Term]) -> list[Term]:
         """The terms that touch the leaf."""
-        return [term for term in terms if term.group in ("all", self.group)]
+        groups = ("all", self.group, OUTPUTS) if self.multiplied else ("all", self.group)
+        return [term for term in terms if term.group in groups]
 
     def sum(self, terms: Iterable[Term], start: int, stop: int) -> Tensor | None:
         """Σ w·z of the terms that touch the leaf, a fresh float32 tensor; None where none does."""
@@ -65,10 +72,45 @@ class LeafDirections:
             signs = tuple((term.seed, term.weight, law(term.noise).signs == "row") for term in mine)
             return philox.sum_of_signs(signs, self._bits(0), start, stop - start, self.device)
         total: Tensor | None = None
+        # Leading terms of one number a row, as a step by row has many, are summed before they are spread: the same
+        # operations on the same numbers.
+        apart = next((place for place, term in enumerate(mine) if law(term.noise).signs != "row"), len(mine))
+        if apart > 1:
+            total, mine = self._sum_of_rows(mine[:apart], start, stop), mine[apart:]
         for term in mine:
             drawn = self._draw(term, self.buffer.take(stop - start), start) * term.weight
             total = drawn if total is None else total.add_(drawn)
         return total
+
+    def factors(self, term: Term, rows: Iterable[int]) -> Tensor:
+        """1 + w·z of a term by row, for the outputs of a layer: float32 (rows, outputs).
+
+        Args:
+            term: its law is one number an output row; row n of the batch draws with the seed n above the term's.
+            rows: numbers of rows of the batch.
+        """
+        count = self.rows[1]
+        drawn = [self._of_rows(replace(term, seed=term.seed + row), 0, count) for row in rows]
+        return 1.0 + term.weight * torch.from_numpy(np.stack(drawn)).to(self.device)
+
+    def _sum_of_rows(self, terms: Iterable[Term], start: int, stop: int) -> Tensor:
+        """:meth:`sum` of terms with one number an output row."""
+        stride, count = self.rows
+        first, last = start // stride, (stop - 1) // stride + 1
+        if last > count:  # the rows begin anew within a range, as where groups come before outputs
+            first, last = 0, count
+        total = np.zeros(last - first, dtype=np.float32)
+        for place, term in enumerate(terms):
+            drawn = self._of_rows(term, first, last) * np.float32(term.weight)
+            total = drawn if place == 0 else total + drawn
+        places = np.arange(start, stop) // stride % count - first
+        return torch.from_numpy(total[places]).to(self.device)
+
+    def _of_rows(self, term: Term, first: int, last: int) -> Float32:
+        """z of output rows ``first … last − 1``, for a law of one number a row."""
+        inner, out = law(term.noise.removeprefix(ROWS)), np.empty(last - first, dtype=np.float32)
+        inner.draw(self._bits(term.seed), first, out)
+        return out
 
     def integer_sum(self, terms: Iterable[Term], start: int, stop: int) -> Tensor:
         """:meth:`sum` for integer weights of integer noise: a fresh int32 tensor, no float on the way."""

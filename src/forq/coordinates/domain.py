@@ -48,6 +48,15 @@ def relative(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
     return Domain(unit=x.abs().to(leaf.dtype), floor=floor, keep_sign=True)
 
 
+def signed(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
+    """One leaf unit is the coordinate's own start, sign included: a move of w multiplies it by about 1 + w.
+
+    Where :func:`relative` moves every coordinate up, this moves it away from zero, as a factor of a layer's outputs
+    does.
+    """
+    return Domain(unit=x.to(leaf.dtype), floor=floor, keep_sign=True)
+
+
 def absolute(leaf: Leaf, x: Tensor, floor: float = 1e-7) -> Domain:
     """One leaf unit is 1 whatever the coordinate's size, as the QZO paper probes; exact zeros do not move."""
     zeros = x == 0
@@ -82,13 +91,14 @@ def cells(leaf: Leaf, x: Tensor) -> Domain:
     return Domain(low=low, high=high, bounds_probes=True, lattice=True)
 
 
-Unit = Literal["relative", "absolute", "free", "spread", "cells"]
+Unit = Literal["relative", "signed", "absolute", "free", "spread", "cells"]
 
 Domains = Callable[[Leaf, Tensor], Domain]
 """From a leaf and its starting coordinates to where they may go."""
 
 DOMAINS: Mapping[Unit, Domains] = {
     "relative": relative,
+    "signed": signed,
     "absolute": absolute,
     "free": free,
     "spread": spread,
@@ -100,8 +110,8 @@ DOMAINS: Mapping[Unit, Domains] = {
 def usual_unit(group: str, unit: Unit, *, integer: bool = False) -> Unit:
     """The unit of a group in a run with ``unit``: ``cells`` for integers, ``unit`` itself for the scales.
 
-    Other groups take ``spread`` in place of ``relative``: biases and their like pass through zero.
+    Other groups take ``spread`` in place of ``relative`` and ``signed``: biases and their like pass through zero.
     """
     if integer or group in INTEGERS:
         return "cells"
-    return "spread" if unit == "relative" and group != "scales" else unit
+    return "spread" if unit in ("relative", "signed") and group != "scales" else unit

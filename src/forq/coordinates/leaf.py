@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +63,22 @@ class LazyLeaf(Leaf, Protocol):
     @property
     def storage(self) -> Tensor:
         """The float tensor itself: it is its own master, and updates are written into it."""
+
+
+@runtime_checkable
+class ScaleLeaf(Leaf, Protocol):
+    """The scales of a layer, or a part of them: as all of a layer's scale leaves are multiplied, so are its outputs."""
+
+    @property
+    def outputs(self) -> str | None:
+        """The noise key that the scale leaves of a layer share; None where its outputs cannot be multiplied."""
+
+    def multiply(self, factors: Callable[[Iterable[int]], Tensor] | None) -> None:
+        """Multiply the layer's outputs in every forward, before the bias; None: no more.
+
+        Args:
+            factors: from the numbers of the batch's rows that are in the forward pass to (rows, outputs).
+        """
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ stores is the master rounded to its dtype, see :func:`stored`; that is part of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -41,6 +41,8 @@ class Space:
         domain: from a leaf and its coordinates to where they may go; see :func:`relative`.
         unit: name of the unit that ``domain`` measures in, where it has one.
         chunk: coordinates computed at a time; by default what suits the device. It changes no bit.
+        outputs: from a leaf to the noise key that it shares with the other scales of its layer, where probes by row
+            multiply the layer's outputs (:attr:`forq.scalars.moves.Move.by_row`), or to None.
 
     Attributes:
         unit: as given; ``None`` where a caller built its own domains.
@@ -56,13 +58,17 @@ class Space:
         *,
         unit: Unit | None = None,
         chunk: int | None = None,
+        outputs: Callable[[Leaf], str | None] | None = None,
     ) -> None:
         masters: dict[str, Master] = {}
         buffer = NoiseBuffer()
         for leaf in sorted(leaves, key=lambda leaf: leaf.name):
             if leaf.name in masters:
                 raise ConfigError(f"two leaves are called {leaf.name!r}")
-            masters[leaf.name] = master_of(leaf, domain, buffer, chunk)
+            master = master_of(leaf, domain, buffer, chunk)
+            if outputs is not None and (key := outputs(leaf)) is not None:
+                master.multiply(key)
+            masters[leaf.name] = master
         if not masters:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
         self.unit = unit
@@ -104,13 +110,17 @@ class Space:
         return halves
 
     def table(self) -> list[list[str | int]]:
-        """What it takes to make the leaves from files: name, group, output axis, dtype of the master."""
+        """What it takes to make the leaves from files: name, group, output axis, dtype of the master.
+
+        A fifth entry is the noise key of a leaf that shares one.
+        """
         return [
             [
                 master.leaf.name,
                 master.leaf.group,
                 master.leaf.out_axis,
                 str(master.tensor.dtype).removeprefix("torch."),
+                *([] if master.outputs is None else [master.outputs]),
             ]
             for master in self._masters
         ]

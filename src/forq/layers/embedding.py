@@ -19,6 +19,7 @@ class QuantEmbedding(nn.Module):
     def __init__(self, table: QuantLinear, dtype: torch.dtype) -> None:
         super().__init__()
         self.table = table
+        table.embeds = True
         self.dtype = dtype
 
     @property

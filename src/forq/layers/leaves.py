@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -185,7 +185,19 @@ class LiveLeaf(TensorLeaf):
     """A continuous tensor of one quantized layer, in the layout of the checkpoint's: scales, offsets, codebooks."""
 
     __slots__ = ("layer",)
+    layer: QuantLinear
 
     def __init__(self, layer: QuantLinear, spec: Live) -> None:
         super().__init__(spec.name, spec.group, spec.dtype, layer.live[spec], out_axis=spec.out_axis)
         object.__setattr__(self, "layer", layer)
+
+    @property
+    def outputs(self) -> str | None:
+        """See :class:`forq.coordinates.leaf.ScaleLeaf`."""
+        axis, layer = self.out_axis, self.layer
+        by_output = self.group == "scales" and axis >= 0 and self.shape[axis] == layer.out_features
+        return layer.leaf_name if by_output and layer.multiplies else None
+
+    def multiply(self, factors: Callable[[Iterable[int]], Tensor] | None) -> None:
+        """See :class:`forq.coordinates.leaf.ScaleLeaf`."""
+        self.layer.factors = factors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from forq.coordinates.leaf import SparseCodes
+from forq.errors import RunError
 from forq.layers.kernels import int8, ort, reference
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.layers.scratch import Scratch
 from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Table, Weight, put_all_codes
+from forq.tokens.forward import rows_in_forward
 
 Choice = Literal["auto", "reference", "ort", "triton"]
 Activations = Literal["float", "int8"]
@@ -32,6 +34,8 @@ class QuantLinear(nn.Module):
         zero_points, filed_codes: how the file packs them, where they are integers.
         code_overlay: writes the codes to compute with, float32 (rows, codes of a row), in place of the layer's own.
         sparse_codes: single codes to compute with in place of the layer's own.
+        factors: of the outputs, before the bias: from the numbers of the rows in the forward pass to (rows, outputs).
+        embeds: it is the table of an embedding too, whose lookups have no outputs to multiply.
 
     Args:
         parts: what a format read; already on the layer's device.
@@ -54,6 +58,8 @@ class QuantLinear(nn.Module):
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
         self.sparse_codes: SparseCodes | None = None
+        self.factors: Callable[[Iterable[int]], Tensor] | None = None
+        self.embeds = False
         self.fused = False
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
@@ -71,6 +77,11 @@ class QuantLinear(nn.Module):
     def live(self) -> Mapping[Live, Tensor]:
         """The continuous tensors, float32 in the file's layout, written in place; the scales first."""
         return {spec: getattr(self, name) for spec, name in zip(self.specs, self._live_names, strict=True)}
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether :attr:`factors` multiply all that the layer is used for."""
+        return not self.embeds
 
     @property
     def leaf_name(self) -> str:
@@ -143,21 +154,37 @@ class QuantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if self.factors is None:
+            return self._matmul(x, self.bias)
+        y = self._matmul(x, None)
+        self._multiply(y, rows_in_forward(), self.factors)
+        return y if self.bias is None else y.add_(self.bias.to(y.dtype))
+
+    def _multiply(self, y: Tensor, rows: tuple[int, ...], factors: Callable[[Iterable[int]], Tensor]) -> None:
+        """Multiply outputs (rows, …, out), or (rows · …, out), by the factors of their rows."""
+        if not rows or y.shape[:-1].numel() % len(rows):
+            raise RunError(f"expected outputs of {len(rows)} rows of the batch, found shape {tuple(y.shape)}")
+        distinct = sorted(set(rows))
+        place = {row: at for at, row in enumerate(distinct)}
+        own = factors(distinct).to(y.dtype)[[place[row] for row in rows]]
+        y.view(len(rows), -1, self.out_features).mul_(own[:, None])
+
+    def _matmul(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:
         if self._packed is not None and not self._probed and self._plain(x):
             y = self._packed.matmul(x, self._arrange(self.scales))
-            return y if self.bias is None else y.add_(self.bias)
+            return y if bias is None else y.add_(bias)
         weight = self.frozen
         if not isinstance(weight, QuantWeight):
             live = tuple(self.live.values())
-            return reference.matmul_rows(x, self._shown(weight), live, self.bias, self.scratch)
+            return reference.matmul_rows(x, self._shown(weight), live, bias, self.scratch)
         scales = self._arrange(self.scales)
         if self.code_overlay is not None:
-            return reference.matmul_shown(x, self.code_overlay, weight, scales, self.bias, self.scratch)
+            return reference.matmul_shown(x, self.code_overlay, weight, scales, bias, self.scratch)
         if self.fused:
             from forq.layers.kernels import triton
 
-            return triton.matmul(x, weight, scales, self.bias, self.scratch, self.sparse_codes)
-        return reference.matmul(x, weight, scales, self.bias, self.scratch, self.sparse_codes)
+            return triton.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
+        return reference.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
 
     @property
     def _probed(self) -> bool:

@@ -58,7 +58,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
     requests = []
     for part in groups:
         if part.open:
-            if part.eps == "auto" and not part.voted and part.unit not in ("relative", "spread"):
+            if part.eps == "auto" and not part.voted and part.unit not in ("relative", "signed", "spread"):
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(groups))
             eps = None if part.eps == "auto" else part.eps

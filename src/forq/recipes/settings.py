@@ -167,8 +167,9 @@ class Settings(Frozen):
     Attributes:
         move: the kinds of leaves that move (:data:`forq.coordinates.leaf.GROUPS`), separated by commas, or
             ``all-float``. Several kinds are probed apart, each with its own ε, η and C.
-        unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``absolute`` with
-            bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's root mean square.
+        unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``signed``: the start itself,
+            sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
+            root mean square.
         groups: what a kind has of its own.
         lora: the adapters, where they move.
     """
@@ -185,6 +186,15 @@ class Settings(Frozen):
         for name in self.groups:
             if name not in self.kinds:
                 raise ConfigError(f"{name}: expected settings of a kind that moves ({self.move}); add it to --move")
+        return self
+
+    @model_validator(mode="after")
+    def _multiplied(self) -> Settings:
+        if self.by_row and ("scales" not in self.kinds or self.unit != "signed"):
+            raise ConfigError(
+                "estimator.name=by_row multiplies outputs of layers: expected scales to move and unit=signed, found "
+                f"move={self.move} and unit={self.unit}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -216,6 +226,12 @@ class Settings(Frozen):
         """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
         needed: bool = registry.get("estimators", self.estimator.name).make(seed=0, eps=1.0).needs_rows
         return needed
+
+    @property
+    def by_row(self) -> bool:
+        """Whether some probes are by row, for which the scales of a layer move together."""
+        found: bool = registry.get("estimators", self.estimator.name).make.by_row
+        return found
 
     @property
     def needs_curvature(self) -> bool:

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from forq.errors import JournalError
 from forq.runs.lock import lock
-from forq.scalars.losses import Confirmed, Losses, means
+from forq.scalars.losses import Confirmed, Losses, Own, means
 from forq.scalars.moves import Moved
 from forq.scalars.protocols import Json
 
@@ -62,7 +62,8 @@ def encode(line: Line) -> dict[str, Json]:
 
     Rows' losses stand in ``each`` where they were recorded, and ``forwards`` only where some probe did not take one
     forward pass: both are lists in the order of the probes, as ``L`` is. Measured curvature stands in ``F``, the rows
-    of a triangle one after the other, and in ``C``, slope, error and curvature of each damping in turn.
+    of a triangle one after the other, and in ``C``, slope, error and curvature of each damping in turn. ``own`` holds
+    what the last probes say of each row's own direction: for each of them the mean curvature, then every row's rise.
     """
     body: dict[str, Json] = {"t": line.step, "k": line.kind, "L": [_number(loss) for loss in means(line.losses)]}
     if any(answer.each is not None for answer in line.losses):
@@ -72,6 +73,8 @@ def encode(line: Line) -> dict[str, Json]:
     if line.losses and (confirmed := line.losses[0].confirmed) is not None:
         body["F"] = [x for answer in line.losses for x in answer.fisher or ()]
         body["C"] = [x for damping in confirmed for x in damping]
+    if own := [answer.own for answer in line.losses if answer.own is not None]:
+        body["own"] = [[_number(x) for x in (probe.bend, *probe.rises)] for probe in own]
     if line.kind == "train":
         moved = line.moved
         body["m"] = [moved.changed, moved.cut, moved.total, *([moved.rounded_away] if moved.rounded_away else [])]
@@ -106,8 +109,10 @@ def _losses(body: Mapping[str, Any]) -> tuple[Losses, ...]:
     each = body.get("each", [None] * len(numbers))
     forwards = body.get("forwards", [1] * len(numbers))
     triangle = [float(x) for x in body["F"]] if "F" in body else None
-    if triangle is not None and 2 * len(triangle) != len(numbers) * (len(numbers) - 1):
-        raise ValueError(f"F holds {len(triangle)} numbers for {len(numbers)} losses")
+    own = [Own(tuple(float(x) for x in rises), float(bend)) for bend, *rises in body.get("own", ())]
+    shared = len(numbers) - len(own)
+    if triangle is not None and 2 * len(triangle) != shared * (shared - 1):
+        raise ValueError(f"F holds {len(triangle)} numbers for {shared} losses")
     held = [float(x) for x in body.get("C", ())]
     confirmed = tuple(Confirmed(*some) for some in zip(held[::3], held[1::3], held[2::3], strict=True))
     return tuple(
@@ -115,8 +120,11 @@ def _losses(body: Mapping[str, Any]) -> tuple[Losses, ...]:
             mean,
             None if rows is None else tuple(float(x) for x in rows),
             int(count),
-            None if triangle is None else tuple(triangle[place * (place - 1) // 2 : place * (place + 1) // 2]),
+            None
+            if triangle is None or place >= shared
+            else tuple(triangle[place * (place - 1) // 2 : place * (place + 1) // 2]),
             None if triangle is None or place else confirmed,
+            own[place - shared] if place >= shared else None,
         )
         for place, (mean, rows, count) in enumerate(zip(numbers, each, forwards, strict=True))
     )

@@ -176,7 +176,10 @@ def _header(past: Journal) -> Header:
         method = dict(fields["method"])
         seed, steps = int(method.pop("seed")), int(method.pop("steps"))
         method.pop("recipe")
-        leaves = tuple((str(n), str(g), int(axis), getattr(torch, dtype)) for n, g, axis, dtype in fields["leaves"])
+        leaves = tuple(
+            (str(n), str(g), int(axis), getattr(torch, dtype), str(key[0]) if key else None)
+            for n, g, axis, dtype, *key in fields["leaves"]
+        )
         return Header(
             str(fields["base"]), leaves, settings(method), seed, steps, bool(fields["portable"]), fields.get("profile")
         )
@@ -204,12 +207,13 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
         if own.digest != header.profile:
             raise JournalError(f"{profile}: expected the run's profile of digest {header.profile}, found {own.digest}")
         domain = own.over(domain)
-    return Space(leaves, domain)
+    keys = {name: key for name, *_, key in header.leaves}
+    return Space(leaves, domain, outputs=lambda leaf: keys[leaf.name])
 
 
 def _adapters(header: Header, ckpt: Checkpoint) -> list[Adapter]:
     """The run's initial adapters."""
-    if not any(group == "lora" for _, group, _, _ in header.leaves):
+    if not any(group == "lora" for _, group, *_ in header.leaves):
         return []
     return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)
 

@@ -17,15 +17,15 @@ from forq.layers.layer import FiledCodes, LayerSpec, Live, ZeroPoints
 from forq.layers.leaves import Codes
 from forq.layers.weight import CodedWeight, QuantWeight
 
-Listed = tuple[str, str, int, torch.dtype]
-"""A leaf as a journal's header lists it: name, group, axis of the outputs, dtype."""
+Listed = tuple[str, str, int, torch.dtype, str | None]
+"""A leaf as a journal's header lists it: name, group, axis of the outputs, dtype, and the noise key that it shares."""
 
 
 class _Filed:
     """A leaf whose coordinates are the values in its file."""
 
     def __init__(self, listed: Listed, base: Checkpoint) -> None:
-        self.name, self.group, self.out_axis, _ = listed
+        self.name, self.group, self.out_axis, *_ = listed
         self.base = base
 
     @property
@@ -102,9 +102,9 @@ def leaves(listed: Iterable[Listed], base: Checkpoint) -> Iterator[Leaf]:
         FormatError: the checkpoint lacks a listed tensor.
     """
     listed = tuple(listed)
-    ours = _of_layers(base) if any(group in QUANTIZED for _, group, _, _ in listed) else {}
+    ours = _of_layers(base) if any(group in QUANTIZED for _, group, *_ in listed) else {}
     for leaf in listed:
-        name, group, _, dtype = leaf
+        name, group, _, dtype, _ = leaf
         if group in QUANTIZED and name in ours:
             yield ours[name](leaf)
         elif name not in base.info:

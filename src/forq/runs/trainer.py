@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from forq.coordinates.domain import Domains
+from forq.coordinates.leaf import Leaf, ScaleLeaf
 from forq.coordinates.profile import Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
@@ -82,7 +83,7 @@ class Trainer:
         if profile is not None:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
-        self.space = Space(leaves, domain)
+        self.space = Space(leaves, domain, outputs=_outputs(leaves) if config.method.by_row else None)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._local
@@ -157,6 +158,21 @@ class Trainer:
                 f"step {written.step}: the masters rebuilt from the journal do not match its digest; the journal was "
                 "edited, or its noise is not portable and the versions in its header differ from the installed ones"
             )
+
+
+def _outputs(leaves: Iterable[Leaf]) -> Callable[[Leaf], str | None]:
+    """The noise keys of the leaves whose layers can show a probe by row.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    keys = {leaf.name: leaf.outputs for leaf in leaves if isinstance(leaf, ScaleLeaf)}
+    if not any(keys.values()):
+        raise ConfigError(
+            "estimator.name=by_row: expected layers whose outputs forq computes and whose scales belong to one output "
+            "each, found none (an ONNX graph, or blocks across outputs); use --recipe qzo"
+        )
+    return lambda leaf: keys.get(leaf.name)
 
 
 def lora_settings(config: RunConfig) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from forq.errors import ConfigError
 from forq.scalars.course import Course
-from forq.scalars.moves import Move, Term, direction_seed
+from forq.scalars.moves import OUTPUTS, Move, Term, direction_seed
 from forq.scalars.protocols import Estimate
 
 PerGroup = float | Mapping[str, float]
@@ -31,6 +31,11 @@ def by_group(value: PerGroup, name: str) -> Mapping[str, float]:
     if not numbers:
         raise ConfigError(f"{name} must be given for at least one group")
     return numbers
+
+
+def owner(group: str, numbers: Mapping[str, float]) -> str:
+    """The group whose numbers a direction takes: its own, but directions of outputs move scales and take theirs."""
+    return group if group != OUTPUTS else "scales" if "scales" in numbers else "all"
 
 
 def _same_law(law: str, share: float) -> str:
@@ -60,6 +65,7 @@ class Directions:
     """
 
     needs_rows: ClassVar[bool] = False
+    by_row: ClassVar[bool] = False
 
     seed: int
     eps: PerGroup

@@ -23,6 +23,18 @@ class Confirmed(NamedTuple):
     bend: float
 
 
+class Own(NamedTuple):
+    """What a probe by row (:attr:`forq.scalars.moves.Move.by_row`) says of each row's own direction.
+
+    Attributes:
+        rises: first derivative of each row's loss along its direction, in loss per probe.
+        bend: curvature of a row's loss along its direction, the mean over the rows.
+    """
+
+    rises: tuple[float, ...]
+    bend: float
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """The answer of an oracle to one probe.
@@ -37,6 +49,7 @@ class Losses:
             first probe is the point itself, and its row is empty. See :mod:`forq.scalars.quadratic`.
         confirmed: of a step's first probe, where ``fisher`` is measured: how far the batch agrees with itself on the
             step, for each of :data:`forq.scalars.quadratic.DAMPINGS`.
+        own: of a probe by row, where curvature is measured; ``fisher`` does not count such probes.
     """
 
     mean: float
@@ -44,6 +57,7 @@ class Losses:
     forwards: int = 1
     fisher: tuple[float, ...] | None = None
     confirmed: tuple[Confirmed, ...] | None = None
+    own: Own | None = None
 
 
 def from_means(means: Iterable[float]) -> tuple[Losses, ...]:

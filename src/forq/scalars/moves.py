@@ -33,6 +33,10 @@ def direction_seed(run: int, step: int, index: int = 0) -> int:
     return run << (_STEP_BITS + _INDEX_BITS) | step << _INDEX_BITS | index
 
 
+OUTPUTS = "outputs"
+"""Group of the leaves whose layer can multiply its outputs row by row, see :attr:`Move.by_row`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One seeded direction: ``weight · z(seed)``, with z drawn by the law named ``noise``.
@@ -41,7 +45,7 @@ class Term:
         seed: names the direction; see :func:`direction_seed`.
         weight: scalar factor, in leaf units (multiples of a leaf's ``unit``).
         noise: law of z: ``rademacher``, ``gaussian``, ``uniform_grid:3``, ``sign:uniform_grid:3``, …
-        group: the leaves it touches: ``all``, or the name of one group.
+        group: the leaves it touches: ``all``, the name of one group, or :data:`OUTPUTS`.
     """
 
     seed: int
@@ -70,10 +74,15 @@ class Move:
     """``x ← x + unit · link(Σ_k weight_k · z_k)``: a probe, a gradient estimate or an update.
 
     A move without terms is the point itself.
+
+    Attributes:
+        by_row: of a probe with one term: row n of the batch sees the direction of ``seed + n``, and no other. Its law
+            is one sign an output, so a layer multiplies its output by 1 + weight · z, before the bias.
     """
 
     terms: tuple[Term, ...] = ()
     link: Link = field(default_factory=Link)
+    by_row: bool = False
 
     def scaled(self, factor: float) -> Move:
         """The same directions, ``factor`` times as far."""

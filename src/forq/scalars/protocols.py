@@ -23,7 +23,7 @@ class Estimate:
         bad: number of losses that were not finite; their directions are dropped.
         gains: how much the better side of each direction gains over staying, where the estimator measures it.
         quadratic: the loss along the directions up to second order, where the oracle measures curvature. Its places
-            are those of the move's terms.
+            are those of the move's last terms.
         notes: numbers that a rule leaves for people, by name.
     """
 
@@ -59,9 +59,11 @@ class Estimator(Protocol):
 
     Attributes:
         needs_rows: whether ``tell`` needs the losses of every row, :attr:`forq.scalars.losses.Losses.each`.
+        by_row: whether some of its probes are by row, :attr:`forq.scalars.moves.Move.by_row`.
     """
 
     needs_rows: ClassVar[bool]
+    by_row: ClassVar[bool]
 
     @property
     def forwards(self) -> int:

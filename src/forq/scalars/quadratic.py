@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forq.scalars.losses import Confirmed, Losses
+from forq.scalars.losses import Confirmed, Losses, Own
 from forq.scalars.moves import Move
 
 DAMPINGS = (1e-3, 0.1, 1.0, 10.0, math.inf)
@@ -38,6 +38,9 @@ class Quadratic:
         radii: radius of each probe, in leaf units.
         confirmed: for each of :data:`DAMPINGS`, what rows that were left out say of the step :func:`damped` of the
             others.
+        own: further directions that one row each has measured, a :class:`~forq.scalars.losses.Own` for each probe.
+            In a move their terms come first.
+        own_radius: radius of their probes, in leaf units.
     """
 
     rises: tuple[float, ...]
@@ -45,6 +48,8 @@ class Quadratic:
     kinds: tuple[str, ...]
     radii: tuple[float, ...]
     confirmed: tuple[Confirmed, ...]
+    own: tuple[Own, ...] = ()
+    own_radius: float = 0.0
 
     def step(self, damping: float) -> list[float]:
         """The step against the rises that the model asks for, in probes."""

@@ -33,6 +33,7 @@ class Batch:
             if no row holds several options, so that a causal mask is enough.
         most_tokens: largest number of tokens in a forward, padding included; None: no limit.
         facts: the fields of each row as a JSON object, for rewards and metrics; not used here.
+        numbers: numbers of the rows in the batch of a step; None: 0, 1, 2, …
     """
 
     input_ids: Tensor
@@ -45,6 +46,12 @@ class Batch:
     part: Tensor | None = None
     most_tokens: int | None = None
     facts: tuple[str, ...] = ()
+    numbers: tuple[int, ...] | None = None
+
+    @property
+    def numbered(self) -> tuple[int, ...]:
+        """The number of each row in the batch of a step."""
+        return self.numbers if self.numbers is not None else tuple(range(len(self.input_ids)))
 
 
 def pieces(batch: Batch) -> list[list[int]]:
@@ -113,6 +120,7 @@ def only(batch: Batch, rows: Sequence[int]) -> tuple[Batch, Tensor]:
         lengths=tuple(length for row in rows for length in batch.lengths[row * k : (row + 1) * k]),
         options=k,
         part=None if part is None else part[:, :width],
+        numbers=tuple(batch.numbered[row] for row in rows),
     )
     return selection, places
 
@@ -136,6 +144,7 @@ def unpacked(batch: Batch) -> Batch:
         options=batch.options,
         labels=batch.labels,
         most_tokens=batch.most_tokens,
+        numbers=tuple(number for number in batch.numbered for _ in range(batch.options)),
     )
 
 

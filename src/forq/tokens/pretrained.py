@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tokens.batches import Batch, positions
+from forq.tokens.forward import forward_of
 from forq.tokens.model import LanguageModel, ModelConfig, Reader
 
 CHUNK_BYTES = 32 << 20
@@ -116,11 +117,15 @@ class Pretrained(LanguageModel):
 
     def scored_logits(self, batch: Batch) -> Iterator[Tensor]:
         """See :meth:`LanguageModel.scored_logits`; computed chunk by chunk."""
-        hidden = self._hidden(batch)[batch.row.to(self.device), batch.column.to(self.device)]
+        with forward_of(batch.numbered):
+            hidden = self._hidden(batch)[batch.row.to(self.device), batch.column.to(self.device)]
+        of_row = torch.tensor(batch.numbered)[batch.row].tolist()
         head = self._model.get_output_embeddings()
         chunk = max(1, CHUNK_BYTES // (4 * self.config.vocab_size))
-        for some in torch.split(hidden, chunk):
-            yield adjusted(self.config, head(some).float())
+        for start in range(0, len(hidden), chunk):
+            with forward_of(of_row[start : start + chunk]):
+                logits = head(hidden[start : start + chunk])
+            yield adjusted(self.config, logits.float())
 
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
         """See :meth:`LanguageModel.reader`; keys and values are cached."""

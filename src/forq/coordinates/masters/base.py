@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,9 +35,11 @@ class Master(ABC):
         shape: of the coordinates.
         chunk: coordinates computed at a time.
         directions: the leaf's noise.
+        outputs: the noise key that the leaf shares with the other scales of its layer, see :meth:`multiply`.
     """
 
     leaf: Leaf
+    outputs: str | None = None
 
     def __init__(
         self,
@@ -54,6 +57,14 @@ class Master(ABC):
         # Where all outputs share a leaf each coordinate is a row of its own.
         rows = (1, self.size) if axis < 0 else (math.prod(shape[axis + 1 :]), shape[axis])
         self.directions = LeafDirections(leaf.group, leaf_id(leaf.name), rows, tensor.device, buffer)
+
+    def multiply(self, key: str) -> None:
+        """Draw the leaf's noise by a key that all scales of its layer share, so that they move together.
+
+        Then its layer can show a probe by row.
+        """
+        self.outputs = key
+        self.directions = replace(self.directions, key=leaf_id(key), multiplied=True)
 
     @property
     def size(self) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from forq.coordinates.arithmetic import as_stored
 from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains
-from forq.coordinates.leaf import Leaf
+from forq.coordinates.leaf import Leaf, ScaleLeaf
 from forq.coordinates.masters.base import Master
 from forq.scalars.moves import Move
 
@@ -21,11 +24,16 @@ class EagerMaster(Master):
         super().__init__(leaf, tensor, tuple(tensor.shape), domain, buffer, chunk)
 
     def show(self, move: Move) -> None:
+        if move.by_row:
+            cast(ScaleLeaf, self.leaf).multiply(partial(self.directions.factors, move.terms[0]))
+            return
         displaced = torch.empty_like(self.tensor)
         self.fill(move, displaced)
         self.leaf.write(displaced)
 
     def hide(self) -> None:
+        if self.directions.multiplied:
+            cast(ScaleLeaf, self.leaf).multiply(None)
         self.leaf.write(self.tensor)
 
     def updated(self) -> None:

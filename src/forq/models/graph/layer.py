@@ -37,6 +37,10 @@ class GraphLinear(QuantLinear):
     def kernel(self) -> str:
         return "ort"
 
+    @property
+    def multiplies(self) -> bool:
+        return False  # the session computes the outputs
+
     def use_moving_codes(self) -> None:
         """Keep the codes in memory, since they may change, and make them an input of the graph."""
         super().use_moving_codes()

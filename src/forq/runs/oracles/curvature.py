@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forq.coordinates.space import Space
 from forq.noise.bits import Bits, leaf_id
-from forq.scalars.losses import Confirmed, Losses
+from forq.scalars.losses import Confirmed, Losses, Own
 from forq.scalars.moves import Move, direction_seed
 from forq.scalars.quadratic import DAMPINGS, damped, kind_of
 from forq.tasks.objectives.predictions import Predictions, Uniform
@@ -54,7 +54,8 @@ class WithCurvature(Generic[Batch]):
             return torch.from_numpy((bits.uniform32(0, count).astype(np.float64) + 0.5) * 2.0**-32)
 
         here: Predictions | None = None
-        means, rises, changes = [], [], []
+        means: list[float] = []
+        rises, changes, own = [], [], dict[int, Own]()
         for probe in probes:
             with self.space.displaced(probe), torch.no_grad():
                 there = self.predictions(batch, here, uniform)
@@ -62,11 +63,16 @@ class WithCurvature(Generic[Batch]):
             if here is None:
                 here = there
                 continue
-            rises.append((there.each - here.each).numpy())
-            changes.append((there.outputs.double() - here.outputs.double()).numpy())
+            rise, change = (there.each - here.each).numpy(), (there.outputs.double() - here.outputs.double()).numpy()
+            if probe.by_row:
+                own[len(means) - 1] = _own(rise, change, here)
+                continue
+            rises.append(rise)
+            changes.append(change)
         if here is None or not changes or not np.isfinite(means[0]):
             return [Losses(mean) for mean in means]
-        whole = np.isfinite(means[1:])
+        shared = [place for place in range(1, len(means)) if place not in own]
+        whole = np.isfinite(np.array(means)[shared])
         row, weights = here.row.numpy(), here.weights.numpy()
         u = np.where(whole[:, None], np.array(changes), 0.0)
         folds = _folds(len(here.each))
@@ -74,11 +80,20 @@ class WithCurvature(Generic[Batch]):
         slopes = np.stack([np.where(whole, np.array(rises)[:, fold].mean(axis=1), 0.0) for fold in folds])
         sizes = np.array([len(fold) for fold in folds]) / len(here.each)
         fisher = parts.sum(axis=0)
-        kinds = [kind_of(probe) for probe in probes[1:]]
+        kinds = [kind_of(probes[place]) for place in shared]
         confirmed = _confirmed(slopes, parts / sizes[:, None, None], sizes, kinds)
         rows = [tuple(_rounded(x) for x in fisher[k, : k + 1]) for k in range(len(fisher))]
         first = Losses(means[0], fisher=(), confirmed=confirmed)
-        return [first, *(Losses(mean, fisher=row) for mean, row in zip(means[1:], rows, strict=True))]
+        found = {place: Losses(means[place], fisher=row) for place, row in zip(shared, rows, strict=True)}
+        found |= {place: Losses(means[place], own=rows_own) for place, rows_own in own.items()}
+        return [first, *(found[place] for place in range(1, len(means)))]
+
+
+def _own(rise: Float64, change: Float64, here: Predictions) -> Own:
+    """Of a probe by row: each row's rise without the curvature that it holds, and the mean of the curvatures."""
+    count = len(here.each)
+    bends = np.bincount(here.row.numpy(), here.weights.numpy() * change**2, minlength=count) * count
+    return Own(tuple(_rounded(x) for x in rise - 0.5 * bends), _rounded(bends.mean()))
 
 
 def _products(u: Float64, weights: Float64, mask: NDArray[np.bool_]) -> Float64:

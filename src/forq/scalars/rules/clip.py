@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from forq.scalars.chain import Inputs, NoSettings, Registration
-from forq.scalars.directions import PerGroup, by_group
+from forq.scalars.directions import PerGroup, by_group, owner
 from forq.scalars.protocols import Estimate, State
 
 
@@ -35,7 +35,7 @@ class Clip:
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         limits = by_group(self.limit, "rule.clip")
-        bounds = [limits.get(term.group, math.inf) for term in estimate.move.terms]
+        bounds = [limits.get(owner(term.group, limits), math.inf) for term in estimate.move.terms]
         held = tuple(min(max(d, -bound), bound) for d, bound in zip(estimate.slopes, bounds, strict=True))
         terms = tuple(
             # A term's weight is d_k over the number of directions: scale it by what the bound leaves of d_k.

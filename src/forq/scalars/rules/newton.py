@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from pydantic import Field
 
 from forq.errors import ConfigError, RunError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
+from forq.scalars.losses import Own
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Estimate, Json, State
 from forq.scalars.quadratic import DAMPINGS, Quadratic
@@ -32,6 +34,9 @@ class Newton:
 
     Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
     predictions by about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
+
+    Directions of the rows' own (:mod:`forq.scalars.estimators.by_row`) take the step −length·ĝ/D, D the mean of their
+    curvatures. Of their slopes a batch of B rows confirms s/(s + B·(1 − s)), if it confirms s of a shared one's.
 
     Args:
         share: of the best length, 0 … 1.
@@ -80,15 +85,35 @@ class Newton:
         sure = self.share * length
         length = max(sure, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
         way = model.step(DAMPINGS[best])
-        bend = model.bend(way)
-        if bend > 0.0:
-            length = min(length, math.sqrt(self.reach / bend))
+        own_way, curvature = _own_step(model.own, min(length / self.share, 1.0))
+        bend = length**2 * model.bend(way) + self.share**2 * curvature * math.fsum(x * x for x in own_way)
+        held = min(1.0, math.sqrt(self.reach / bend)) if bend > 0.0 else 1.0
+        length *= held
+        weights = [self.share * held * x for x in own_way] + [length * x for x in way]
+        radii = [model.own_radius] * len(own_way) + list(model.radii)
         terms = tuple(
-            replace(term, weight=length * x * radius)
-            for term, x, radius in zip(estimate.move.terms, way, model.radii, strict=True)
+            replace(term, weight=weight * radius)
+            for term, weight, radius in zip(estimate.move.terms, weights, radii, strict=True)
         )
         notes = {"length": length, "sure": float(length <= sure), "damping": DAMPINGS[best]}
         return replace(estimate, move=Move(terms), notes=notes), after
+
+
+def _own_step(own: Sequence[Own], confirmed: float) -> tuple[list[float], float]:
+    """The step along the rows' own directions, in probes and in their order, and their mean curvature D.
+
+    Args:
+        confirmed: what a batch confirms of the slope of a direction that all rows share, 0 … 1.
+    """
+    curvature = math.fsum(probe.bend for probe in own) / len(own) if own else 0.0
+    if curvature <= 0.0:
+        return [0.0 for probe in own for _ in probe.rises], 0.0
+    steps = []
+    for probe in own:
+        rows = len(probe.rises)
+        share = confirmed / (confirmed + rows * (1.0 - confirmed))
+        steps += [-share * rise / curvature for rise in probe.rises]
+    return steps, curvature
 
 
 def _remembered(state: State, model: Quadratic) -> State:
@@ -145,10 +170,10 @@ def make(settings: Settings, inputs: Inputs) -> Newton | None:
 
 def check(settings: Settings, choices: Choices) -> None:
     """The probes must be one-sided, around the point itself."""
-    if choices.step == "newton" and choices.estimator != "one_sided":
+    if choices.step == "newton" and choices.estimator not in ("one_sided", "by_row"):
         raise ConfigError(
-            f"rule.step=newton: expected estimator.name=one_sided, whose first probe is the point itself, found "
-            f"{choices.estimator}"
+            f"rule.step=newton: expected estimator.name=one_sided or by_row, whose first probe is the point itself, "
+            f"found {choices.estimator}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from forq.scalars.chain import Inputs, NoSettings, Registration
-from forq.scalars.directions import PerGroup, by_group
+from forq.scalars.directions import PerGroup, by_group, owner
 from forq.scalars.protocols import Estimate, State
 
 
@@ -30,7 +30,9 @@ class SGD:
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
         rates = by_group(self.lr, "rule.lr")
-        terms = tuple(replace(term, weight=-rates[term.group] * term.weight) for term in estimate.move.terms)
+        terms = tuple(
+            replace(term, weight=-rates[owner(term.group, rates)] * term.weight) for term in estimate.move.terms
+        )
         return replace(estimate, move=replace(estimate.move, terms=terms)), state
 
 
