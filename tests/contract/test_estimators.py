@@ -11,6 +11,8 @@ from forq.plugins import registry
 from forq.scalars.losses import Losses
 
 NAMES = registry.names("estimators")
+TOGETHER = [name for name in NAMES if not registry.get("estimators", name).make.by_row]
+"""Those whose directions all rows share; tests/unit/test_by_row.py is about the others."""
 SIZE = 6
 
 
@@ -50,7 +52,7 @@ def test_mean_over_all_sign_vectors_is_the_gradient(name, eps):
     np.testing.assert_allclose(total / len(signs), gradient, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TOGETHER)
 def test_several_directions_are_averaged(name):
     estimator = registry.get("estimators", name).make(seed=1, eps=0.1, directions=4)
     probes = estimator.ask(3)
@@ -94,7 +96,7 @@ def test_impossible_settings_are_refused(name, setting):
         registry.get("estimators", name).make(**{"seed": 1, "eps": 0.1, "directions": 1, **setting})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TOGETHER)
 def test_groups_take_turns_each_with_its_own_radius_and_mean(name):
     estimator = registry.get("estimators", name).make(seed=1, eps={"scales": 0.1, "norms": 0.5}, directions=3)
     seen = []

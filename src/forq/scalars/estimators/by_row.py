@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from forq.errors import ConfigError
-from forq.scalars.directions import Directions
+from forq.scalars.directions import Directions, by_group, owner
 from forq.scalars.losses import Losses, Own
 from forq.scalars.losses import rows as by_rows
 from forq.scalars.moves import HERE, OUTPUTS, Move, Term, direction_seed
@@ -33,7 +33,8 @@ class ByRow(Directions):
     estimates the gradient, since the loss is the mean of the rows' losses ℓ_n.
 
     A step of N directions costs N + 1 forwards: the point itself, ``SHARED`` directions that all rows share, and
-    N − SHARED displaced forwards in which each row has a direction of its own. With B rows these are
+    N − SHARED displaced forwards in which each row has a direction of its own (with few directions, one less is
+    shared). With B rows these are
     B·(N − SHARED) directions. Each is measured on one row only, so its slope holds B times the noise of a batch; it
     gains where rows agree. Flipout (Wen et al. 2018, arXiv 1803.04386) has signs by example for gradients; GRZO
     (arXiv 2606.02857) takes them to forward-only steps.
@@ -44,11 +45,8 @@ class ByRow(Directions):
 
     def __post_init__(self) -> None:
         super(ByRow, self).__post_init__()
-        if not 2 <= self.directions < MOST:
-            raise ConfigError(
-                f"estimator.directions: expected 2 … {MOST - 1} for by_row, a direction that all rows share and those "
-                f"of the rows, found {self.directions}"
-            )
+        if self.directions >= MOST:
+            raise ConfigError(f"estimator.directions: expected at most {MOST - 1} for by_row, found {self.directions}")
 
     @property
     def forwards(self) -> int:
@@ -86,15 +84,20 @@ class ByRow(Directions):
         estimate = Estimate(move, slopes_of_all, here.mean, bad)
         if model is None:
             return estimate
-        return replace(estimate, quadratic=replace(model, own=tuple(own), own_radius=self.radius(step, 0)))
+        return replace(estimate, quadratic=replace(model, own=tuple(own), own_radius=self._own_radius))
 
     @property
     def _shared(self) -> int:
-        return min(SHARED, self.directions - 1)
+        return min(SHARED, max(self.directions - 1, 1))
 
     def _own(self, step: int, k: int) -> Move:
         seed = direction_seed(self.seed, step, (k + 1) << _ROWS)
-        return Move((Term(seed, self.radius(step, 0), LAW, OUTPUTS),), by_row=True)
+        return Move((Term(seed, self._own_radius, LAW, OUTPUTS),), by_row=True)
+
+    @property
+    def _own_radius(self) -> float:
+        eps = by_group(self.eps, "estimator.eps")
+        return eps[owner(OUTPUTS, eps)]
 
     @staticmethod
     def _rows_of(answer: Losses, here: Losses) -> Own:
