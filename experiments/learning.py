@@ -27,7 +27,7 @@ from forq.scalars.quadratic import DAMPINGS
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "learning.jsonl"
-RECIPES, SEEDS = ("qzo", "qzo-slopes"), (0, 1, 2)
+RECIPES, SEEDS = ("qzo", "qzo-shared", "qzo-slopes"), (0, 1, 2)
 TEXT = ("--task", "text", "--set", "task.validation_rows=64")
 ROWS = ("--task", "sst2", "--set", "task.batch_rows=16")
 PROBLEMS: Mapping[str, tuple[str, int, tuple[str, ...]]] = {

@@ -59,6 +59,8 @@ def tune(
         _screen.print_notes(model)
         _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
+        if run.config.method.by_row or run.trainer.why_together is not None:
+            _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         with _screen.err.status("saving, and scoring what was saved"):
             run.finish()
@@ -72,6 +74,13 @@ def tune(
         raise
     show(result, config, as_json=as_json)
     return result
+
+
+def _directions(run: Run) -> str:
+    """Which directions a step of the run has, and why."""
+    if (why := run.trainer.why_together) is not None:
+        return f"directions: shared by all rows, because {why}"
+    return "directions: two shared by all rows, the others each row's own, since a forward then measures one a row"
 
 
 def show(result: Result, config: RunConfig, *, as_json: bool) -> None:

@@ -190,10 +190,10 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _multiplied(self) -> Settings:
-        if self.by_row and ("scales" not in self.kinds or self.unit != "signed"):
+        if self.by_row and self.unit != "signed":
             raise ConfigError(
-                "estimator.name=by_row multiplies outputs of layers: expected scales to move and unit=signed, found "
-                f"move={self.move} and unit={self.unit}"
+                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed, found {self.unit}; with "
+                "another unit set estimator.name=one_sided too"
             )
         return self
 
@@ -226,6 +226,13 @@ class Settings(Frozen):
         """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
         needed: bool = registry.get("estimators", self.estimator.name).make(seed=0, eps=1.0).needs_rows
         return needed
+
+    def together(self) -> Settings:
+        """The same method with directions that all rows share, where a model or a task cannot be probed by row."""
+        if not self.by_row:
+            return self
+        probe = self.estimator.model_copy(update={"name": "one_sided"})
+        return self.model_copy(update={"estimator": probe, "unit": "relative"})
 
     @property
     def by_row(self) -> bool:

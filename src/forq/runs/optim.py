@@ -191,4 +191,6 @@ def _settings(
         tree["unit"] = space.unit
     if tree["move"] != "all-float":  # all-float has no groups to choose from
         tree["move"] = ",".join(space.groups)
+    if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows
+        tree["estimator"]["name"] = "one_sided"
     return settings(tree)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from forq.coordinates.domain import Domains
-from forq.coordinates.leaf import Leaf, ScaleLeaf
 from forq.coordinates.profile import Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
@@ -16,7 +15,7 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.plan import plan
-from forq.runs import engine
+from forq.runs import engine, probes
 from forq.runs.config import RunConfig
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
@@ -58,6 +57,7 @@ class Trainer:
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.
         certificate: number of audits in a row without a step worth taking, if that ended the run.
+        why_together: why all rows share all directions though the method asks for each row's own; else None.
         floor: mean gain of the last audits, if steps of this size no longer pay; see
             :mod:`forq.scalars.rules.audit`.
 
@@ -74,16 +74,19 @@ class Trainer:
         profile: Profile | None = None,
         oracle: Callable[[Space], Oracle] | None = None,
     ) -> None:
-        self.config, self.model, self.task, self.profile = config, model, task, profile
         adapters = _begin_adapters(model, config)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
+        self.why_together = probes.why_together(leaves, task, profile) if config.method.by_row else None
+        if self.why_together is not None:
+            config = config.model_copy(update={"method": config.method.together()})
+        self.config, self.model, self.task, self.profile = config, model, task, profile
         if config.activations == "int8" and "int8" not in kernels(model):
             raise ConfigError("--activations int8 cannot be used: every eligible layer has trainable codes")
         domain: Domains = config.method.domain
         if profile is not None:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
-        self.space = Space(leaves, domain, outputs=_outputs(leaves) if config.method.by_row else None)
+        self.space = Space(leaves, domain, outputs=probes.outputs if config.method.by_row else None)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._local
@@ -158,21 +161,6 @@ class Trainer:
                 f"step {written.step}: the masters rebuilt from the journal do not match its digest; the journal was "
                 "edited, or its noise is not portable and the versions in its header differ from the installed ones"
             )
-
-
-def _outputs(leaves: Iterable[Leaf]) -> Callable[[Leaf], str | None]:
-    """The noise keys of the leaves whose layers can show a probe by row.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    keys = {leaf.name: leaf.outputs for leaf in leaves if isinstance(leaf, ScaleLeaf)}
-    if not any(keys.values()):
-        raise ConfigError(
-            "estimator.name=by_row: expected layers whose outputs forq computes and whose scales belong to one output "
-            "each, found none (an ONNX graph, or blocks across outputs); use --recipe qzo"
-        )
-    return lambda leaf: keys.get(leaf.name)
 
 
 def lora_settings(config: RunConfig) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class Text(Rows[Tokens, Batch]):
         prefix: token ids that the tokenizer puts in front of a text.
         origin: names of the files each split was read from.
     """
+
+    read_apart: ClassVar[bool] = True
 
     prefix: tuple[int, ...]
     origin: Mapping[Split, tuple[str, ...]]

@@ -3,14 +3,13 @@
 from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 
 recipe = Recipe(
-    summary="the default: Gauss–Newton in the subspace of eight directions, as far as left-out rows confirm",
-    source="arXiv 2505.13430 (QZO), arXiv 2506.09034 (FZOO's one-sided population); the step: docs/learning.md",
+    summary="the default: directions of each row's own, Gauss–Newton steps as long as left-out rows confirm",
+    source="arXiv 2505.13430 (QZO), arXiv 2506.09034 (FZOO's one-sided population), arXiv 2606.02857 (GRZO's "
+    "directions by example); the step: docs/learning.md",
     settings=Settings(
         move="scales",
-        unit="relative",
-        estimator=EstimatorSettings(
-            name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
-        ),
+        unit="signed",
+        estimator=EstimatorSettings(name="by_row", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")),
         rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6),
     ),
 )

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,8 @@ class Row(NamedTuple):
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Choice(Rows[Row, Batch]):
     """A task whose rows are questions with options; made by :func:`choice`."""
+
+    read_apart: ClassVar[bool] = True
 
     words: tuple[str, ...]
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,8 @@ class Completion(Rows[Row, Batch]):
         further: more entries for the description; batches do not depend on them.
         rewards: metrics for the greedy answers of an evaluation; the first is the main number.
     """
+
+    read_apart: ClassVar[bool] = True
 
     part: str = "the beginning of the prompt"
     new_tokens: int

@@ -1,0 +1,24 @@
+"""Whether a run can show probes by row: each row of a batch a direction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from forq.coordinates.leaf import Leaf, ScaleLeaf
+from forq.coordinates.profile import Profile
+from forq.tasks import Task
+from forq.tasks.rows.rows import Rows
+
+
+def outputs(leaf: Leaf) -> str | None:
+    """The noise key that the scales of a layer share; None for a leaf whose layer cannot multiply its outputs."""
+    return leaf.outputs if isinstance(leaf, ScaleLeaf) else None
+
+
+def why_together(leaves: Iterable[Leaf], task: Task, profile: Profile | None) -> str | None:
+    """Why all rows have to share all directions, in words; None where a run can probe by row."""
+    if not any(outputs(leaf) for leaf in leaves):
+        return "no scale that moves belongs to one output of a layer that forq computes"
+    if not (isinstance(task, Rows) and task.read_apart):
+        return "the task's rows are not read one by one by a causal language model"
+    return None if profile is None else "a profile shapes the noise"
