@@ -17,7 +17,7 @@ def export(
             metavar="RUN|CHECKPOINT", help="A run's folder, or a quantized checkpoint.", parser=given.source
         ),
     ],
-    to: Annotated[str, typer.Option(help="gptq, awq, compressed-tensors, float16, bfloat16 or float32.")],
+    to: Annotated[str, typer.Option(help="gptq, awq, compressed-tensors, gguf, float16, bfloat16 or float32.")],
     out: Annotated[Path, typer.Option(help="The folder to write; new.", parser=given.path, metavar="PATH")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace PATH if it exists.")] = False,
     as_json: given.Json = False,
@@ -39,11 +39,13 @@ def export(
     done = make(source, out, to, overwrite=overwrite)
     if as_json:
         told = {"layers": done.layers, "weights": done.weights, "changed": done.changed, "max_change": done.max_change}
-        _screen.data({"path": str(done.path), "to": to, **told})
+        _screen.data({"path": str(done.path), "to": to, **told, "notes": list(done.notes)})
         return
     lost = (
         "every weight is the same number"
         if done.changed == 0
         else (f"{done.changed:,} of {done.weights:,} weights were rounded, by {done.max_change:.1e} at most")
     )
+    for note in done.notes:
+        _screen.err.print(note, highlight=False, soft_wrap=True)
     _screen.out.print(f"{done.layers} layers as {to}; {lost} → {done.path}", highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ from forq.layers.kernels.reference import dequantise, dequantise_rows
 from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
+from forq.models.convert.gguf import export as gguf
 from forq.models.convert.rewrite import Piece, planned, rewrite
 from forq.models.layout import Layout
 from forq.models.layout import layout as layout_of
@@ -39,6 +40,7 @@ class Exported:
         weights: number of weights in these layers.
         changed: number of weights whose float32 value changed; 0 means that nothing was lost.
         max_change: largest |after − before| / |before|.
+        notes: sentences for the user about the result.
     """
 
     path: Path
@@ -46,18 +48,23 @@ class Exported:
     weights: int
     changed: int
     max_change: float
+    notes: tuple[str, ...] = ()
+
+
+GGUF = "gguf"
 
 
 def targets() -> tuple[str, ...]:
-    """The targets of an export: formats that can pack integers and scales, and float dtypes."""
-    return (*exportable(), *FLOATS)
+    """The targets of an export: formats that can pack integers and scales, a GGUF file, and float dtypes."""
+    return (*exportable(), GGUF, *FLOATS)
 
 
 def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
     """Write a quantized checkpoint in another format, and compare the result with the source.
 
     A target with integer codes keeps every code, zero point and scale exactly; a layer it cannot
-    hold is refused, never approximated. A float target rounds every weight once.
+    hold is refused, never approximated. A float target rounds every weight once. A GGUF file holds
+    each layer in the smallest type that keeps its weights, and rounds scales that are no float16.
 
     Args:
         source: a folder, a file or a hub id.
@@ -78,6 +85,8 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
     if layout.form is None or not layout.specs:
         raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
     check_destination(ckpt.path, Path(out), overwrite)
+    if to == GGUF:
+        return _as_gguf(ckpt, layout, Path(out))
     config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
     to = to.replace("_", "-")
     if to in FLOATS:
@@ -98,6 +107,18 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
 
     replace_folder(Path(out), fill)
     return replace(done[0], path=Path(out))
+
+
+def _as_gguf(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
+    gguf.check(ckpt, out)
+    done: list[Exported] = []
+
+    def fill(folder: Path) -> None:
+        notes = gguf.write_model(ckpt, layout, folder)
+        done.append(replace(_compared(ckpt, layout, folder), notes=notes))
+
+    replace_folder(out, fill)
+    return replace(done[0], path=out)
 
 
 Turn = Callable[[Parts], Mapping[str, Tensor]]
@@ -192,7 +213,9 @@ def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
         if target.form is None:
             after = written.read(f"{spec.name}.weight").float()
         else:
-            after = _matrix(target.form.read(written, target.specs[spec.name]))
+            # A GGUF file has the model's own names; another folder keeps those of the source.
+            there = spec.name if spec.name in target.specs else layout.names.modules[spec.name]
+            after = _matrix(target.form.read(written, target.specs[there]))
         weights += before.numel()
         differs = after != before
         if bool(differs.any()):
