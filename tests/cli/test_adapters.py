@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.reference import gguf
+
 OPTIONS = ("--set", "task.max_length=32", "--set", "task.validation_rows=16", "--set", "task.test_rows=16")
 OPTIONS = ("--steps", 6, "--eval-every", 3, *OPTIONS)
 
@@ -39,6 +41,43 @@ def test_an_adapter_is_a_folder_of_peft_and_a_journal(base, text, tmp_path, forq
     held[name][0, 0] += 1
     save_file(held, out / "adapter" / "adapter_model.safetensors")
     assert forq("verify", out, "--base", base).returncode != 0
+
+
+def test_adapters_are_written_for_llama_cpp(base, text, tmp_path, forq):
+    out = tmp_path / "run"
+    words = ("--task", "text", "--data", text, "--move", "lora", "--rank", 4, "--recipe", "mezo", *OPTIONS)
+    assert forq("tune", base, *words, "--out", out).returncode == 0
+    done = forq("export", out, "--to", "gguf-lora", "--out", tmp_path / "lora")
+    assert done.returncode == 0 and "every weight is the same number" in done.stdout, done.stderr
+    assert f"forq export {base} --to gguf" in " ".join(done.stderr.split())
+    file = tmp_path / "lora" / "adapter.gguf"
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    held = load_file(out / "adapter" / "adapter_model.safetensors")
+    values, found = gguf.header(file)
+    assert values["adapter.lora.alpha"] == 16.0 and values["general.type"] == "adapter" and len(found) == len(held)
+    assert found["blk.0.ffn_down.weight.lora_a"][0][1] == 4 and found["blk.0.ffn_down.weight.lora_b"][0][0] == 4
+
+    scales = tmp_path / "scales"
+    assert forq("tune", base, "--task", "text", "--data", text, *OPTIONS, "--out", scales).returncode == 0
+    (tmp_path / "empty").mkdir()
+    for words, says in (
+        ((out, "--to", "gguf-lora", "--out", file.parent), "--overwrite"),
+        ((out, "--to", "gguf-lora", "--out", tmp_path / "x.gguf"), "in which the file will be adapter.gguf"),
+        ((out, "--to", "gguf", "--out", tmp_path / "x"), "--to gguf-lora writes them"),
+        ((scales, "--to", "gguf-lora", "--out", tmp_path / "x"), "expected a run that moved adapters"),
+        ((base, "--to", "gguf-lora", "--out", tmp_path / "x"), "or --adapter FOLDER"),
+        ((base, "--to", "awq", "--adapter", out / "adapter", "--out", tmp_path / "x"), "expected --to gguf-lora"),
+        ((base, "--to", "gguf-lora", "--adapter", tmp_path / "empty", "--out", tmp_path / "x"), "expected an adapter"),
+        (
+            (tmp_path / "empty", "--to", "gguf-lora", "--adapter", out / "adapter", "--out", tmp_path / "x"),
+            "config.json",
+        ),
+    ):
+        refused = forq("export", *words)
+        assert refused.returncode == 1 and says in " ".join(refused.stderr.split()), refused.stderr
+        assert not (tmp_path / "x").exists() and not (tmp_path / "x.gguf").exists()
+    again = forq("export", base, "--to", "gguf_lora", "--adapter", out / "adapter", "--out", file.parent, "--overwrite")
+    assert again.returncode == 0, again.stderr
 
 
 def test_scales_and_adapters_move_beside_each_other(base, text, tmp_path, forq):

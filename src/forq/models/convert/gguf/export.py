@@ -23,10 +23,19 @@ def check(ckpt: Checkpoint, out: Path) -> None:
     Raises:
         ConfigError, FormatError: it is so.
     """
-    if out.suffix == ".gguf":
-        raise ConfigError(f"--out: expected a folder, in which the file will be {FILE}, found {out}")
+    check_out(out, FILE)
     if ckpt.path.suffix == ".gguf":
         raise FormatError(f"{ckpt.path}: expected a checkpoint to write as GGUF, found a GGUF file: copy it")
+
+
+def check_out(out: Path, file: str) -> None:
+    """Refuse the name of a file in place of a folder's.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if out.suffix == ".gguf":
+        raise ConfigError(f"--out: expected a folder, in which the file will be {file}, found {out}")
 
 
 def write_model(ckpt: Checkpoint, layout: Layout, folder: Path) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,14 @@ def turn_of(config: Any, name: str, rows: int) -> Turn:
     order = gguf_model.order(Path(name), name, (rows,), settings)
     if order is None:
         return lambda tensor: tensor
-    places = order(rows)
+    return partial(placed, order(rows))
 
-    def turned(tensor: Tensor) -> Tensor:
-        out = torch.empty_like(tensor)
-        out[places] = tensor
-        return out
 
-    return turned
+def placed(places: Tensor, tensor: Tensor) -> Tensor:
+    """Rows at the places that a file has them at, int64 (rows,)."""
+    out = torch.empty_like(tensor)
+    out[places] = tensor
+    return out
 
 
 def stored(ckpt: Checkpoint, layout: Layout) -> tuple[list[Stored], Counter[str]]:
