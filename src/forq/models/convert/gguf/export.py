@@ -48,7 +48,8 @@ def write_model(ckpt: Checkpoint, layout: Layout, folder: Path) -> tuple[str, ..
         FormatError: a layer (named), a setting or the tokenizer cannot be stated in the file.
     """
     config: Any = layout.model.config
-    header = keys(config, ckpt.folder.name)
+    own = ckpt.folder.resolve()
+    header = keys(config, own.parent.name if own.name == "checkpoint" else own.name)  # a run's is RUN/checkpoint
     tokenizer = open_tokenizer(ckpt)
     vocabulary, notes = values(tokenizer.own, config.vocab_size, tokenizer.generation_ends)
     tensors, types = stored(ckpt, layout)
