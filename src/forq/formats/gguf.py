@@ -54,7 +54,7 @@ class GGUF(Format):
             "X.weight.scales        factors of a few bits, which stand still",
             "a quantized embedding moves like a layer",
             "IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0: codes stand still, d moves",
-            "MXFP4, NVFP4: refused, since the least step of their block scales is too long (MXFP4's doubles 32 weights)",
+            "MXFP4, NVFP4: refused, since the least step of a block's scale is too long (MXFP4's doubles 32 weights)",
         ),
     )
 
