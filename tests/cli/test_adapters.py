@@ -173,9 +173,11 @@ def test_what_an_adapter_cannot_go_on_with(base, text, tmp_path, forq):
         (("--adapter", start, "--move", "lora", "--rank", 4), "expected no setting of new adapters, found lora.rank"),
         (("--adapter", start, "--move", "lora", "--recipe", "zoqo"), "grid of 8 bits"),
         (("--adapter", tmp_path / "empty", "--move", "lora"), "expected an adapter"),
+        (("--adapter", tmp_path / "run0", "--move", "lora"), "name "),
         (("--adapter", tmp_path / "nowhere", "--move", "lora"), "expected an adapter"),
         (("--adapter", tmp_path / "saves", "--move", "lora"), "modules_to_save"),
     ):
+        shutil.copytree(start, tmp_path / "run0" / "adapter", dirs_exist_ok=True)
         shutil.copytree(start, tmp_path / "saves", dirs_exist_ok=True)
         (tmp_path / "saves" / "adapter_config.json").write_text(json.dumps(whole | {"modules_to_save": ["lm_head"]}))
         done = forq("tune", base, *words, *more)

@@ -37,7 +37,7 @@ def export(
     from forq.cli import _screen
     from forq.cli._finished import finished
     from forq.errors import ConfigError
-    from forq.models.convert.export import LORA
+    from forq.models.convert.export import LORA, targets
     from forq.models.convert.export import export as make
 
     if not overwrite:
@@ -45,7 +45,7 @@ def export(
     if (run := finished(source)) is not None:
         if to.replace("_", "-") == LORA:
             adapter = adapter or run.adapter
-        elif run.saved == run.base:
+        elif run.saved == run.base and to.replace("_", "-") in targets():
             raise ConfigError(
                 f"{source}: expected a finished run with a checkpoint, found none; adapters are PEFT's already, and "
                 f"--to {LORA} writes them for llama.cpp"

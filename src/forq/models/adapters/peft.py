@@ -81,7 +81,8 @@ def configured(folder: Path) -> AdapterSettings:
         FormatError: the folder holds no adapter, or one with a setting that forq does not compute.
     """
     if not (folder / CONFIG).is_file() or not (folder / FLOATS).is_file():
-        raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none")
+        run = f"; name {folder / 'adapter'}" if (folder / "adapter" / CONFIG).is_file() else ""
+        raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none{run}")
     return adapter_settings.read(folder / CONFIG)
 
 
