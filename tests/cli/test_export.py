@@ -12,6 +12,7 @@ import torch
 import forq as library
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers import gguf
+from forq.demo import CHECKPOINT
 from forq.errors import FormatError
 from forq.models.convert.quantize import quantize
 from tests import tiny_checkpoints
@@ -109,3 +110,24 @@ def test_an_unsound_export_leaves_nothing_behind(source: Path, there: bool, tmp_
     with pytest.raises(FormatError, match="not what was there"):
         library.export(source, tmp_path / "out", "awq", overwrite=there)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_becomes_a_file_for_llama_cpp(text: Path, forq, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    short = ("--set", "task.validation_rows=16", "--set", "task.test_rows=16", "--steps", "2")
+    done = forq("tune", CHECKPOINT, "--task", "text", "--data", text, "--out", run, *short)
+    assert done.returncode == 0, done.stderr
+    done = forq("export", run, "--to", "gguf", "--out", tmp_path / "gguf")
+    assert done.returncode == 0 and "every weight is the same number" in done.stdout, done.stderr
+    assert "28 in Q4_0" in done.stderr and [path.name for path in (tmp_path / "gguf").iterdir()] == ["model.gguf"]
+    ours = library.load(run / "checkpoint", device="cpu", kernel="reference")(IDS).logits
+    theirs = library.load(tmp_path / "gguf", device="cpu", kernel="reference")(IDS).logits
+    assert (ours - theirs).abs().max() < 1e-5 * ours.abs().max()
+    again = forq("export", run, "--to", "gguf", "--out", tmp_path / "gguf")
+    assert again.returncode == 1 and "--overwrite" in again.stderr
+    assert forq("export", run, "--to", "gguf", "--out", tmp_path / "gguf", "--overwrite").returncode == 0
+    named = forq("export", run, "--to", "gguf", "--out", tmp_path / "tuned.gguf")
+    assert named.returncode == 1 and "in which the file will be model.gguf" in named.stderr
+    (tmp_path / "empty").mkdir()
+    empty = forq("export", tmp_path / "empty", "--to", "gguf", "--out", tmp_path / "x")
+    assert empty.returncode == 1 and not (tmp_path / "x").exists()

@@ -26,13 +26,19 @@ VOCABULARY = 300
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of one block, tied, in three types, with a vocabulary it can read text by; another beside it."""
     folder = tmp_path_factory.mktemp("base")
+    (folder / "tiny-q8.gguf").write_bytes(b"another quantization")
+    return model(folder / "tiny-q4.gguf", 32, ("Q8_0", "Q4_0", "Q5_1"))
+
+
+def model(path: Path, width: int, types: tuple[str, ...]) -> Path:
+    """The file; its matrices take the types in turn."""
     told = json.loads(tiny_lm.tokenizer(vocabulary=VOCABULARY).backend_tokenizer.to_str())["model"]
     values: dict[str, Any] = {
         "general.architecture": "llama",
         "llama.block_count": 1,
         "llama.context_length": 256,
-        "llama.embedding_length": 32,
-        "llama.feed_forward_length": 64,
+        "llama.embedding_length": width,
+        "llama.feed_forward_length": 2 * width,
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": 2,
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
@@ -45,19 +51,19 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tokenizer.ggml.eos_token_id": 1,
         "tokenizer.ggml.add_bos_token": True,
     }
-    shapes = {"token_embd": (VOCABULARY, 32), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32)}
-    shapes |= {"blk.0.attn_v": (16, 32), "blk.0.attn_output": (32, 32)}
-    shapes |= {"blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
+    half, twice = width // 2, 2 * width
+    shapes = {"token_embd": (VOCABULARY, width), "blk.0.attn_q": (width, width), "blk.0.attn_k": (half, width)}
+    shapes |= {"blk.0.attn_v": (half, width), "blk.0.attn_output": (width, width)}
+    shapes |= {"blk.0.ffn_gate": (twice, width), "blk.0.ffn_up": (twice, width), "blk.0.ffn_down": (width, twice)}
     tensors: list[Any] = []
     for turn, (name, shape) in enumerate(shapes.items()):
-        kind = BY_NAME[("Q8_0", "Q4_0", "Q5_1")[turn % 3]]
+        kind = BY_NAME[types[turn % len(types)]]
         raw = blocks(kind, shape, torch.Generator().manual_seed(turn))
         tensors.append((f"{name}.weight", NUMBERS[kind.name], shape, raw))
     for norm in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
-        tensors.append((f"{norm}.weight", 0, (32,), torch.ones(32)))
-    write_gguf(folder / "tiny-q4.gguf", values, tensors)
-    (folder / "tiny-q8.gguf").write_bytes(b"another quantization")
-    return folder / "tiny-q4.gguf"
+        tensors.append((f"{norm}.weight", 0, (width,), torch.ones(width)))
+    write_gguf(path, values, tensors)
+    return path
 
 
 def changed(one: Path, other: Path) -> set[str]:
@@ -99,6 +105,25 @@ def test_a_run_is_saved_resumed_verified_and_replayed(move, recipe, fields, file
         replayed = forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / out)
         assert (replayed.returncode == 0) == (base == file)
     assert (tmp_path / "replayed" / saved.name).read_bytes() == saved.read_bytes()
+
+
+def test_types_whose_codes_stand_still_are_tuned_by_their_scales(text, tmp_path, forq) -> None:
+    types = ("IQ4_XS", "IQ3_S", "IQ2_XXS", "IQ1_M", "TQ1_0", "IQ4_NL")
+    file = model(tmp_path / "iq.gguf", 256, types)
+    done = forq("tune", file, "--out", tmp_path / "run", "--data", text, *OPTIONS[:-4], "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    saved = tmp_path / "run" / "checkpoint" / "iq.gguf"
+    assert _gguf_header.read(saved) == _gguf_header.read(file)
+    assert {name.rpartition(".")[2] for name in moved(file, saved)} == {"d"} and len(moved(file, saved)) == 8
+    assert "yes" in forq("verify", tmp_path / "run", "--base", file).stdout
+    forq("replay", tmp_path / "run", "--base", file, "--out", tmp_path / "replayed")
+    assert (tmp_path / "replayed" / "iq.gguf").read_bytes() == saved.read_bytes()
+
+
+def moved(one: Path, other: Path) -> set[str]:
+    """Tensors of a checkpoint in which two files differ."""
+    a, b = Checkpoint.open(one), Checkpoint.open(other)
+    return {name for name in a.info if not torch.equal(a.read(name), b.read(name))}
 
 
 def test_a_file_and_a_folder_of_one_are_scored_alike(file, text, tmp_path, forq) -> None:

@@ -29,7 +29,7 @@ from tests import tiny_checkpoints
 HERE = Path(__file__).parent
 PYTHON = HERE.parents[1] / ".venv-formats" / "bin" / "python"
 CASES = ("llama-q4_0", "llama-mixed", "llama-tied-q8_0", "llama-f16", "llama-bf16", "qwen2-q5_1", "qwen3-q8_0")
-CASES = (*CASES, "llama-k", "llama-small-k")
+CASES = (*CASES, "llama-k", "llama-small-k", "llama-iq4", "llama-iq", "llama-ternary")
 FLOATS = ("llama-f16", "llama-bf16")
 IDS = tiny_checkpoints.ids(rows=3, length=40)
 TEXT = "def main() -> None: returns  the 3 shapes,\n and nothing else."

@@ -35,10 +35,14 @@ pytestmark = ask.pytestmark
 
 FLOATS = (Q.F32, Q.F16, Q.BF16)
 BLOCKS = (Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q8_0, Q.Q2_K, Q.Q3_K, Q.Q4_K, Q.Q5_K, Q.Q6_K)
+TABLES = (Q.IQ4_NL, Q.IQ4_XS)
+STILL = (Q.IQ3_XXS, Q.IQ3_S, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ1_S, Q.IQ1_M, Q.TQ1_0, Q.TQ2_0)
+"""Types whose codes stand still."""
 CASES: dict[str, dict[str, Any]] = {
-    **{kind.name: {"types": [kind]} for kind in (*FLOATS, *BLOCKS)},
+    **{kind.name: {"types": [kind]} for kind in (*FLOATS, *BLOCKS, *TABLES, *STILL)},
     **{f"{kind.name}-tied": {"types": [kind], "tied": True} for kind in (Q.F16, Q.Q4_1, Q.Q8_0, Q.Q4_K, Q.Q6_K)},
     "mixture": {"types": [Q.Q6_K, Q.Q4_K, Q.Q5_K, Q.F16, Q.Q8_0, Q.Q4_0, Q.Q5_1], "tied": True},
+    "mixture-iq": {"types": [Q.IQ4_XS, Q.IQ3_S, Q.IQ2_S, Q.Q6_K, Q.IQ1_M, Q.IQ4_NL], "tied": True},
     "mixture-qwen2": {"types": [Q.Q4_0, Q.F32, Q.Q6_K, Q.Q2_K], "kind": "qwen2"},
     "mixture-qwen3": {"types": [Q.Q8_0, Q.Q4_1, Q.Q3_K], "kind": "qwen3"},
 }
@@ -56,7 +60,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     for name, settings in CASES.items():
         found[name] = [write(root / name / "made.gguf", layers=1, **settings)]
         floats = all(kind in FLOATS for kind in settings["types"])
-        for kind in ["dense"] if floats else ["scales", "codes"]:
+        coded = ["scales"] if settings["types"][0] in STILL else ["scales", "codes"]
+        for kind in ["dense"] if floats else coded:
             model = load(found[name][0], device="cpu", kernel="reference")
             moving = space(model, kind)
             size, noise = (1.0, "sparse:0.02") if kind == "codes" else (0.05, "rademacher")

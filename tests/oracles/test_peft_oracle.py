@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import forq
 from forq.models.adapters import peft
+from forq.models.adapters.lora import held
 from forq.models.convert.quantize import quantize
 from forq.models.load import load
 from forq.scalars.moves import Move, Term
@@ -77,8 +78,12 @@ def test_settings_of_an_adapter_mean_what_peft_says(tmp_path: Path) -> None:
         peft.write(adapter, model.checkpoint, model.adapters, space.exported())  # type: ignore[arg-type]
         config = json.loads((adapter / peft.CONFIG).read_text())
         (adapter / peft.CONFIG).write_text(json.dumps(config | settings))
-        folders.append(f"{base}::{adapter}")
-        ours.append(loss(load(base, "cpu", adapter=adapter)))
+        held_by = load(base, "cpu", adapter=adapter)
+        again = tmp_path / f"{adapter.name}-again"  # as a run that went on from it would write it
+        peft.write(again, model.checkpoint, held_by.adapters, held(held_by.adapters))
+        folders += [f"{base}::{adapter}", f"{base}::{again}"]
+        ours += [loss(held_by), loss(load(base, "cpu", adapter=again))]
+        assert ours[-1] == ours[-2]
     assert len({round(value, 3) for value in ours}) == 3  # plain, by the root of the rank, and with an alpha of its own
     lines = call("loss.py", *folders, stdin=json.dumps(IDS.tolist())).splitlines()
     theirs = [json.loads(line.removeprefix("RESULT "))["loss"] for line in lines if line.startswith("RESULT ")]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from functools import cache
 from pathlib import Path
 
+import gguf
 import numpy as np
 
 SIZES = {2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34)}
+SIZES |= {16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82)}
+SIZES |= {23: (256, 136), 29: (256, 56), 34: (256, 54), 35: (256, 66)}
 SIZES |= {10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210)}
 PARTS = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj"}
 PARTS |= {"attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj"}
@@ -191,4 +195,122 @@ def q3_k(b: bytes) -> list[float]:
     return found
 
 
-BLOCKS = {2: q4_0, 3: q4_1, 6: q5_0, 7: q5_1, 8: q8_0, 10: q2_k, 11: q3_k, 12: q4_k, 13: q5_k, 14: q6_k}
+LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+
+
+def iq4_nl(b: bytes) -> list[float]:
+    return [f16(b[:2]) * LEVELS[q >> shift & 15] for shift in (0, 4) for q in b[2:]]
+
+
+def iq4_xs(b: bytes) -> list[float]:
+    d, high, low, qs = f16(b[:2]), int.from_bytes(b[2:4], "little"), b[4:8], b[8:]
+    found = []
+    for j in range(8):
+        scale = (low[j // 2] >> 4 * (j % 2) & 15 | (high >> 2 * j & 3) << 4) - 32
+        found += [d * scale * LEVELS[q >> shift & 15] for shift in (0, 4) for q in qs[16 * j : 16 * j + 16]]
+    return found
+
+
+@cache
+def grid(name: str) -> np.ndarray:
+    """The table of a type, of the package gguf."""
+    kind = getattr(gguf.quants, name)
+    kind.init_grid()
+    return kind.grid.reshape(kind.grid_shape).astype(np.float64)
+
+
+def signed(values: np.ndarray, signs: int) -> list[float]:
+    return [-value if signs >> i & 1 else value for i, value in enumerate(values.tolist())]
+
+
+def even(seven: int) -> int:
+    return seven | seven.bit_count() % 2 << 7
+
+
+def word(b: bytes, place: int, size: int) -> int:
+    return int.from_bytes(b[size * place : size * (place + 1)], "little")
+
+
+def iq2_xxs(b: bytes) -> list[float]:
+    found = []
+    for j in range(8):
+        own = b[2 + 8 * j : 10 + 8 * j]
+        high = word(own, 1, 4)
+        for k in range(4):
+            row = signed(grid("IQ2_XXS")[own[k]], even(high >> 7 * k & 127))
+            found += [f16(b[:2]) * (0.5 + (high >> 28)) / 4 * x for x in row]
+    return found
+
+
+def iq2_xs(b: bytes) -> list[float]:
+    found = []
+    for k in range(32):
+        code, scale = word(b[2:66], k, 2), b[66 + k // 4] >> 4 * (k // 2 % 2) & 15
+        row = signed(grid("IQ2_XS")[code & 511], even(code >> 9))
+        found += [f16(b[:2]) * (0.5 + scale) / 4 * x for x in row]
+    return found
+
+
+def iq2_s(b: bytes) -> list[float]:
+    found = []
+    for k in range(32):
+        code = b[2 + k] | (b[66 + k // 4] >> 2 * (k % 4) & 3) << 8
+        scale = b[74 + k // 4] >> 4 * (k // 2 % 2) & 15
+        found += [f16(b[:2]) * (0.5 + scale) / 4 * x for x in signed(grid("IQ2_S")[code], b[34 + k])]
+    return found
+
+
+def iq3_xxs(b: bytes) -> list[float]:
+    found = []
+    for k in range(64):
+        high = word(b[66:], k // 8, 4)
+        signs = even(high >> 7 * (k % 8 // 2) & 127) >> 4 * (k % 2)
+        found += [f16(b[:2]) * (0.5 + (high >> 28)) / 2 * x for x in signed(grid("IQ3_XXS")[b[2 + k]], signs)]
+    return found
+
+
+def iq3_s(b: bytes) -> list[float]:
+    found = []
+    for k in range(64):
+        code = b[2 + k] | (b[66 + k // 8] >> k % 8 & 1) << 8
+        scale = b[106 + k // 16] >> 4 * (k // 8 % 2) & 15
+        found += [f16(b[:2]) * (1 + 2 * scale) * x for x in signed(grid("IQ3_S")[code], b[74 + k // 2] >> 4 * (k % 2))]
+    return found
+
+
+def iq1_s(b: bytes) -> list[float]:
+    found = []
+    for k in range(32):
+        high = word(b[34:], k // 4, 2)
+        shift = -0.125 if high >> 15 else 0.125
+        row = grid("IQ1_S")[b[2 + k] | (high >> 3 * (k % 4) & 7) << 8]
+        found += (f16(b[:2]) * (2 * (high >> 12 & 7) + 1) * (row + shift)).tolist()
+    return found
+
+
+def iq1_m(b: bytes) -> list[float]:
+    words = [word(b[48:], place, 2) for place in range(4)]
+    d = f16(sum((each >> 12) << 4 * place for place, each in enumerate(words)).to_bytes(2, "little"))
+    found = []
+    for k in range(32):
+        high = b[32 + k // 2] >> 4 * (k % 2) & 15
+        scale = words[k // 8] >> 3 * (k // 2 % 4) & 7
+        row = grid("IQ1_M")[b[k] | (high & 7) << 8]
+        found += (d * (2 * scale + 1) * (row + (-0.125 if high >> 3 else 0.125))).tolist()
+    return found
+
+
+def tq1_0(b: bytes) -> list[float]:
+    digits = [
+        (first, size, place) for first, size, most in ((0, 32, 5), (32, 16, 5), (48, 4, 4)) for place in range(most)
+    ]
+    return [f16(b[52:]) * ((q * 3**place % 256 * 3 >> 8) - 1) for at, size, place in digits for q in b[at : at + size]]
+
+
+def tq2_0(b: bytes) -> list[float]:
+    return [f16(b[64:]) * ((q >> shift & 3) - 1) for at in (0, 32) for shift in (0, 2, 4, 6) for q in b[at : at + 32]]
+
+
+BLOCKS = {16: iq2_xxs, 17: iq2_xs, 18: iq3_xxs, 19: iq1_s, 20: iq4_nl, 21: iq3_s, 22: iq2_s, 23: iq4_xs, 29: iq1_m}
+BLOCKS |= {34: tq1_0, 35: tq2_0}
+BLOCKS |= {2: q4_0, 3: q4_1, 6: q5_0, 7: q5_1, 8: q8_0, 10: q2_k, 11: q3_k, 12: q4_k, 13: q5_k, 14: q6_k}

@@ -25,7 +25,7 @@ from tests.fixtures import gguf
 from tests.fixtures.gguf_write import write_gguf
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33, 5, 63]])
-TIED = ("q8_0", "five", "k")
+TIED = ("q8_0", "five", "k", "iq4")
 Tensors = list[tuple[str, int, tuple[int, ...], torch.Tensor]]
 
 
@@ -63,12 +63,14 @@ def test_what_is_written_anew_unchanged_is_the_same_file(file: Path) -> None:
 @pytest.mark.parametrize("variant", [None, *gguf.VARIANTS])
 def test_the_fields_are_every_byte_of_the_tensors_once(variant: str | None, tmp_path: Path) -> None:
     path = gguf.example(tmp_path / "a", **gguf.VARIANTS[variant] if variant else {})
-    seen = torch.zeros(path.stat().st_size, dtype=torch.int32)
+    seen = torch.zeros(path.stat().st_size, 8, dtype=torch.int32)
     for info in Checkpoint.open(path).info.values():
         for start in range(info.start, info.start + info.span, info.pitch or info.nbytes):
-            seen[start : start + (info.piece or info.nbytes)] += 1
+            mask = info.mask or b"\xff" * (info.piece or info.nbytes)
+            bits = torch.tensor(list(mask))[:, None] >> torch.arange(8) & 1
+            seen[start : start + len(mask)] += bits.int()
     first = min(info.start for info in Checkpoint.open(path).info.values())
-    want = sum(tensor.nbytes for *_, tensor in held(path)[1])
+    want = 8 * sum(tensor.nbytes for *_, tensor in held(path)[1])
     assert int(seen.max()) == 1 and int(seen.sum()) == want and not seen[:first].any()
 
 
@@ -122,7 +124,12 @@ def value(key: str, new: Any) -> Callable[[dict[str, Any], Tensors], None]:
 
 def other_type(values: dict[str, Any], tensors: Tensors) -> None:
     name, _, shape, raw = tensors[1]
-    tensors[1] = name, 16, shape, raw
+    tensors[1] = name, 41, shape, raw
+
+
+def powers_of_two(values: dict[str, Any], tensors: Tensors) -> None:
+    name, _, shape, raw = tensors[1]
+    tensors[1] = name, 39, shape, raw
 
 
 def half_block(values: dict[str, Any], tensors: Tensors) -> None:
@@ -152,6 +159,7 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
         (lambda values, tensors: tensors.append(tensors[0]), "different names"),
         (lambda values, tensors: tensors.pop(), "missing: model.norm.weight"),
         (other_type, "a type among F32, F16, BF16, Q4_0"),
+        (powers_of_two, "MXFP4, whose block scales are powers of two"),
         (half_block, "whole blocks of 32"),
         (into_the_next, "expected it to end by byte"),
     ],
@@ -163,7 +171,7 @@ def test_what_contradicts_itself_is_refused(
         load(again(file, change), device="cpu")
 
 
-@pytest.mark.parametrize("variant", TIED)
+@pytest.mark.parametrize("variant", (*TIED, "ternary"))
 def test_a_tied_head_is_the_embedding_and_one_leaf(variant: str, tmp_path: Path) -> None:
     model: Any = load(gguf.example(tmp_path / "a", **gguf.VARIANTS[variant]), device="cpu")
     embedding = model.model.embed_tokens

@@ -32,6 +32,8 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 
+_EIGHT = torch.arange(8, dtype=torch.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -43,6 +45,7 @@ class TensorInfo:
         nbytes: its length in bytes.
         piece, pitch: the bytes lie in pieces of ``piece`` bytes that start every ``pitch`` bytes (a field
             of the blocks of a GGUF tensor); 0: the bytes are contiguous.
+        mask: the bits of a piece that are the tensor's, in order, where another tensor has the others; empty: all.
         order: for a file that stores rows in another order: a function of the number of rows that gives
             the file's row for each row of the tensor, int64 (rows,). None: the same order.
     """
@@ -55,11 +58,17 @@ class TensorInfo:
     piece: int = 0
     pitch: int = 0
     order: Callable[[int], Tensor] | None = None
+    mask: bytes = b""
 
     @property
     def span(self) -> int:
         """Length of the range of the file that holds the tensor, gaps between pieces included."""
-        return self.nbytes if not self.pitch else max(0, (self.nbytes // self.piece - 1) * self.pitch + self.piece)
+        return self.nbytes if not self.pitch else max(0, (self.nbytes // self._width - 1) * self.pitch + self.piece)
+
+    @property
+    def _width(self) -> int:
+        """The tensor's own bytes of a piece."""
+        return sum(byte.bit_count() for byte in self.mask) // 8 if self.mask else self.piece
 
     def read(self, stream: BinaryIO) -> Tensor:
         """Read the tensor into new memory.
@@ -70,7 +79,8 @@ class TensorInfo:
         if self.pitch:
             raw = torch.empty(self.nbytes, dtype=torch.uint8)
             for pieces, span, _ in self._spans(stream, raw):
-                pieces.copy_(self._pieces(span))
+                held = self._pieces(span)
+                pieces.copy_(_taken(held, self.mask) if self.mask else held)
         else:
             raw = self._bytes(stream, self.start, self.nbytes)
         tensor = raw.view(self.dtype).reshape(self.shape)
@@ -86,21 +96,22 @@ class TensorInfo:
             stream.write(byte_view(tensor))
             return
         for pieces, span, start in self._spans(stream, tensor.contiguous().reshape(-1).view(torch.uint8)):
-            self._pieces(span).copy_(pieces)
+            held = self._pieces(span)
+            held.copy_(_put(held, self.mask, pieces) if self.mask else pieces)
             stream.seek(start)
             stream.write(byte_view(span))
 
     def _spans(self, stream: BinaryIO, raw: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Go through the tensor span by span: its pieces (n, piece), the span's bytes, and its offset.
+        """Go through the tensor span by span: its own bytes of each piece (n, width), the span's bytes, and its offset.
 
         A span is the range of the file from the first byte of some pieces to the last.
         """
-        most, count = max(1, SPAN_BYTES // self.pitch), self.nbytes // self.piece
+        most, count = max(1, SPAN_BYTES // self.pitch), self.nbytes // self._width
         for first in range(0, count, most):
             n = min(most, count - first)
             start = self.start + first * self.pitch
             span = self._bytes(stream, start, (n - 1) * self.pitch + self.piece)
-            yield raw.view(count, self.piece)[first : first + n], span, start
+            yield raw.view(count, self._width)[first : first + n], span, start
 
     def _pieces(self, span: Tensor) -> Tensor:
         """A view of the pieces in a span, (n, piece)."""
@@ -114,6 +125,24 @@ class TensorInfo:
         if count != nbytes:
             raise FormatError(f"expected {nbytes} bytes in {self.file}, found {count}; it was truncated")
         return raw
+
+
+def _taken(pieces: Tensor, mask: bytes) -> Tensor:
+    """The masked bits of pieces, uint8 (n, piece), side by side: uint8 (n, width)."""
+    bits = pieces[:, :, None] >> _EIGHT & 1
+    kept = bits.flatten(1)[:, _places(mask)]
+    return (kept.view(len(pieces), -1, 8) << _EIGHT).sum(2, dtype=torch.uint8)
+
+
+def _put(pieces: Tensor, mask: bytes, own: Tensor) -> Tensor:
+    """Pieces, uint8 (n, piece), with their masked bits replaced by those of ``own``, uint8 (n, width)."""
+    bits = (pieces[:, :, None] >> _EIGHT & 1).flatten(1)
+    bits[:, _places(mask)] = (own[:, :, None] >> _EIGHT & 1).flatten(1)
+    return (bits.view(len(pieces), -1, 8) << _EIGHT).sum(2, dtype=torch.uint8)
+
+
+def _places(mask: bytes) -> list[int]:
+    return [8 * at + bit for at, byte in enumerate(mask) for bit in range(8) if byte >> bit & 1]
 
 
 def byte_view(tensor: Tensor) -> memoryview:

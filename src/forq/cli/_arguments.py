@@ -59,6 +59,12 @@ Adapter = Annotated[
         help="Folder of a LoRA adapter in PEFT's format, used with the checkpoint.", parser=path, metavar="PATH"
     ),
 ]
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the adapter that the run went on from, if it did (tune --adapter).", parser=path, metavar="PATH"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
     str, typer.Option(help="float, or int8, which rounds the inputs of 8-bit layers with one scale a row.")

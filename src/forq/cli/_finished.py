@@ -14,6 +14,7 @@ class Finished:
     """Where a run began, and what to load for its result: a checkpoint, and an adapter where it moved some.
 
     Attributes:
+        start: the adapter that the run went on from.
         task: the name of the run's task.
         moment: the date and time its chat template rendered, if it shows one.
     """
@@ -21,6 +22,7 @@ class Finished:
     base: str
     saved: str
     adapter: Path | None
+    start: Path | None
     task: str
     moment: str | None
 
@@ -43,6 +45,7 @@ def finished(folder: str) -> Finished | None:
         base,
         str(saved) if saved.is_dir() else base,
         adapter if adapter.is_dir() else None,
+        None if config.adapter is None else Path(config.adapter),
         config.task.name,
         None if moment is None else str(moment),
     )

@@ -57,6 +57,7 @@ class Asked:
     sets: tuple[str, ...]
     data: str | None
     profile: Path | None
+    adapter: Path | None
     device: str | None
     kernel: str | None
 
@@ -93,6 +94,7 @@ def first(asked: Asked) -> RunConfig:
         kernel=asked.kernel or "auto",
         activations=options.get("--activations", "float"),
         profile=None if asked.profile is None else str(asked.profile.resolve()),
+        adapter=None if asked.adapter is None else str(asked.adapter.resolve()),
     )
     if lora and "lora" not in config.method.kinds:
         raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
@@ -118,6 +120,7 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         "checkpoint": asked.checkpoint,
         "task": run.task.model_copy(update={"data": data}),
         "device": run.device if asked.device in (None, "auto") else asked.device,
+        "adapter": run.adapter if asked.adapter is None else str(asked.adapter.resolve()),
         "kernel": run.kernel if asked.kernel in (None, "auto") else asked.kernel,
     }
     return run.model_copy(update=placed)
@@ -132,7 +135,8 @@ def result(out: Path, config: RunConfig) -> Result | None:
     run, past = configs.read(out / "config.toml"), journal.read(out / "journal.jsonl")
     if not past.lines or past.lines[-1].kind != "saved":
         return None
-    same = (config.task.data, config.device, config.kernel) == (run.task.data, run.device, run.kernel)
+    places = [(one.task.data, one.device, one.kernel, one.adapter) for one in (config, run)]
+    same = places[0] == places[1]
     if not same or Checkpoint.open(config.checkpoint).digest() != past.header.get("base"):
         return None
     try:

@@ -66,7 +66,7 @@ def evaluate(
         distances[DISTANCE] = _drawn(judge, model, "drawing")
         if run is not None:
             del model
-            distances[BEFORE] = _drawn(judge, load(run.base, device, **how), "drawing, before")
+            distances[BEFORE] = _drawn(judge, load(run.base, device, adapter=run.start, **how), "drawing, before")
     if as_json:
         body = {"checkpoint": checkpoint, "task": task, "split": split, "rows": score.rows, **score.numbers()}
         body |= {"data": rows.plain()}

@@ -17,33 +17,50 @@ def export(
             metavar="RUN|CHECKPOINT", help="A run's folder, or a quantized checkpoint.", parser=given.source
         ),
     ],
-    to: Annotated[str, typer.Option(help="gptq, awq, compressed-tensors, float16, bfloat16 or float32.")],
+    to: Annotated[
+        str,
+        typer.Option(help="gptq, awq, compressed-tensors, gguf, gguf-lora (adapters), float16, bfloat16 or float32."),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write; new.", parser=given.path, metavar="PATH")],
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a LoRA adapter in PEFT's format, for gguf-lora; by default the run's.",
+            parser=given.path,
+            metavar="PATH",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace PATH if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
     """Convert a checkpoint to another format, exactly or with only float rounding, and report what is lost."""
     from forq.cli import _screen
+    from forq.cli._finished import finished
     from forq.errors import ConfigError
+    from forq.models.convert.export import LORA, targets
     from forq.models.convert.export import export as make
 
     if not overwrite:
         given.free(out, "choose another --out, or replace it with --overwrite")
-    if (Path(source) / "journal.jsonl").is_file():
-        run = Path(source)
-        if not (run / "checkpoint").is_dir():
+    if (run := finished(source)) is not None:
+        if to.replace("_", "-") == LORA:
+            adapter = adapter or run.adapter
+        elif run.saved == run.base and to.replace("_", "-") in targets():
             raise ConfigError(
-                f"{run}: expected a finished run with a checkpoint, found none; adapters are PEFT's already"
+                f"{source}: expected a finished run with a checkpoint, found none; adapters are PEFT's already, and "
+                f"--to {LORA} writes them for llama.cpp"
             )
-        source = str(run / "checkpoint")
-    done = make(source, out, to, overwrite=overwrite)
+        source = run.saved
+    done = make(source, out, to, adapter=adapter, overwrite=overwrite)
     if as_json:
         told = {"layers": done.layers, "weights": done.weights, "changed": done.changed, "max_change": done.max_change}
-        _screen.data({"path": str(done.path), "to": to, **told})
+        _screen.data({"path": str(done.path), "to": to, **told, "notes": list(done.notes)})
         return
     lost = (
         "every weight is the same number"
         if done.changed == 0
         else (f"{done.changed:,} of {done.weights:,} weights were rounded, by {done.max_change:.1e} at most")
     )
+    for note in done.notes:
+        _screen.err.print(note, highlight=False, soft_wrap=True)
     _screen.out.print(f"{done.layers} layers as {to}; {lost} → {done.path}", highlight=False, soft_wrap=True)

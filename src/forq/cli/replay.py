@@ -27,6 +27,7 @@ def replay(
             help="The run's profile.safetensors, if it is not beside the journal.", parser=given.path, metavar="PATH"
         ),
     ] = None,
+    adapter: given.Start = None,
     as_json: given.Json = False,
 ) -> None:
     """Rebuild the tuned checkpoint of any step, bit for bit, without a single forward pass."""
@@ -38,7 +39,7 @@ def replay(
     # Said now, not after the whole run was replayed.
     given.free(out, "choose another --out")
     check_destination(Checkpoint.open(base).path, out, overwrite=True)
-    done = rebuild(run, base, out, step=step, profile=profile)
+    done = rebuild(run, base, out, step=step, profile=profile, adapter=adapter)
     if as_json:
         _screen.data({"step": done, "path": str(out)})
     else:

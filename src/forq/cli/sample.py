@@ -40,7 +40,7 @@ def sample(
         raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
     sources: list[tuple[str, str, Path | None]] = [("", pipeline, adapter)]
     if (run := finished(pipeline)) is not None:
-        sources = [("before", run.base, None), ("after", run.saved, run.adapter)]
+        sources = [("before", run.base, run.start), ("after", run.saved, run.adapter)]
     how: Any = {"kernel": kernel}
     drawn = []
     for _, source, factor in sources:

@@ -117,6 +117,15 @@ def tune(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a LoRA adapter in PEFT's format to go on from, with --move lora.",
+            parser=given.path,
+            metavar="PATH",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -202,7 +211,7 @@ def tune(
         "--bits": bits,
     }
     given_now = {name: value for name, value in options.items() if value is not None}
-    asked = _resumed.Asked(checkpoint, given_now, tuple(sets), data, profile, device, kernel)
+    asked = _resumed.Asked(checkpoint, given_now, tuple(sets), data, profile, adapter, device, kernel)
     if held:
         config = _resumed.settings(out, asked)
         drawn = not tensorboard or (out / "tensorboard").is_dir()

@@ -21,6 +21,7 @@ def verify(
             help="The checkpoint the run began from; rebuilds every digest.", parser=given.source, metavar="CHECKPOINT"
         ),
     ] = None,
+    adapter: given.Start = None,
     as_json: given.Json = False,
 ) -> None:
     """Check every line of a journal, and with --base that it rebuilds every digest and the saved checkpoint."""
@@ -28,7 +29,7 @@ def verify(
     from forq.errors import JournalError
     from forq.runs.replay import verify as check
 
-    verdict = check(run, base)
+    verdict = check(run, base, adapter)
     if as_json:
         _screen.data(asdict(verdict))
     else:

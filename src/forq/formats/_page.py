@@ -27,9 +27,10 @@ hold stays in float with `--keep NAME`: its name, the end of it, or with `*` in 
 layers as the owner's loaders read it (`dynamic` and `modules_in_block_to_quantize` for GPTQ, `llm_int8_skip_modules`
 for bitsandbytes).
 
-**From one format to another**: `forq export RUN --to {targets}|float16|bfloat16|float32 --out FOLDER`.
+**From one format to another**: `forq export RUN --to {targets}|gguf|float16|bfloat16|float32 --out FOLDER`.
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
-Into floats every weight is rounded once, and the command says how many changed and by how much. ONNX stays ONNX.
+Into floats every weight is rounded once, and the command says how many changed and by how much. ONNX stays ONNX. What a
+GGUF file takes: [models.md](models.md#a-gguf-file-from-another-checkpoint).
 
 **Damaged files** are refused by a `FormatError` that names what was expected and found: two hundred mutations of every
 format are tried in CI, `python -m tests.fuzz --count 10000` tries more. NaN and infinity in a tensor that is read as

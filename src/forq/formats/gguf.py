@@ -3,6 +3,8 @@
     Q4_0, Q8_0              d, codes:                     w = d·(q − 8), d·q
     Q4_1, Q5_0, Q5_1        d, (m,) codes:                w = d·q + m, d·(q − 16), d·q + m
     Q2_K … Q6_K             d, (dmin,) factors of a few bits for 16 or 32 codes each, codes
+    IQ4_NL, IQ4_XS          d, (factors,) codes:          w = d·level[q], …
+    IQ1 … IQ3, TQ1, TQ2     d, factors, codes that stand still (:mod:`forq.formats.codecs.gguf_grids`)
 
 One file holds everything: configuration and tokenizer are made of its values (:mod:`forq.checkpoints.containers.gguf`).
 What moves are d, m and dmin, and the codes; a save is a copy of the file with those bytes replaced.
@@ -20,8 +22,10 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf.kinds import BY_NAME, Kind
 from forq.errors import FormatError
 from forq.formats.base import About, Format
-from forq.formats.codecs.gguf_blocks import Blocks
+from forq.formats.codecs.gguf_blocks import LEVELS, Blocks
 from forq.formats.codecs.gguf_codes import put_together, taken_apart
+from forq.formats.codecs.gguf_grids import STILL, GridBlocks
+from forq.formats.codecs.gguf_grids import check as check_grid
 from forq.layers.codes import pack, unpack
 from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts
 from forq.layers.linear import Activations
@@ -29,7 +33,7 @@ from forq.layers.weight import QuantWeight, zeros_dtype
 
 _CHUNK = 1 << 20
 """Codes packed at once: a byte each would be twice their storage."""
-_PLAIN = ("Q4_0", "Q8_0")
+_PLAIN = ("Q4_0", "Q8_0", "IQ4_NL")
 """Types that are codes with one scale a block, which every kernel reads."""
 
 
@@ -38,7 +42,8 @@ class GGUF(Format):
 
     about = About(
         title="GGUF",
-        bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K and mixtures",
+        bits="2, 3, 4, 5, 6, 8: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K … Q6_K, IQ4_NL, IQ4_XS, IQ1_S … IQ3_S, TQ1_0, "
+        "TQ2_0 and mixtures",
         moves=("scales", "codes"),
         exported="the same file; block scales are rounded to float16 (about a fifth of a step of 1e-3)",
         library="gguf 0.19.0, transformers 5.23.0, diffusers 0.42.1, xllamacpp 2026.10.11549 (llama.cpp)",
@@ -48,6 +53,8 @@ class GGUF(Format):
             "X.weight.qs            its codes, all their bits (ggml's qs, ql, qh, hmask)",
             "X.weight.scales        factors of a few bits, which stand still",
             "a quantized embedding moves like a layer",
+            "IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0: codes stand still, d moves",
+            "MXFP4, NVFP4: refused, since the least step of a block's scale is too long (MXFP4's doubles 32 weights)",
         ),
     )
 
@@ -60,6 +67,8 @@ class GGUF(Format):
 
     def layers(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
         """The tensors in blocks by module name, embeddings included."""
+        for kind in _types(ckpt).values():
+            check_grid(kind)
         return {name.removesuffix(".weight"): _spec(ckpt, name, kind) for name, kind in _types(ckpt).items()}
 
     def read(self, ckpt: Checkpoint, spec: LayerSpec) -> Parts:
@@ -70,17 +79,21 @@ class GGUF(Format):
         bias = None if spec.bias is None else ckpt.read(spec.bias)
         codes = ckpt.read(f"{name}.qs")
         if kind.name not in _PLAIN:
-            factors = f"{name}.scales"
-            return Parts(Blocks(kind, codes, ckpt.read(factors) if factors in ckpt.info else None), live, bias)
+            factors = ckpt.read(f"{name}.scales") if f"{name}.scales" in ckpt.info else None
+            made = GridBlocks if kind.name in STILL else Blocks
+            return Parts(made(kind, codes, factors), live, bias)
         codes = _codes(codes, kind)
-        groups = spec.in_features // kind.size
-        zeros = torch.full((groups, spec.out_features), 1 << kind.bits - 1, dtype=zeros_dtype(kind.bits))
-        return Parts(QuantWeight(codes, zeros, kind.bits, kind.size), live, bias, _turned)
+        levels = torch.tensor(LEVELS, dtype=torch.float32) if kind.name == "IQ4_NL" else None
+        zero = 0 if levels is not None else 1 << kind.bits - 1
+        zeros = torch.full((spec.in_features // kind.size, spec.out_features), zero, dtype=zeros_dtype(kind.bits))
+        return Parts(QuantWeight(codes, zeros, kind.bits, kind.size, levels=levels), live, bias, _turned)
 
-    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes:
-        """How the codes of a layer are packed."""
+    def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
+        """How the codes of a layer are packed; None where they stand still."""
         name = f"{spec.name}.weight.qs"
         kind = _types(ckpt)[f"{spec.name}.weight"]
+        if kind.name in STILL:
+            return None
         packed = partial(_filed, kind=kind) if kind.name in _PLAIN else torch.clone
         return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
 

@@ -144,6 +144,11 @@ def cell(inputs: int, bits: int) -> float:
     return float(np.float32(2.0 / math.sqrt(inputs) / (1 << (bits - 1))))
 
 
+def typical(rank: int, alpha: float) -> float:
+    """The size of B's coordinates at which the product is as large as a layer's usual weights, 1/√in; a power of 2."""
+    return float(2.0 ** round(math.log2(math.sqrt(3.0 * rank) / alpha)))
+
+
 def begin(module: str, inputs: int, outputs: int, *, rank: int, alpha: float, bits: int | None, seed: int) -> Adapter:
     """An adapter before its first step: A uniform on ±1/√in (as PEFT begins), B zero; a pure function of its arguments.
 
@@ -164,7 +169,6 @@ def begin(module: str, inputs: int, outputs: int, *, rank: int, alpha: float, bi
     share = (draw >> 8).astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)
     start = torch.from_numpy(share * np.float32(1.0 / math.sqrt(inputs))).view(rank, inputs)
     leaf_a = TensorLeaf(name_a, "lora", torch.float32, start)
-    # B begins at zero. With coordinates of this size the product is as large as a layer's usual weights, 1/√in.
-    typical = 2.0 ** round(math.log2(math.sqrt(3.0 * rank) / alpha))
-    leaf_b = TensorLeaf(name_b, "lora", torch.float32, torch.zeros(outputs, rank), typical=typical)
+    size = typical(rank, alpha)  # B begins at zero
+    leaf_b = TensorLeaf(name_b, "lora", torch.float32, torch.zeros(outputs, rank), typical=size)
     return Adapter(module, leaf_a, leaf_b, alpha)

@@ -167,7 +167,8 @@ def _method(record: Record) -> str:
     task = {name: value for name, value in record.config.get("task", {}).items() if name != "data"}
     every = record.config.get("eval_every")
     names = header.get("names", {}).get("data")
-    return json.dumps([header.get("base"), method, header.get("profile"), task, names, every], sort_keys=True)
+    start = [header.get(key) for key in ("base", "profile", "adapter")]
+    return json.dumps([start, method, task, names, every], sort_keys=True)
 
 
 def _label(members: Sequence[Record]) -> str:

@@ -16,7 +16,7 @@ from forq.errors import ConfigError
 from forq.runs import config as configs
 from forq.runs.config import RunConfig
 
-_BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile")
+_BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile", "adapter")
 _ALIKE = ("recipe", "task.name")
 """Settings whose values may use dashes or underscores."""
 
@@ -74,9 +74,10 @@ def require(
 
 
 def moved_to(run: RunConfig, asked: RunConfig) -> RunConfig:
-    """A run's settings with the requested paths of checkpoint and data, which may have moved."""
+    """A run's settings with the requested paths of checkpoint, data and adapter, which may have moved."""
     task = run.task.model_copy(update={"data": asked.task.data})
-    return run.model_copy(update={"checkpoint": asked.checkpoint, "task": task})
+    adapter = asked.adapter or run.adapter
+    return run.model_copy(update={"checkpoint": asked.checkpoint, "task": task, "adapter": adapter})
 
 
 def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -> RunConfig:

@@ -16,6 +16,7 @@ from pydantic import Field
 from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
+from forq.models.adapters import peft
 from forq.plugins import registry
 from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
@@ -54,6 +55,7 @@ class RunConfig(Frozen):
         eval_every: number of steps between two scores on the validation rows.
         profile: file of factors for the units of single coordinates; see
             :mod:`forq.coordinates.profile`.
+        adapter: folder of a LoRA adapter in PEFT's format that the run goes on from, in place of new ones.
         threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps
             it.
     """
@@ -69,6 +71,7 @@ class RunConfig(Frozen):
     eval_every: Annotated[int, Field(ge=1)]
     threads: Annotated[int, Field(ge=1)]
     profile: str | None = None
+    adapter: str | None = None
     method: Settings
 
 
@@ -118,10 +121,39 @@ def complete(
         tree["method"]["move"] = move
     tree = with_sets(with_changes(tree, changes.items()), sets)
     config = parse(tree)
+    if config.adapter is not None:
+        config = _going_on(config, [*changes, *(text.partition("=")[0].strip() for text in sets)])
     if forwards is not None:
         config = config.model_copy(update={"steps": steps_within(config.method, forwards)})
     every = max(1, config.steps // 20) if eval_every is None else eval_every
     return parse(config.model_copy(update={"eval_every": every}).model_dump())
+
+
+def _going_on(config: RunConfig, named: Sequence[str]) -> RunConfig:
+    """The settings of a run that goes on from an adapter; rank and alpha are the adapter's.
+
+    Args:
+        named: dotted names of the settings that the user changes.
+
+    Raises:
+        ConfigError: the run does not move adapters, moves them on a grid, or a setting of new adapters is named.
+        FormatError: the folder holds no adapter that forq can compute.
+    """
+    assert config.adapter is not None
+    if "lora" not in config.method.kinds:
+        raise ConfigError("--adapter goes on from an adapter, and adapters do not move; add --move lora")
+    if own := [name for name in named if name.startswith("lora.") and name != "lora.alone"]:
+        raise ConfigError(
+            f"--adapter: expected no setting of new adapters, found {', '.join(own)}: the folder has them"
+        )
+    if config.method.lora.bits is not None:
+        raise ConfigError(
+            f"--adapter goes on in float32, and recipe {config.recipe} moves adapters on a grid of "
+            f"{config.method.lora.bits} bits; take --recipe qzo"
+        )
+    found = peft.configured(Path(config.adapter))
+    lora = {**config.method.lora.model_dump(), "rank": found.rank, "alpha": found.alpha}
+    return parse({**config.model_dump(), "method": {**config.method.model_dump(), "lora": lora}})
 
 
 def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object]]) -> dict[str, object]:

@@ -22,6 +22,7 @@ from forq.runs.trainer import Trainer
 _SHARED = {
     "law": "use the forq that wrote it",
     "base": "give the checkpoint the run was started from",
+    "adapter": "give the adapter that the run went on from, by --adapter",
     "start": "give the checkpoint the run was started from",
     "task": "give the data the run was started with",
     "method": "settings cannot change within a run: begin another",
@@ -46,6 +47,7 @@ def header(trainer: Trainer) -> dict[str, object]:
         "task": dict(trainer.task.describe()),
         "leaves": trainer.space.table(),
         "profile": None if trainer.profile is None else trainer.profile.digest,
+        "adapter": trainer.start,
         "portable": config.method.portable,
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),

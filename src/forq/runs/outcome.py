@@ -74,7 +74,13 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
             others.
         began: value of :func:`time.perf_counter` at the start of the run.
     """
-    base = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+    base = load(
+        config.checkpoint,
+        config.device,
+        kernel=config.kernel,
+        adapter=config.adapter,
+        activations=config.activations,
+    )
     before = task.evaluate(base, "test")
     del base  # released before another model is loaded
     saved = load(

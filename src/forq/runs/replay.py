@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Header:
     steps: int
     portable: bool
     profile: str | None
+    adapter: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,13 @@ class Verdict:
 
 
 def replay(
-    run: Path | str, base: Path | str, out: Path | str, *, step: int | None = None, profile: Path | None = None
+    run: Path | str,
+    base: Path | str,
+    out: Path | str,
+    *,
+    step: int | None = None,
+    profile: Path | None = None,
+    adapter: Path | None = None,
 ) -> int:
     """Write the checkpoint of a run after ``step`` training steps; by default the one that the run saved.
 
@@ -85,6 +92,7 @@ def replay(
         step: number of training steps; 0 is the base itself.
         profile: the run's profile.safetensors, if the run has one and it is not next to the
             journal.
+        adapter: the folder of the adapter that the run went on from, if it did.
 
     Returns:
         The training step that was rebuilt.
@@ -101,19 +109,23 @@ def replay(
     wanted = step if step is not None else int(saved.notes["trained"]) if saved else last
     if not 0 <= wanted <= last:
         raise ConfigError(f"--step: the run has steps 0 … {last}, found {wanted}")
-    space = _space(header, ckpt, profile or past.path.parent / FILE)
+    adapters = _adapters(header, ckpt, adapter)
+    space = _space(header, ckpt, adapters, profile or past.path.parent / FILE)
     for _ in _play(past, header, space, wanted):
         pass
     tensors = space.exported()
     if saved and wanted == saved.notes["trained"] and spaces.digest(tensors) != saved.digest:
         raise JournalError("the rebuilt tensors are not those the run saved: the journal and this base do not match")
     own = any(name in ckpt.info for name in tensors)
-    save(ckpt, _adapters(header, ckpt), tensors, Path(out), Path(out) / "adapter" if own else Path(out))
+    save(ckpt, adapters, tensors, Path(out), Path(out) / "adapter" if own else Path(out))
     return wanted
 
 
-def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
+def verify(run: Path | str, base: Path | str | None = None, adapter: Path | None = None) -> Verdict:
     """Check that a journal is undamaged and, with a base, that it rebuilds its digests.
+
+    Args:
+        adapter: the folder of the adapter that the run went on from, if it did.
 
     Raises:
         JournalError: a line does not match its seal, the base is not the run's, or a digest
@@ -122,10 +134,11 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
     past = journal.read(_journal_of(run))
     saved, header = _saved(past), _header(past)
     trained = sum(line.kind == "train" for line in past.lines)
-    rebuilt = matches = adapter = None
+    rebuilt = matches = same = None
     if base is not None:
         ckpt = Checkpoint.open(base)
-        space = _space(header, ckpt, past.path.parent / FILE)
+        adapters = _adapters(header, ckpt, adapter)
+        space = _space(header, ckpt, adapters, past.path.parent / FILE)
         best: dict[str, Tensor] | None = None
         for done in _play(past, header, space, trained):
             if saved and done == saved.notes["trained"]:
@@ -136,9 +149,9 @@ def verify(run: Path | str, base: Path | str | None = None) -> Verdict:
                 raise JournalError("the rebuilt tensors are not those the run saved")
             own = {name: tensor for name, tensor in best.items() if name in ckpt.info}
             matches = _holds(Path(run) / "checkpoint", ckpt, with_twins(ckpt, own)) if own else None
-            if adapters := _adapters(header, ckpt):
-                adapter = peft.holds(Path(run) / "adapter", adapters, best)
-    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches, adapter)
+            if adapters:
+                same = peft.holds(Path(run) / "adapter", adapters, best)
+    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches, same)
 
 
 def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[int]:
@@ -181,19 +194,21 @@ def _header(past: Journal) -> Header:
             for n, g, axis, dtype, *key in fields["leaves"]
         )
         return Header(
-            str(fields["base"]), leaves, settings(method), seed, steps, bool(fields["portable"]), fields.get("profile")
+            str(fields["base"]),
+            leaves,
+            settings(method),
+            seed,
+            steps,
+            bool(fields["portable"]),
+            fields.get("profile"),
+            fields.get("adapter"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise JournalError(f"{past.path}: the header lacks a field or holds an invalid value: {error}") from error
 
 
-def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
-    if header.base != ckpt.digest():
-        raise JournalError(
-            f"another base: expected a checkpoint with digest {header.base}, found {ckpt.digest()} for {ckpt.path}; "
-            "give the checkpoint the run was started from"
-        )
-    factors = {factor.name: factor for adapter in _adapters(header, ckpt) for factor in adapter}
+def _space(header: Header, ckpt: Checkpoint, adapters: Sequence[Adapter], profile: Path) -> Space:
+    factors = {factor.name: factor for adapter in adapters for factor in adapter}
     others = (listed for listed in header.leaves if listed[0] not in factors)
     from_files = {leaf.name: leaf for leaf in replay_leaves(others, ckpt)}
     leaves: list[Leaf] = [(factors.get(name) or from_files[name]) for name, *_ in header.leaves]
@@ -211,8 +226,27 @@ def _space(header: Header, ckpt: Checkpoint, profile: Path) -> Space:
     return Space(leaves, domain, outputs=lambda leaf: keys[leaf.name])
 
 
-def _adapters(header: Header, ckpt: Checkpoint) -> list[Adapter]:
-    """The run's initial adapters."""
+def _adapters(header: Header, ckpt: Checkpoint, folder: Path | None) -> list[Adapter]:
+    """The run's initial adapters.
+
+    Raises:
+        JournalError: the base is another, or the run went on from an adapter that is not the folder's.
+    """
+    if header.base != ckpt.digest():
+        raise JournalError(
+            f"another base: expected a checkpoint with digest {header.base}, found {ckpt.digest()} for {ckpt.path}; "
+            "give the checkpoint the run was started from"
+        )
+    if header.adapter is not None:
+        if folder is None:
+            raise JournalError("this run went on from an adapter: give its folder by --adapter")
+        adapters = peft.opened(layout(ckpt).model, folder)
+        if (found := peft.digest(adapters)) != header.adapter:
+            raise JournalError(
+                f"{folder}: expected the adapter of digest {header.adapter}, found {found}; give the one that the run "
+                "went on from"
+            )
+        return adapters
     if not any(group == "lora" for _, group, *_ in header.leaves):
         return []
     return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)

@@ -36,7 +36,8 @@ from forq.coordinates.profile import FILE, Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers import heap
-from forq.models.adapters.lora import starts
+from forq.models.adapters import peft
+from forq.models.adapters.lora import held, starts
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.models.saved import save
@@ -238,7 +239,10 @@ class Run:
         model = self.model
         if self.adapter is None:
             return model.checkpoint.read
-        begun = starts(model, **lora_settings(self.config))
+        folder = self.config.adapter
+        begun = (
+            starts(model, **lora_settings(self.config)) if folder is None else held(peft.opened(model, Path(folder)))
+        )
         return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
 
     def _best(self) -> Mapping[str, Tensor]:

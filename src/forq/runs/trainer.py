@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from forq.coordinates.domain import Domains
 from forq.coordinates.profile import Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
-from forq.models.adapters.lora import adapted, add_lora
+from forq.models.adapters import peft
+from forq.models.adapters.lora import adapted, add_lora, check_free
 from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
@@ -58,6 +60,7 @@ class Trainer:
         first, best, last: the score before the first step, the best score and the latest score.
         certificate: number of audits in a row without a step worth taking, if that ended the run.
         why_together: why all rows share all directions though the method asks for each row's own; else None.
+        start: digest of the adapter that the run goes on from, if any.
         floor: mean gain of the last audits, if steps of this size no longer pay; see
             :mod:`forq.scalars.rules.audit`.
 
@@ -75,6 +78,7 @@ class Trainer:
         oracle: Callable[[Space], Oracle] | None = None,
     ) -> None:
         adapters = _begin_adapters(model, config)
+        self.start = None if config.adapter is None else peft.digest(model.adapters)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
         self.why_together = probes.why_together(leaves, task, profile) if config.method.by_row else None
         if self.why_together is not None:
@@ -169,8 +173,11 @@ def lora_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _begin_adapters(model: LoadedModel, config: RunConfig) -> frozenset[str]:
-    """Add adapters to the model if the run moves them; return the names of their layers."""
-    if "lora" in config.method.kinds:
+    """Add adapters to the model if the run moves them, new ones or a folder's; return the names of their layers."""
+    if config.adapter is not None:
+        check_free(model)
+        peft.read(model, Path(config.adapter))
+    elif "lora" in config.method.kinds:
         add_lora(model, **lora_settings(config))
     elif adapted(model):
         raise ConfigError(

@@ -45,6 +45,7 @@ def tune(
     reward: str | None = None,
     move: str | None = None,
     profile: str | Path | None = None,
+    adapter: str | Path | None = None,
     tokens_per_probe: int | None = None,
     micro_batch_tokens: int | None = None,
     quantize_on_load: str | None = None,
@@ -74,6 +75,7 @@ def tune(
         move: kinds of leaves that move, separated by commas (``"scales,norms"``); by default the
             recipe's.
         profile: file of factors for single coordinates; see :mod:`forq.coordinates.profile`.
+        adapter: folder of a LoRA adapter in PEFT's format to go on from, with ``move="lora"``.
         tokens_per_probe: size of a batch in tokens, in place of a number of rows.
         micro_batch_tokens: most tokens in a forward pass. It bounds memory and changes only the
             last bits of losses.
@@ -129,6 +131,7 @@ def tune(
         device=str(loaded.device),
         activations="int8" if "int8" in kernels(loaded) else "float",
         profile=None if profile is None else str(Path(profile).resolve()),
+        adapter=None if adapter is None else str(Path(adapter).resolve()),
         settings=settings,
     )
     header = journal.read(folder / "journal.jsonl").header if resumed else {}

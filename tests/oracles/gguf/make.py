@@ -32,6 +32,9 @@ CASES = {
     "qwen3-q8_0": ("qwen3", SIZES | {"head_dim": 128}, [Q.Q8_0], False),
     "llama-k": ("llama", WIDE, [Q.Q4_K, Q.Q5_K, Q.Q6_K], False),
     "llama-small-k": ("llama", WIDE, [Q.Q2_K, Q.Q3_K], True),
+    "llama-iq4": ("llama", WIDE, [Q.IQ4_XS, Q.IQ4_NL], True),
+    "llama-iq": ("llama", WIDE, [Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.IQ1_S, Q.IQ1_M, Q.IQ4_NL], False),
+    "llama-ternary": ("llama", WIDE, [Q.TQ1_0, Q.TQ2_0, Q.IQ4_XS], True),
 }
 PARTS = {
     "input_layernorm": "attn_norm",

@@ -21,9 +21,18 @@ class Engine:
         vocabulary: read the vocabulary alone, no weights.
         context: positions at most.
         exact: attention in float32; llama.cpp's default keeps keys and values in float16.
+        adapter: a LoRA adapter that is applied.
     """
 
-    def __init__(self, path: str | Path, *, vocabulary: bool = False, context: int = 1024, exact: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        vocabulary: bool = False,
+        context: int = 1024,
+        exact: bool = False,
+        adapter: str | None = None,
+    ) -> None:
         self.ffi = get_ffi()
         found = find_spec("xllamacpp")
         assert found is not None and found.submodule_search_locations is not None
@@ -39,6 +48,11 @@ class Engine:
         self.vocab = self.lib.llama_model_get_vocab(self.model)
         self.size = self.lib.llama_vocab_n_tokens(self.vocab)
         self.context, self.exact = context, exact
+        self.adapter = self.ffi.NULL
+        if adapter is not None:
+            self.adapter = self.lib.llama_adapter_lora_init(self.model, adapter.encode())
+            if self.adapter == self.ffi.NULL:
+                raise ValueError(f"llama.cpp refuses {adapter}")
 
     def tokens(self, text: str, *, special: bool = True, parse: bool = True) -> list[int]:
         """Token ids of a text.
@@ -84,6 +98,9 @@ class Engine:
             settings.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = self.lib.llama_init_from_model(self.model, settings)
         assert context != self.ffi.NULL
+        if self.adapter != self.ffi.NULL:
+            given, scale = self.ffi.new("struct llama_adapter_lora *[]", [self.adapter]), self.ffi.new("float[]", [1.0])
+            assert self.lib.llama_set_adapters_lora(context, given, 1, scale) == 0
         batch = self.lib.llama_batch_init(len(ids), 0, 1)
         try:
             batch.n_tokens = len(ids)

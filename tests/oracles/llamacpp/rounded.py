@@ -21,6 +21,9 @@ from torch import Tensor
 from forq.layers.dense import DenseLinear
 from forq.layers.linear import QuantLinear
 
+SHORT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
+"""Types in blocks of 32, and whose inputs are."""
+
 
 def rounded(model: Any) -> Any:
     """Round the inputs of a model loaded from a GGUF file with ``kernel="reference"``, and return it."""
@@ -46,8 +49,8 @@ def _product(module: QuantLinear, kind: str) -> Callable[[Tensor], Tensor]:
     minima = list(module.live.values())[1] if kind in ("Q4_1", "Q5_1") else None
 
     def forward(x: Tensor) -> Tensor:
-        q, d = _blocks(x, 256 if kind.endswith("_K") else 32)
-        if kind.endswith("_K"):
+        q, d = _blocks(x, 32 if kind in SHORT else 256)
+        if kind not in SHORT:
             return plain((q * d).flatten(-2))
         stored = d.half().float()
         y = plain((q * stored).flatten(-2))

@@ -2,7 +2,8 @@
 
 Every product and difference is float32, in the order of ggml's dequantize_row functions, so that a matrix here is bit
 for bit theirs: w = d·q + m (Q4_1, Q5_1), d·(q − 16) (Q5_0), (d·s)·q − dmin·n (Q2_K, Q4_K, Q5_K), (d·s)·(q − 4) (Q3_K),
-(d·s)·(q − 32) (Q6_K), with whole q, and whole s and n of a few bits shared by 16 or 32 values.
+(d·s)·(q − 32) (Q6_K), (d·(s − 32))·LEVELS[q] (IQ4_XS), with whole q, and whole s and n of a few bits shared by 16 or
+32 values.
 """
 
 from __future__ import annotations
@@ -132,10 +133,25 @@ def _q6_k(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tens
     out.view(*factors.shape, -1).mul_((d * factors.float())[..., None])
 
 
+LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What the codes of IQ4_NL and IQ4_XS stand for, in units of their scale."""
+
+
+def _iq4_xs(q: Tensor, factors: Tensor, d: Tensor, second: list[Tensor], out: Tensor) -> None:
+    levels = torch.tensor(LEVELS, dtype=torch.float32, device=q.device)
+    torch.index_select(levels, 0, q.view(-1).int(), out=out.view(-1))
+    four = torch.arange(0, 8, 4, dtype=torch.uint8, device=q.device)
+    two = torch.arange(0, 8, 2, dtype=torch.uint8, device=q.device)
+    low = (factors[..., 2:, None] >> four & 15).flatten(2)
+    high = (factors[..., :2, None] >> two & 3).flatten(2)
+    out.view(*low.shape, -1).mul_((d * ((low | high << 4).float() - 32))[..., None])
+
+
 _SCALED: Mapping[str, Callable[[Tensor, Tensor, Tensor, list[Tensor], Tensor], None]] = {
     "Q2_K": _four_bits,
     "Q3_K": _q3_k,
     "Q4_K": _six_bits,
     "Q5_K": _six_bits,
     "Q6_K": _q6_k,
+    "IQ4_XS": _iq4_xs,
 }

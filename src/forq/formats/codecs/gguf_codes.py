@@ -42,6 +42,9 @@ PLANES: Mapping[str, tuple[Plane, ...]] = {
     "Q4_K": (Plane(0, 32, 4),),
     "Q5_K": (Plane(32, 32, 4), Plane(0, 32, 1)),
     "Q6_K": (Plane(0, 64, 4), Plane(128, 32, 2)),
+    "IQ4_NL": (Plane(0, 16, 4),),
+    "IQ4_XS": (Plane(0, 16, 4),),
+    "TQ2_0": (Plane(0, 32, 2),),
 }
 """By type, lowest bits first; Q8_0 has a byte a code."""
 

@@ -135,8 +135,11 @@ def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tens
 
 def dequantise_rows(weight: RowWeight, live: Sequence[Tensor]) -> Tensor:
     """The whole matrix of such a weight, a fresh float32 (out, in): for export and tests."""
-    dense = torch.empty(weight.out_features, weight.in_features, device=live[0].device)
-    weight.fill(live, 0, weight.out_features, dense, Scratch())
+    dense, scratch = torch.empty(weight.out_features, weight.in_features, device=live[0].device), Scratch()
+    step = _rows_per_block(weight, dense.device)
+    for start in range(0, weight.out_features, step):  # what a weight needs beside the result stays a block
+        stop = min(start + step, weight.out_features)
+        weight.fill(live, start, stop, dense[start:stop], scratch)
     return dense
 
 

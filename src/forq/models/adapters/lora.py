@@ -58,16 +58,25 @@ def add_lora(
         ConfigError: a setting is impossible, a target matches no linear layer (the message lists
             the layers), the model has adapters already, or it is an ONNX graph.
     """
-    if not model.takes_adapters:
-        raise ConfigError("an ONNX model takes no adapter, since its graph is fixed; move its scales instead")
-    if adapted(model):
-        raise ConfigError("this model carries adapters already; load the base again to add others")
+    check_free(model)
     if config is not None:
         chosen = beginning(config)
         rank, alpha, targets = chosen.rank, chosen.alpha, chosen.targets
     adapters = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
     attach(model, adapters)
     return tuple(adapter.module for adapter in adapters)
+
+
+def check_free(model: LoadedModel) -> None:
+    """Refuse a model that takes no adapter or has some.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    if not model.takes_adapters:
+        raise ConfigError("an ONNX model takes no adapter, since its graph is fixed; move its scales instead")
+    if adapted(model):
+        raise ConfigError("this model carries adapters already; load the base again to add others")
 
 
 def begun(
@@ -89,11 +98,12 @@ def starts(
     model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
 ) -> dict[str, Tensor]:
     """The initial factors of :func:`add_lora`, by name, as an export holds them."""
-    factors = (
-        factor
-        for adapter in begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
-        for factor in adapter
-    )
+    return held(begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed))
+
+
+def held(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
+    """The factors of adapters, by name, as an export holds them."""
+    factors = (factor for adapter in adapters for factor in adapter)
     return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in factors}
 
 

@@ -7,23 +7,26 @@ PEFT's file holds these integers times their cell, rounded to float32 as in forq
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from forq.checkpoints import Checkpoint, finite
 from forq.checkpoints.replace import check_destination, replace_folder
+from forq.checkpoints.tensor import byte_view
 from forq.errors import FormatError
 from forq.layers.leaves import TensorLeaf
-from forq.layers.lora import PREFIX, Adapter, Factor, GridFactor, names
+from forq.layers.lora import PREFIX, Adapter, Factor, GridFactor, names, typical
 from forq.models.adapters import settings as adapter_settings
 from forq.models.adapters.lora import attach, linears
-from forq.models.adapters.settings import CONFIG
+from forq.models.adapters.settings import CONFIG, AdapterSettings
 from forq.models.families import family_of
 from forq.models.loaded import LoadedModel
 
@@ -66,11 +69,30 @@ def read(model: LoadedModel, folder: Path) -> None:
     """Attach the adapter of a PEFT folder to a loaded model, in float32.
 
     Raises:
-        FormatError: the folder holds no adapter, an unknown kind of adapter, or another model's.
+        FormatError: see :func:`opened`.
+    """
+    attach(model, opened(model, folder))
+
+
+def configured(folder: Path) -> AdapterSettings:
+    """The settings of an adapter's folder.
+
+    Raises:
+        FormatError: the folder holds no adapter, or one with a setting that forq does not compute.
     """
     if not (folder / CONFIG).is_file() or not (folder / FLOATS).is_file():
-        raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none")
-    settings = adapter_settings.read(folder / CONFIG)
+        run = f"; name {folder / 'adapter'}" if (folder / "adapter" / CONFIG).is_file() else ""
+        raise FormatError(f"{folder}: expected an adapter, {CONFIG} and {FLOATS} as PEFT writes them, found none{run}")
+    return adapter_settings.read(folder / CONFIG)
+
+
+def opened(model: nn.Module, folder: Path) -> list[Adapter]:
+    """The adapters of a PEFT folder, in float32; the model need not have weights.
+
+    Raises:
+        FormatError: the folder holds no adapter, an unknown kind of adapter, or another model's.
+    """
+    settings = configured(folder)
     layers = linears(model)
     try:
         with safe_open(folder / FLOATS, framework="pt") as file:
@@ -87,15 +109,30 @@ def read(model: LoadedModel, folder: Path) -> None:
                     if name not in unread or file.get_slice(name).get_shape() != shape:
                         present = file.get_slice(name).get_shape() if name in unread else "none"
                         raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {present}")
-                pair = [_factor(name, file.get_tensor(name)) for name in shapes]
-                adapters.append(Adapter(module, pair[0], pair[1], settings.alpha_of(module)))
+                alpha = settings.alpha_of(module)
+                first, second = (_factor(name, file.get_tensor(name)) for name in shapes)
+                # Of an adapter that was not trained yet B is zero.
+                second = replace(second, typical=typical(rank, alpha) if alpha > 0 else second.typical)
+                adapters.append(Adapter(module, first, second, alpha))
                 unread -= set(shapes)
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{folder / FLOATS}: expected a safetensors file, found {error}") from error
     if unread or not adapters:
         some = ", ".join(sorted(unread)[:3]) or "no factor"
         raise FormatError(f"{folder / FLOATS}: expected factors of this model's linear layers, found {some}")
-    attach(model, adapters)
+    return adapters
+
+
+def digest(adapters: Sequence[Adapter]) -> str:
+    """Digest of float adapters: blake2b over each layer's name, α, shapes and factors, in name order."""
+    state = hashlib.blake2b(digest_size=32)
+    for adapter in sorted(adapters, key=lambda one: one.module):
+        shapes = [list(factor.shape) for factor in adapter]
+        head = json.dumps([adapter.module, adapter.alpha, shapes]).encode()
+        state.update(len(head).to_bytes(8, "little") + head)
+        for factor in adapter:
+            state.update(byte_view(factor.read().cpu()))
+    return state.hexdigest()
 
 
 def holds(folder: Path, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor]) -> bool | None:
@@ -121,14 +158,17 @@ def _float(factor: Factor, x: Tensor) -> Tensor:
 
 
 def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, object]:
-    first = adapters[0]  # all adapters of a run have the same rank and alpha
-    alpha = int(first.alpha) if first.alpha.is_integer() else first.alpha
+    first = adapters[0]
+    # Adapters that forq begins are alike; those of a folder may have a rank and an alpha of their own.
+    ranks = {adapter.module: adapter.rank for adapter in adapters if adapter.rank != first.rank}
+    alphas = {adapter.module: _plain(adapter.alpha) for adapter in adapters if adapter.alpha != first.alpha}
+    patterns = {key: pattern for key, pattern in (("rank_pattern", ranks), ("alpha_pattern", alphas)) if pattern}
     return {
         "peft_type": "LORA",
         "task_type": _TASKS[family_of(base.config).kind],
         "base_model_name_or_path": str(base.path),
         "r": first.rank,
-        "lora_alpha": alpha,
+        "lora_alpha": _plain(first.alpha),
         "target_modules": [adapter.module for adapter in adapters],
         "lora_dropout": 0.0,
         "bias": "none",
@@ -136,7 +176,12 @@ def _settings(base: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, object
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
+        **patterns,
     }
+
+
+def _plain(alpha: float) -> int | float:
+    return int(alpha) if alpha.is_integer() else alpha
 
 
 def module_of(name: str) -> str:

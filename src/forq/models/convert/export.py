@@ -18,6 +18,8 @@ from forq.layers.kernels.reference import dequantise, dequantise_rows
 from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
+from forq.models.convert.gguf import adapter as gguf_adapter
+from forq.models.convert.gguf import export as gguf
 from forq.models.convert.rewrite import Piece, planned, rewrite
 from forq.models.layout import Layout
 from forq.models.layout import layout as layout_of
@@ -39,6 +41,7 @@ class Exported:
         weights: number of weights in these layers.
         changed: number of weights whose float32 value changed; 0 means that nothing was lost.
         max_change: largest |after − before| / |before|.
+        notes: sentences for the user about the result.
     """
 
     path: Path
@@ -46,40 +49,60 @@ class Exported:
     weights: int
     changed: int
     max_change: float
+    notes: tuple[str, ...] = ()
+
+
+GGUF = "gguf"
+LORA = "gguf-lora"
+"""An adapter as a file for llama.cpp."""
 
 
 def targets() -> tuple[str, ...]:
-    """The targets of an export: formats that can pack integers and scales, and float dtypes."""
-    return (*exportable(), *FLOATS)
+    """The targets of an export: formats that can pack integers and scales, GGUF files, and float dtypes."""
+    return (*exportable(), GGUF, LORA, *FLOATS)
 
 
-def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = False) -> Exported:
+def export(
+    source: str | Path, out: str | Path, to: str, *, adapter: str | Path | None = None, overwrite: bool = False
+) -> Exported:
     """Write a quantized checkpoint in another format, and compare the result with the source.
 
     A target with integer codes keeps every code, zero point and scale exactly; a layer it cannot
-    hold is refused, never approximated. A float target rounds every weight once.
+    hold is refused, never approximated. A float target rounds every weight once. A GGUF file holds
+    each layer in the smallest type that keeps its weights, and rounds scales that are no float16.
 
     Args:
         source: a folder, a file or a hub id.
         out: folder to make.
         to: one of :func:`targets`.
+        adapter: folder of a LoRA adapter in PEFT's format, beside ``source``; for ``gguf-lora``, which writes it.
 
     Raises:
         ConfigError: the target is unknown, or ``out`` exists.
         FormatError: the source has no quantized layer, or the target cannot hold a layer (named).
     """
     known = targets()
-    if to.replace("_", "-") not in known:
+    to = to.replace("_", "-")
+    if to not in known:
         raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
+    if (to == LORA) != (adapter is not None):
+        raise ConfigError(
+            f"--to {LORA}: expected a run that moved adapters, or --adapter FOLDER, found none"
+            if to == LORA
+            else f"--adapter: expected --to {LORA}, found --to {to}; merge the adapter into its base with PEFT first"
+        )
     ckpt = Checkpoint.open(source)
+    if adapter is not None:
+        return _adapter(ckpt, Path(adapter), Path(out), overwrite)
     if ckpt.graph is not None:
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
     layout = layout_of(ckpt)
     if layout.form is None or not layout.specs:
         raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
     check_destination(ckpt.path, Path(out), overwrite)
+    if to == GGUF:
+        return _as_gguf(ckpt, layout, Path(out))
     config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
-    to = to.replace("_", "-")
     if to in FLOATS:
         turn = _as_floats(FLOATS[to])
         config["dtype" if "dtype" in config else "torch_dtype"] = to
@@ -98,6 +121,30 @@ def export(source: str | Path, out: str | Path, to: str, *, overwrite: bool = Fa
 
     replace_folder(Path(out), fill)
     return replace(done[0], path=Path(out))
+
+
+def _as_gguf(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
+    gguf.check(ckpt, out)
+    done: list[Exported] = []
+
+    def fill(folder: Path) -> None:
+        notes = gguf.write_model(ckpt, layout, folder)
+        done.append(replace(_compared(ckpt, layout, folder), notes=notes))
+
+    replace_folder(out, fill)
+    return replace(done[0], path=out)
+
+
+def _adapter(ckpt: Checkpoint, folder: Path, out: Path, overwrite: bool) -> Exported:
+    gguf.check_out(out, gguf_adapter.FILE)
+    check_destination(ckpt.path, out, overwrite)
+    check_destination(folder, out, overwrite)
+    done: list[gguf_adapter.Written] = []
+    replace_folder(out, lambda fresh: done.append(gguf_adapter.write_adapter(ckpt, folder, fresh)))
+    found = done[0]
+    # B is rounded to float32 where it is multiplied.
+    most = 2.0**-24 if found.changed else 0.0
+    return Exported(out, found.layers, found.weights, found.changed, most, found.notes)
 
 
 Turn = Callable[[Parts], Mapping[str, Tensor]]
@@ -192,7 +239,9 @@ def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
         if target.form is None:
             after = written.read(f"{spec.name}.weight").float()
         else:
-            after = _matrix(target.form.read(written, target.specs[spec.name]))
+            # A GGUF file has the model's own names; another folder keeps those of the source.
+            there = spec.name if spec.name in target.specs else layout.names.modules[spec.name]
+            after = _matrix(target.form.read(written, target.specs[there]))
         weights += before.numel()
         differs = after != before
         if bool(differs.any()):

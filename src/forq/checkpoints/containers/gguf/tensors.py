@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from forq.checkpoints.containers.gguf.header import Header, Placed
-from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS, Kind
+from forq.checkpoints.containers.gguf.kinds import BLOCKS, FLOATS, REFUSED, Kind
 from forq.checkpoints.tensor import TensorInfo
 from forq.errors import FormatError
 
@@ -69,7 +69,8 @@ def read(
                     _add(path, info, name, field_info)
         else:
             known = ", ".join(["F32", "F16", "BF16", *(kind.name for kind in BLOCKS.values())])
-            raise FormatError(f"{path}: {tensor.name}: expected a type among {known}, found number {tensor.kind}")
+            unknown = REFUSED.get(tensor.kind, f"number {tensor.kind}")
+            raise FormatError(f"{path}: {tensor.name}: expected a type among {known}, found {unknown}")
         ends.append((tensor.start, tensor.start + tensor.shape[0] * row, tensor.name))
     _check_gaps(path, sorted(ends), header.size)
     return dict(sorted(info.items())), types
@@ -89,9 +90,10 @@ def _fields(path: Path, tensor: Placed, part: Part, kind: Kind) -> Iterator[tupl
                 path.name,
                 first + field.start,
                 rows * blocks * field.nbytes,
-                piece=field.nbytes,
+                piece=len(field.mask) or field.nbytes,
                 pitch=kind.nbytes,
                 order=part.order,
+                mask=field.mask,
             ),
         )
 

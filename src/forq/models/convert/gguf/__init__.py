@@ -1,0 +1,1 @@
+"""Write a model of transformers as a GGUF file: header, tensors and vocabulary."""
