@@ -33,13 +33,15 @@ def _gptneox(file: Described) -> dict[str, Any]:
     parallel = file.keys.get("use_parallel_residual")
     if not isinstance(parallel, bool):
         raise file.keys.error("true or false", "use_parallel_residual", parallel)
+    rope = file.rope(partial=True)
     return {
         "hidden_size": file.width,
         "intermediate_size": file.hidden,
         "num_hidden_layers": file.layers,
         "num_attention_heads": file.heads,
         "max_position_embeddings": file.context,
-        **file.rope(partial=True),
+        **rope,
+        "rotary_pct": rope["partial_rotary_factor"],  # this configuration's name of it
         "layer_norm_eps": file.keys.real(LAYER_NORM),
         "hidden_act": _GELU,
         "use_parallel_residual": parallel,
