@@ -1,7 +1,7 @@
 """A model in several GGUF files, as llama.cpp's ``gguf-split`` writes them.
 
-    NAME-00001-of-00003.gguf    all values, split.no 0, split.count 3, split.tensors.count, and the first tensors
-    NAME-00002-of-00003.gguf    split.no 1, the same two counts, and further tensors
+NAME-00001-of-00003.gguf    all values, split.no 0, split.count 3, split.tensors.count, and the first tensors
+NAME-00002-of-00003.gguf    split.no 1, the same two counts, and further tensors
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def shapes(headers: Mapping[Path, Header]) -> dict[str, tuple[int, ...]]:
 
 def _check_part(path: Path, header: Header, turn: int, first: Header) -> None:
     if (number := header.values.get("split.no")) != turn:
-        raise FormatError(f"{path}: expected split.no {turn}, found {number!r:.40}; the file is another's: copy it again")
+        raise FormatError(
+            f"{path}: expected split.no {turn}, found {number!r:.40}; the file is another's: copy it again"
+        )
     for name in _COUNTS:
         wanted, actual = first.values.get(name), header.values.get(name)
         if actual != wanted:

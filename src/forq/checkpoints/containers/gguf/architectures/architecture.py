@@ -159,7 +159,7 @@ class Together:
 
     def __call__(self, rows: int) -> Tensor:
         width = rows // (self.heads + 2 * self.groups)
-        each = torch.arange(rows).split([self.heads * width, self.groups * width, self.groups * width])
+        each = torch.split(torch.arange(rows), [self.heads * width, self.groups * width, self.groups * width])
         return torch.cat([part.view(self.groups, -1) for part in each], dim=1).reshape(-1)
 
 

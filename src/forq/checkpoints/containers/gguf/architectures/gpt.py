@@ -51,7 +51,9 @@ def _gptneox(file: Described) -> dict[str, Any]:
 def _mpt(file: Described) -> dict[str, Any]:
     ratio, rest = divmod(file.hidden, file.width)
     if rest:
-        raise file.keys.error(f"a multiple of {file.width}, the width of the model,", "feed_forward_length", file.hidden)
+        raise file.keys.error(
+            f"a multiple of {file.width}, the width of the model,", "feed_forward_length", file.hidden
+        )
     clip = file.keys.get("attention.clamp_kqv", 0.0)
     attention = {
         "alibi": True,

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from forq.checkpoints.containers.gguf.architectures.architecture import Architecture, Described
-from forq.checkpoints.containers.gguf.architectures.common import ATTENTION, GATED, LAYER_NORM, NORMS, OUTSIDE, rms, sizes
+from forq.checkpoints.containers.gguf.architectures.common import (
+    ATTENTION,
+    GATED,
+    LAYER_NORM,
+    NORMS,
+    OUTSIDE,
+    rms,
+    sizes,
+)
 
 _UNGATED = {"ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 _SHORT = "rope_factors_short.weight"
