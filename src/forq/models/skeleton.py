@@ -91,11 +91,13 @@ def scale_rotary(model: nn.Module, ckpt: Checkpoint) -> None:
     if (name := ckpt.contents.values.get("rope_factors")) is not None:
         _divide_frequencies(model, ckpt.read(name))
     if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
+        local = ckpt.contents.values["rope_magnitude_local"]
         for module in model.modules():
             # Plain numbers that multiply cosine and sine, in addition to the scaling of the frequencies; some models
             # have one for each kind of block.
             for name in [name for name in vars(module) if name.endswith("attention_scaling")]:
-                vars(module)[name] *= magnitude
+                if local or not name.startswith("sliding_attention"):
+                    vars(module)[name] *= magnitude
 
 
 def _divide_frequencies(model: nn.Module, factors: Tensor) -> None:

@@ -11,8 +11,8 @@ from forq.layers.linear import Activations
 def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
-    if projectors := ckpt.contents.values.get("unread"):
-        computed += (f"forq reads text alone: {', '.join(projectors)} beside the model is neither read nor copied",)
+    notes: tuple[str, ...] = ckpt.contents.values.get("notes", ())
+    computed += notes
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed
     return (

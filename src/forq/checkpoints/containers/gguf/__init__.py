@@ -64,8 +64,12 @@ def _values(model: Model, info: dict[str, TensorInfo]) -> dict[str, Any]:
         extra["rope_factors"] = model.entry.factors
     if (magnitude := _gguf_rope.magnitude(keys)) != 1.0:
         extra["rope_magnitude"] = magnitude
+        extra["rope_magnitude_local"] = model.entry.local_magnitude
+    notes = model.entry.notes(model.file)
     if beside := _gguf_split.projectors(model.path):
-        extra["unread"] = beside
+        notes += (f"forq reads text alone: {', '.join(beside)} beside the model is neither read nor copied",)
+    if notes:
+        extra["notes"] = notes
     return extra
 
 

@@ -97,7 +97,7 @@ class Keys:
         Raises:
             FormatError: its value is no such number.
         """
-        return self.real(name) if self.get(name, 0.0) != 0.0 else usual
+        return usual if self.get(name, 0.0) == 0.0 else self.real(name)
 
     def error(self, expected: str, name: str, value: Any) -> FormatError:
         """An error that names the key."""

@@ -24,7 +24,9 @@ _LEAST_CONTEXT = 7
 and transformers treat differently."""
 
 
-def settings(keys: Keys, head: int, context: int, *, partial: bool = False) -> dict[str, Any]:
+def settings(
+    keys: Keys, head: int, context: int, *, partial: bool = False, by_factors: bool = False
+) -> dict[str, Any]:
     """The rotary position settings of config.json.
 
     Args:
@@ -32,6 +34,7 @@ def settings(keys: Keys, head: int, context: int, *, partial: bool = False) -> d
         head: width of a head.
         context: the model's context length.
         partial: the architecture may rotate a part of each head.
+        by_factors: the architecture may scale by factors alone, which lie in a tensor (longrope).
 
     Raises:
         FormatError: the scaling type is not supported, or only a part of each head is rotated where
@@ -52,6 +55,8 @@ def settings(keys: Keys, head: int, context: int, *, partial: bool = False) -> d
         unscaled["partial_rotary_factor"] = exact if int(head * exact) == rotated else (rotated + 0.5) / head
     # llama.cpp defaults to linear. A factor of 0, or none, means no scaling.
     kind, factor = keys.get("rope.scaling.type", "linear"), _factor(keys)
+    if by_factors and kind == "longrope":
+        kind = "none"
     if kind not in ("none", "linear", "yarn"):
         raise keys.error("none, linear or yarn", "rope.scaling.type", kind)
     if kind == "none" or factor == 1.0:

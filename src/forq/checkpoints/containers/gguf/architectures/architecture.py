@@ -85,9 +85,9 @@ class Described:
         """Whether the file has a tensor of that name."""
         return name in self.shapes
 
-    def rope(self, *, partial: bool = False) -> dict[str, Any]:
+    def rope(self, *, partial: bool = False, by_factors: bool = False) -> dict[str, Any]:
         """Rotary settings: :func:`forq.checkpoints.containers.gguf.rope.settings`."""
-        return _gguf_rope.settings(self.keys, self.head, self.context, partial=partial)
+        return _gguf_rope.settings(self.keys, self.head, self.context, partial=partial, by_factors=by_factors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ class Architecture:
         only: keys that have one accepted value: the value, and its meaning for errors.
         factors: name of the tensor that divides the rotary frequencies, where the file has it.
         ignored: tensors that nothing reads.
+        local_magnitude: whether the factor of cosine and sine applies to blocks with a sliding window too.
+        notes: sentences on what a model of the file does otherwise than llama.cpp.
     """
 
     model_type: str
@@ -129,6 +131,8 @@ class Architecture:
     only: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     factors: str = "rope_freqs.weight"
     ignored: frozenset[str] = frozenset()
+    local_magnitude: bool = True
+    notes: Callable[[Described], tuple[str, ...]] = lambda file: ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,6 @@ def _olmo2(file: Described) -> dict[str, Any]:
     size = file.keys.get("attention.sliding_window", 0)
     if not size:
         return plain
-    if file.keys.get("rope.freq_base_swa") is not None:
-        raise file.keys.error("none (its windows rotate like the other blocks)", "rope.freq_base_swa", "one")
     # OLMo 3 in a file: blocks with a window do without the scaling of positions.
     sliding = windows(file, file.keys.whole("attention.sliding_window"), 4)
     olmo3 = {"model_type": "olmo3", "architectures": ["Olmo3ForCausalLM"]}
@@ -90,6 +88,7 @@ ENTRIES: Mapping[str, Architecture] = {
             "ffn_up": "mlp.gate_up_proj",
             "ffn_down": "mlp.down_proj",
         },
+        only={"rope.dimension_sections": (None, "a model of text alone")},
     ),
     "olmo2": Architecture(
         "olmo2",
@@ -104,5 +103,6 @@ ENTRIES: Mapping[str, Architecture] = {
             "post_ffw_norm": "post_feedforward_layernorm",
         },
         keys=WINDOWS,
+        local_magnitude=False,
     ),
 }

@@ -57,8 +57,12 @@ def windows(file: Described, size: int, period: int) -> dict[str, Any]:
     """Sliding windows in all blocks but every ``period``-th.
 
     Raises:
-        FormatError: the file lists another pattern. llama.cpp reads a number, and no list.
+        FormatError: the file lists another pattern (llama.cpp reads a number, and no list), or heads of
+            another width in the blocks with a window.
     """
+    for key in _WIDTHS:
+        if (width := file.keys.whole(key, file.head)) != file.head:
+            raise file.keys.error(f"{file.head}, as in the other blocks,", key, width)
     name = "attention.sliding_window_pattern"
     stated = file.keys.get(name, period)
     pattern = [(layer + 1) % period != 0 for layer in range(file.layers)]
@@ -72,5 +76,8 @@ def windows(file: Described, size: int, period: int) -> dict[str, Any]:
     return {"sliding_window": size, "layer_types": [kinds[slides] for slides in pattern]}
 
 
-WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"})
+_WIDTHS = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
+WINDOWS = frozenset(
+    {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_WIDTHS}
+)
 """The keys of sliding windows."""

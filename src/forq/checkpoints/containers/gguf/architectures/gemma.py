@@ -51,11 +51,11 @@ def _gemma2(file: Described) -> dict[str, Any]:
 def _gemma3(file: Described) -> dict[str, Any]:
     """Blocks with a window rotate by a base of their own, and no scaling of positions applies to them."""
     local = file.keys.real("rope.freq_base_swa", 10000.0)
-    # Without a window llama.cpp caps the logits, with one it does not.
+    cap = file.keys.factor("final_logit_softcapping", 0.0)
+    own = {"rope_local_base_freq": local, "final_logit_softcapping": cap or None}
     if not file.keys.get("attention.sliding_window", 0):
-        raise file.keys.error("a number of positions", "attention.sliding_window", None)
-    size = file.keys.whole("attention.sliding_window")
-    return {**_settings(file), "rope_local_base_freq": local, **windows(file, size, 6)}
+        return {**_settings(file), **own, "layer_types": ["full_attention"] * file.layers}
+    return {**_settings(file), **own, **windows(file, file.keys.whole("attention.sliding_window"), 6)}
 
 
 ENTRIES: Mapping[str, Architecture] = {
@@ -78,6 +78,6 @@ ENTRIES: Mapping[str, Architecture] = {
         TIED,
         {**SANDWICH, **ATTENTION, **QK_NORMS, **GATED},
         norms_added=1.0,
-        keys=WINDOWS,
+        keys=WINDOWS | {"final_logit_softcapping"},
     ),
 }

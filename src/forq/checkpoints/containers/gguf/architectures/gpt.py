@@ -12,6 +12,7 @@ from typing import Any
 from forq.checkpoints.containers.gguf.architectures.architecture import Architecture, Described, together
 from forq.checkpoints.containers.gguf.architectures.common import LAYER_NORM
 
+_ALIBI = 8.0
 _GELU = "gelu_pytorch_tanh"
 _FOUR = {"ffn_up": "mlp.dense_h_to_4h", "ffn_down": "mlp.dense_4h_to_h"}
 _TWO_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
@@ -54,12 +55,11 @@ def _mpt(file: Described) -> dict[str, Any]:
         raise file.keys.error(
             f"a multiple of {file.width}, the width of the model,", "feed_forward_length", file.hidden
         )
-    clip = file.keys.get("attention.clamp_kqv", 0.0)
-    attention = {
-        "alibi": True,
-        "alibi_bias_max": int(file.keys.real("attention.max_alibi_bias")),
-        "clip_qkv": file.keys.real("attention.clamp_kqv") if clip else None,
-    }
+    slope = file.keys.real("attention.max_alibi_bias")
+    if slope != _ALIBI:
+        raise file.keys.error(f"{_ALIBI}, the only value of transformers' class,", "attention.max_alibi_bias", slope)
+    clip = file.keys.factor("attention.clamp_kqv", 0.0)
+    attention = {"alibi": True, "alibi_bias_max": int(_ALIBI), "clip_qkv": clip or None}
     return {
         "d_model": file.width,
         "n_layers": file.layers,

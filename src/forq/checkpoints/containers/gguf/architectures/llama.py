@@ -52,7 +52,11 @@ ENTRIES: Mapping[str, Architecture] = {
         _INSIDE,
         orders=_ROTATED,
         keys=frozenset({"embedding_scale", "residual_scale", "attention.scale", "logit_scale"}),
-        only={"rope.scaling.finetuned": (True, "a model that rotates queries and keys")},
+        only={
+            "rope.scaling.finetuned": (True, "a model that rotates queries and keys"),
+            "expert_shared_feed_forward_length": (0, "a model without experts"),
+            "deepstack_mapping": (None, "a model of text alone"),
+        },
     ),
     "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", _smollm3, OUTSIDE, _INSIDE, orders=_ROTATED),
 }

@@ -30,8 +30,19 @@ def _phi2(file: Described) -> dict[str, Any]:
 
 
 def _phi3(file: Described) -> dict[str, Any]:
+    rope = file.rope(partial=True, by_factors=True)
+    if (scaling := rope.get("rope_scaling")) is not None:
+        expected = "none or longrope (transformers' class has no other)"
+        raise file.keys.error(expected, "rope.scaling.type", scaling["rope_type"])
     # llama.cpp ignores the window of these files.
-    return {**sizes(file), **rms(file), **file.rope(partial=True), "sliding_window": None}
+    return {**sizes(file), **rms(file), **rope, "sliding_window": None}
+
+
+def _long_factors(file: Described) -> tuple[str, ...]:
+    if not file.has("rope_factors_long.weight"):
+        return ()
+    within = file.keys.whole("rope.scaling.original_context_length", file.context)
+    return (f"positions are rotated by the factors for texts of up to {within} tokens, whatever the text's length",)
 
 
 def _starcoder2(file: Described) -> dict[str, Any]:
@@ -97,6 +108,7 @@ ENTRIES: Mapping[str, Architecture] = {
         },
         factors=_SHORT,
         ignored=frozenset({"rope_factors_long.weight"}),
+        notes=_long_factors,
     ),
     "starcoder2": Architecture(
         "starcoder2",

@@ -1,0 +1,120 @@
+"""llama.cpp itself: every architecture of the table, in float32 and quantized, as made and as saved after a move.
+
+Float32 files agree to the last bits, but for GELU: llama.cpp looks it up in a table of float16, so that
+the same lookup in forq's model (``llamacpp/rounded.py``) must give its logits. A value whose float32
+differs in the last bit may fall to the next entry of the table, 2⁻¹¹ of it away; the median token is
+therefore held to 1e-4. Quantized files are held as ``test_llamacpp_oracle.py`` explains: to forq's model
+with llama.cpp's rounding of activations, the median token to 1e-3, and the mean to half of what the
+rounding changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from forq.models.load import load
+from forq.models.space import space
+from forq.scalars.moves import Move, Term, direction_seed
+from tests.fixtures.gguf_architectures import ROWS, Q, made, write
+from tests.oracles.gguf.blocks import packed
+from tests.oracles.llamacpp import ask
+from tests.oracles.llamacpp.rounded import looked_up, rounded
+
+pytestmark = ask.pytestmark
+
+IDS = torch.randint(0, 320, (1, 40), generator=torch.Generator().manual_seed(2))
+EXACT, TABLE, ROUNDED = 5e-6, 1e-4, 1e-3
+TYPES = (Q.Q8_0, Q.Q4_K, Q.Q6_K, Q.F16, Q.Q4_0, Q.Q5_1, Q.Q5_K)
+WITHOUT_GELU = ("llama", "qwen2", "qwen3", "granite", "smollm3", "phi3", "stablelm", "nemotron", "command-r", "cohere2")
+WITHOUT_GELU += ("glm4", "olmo2")
+DEEP = "command-r, norms"
+"""llama.cpp reads these norms in deep models alone, whose quantized logits say nothing: rounding is carried on."""
+Files = dict[tuple[str, str], list[Path]]
+
+
+def outputs(file: Path, turn: Callable[[Any], Any] = lambda model: model) -> np.ndarray:
+    """forq's logits, or an encoder's last states, float32 (tokens, width)."""
+    with torch.no_grad():
+        answer = turn(load(file, device="cpu", kernel="reference"))(IDS)
+    states = answer.logits if hasattr(answer, "logits") else answer.last_hidden_state
+    return np.asarray(states[0].numpy())
+
+
+def gap(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """The largest difference of each token's numbers, relative to the largest of them."""
+    return np.asarray(np.abs(ours - theirs).max(axis=1) / np.abs(theirs).max(axis=1))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Every row in float32 and quantized, each as made and as saved by forq after moves, and scored by llama.cpp."""
+    root = tmp_path_factory.mktemp("architectures")
+    every: Files = {}
+    for turn, name in enumerate(ROWS):
+        draw = np.random.default_rng(turn)
+        plain = write(root / f"{turn}-plain" / "made.gguf", name, made(name))
+        every[name, "plain"] = [plain, moved(plain, "dense", 0.02, "rademacher")]
+        if name != DEEP:
+            model = made(name, width=256, layers=1)
+            file = write(root / f"{turn}" / "made.gguf", name, model, TYPES, lambda q, w, d=draw: packed(q, w, d))
+            every[name, "quantized"] = [
+                file,
+                moved(file, "scales", 0.1, "rademacher"),
+                moved(file, "codes", 1.0, "sparse:0.2"),
+            ]
+    settings: dict[str, Any] = {"ids": IDS[0].tolist(), "exact": True}
+    encoders = [file for (name, _), case in every.items() for file in case if name == "bert"]
+    decoders = [file for (name, _), case in every.items() for file in case if name != "bert"]
+    answers = ask.score(decoders, logits=True, **settings) | ask.score(encoders, states=True, **settings)
+    refused = [file for file, answer in answers.items() if answer["loss"] is None]
+    assert not refused
+    return every
+
+
+def moved(file: Path, kind: str, size: float, noise: str) -> Path:
+    model = load(file, device="cpu", kernel="reference")
+    moving = space(model, kind)
+    assert moving.apply(Move((Term(direction_seed(0, 0), size, noise),))).changed > 0.01 * moving.size
+    saved = model.checkpoint.save_patched(file.parent / kind, moving.exported())
+    return saved.path / file.name
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_float_files_agree(name: str, files: Files, compared: Any) -> None:
+    for file in files[name, "plain"]:
+        theirs, plain = np.load(f"{file}.npy"), outputs(file)
+        compared(f"llama.cpp, {name}", "logits of float32 files; relative, median token", np.median(gap(plain, theirs)))
+        if name.partition(",")[0] in WITHOUT_GELU:
+            assert gap(plain, theirs).max() < EXACT
+            continue
+        ours = outputs(file, looked_up)
+        compared(
+            f"llama.cpp, {name}", "logits of float32 files, its GELU imitated; relative, median token",
+            np.median(gap(ours, theirs)),
+        )  # fmt: skip
+        assert np.median(gap(ours, theirs)) < TABLE
+        assert gap(ours, theirs).mean() < gap(plain, theirs).mean() / 2
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name != DEEP])
+def test_quantized_files_agree_before_and_after_moves(name: str, files: Files, compared: Any) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    for file in files[name, "quantized"]:
+        theirs, plain, ours = np.load(f"{file}.npy"), outputs(file), outputs(file, rounded)
+        compared(
+            f"llama.cpp, {name}", "logits, its activation rounding imitated; relative, median token",
+            np.median(gap(ours, theirs)),
+        )  # fmt: skip
+        assert np.median(gap(ours, theirs)) < ROUNDED
+        assert gap(ours, theirs).mean() < gap(plain, theirs).mean() / 2
+        seen.append((ours, theirs))
+    for ours, theirs in seen[1:]:
+        change = theirs - seen[0][1]
+        assert np.abs(change).max() > 0.01 * theirs.std()
+        assert np.median(gap(ours - seen[0][0], change)) < 10 * ROUNDED
