@@ -24,9 +24,7 @@ _LEAST_CONTEXT = 7
 and transformers treat differently."""
 
 
-def settings(
-    keys: Keys, head: int, context: int, *, partial: bool = False, by_factors: bool = False
-) -> dict[str, Any]:
+def settings(keys: Keys, head: int, context: int, *, partial: bool = False, by_factors: bool = False) -> dict[str, Any]:
     """The rotary position settings of config.json.
 
     Args:
@@ -56,7 +54,7 @@ def settings(
     # llama.cpp defaults to linear. A factor of 0, or none, means no scaling.
     kind, factor = keys.get("rope.scaling.type", "linear"), _factor(keys)
     if by_factors and kind == "longrope":
-        kind = "none"
+        kind = "linear"
     if kind not in ("none", "linear", "yarn"):
         raise keys.error("none, linear or yarn", "rope.scaling.type", kind)
     if kind == "none" or factor == 1.0:

@@ -77,7 +77,5 @@ def windows(file: Described, size: int, period: int) -> dict[str, Any]:
 
 
 _WIDTHS = ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa")
-WINDOWS = frozenset(
-    {"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_WIDTHS}
-)
+WINDOWS = frozenset({"attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa", *_WIDTHS})
 """The keys of sliding windows."""

@@ -32,8 +32,8 @@ def _phi2(file: Described) -> dict[str, Any]:
 def _phi3(file: Described) -> dict[str, Any]:
     rope = file.rope(partial=True, by_factors=True)
     if (scaling := rope.get("rope_scaling")) is not None:
-        expected = "none or longrope (transformers' class has no other)"
-        raise file.keys.error(expected, "rope.scaling.type", scaling["rope_type"])
+        expected = "1 (transformers' class scales positions by factors in a tensor alone)"
+        raise file.keys.error(expected, "rope.scaling.factor", scaling["factor"])
     # llama.cpp ignores the window of these files.
     return {**sizes(file), **rms(file), **rope, "sliding_window": None}
 
