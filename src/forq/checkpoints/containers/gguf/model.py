@@ -57,6 +57,12 @@ class Model:
         embedding = self.file.shapes.get("token_embd.weight", ())
         if len(embedding) != 2:
             raise FormatError(f"{self.path}: expected a matrix token_embd.weight, found shape {embedding}")
+        tokens = self.values.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, list) and len(tokens) != embedding[0]:
+            raise FormatError(
+                f"{self.path}: expected a token for each of {embedding[0]} rows of token_embd.weight, found "
+                f"{len(tokens)}; llama.cpp refuses that too: convert the model again"
+            )
         settings = {
             "model_type": self.entry.model_type,
             "architectures": [self.entry.head],

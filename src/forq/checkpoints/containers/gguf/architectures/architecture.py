@@ -72,6 +72,18 @@ class Described:
         return head
 
     @property
+    def whole_width(self) -> int:
+        """Width of the hidden state, for a model whose heads together are as wide.
+
+        Raises:
+            FormatError: they are not.
+        """
+        if self.heads * self.head != self.width:
+            expected = f"a number of heads that are {self.width} wide together, as embedding_length,"
+            raise self.keys.error(expected, "attention.head_count", self.heads)
+        return self.width
+
+    @property
     def hidden(self) -> int:
         """Width inside the feed-forward layers."""
         return self.keys.whole("feed_forward_length")

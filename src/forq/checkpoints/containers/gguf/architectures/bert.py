@@ -11,7 +11,7 @@ from forq.checkpoints.containers.gguf.architectures.common import LAYER_NORM
 
 def _bert(file: Described) -> dict[str, Any]:
     return {
-        "hidden_size": file.width,
+        "hidden_size": file.whole_width,
         "intermediate_size": file.hidden,
         "num_hidden_layers": file.layers,
         "num_attention_heads": file.heads,

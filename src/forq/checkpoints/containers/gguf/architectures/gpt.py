@@ -20,7 +20,7 @@ _TWO_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layern
 
 def _gpt2(file: Described) -> dict[str, Any]:
     return {
-        "n_embd": file.width,
+        "n_embd": file.whole_width,
         "n_layer": file.layers,
         "n_head": file.heads,
         "n_inner": file.hidden,
@@ -36,7 +36,7 @@ def _gptneox(file: Described) -> dict[str, Any]:
         raise file.keys.error("true or false", "use_parallel_residual", parallel)
     rope = file.rope(partial=True)
     return {
-        "hidden_size": file.width,
+        "hidden_size": file.whole_width,
         "intermediate_size": file.hidden,
         "num_hidden_layers": file.layers,
         "num_attention_heads": file.heads,
@@ -61,7 +61,7 @@ def _mpt(file: Described) -> dict[str, Any]:
     clip = file.keys.factor("attention.clamp_kqv", 0.0)
     attention = {"alibi": True, "alibi_bias_max": int(_ALIBI), "clip_qkv": clip or None}
     return {
-        "d_model": file.width,
+        "d_model": file.whole_width,
         "n_layers": file.layers,
         "n_heads": file.heads,
         "expansion_ratio": ratio,
@@ -76,7 +76,7 @@ def _bloom(file: Described) -> dict[str, Any]:
     if file.hidden != 4 * file.width:
         raise file.keys.error(f"{4 * file.width}, four times the width,", "feed_forward_length", file.hidden)
     return {
-        "hidden_size": file.width,
+        "hidden_size": file.whole_width,
         "n_layer": file.layers,
         "n_head": file.heads,
         "layer_norm_epsilon": file.keys.real(LAYER_NORM),
@@ -88,7 +88,7 @@ def _falcon(file: Described) -> dict[str, Any]:
     """Falcon 7B has a single head of keys and values; 40B and 11B have several, and 40B a second norm."""
     second = _second_norm(file)
     return {
-        "hidden_size": file.width,
+        "hidden_size": file.whole_width,
         "num_hidden_layers": file.layers,
         "num_attention_heads": file.heads,
         "num_kv_heads": file.kv_heads,
