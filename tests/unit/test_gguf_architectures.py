@@ -96,7 +96,7 @@ def test_a_file_cut_anywhere_is_refused(name: str, tmp_path: Path) -> None:
     data = file.read_bytes()
     for size in (4, 100, 1000, 3000, len(data) // 2, len(data) - 33):
         file.write_bytes(data[:size])
-        with pytest.raises(FormatError, match="truncated or damaged|expected a GGUF file"):
+        with pytest.raises(FormatError, match=r"truncated or damaged|expected a GGUF file"):
             Checkpoint.open(file)
 
 

@@ -18,6 +18,12 @@ _FOUR = {"ffn_up": "mlp.dense_h_to_4h", "ffn_down": "mlp.dense_4h_to_h"}
 _TWO_NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 
 
+def _check_four(file: Described) -> None:
+    """Refuse another width of the feed-forward layers than transformers' class has."""
+    if file.hidden != 4 * file.width:
+        raise file.keys.error(f"{4 * file.width}, four times the width,", "feed_forward_length", file.hidden)
+
+
 def _gpt2(file: Described) -> dict[str, Any]:
     return {
         "n_embd": file.whole_width,
@@ -50,11 +56,7 @@ def _gptneox(file: Described) -> dict[str, Any]:
 
 
 def _mpt(file: Described) -> dict[str, Any]:
-    ratio, rest = divmod(file.hidden, file.width)
-    if rest:
-        raise file.keys.error(
-            f"a multiple of {file.width}, the width of the model,", "feed_forward_length", file.hidden
-        )
+    _check_four(file)
     slope = file.keys.real("attention.max_alibi_bias")
     if slope != _ALIBI:
         raise file.keys.error(f"{_ALIBI}, the only value of transformers' class,", "attention.max_alibi_bias", slope)
@@ -64,7 +66,7 @@ def _mpt(file: Described) -> dict[str, Any]:
         "d_model": file.whole_width,
         "n_layers": file.layers,
         "n_heads": file.heads,
-        "expansion_ratio": ratio,
+        "expansion_ratio": 4,
         "max_seq_len": file.context,
         "layer_norm_epsilon": file.keys.real(LAYER_NORM),
         "no_bias": True,
@@ -73,8 +75,7 @@ def _mpt(file: Described) -> dict[str, Any]:
 
 
 def _bloom(file: Described) -> dict[str, Any]:
-    if file.hidden != 4 * file.width:
-        raise file.keys.error(f"{4 * file.width}, four times the width,", "feed_forward_length", file.hidden)
+    _check_four(file)
     return {
         "hidden_size": file.whole_width,
         "n_layer": file.layers,
