@@ -40,7 +40,7 @@ _TYPES = (gguf_architectures.Q.Q8_0, gguf_architectures.Q.F16, gguf_architecture
 
 
 ARCHITECTURES = ("gemma3", "gpt2", "falcon, two norms", "stablelm, parallel", "bert")
-"""GGUF architectures that are damaged too: windows, turned matrices, other orders of rows, a tensor a row, an encoder."""
+"""GGUF architectures that are damaged too: windows, turned matrices, orders of rows, a tensor a row, an encoder."""
 NAMES = (*fixtures.FORMATS, "pipeline", *(f"gguf:{name}" for name in ARCHITECTURES), "gguf:split")
 """What is damaged: examples of every format, a pipeline of diffusers with its transformer in GGUF, and files of GGUF
 architectures, the last in several parts."""

@@ -89,15 +89,13 @@ def moved(file: Path, kind: str, size: float, noise: str) -> Path:
 def test_float_files_agree(name: str, files: Files, compared: Any) -> None:
     for file in files[name, "plain"]:
         theirs, plain = np.load(f"{file}.npy"), outputs(file)
-        compared(f"llama.cpp, {name}", "logits of float32 files; relative, median token", np.median(gap(plain, theirs)))
+        compared("llama.cpp", f"{name}: float32; relative, median token", np.median(gap(plain, theirs)))
         if name.partition(",")[0] in WITHOUT_GELU:
             assert gap(plain, theirs).max() < EXACT
             continue
         ours = outputs(file, looked_up)
-        compared(
-            f"llama.cpp, {name}", "logits of float32 files, its GELU imitated; relative, median token",
-            np.median(gap(ours, theirs)),
-        )  # fmt: skip
+        what = f"{name}: float32, its table of GELU imitated; relative, median token"
+        compared("llama.cpp", what, np.median(gap(ours, theirs)))
         assert np.median(gap(ours, theirs)) < TABLE
         assert gap(ours, theirs).mean() < gap(plain, theirs).mean() / 2
 
@@ -107,10 +105,8 @@ def test_quantized_files_agree_before_and_after_moves(name: str, files: Files, c
     seen: list[tuple[np.ndarray, np.ndarray]] = []
     for file in files[name, "quantized"]:
         theirs, plain, ours = np.load(f"{file}.npy"), outputs(file), outputs(file, rounded)
-        compared(
-            f"llama.cpp, {name}", "logits, its activation rounding imitated; relative, median token",
-            np.median(gap(ours, theirs)),
-        )  # fmt: skip
+        what = f"{name}: quantized, moved or not, its activation rounding imitated; relative, median token"
+        compared("llama.cpp", what, np.median(gap(ours, theirs)))
         assert np.median(gap(ours, theirs)) < ROUNDED
         assert gap(ours, theirs).mean() < gap(plain, theirs).mean() / 2
         seen.append((ours, theirs))
