@@ -12,6 +12,7 @@ import torch
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf.architectures import ARCHITECTURES, REFUSED
 from forq.errors import FormatError
+from forq.layers.embedding import QuantEmbedding
 from forq.models.load import load
 from tests.fixtures.gguf_architectures import ROWS, made, write
 
@@ -115,3 +116,24 @@ def test_norms_with_one_added_keep_the_bytes_of_what_did_not_move(tmp_path: Path
     start = ckpt.info[name].start
     assert {(place - start) // 4 for place in range(len(before)) if before[place] != after[place]} == {5}
     assert abs(float(Checkpoint.open(saved.path).read(name)[5] - weight[5])) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["gemma", "gemma2", "gemma3"])
+def test_a_quantized_embedding_is_scaled_and_its_tied_head_is_not(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "tiny.gguf", name, made(name, layers=1), (gguf.GGMLQuantizationType.Q8_0,))
+    model: Any = load(file, device="cpu", kernel="reference")
+    embedding = model.model.embed_tokens
+    assert isinstance(embedding, QuantEmbedding) and model.lm_head is embedding.table
+    assert torch.allclose(embedding(IDS), embedding.table.dequantise()[IDS] * 64**0.5)
+
+
+def test_a_matrix_of_queries_keys_and_values_is_three(tmp_path: Path) -> None:
+    """As old files of Phi 2 store them."""
+    model = made("phi2", layers=1)
+    apart = write(tmp_path / "apart.gguf", "phi2", model)
+    fused = {"blk.0.attn_qkv." + own: [f"blk.0.attn_{part}.{own}" for part in "qkv"] for own in ("weight", "bias")}
+    together = write(tmp_path / "together.gguf", "phi2", model, fused=fused)
+    assert torch.equal(outputs(load(apart, device="cpu")), outputs(load(together, device="cpu")))
+    ckpt = Checkpoint.open(together)
+    saved = ckpt.save_patched(tmp_path / "saved", {tensor: ckpt.read(tensor) for tensor in ckpt.info})
+    assert (saved.path / together.name).read_bytes() == together.read_bytes()
