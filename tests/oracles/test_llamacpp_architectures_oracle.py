@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from forq.errors import FormatError
 from forq.models.load import load
 from forq.models.space import space
 from forq.scalars.moves import Move, Term, direction_seed
@@ -114,3 +115,28 @@ def test_quantized_files_agree_before_and_after_moves(name: str, files: Files, c
         change = theirs - seen[0][1]
         assert np.abs(change).max() > 0.01 * theirs.std()
         assert np.median(gap(ours - seen[0][0], change)) < 10 * ROUNDED
+
+
+def test_several_files_agree_before_and_after_a_move(tmp_path: Path) -> None:
+    first = write(tmp_path / "parts" / "made.gguf", "qwen3", made("qwen3"), split=9)
+    whole = write(tmp_path / "whole" / "made.gguf", "qwen3", made("qwen3"))
+    files = [first, moved(first, "dense", 0.02, "rademacher"), whole, moved(whole, "dense", 0.02, "rademacher")]
+    ask.score(files, ids=IDS[0].tolist(), exact=True, logits=True)
+    parts, parts_moved, one, one_moved = (np.load(f"{file}.npy") for file in files)
+    assert np.array_equal(parts, one) and np.array_equal(parts_moved, one_moved)
+    assert np.abs(parts_moved - parts).max() > 0.01 * parts.std()
+    assert gap(outputs(files[1]), parts_moved).max() < EXACT
+
+
+@pytest.mark.parametrize(("count", "taken"), [(320, True), (319, False)])
+def test_a_vocabulary_shorter_than_the_table_is_refused_by_both(count: int, taken: bool, tmp_path: Path) -> None:
+    words = {"tokens": [f"w{token}" for token in range(count)], "merges": ["w 1"], "pre": "gpt-2"}
+    values = {f"tokenizer.ggml.{key}": value for key, value in words.items()}
+    file = write(tmp_path / "made.gguf", "qwen3", made("qwen3", layers=1), values={**values, "vocab_size": None})
+    file.write_bytes(file.read_bytes().replace(b"none", b"gpt2", 1))
+    assert (ask.score([file], ids=[1, 2])[file]["loss"] is not None) == taken
+    if taken:
+        load(file, device="cpu")
+    else:
+        with pytest.raises(FormatError, match=r"a token for each of 320 rows of token_embd.weight, found 319"):
+            load(file, device="cpu")
