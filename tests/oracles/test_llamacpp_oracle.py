@@ -129,6 +129,27 @@ def test_its_loss_with_stretched_positions(smollm2: Path, tinyshakespeare: str, 
     assert new == old > plain + 0.5
 
 
+def test_losses_and_tokens_of_gemma_3(gemma3: Path, tinyshakespeare: str, tmp_path: Path, compared: Any) -> None:
+    """As published, and after moves of its scales and of its codes."""
+    named = {"as published": gemma3}
+    for kind, size, noise in (("scales", 0.02, "rademacher"), ("codes", 1.0, "sparse:0.02")):
+        moving = space(load(gemma3, device="cpu", kernel="reference"), kind)
+        moving.apply(Move((Term(direction_seed(0, 0), size, noise),)))
+        Checkpoint.open(gemma3).save_patched(tmp_path / kind, moving.exported())
+        named[f"{kind} moved"] = tmp_path / kind / gemma3.name
+        del moving
+    answers = ask.score(list(named.values()), text=tinyshakespeare, count=512)
+    tokenizer = Checkpoint.open(gemma3).contents.tokenizer
+    assert tokenizer is not None
+    ids = tokenizer()(tinyshakespeare[:4000])["input_ids"][:512]
+    for name, file in named.items():
+        assert answers[file]["ids"] == ids
+        off = abs(loss(load(file, device="cpu"), ids) - answers[file]["loss"])
+        compared("llama.cpp", f"loss of Gemma 3 270M Q4_K_M, {name}, on 512 tokens; nats", off)
+        assert off < tolerance(512) < 0.02
+    assert answers[named["scales moved"]]["loss"] != answers[gemma3]["loss"] != answers[named["codes moved"]]["loss"]
+
+
 def losses(files: dict[str, Path], compared: Any, text: str, count: int) -> list[float]:
     """llama.cpp's losses of a text's first tokens, held against ours, by what was done to the file."""
     answers = ask.score(list(files.values()), text=text, count=count)

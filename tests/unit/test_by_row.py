@@ -37,7 +37,7 @@ SURE = tuple(Confirmed(-1.0, 0.0, 1.0) for _ in DAMPINGS)
 
 
 def answers(estimator, step, slope):
-    """Losses whose rows rise by ``slope(seed)`` per unit along the direction of each seed; 1.0, 2.0, 3.0 at the point."""
+    """Losses of 1.0, 2.0, 3.0 whose rows rise by ``slope(seed)`` per unit along the direction of each seed."""
     found = []
     for probe in estimator.ask(step):
         seeds = [None] * ROWS

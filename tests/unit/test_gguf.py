@@ -147,7 +147,8 @@ def into_the_next(values: dict[str, Any], tensors: Tensors) -> None:
     [
         (value("general.architecture", "mamba"), "general.architecture among llama, qwen2, qwen3"),
         (value("llama.expert_count", 8), "without experts"),
-        (value("split.count", 3), "one of 3 files; merge them"),
+        (value("split.count", 3), r"a name that ends in -00001-of-00003\.gguf"),
+        (value("split.count", 1 << 20), "a number of files in split.count"),
         (value("llama.block_count", 1 << 20), "tensors, one a layer"),
         (value("llama.embedding_length", 64), "expected"),
         (value("llama.attention.head_count", 3), "rows of 3 heads"),

@@ -15,6 +15,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.models.load import load
 from tests.fixtures import gguf, hqq, onnx
+from tests.fixtures.gguf_architectures import made, write
 
 IDS = torch.randint(1, 64, (2, 7), generator=torch.Generator().manual_seed(3))
 COMMIT = "0" * 40
@@ -173,7 +174,18 @@ def test_a_file_that_is_not_cached_is_refused(said: str, lay: Lay, tmp_path: Pat
         Checkpoint.open(said)
 
 
-def test_a_part_of_a_file_is_refused_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_part_of_a_file_is_refused_before_it_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *words, **given: pytest.fail("it was fetched"))
-    with pytest.raises(FormatError, match="one of several parts: merge them"):
-        Checkpoint.open("some-one/files/x-00001-of-00003.gguf")
+    with pytest.raises(FormatError, match=r"number 2; name some-one/files@v1/q/x-00001-of-00003\.gguf"):
+        Checkpoint.open("some-one/files@v1/q/x-00002-of-00003.gguf")
+
+
+def test_the_further_parts_of_a_file_come_with_the_first(lay: Lay, tmp_path: Path) -> None:
+    first = write(tmp_path / "made" / "q" / "x.gguf", "llama", made("llama"), split=9)
+    want = Checkpoint.open(first)
+    lay(tmp_path / "made")
+    ckpt = Checkpoint.open(f"some-one/files/q/{first.name}")
+    assert len(ckpt.contents.files or ()) == 3 and ckpt.digest() == want.digest()
+    (tmp_path / "hub" / "models--some-one--files" / "snapshots" / COMMIT / "q" / "x-00003-of-00003.gguf").unlink()
+    with pytest.raises(FormatError, match=r"files/q/x-00003-of-00003.gguf', which is no file here"):
+        Checkpoint.open(f"some-one/files/q/{first.name}")

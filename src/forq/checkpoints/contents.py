@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forq.checkpoints.gguf_names import is_projector, part_of
 from forq.checkpoints.tensor import TensorInfo
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ BESIDE = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 def container(path: Path) -> Path | None:
     """The single-file checkpoint at a path: the file itself, or the only such file in a folder.
 
-    Folders are accepted because a run saves a folder and the hub delivers one. A folder with a
+    Folders are accepted because a run saves a folder and the hub delivers one. Of a model in several
+    GGUF files it is the first; a file that reads images for another does not count. A folder with a
     config.json counts only if its weights are one ONNX file, there or in its subfolder ``onnx``.
     """
     if path.is_file():
@@ -73,7 +75,7 @@ def container(path: Path) -> Path | None:
         has_weights = any(path.glob("*.safetensors")) or (path / PICKLE).is_file()
         graphs = [] if has_weights else [path / name for name in files(path) if name.lower().endswith(".onnx")]
         return graphs[0] if len(graphs) == 1 else None
-    candidates = [file for file in sorted(path.iterdir()) if _is_single_file(file)]
+    candidates = [file for file in sorted(path.iterdir()) if _is_single_file(file) and _is_model(file)]
     return candidates[0] if len(candidates) == 1 else None
 
 
@@ -92,6 +94,12 @@ def read(file: Path) -> Contents:
     module = import_module(f"forq.checkpoints.containers.{_CONTAINERS[file.suffix.lower()]}")
     contents: Contents = module.contents(file)
     return contents
+
+
+def _is_model(file: Path) -> bool:
+    """Whether a file is a model, or the first part of one, and not what belongs to another file."""
+    part = part_of(file)
+    return not is_projector(file) and (part is None or part[0] == 1)
 
 
 def _is_single_file(file: Path) -> bool:

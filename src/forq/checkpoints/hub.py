@@ -1,7 +1,8 @@
 """Hub ids: fetch a published checkpoint. Only data files are downloaded.
 
     organisation/name[@revision]                    a folder of safetensors, an HQQ checkpoint or a pipeline
-    organisation/name[@revision]/folder/file.gguf   a single file; .onnx with external data, config.json and tokenizer
+    organisation/name[@revision]/folder/file.gguf   a single file, or the first of several;
+                                                    .onnx with external data, config.json and tokenizer
 
 The files are downloaded with huggingface_hub and kept in its cache.
 """
@@ -19,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from forq.checkpoints.containers.onnx import graph as _onnx_graph
 from forq.checkpoints.containers.pipeline import COMPONENT, INDEX, KNOWN
 from forq.checkpoints.contents import BESIDE, ENDINGS, PICKLE
+from forq.checkpoints.gguf_names import SPLIT
 from forq.errors import FormatError
 
 # Never *.bin (pickles) or *.py (remote code): nothing in a checkpoint is ever executed.
@@ -29,7 +31,6 @@ _IGNORED = ("*/*", "consolidated*")
 _VARIANTS = ("*.*.safetensors", "*.index.*.json", "*.safetensors.*.index.json")
 # Before a file, a revision may hold no slash, except the hub's refs/pr/N.
 _FILE = re.compile(r"([^/@]+/[^/@]+)(?:@(refs/pr/[0-9]+|[^/@]+))?/(.+)")
-_SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.gguf", re.IGNORECASE)
 _MOST_NAMED = 8
 
 
@@ -112,10 +113,20 @@ def _repository(wanted: HubId) -> Path:
 def _file(wanted: HubId) -> Path:
     from huggingface_hub import hf_hub_download
 
-    if _SHARD.search(wanted.file):
-        raise FormatError(f"{wanted}: expected a whole model, found one of several parts: merge them with gguf-split")
+    part = SPLIT.fullmatch(wanted.file)
+    if part is not None and int(part[2]) != 1:
+        raise FormatError(
+            f"{wanted}: expected the first of {int(part[3])} files, found number {int(part[2])}; name "
+            f"{HubId(wanted.name, wanted.revision, f'{part[1]}-00001-of-{part[3]}{part[4]}')}"
+        )
     with _hub_errors(wanted):
         path = Path(hf_hub_download(wanted.name, wanted.file, revision=wanted.revision))
+    if part is not None:
+        commit = path.parents[wanted.file.count("/")].name
+        for number in range(2, int(part[3]) + 1):
+            name = f"{part[1]}-{number:05}-of-{part[3]}{part[4]}"
+            with _hub_errors(HubId(wanted.name, wanted.revision, name)):
+                hf_hub_download(wanted.name, name, revision=commit)
     if path.suffix.lower() == ".onnx":
         _fetch_companions(wanted, path)
     return path

@@ -48,6 +48,8 @@ class TensorInfo:
         mask: the bits of a piece that are the tensor's, in order, where another tensor has the others; empty: all.
         order: for a file that stores rows in another order: a function of the number of rows that gives
             the file's row for each row of the tensor, int64 (rows,). None: the same order.
+        turned: the file stores the matrix transposed.
+        added: a number that the file's values are larger by.
     """
 
     dtype: torch.dtype
@@ -59,6 +61,8 @@ class TensorInfo:
     pitch: int = 0
     order: Callable[[int], Tensor] | None = None
     mask: bytes = b""
+    turned: bool = False
+    added: float = 0.0
 
     @property
     def span(self) -> int:
@@ -76,21 +80,22 @@ class TensorInfo:
         Raises:
             FormatError: the file ends before the tensor does.
         """
-        if self.pitch:
-            raw = torch.empty(self.nbytes, dtype=torch.uint8)
-            for pieces, span, _ in self._spans(stream, raw):
-                held = self._pieces(span)
-                pieces.copy_(_taken(held, self.mask) if self.mask else held)
-        else:
-            raw = self._bytes(stream, self.start, self.nbytes)
-        tensor = raw.view(self.dtype).reshape(self.shape)
-        return tensor if self.order is None else tensor[self.order(self.shape[0])]
+        return self._meant(self._stored(stream))
 
     def write(self, stream: BinaryIO, tensor: Tensor) -> None:
-        """Replace the tensor's bytes, and no others, in a file open for reading and writing."""
+        """Replace the tensor's bytes, and no others, in a file open for reading and writing.
+
+        Where values differ from the file's by ``added``, a value that reads as it did keeps its bytes:
+        adding the number again would round them.
+        """
+        if self.added:
+            before = self._stored(stream)
+            tensor = torch.where(self._meant(before) == tensor, before, self._shifted(tensor, self.added))
+        if self.turned:
+            tensor = tensor.t().contiguous()
         if self.order is not None:
             tensor, ordered = torch.empty_like(tensor), tensor
-            tensor[self.order(self.shape[0])] = ordered
+            tensor[self.order(len(tensor))] = ordered
         if not self.pitch:
             stream.seek(self.start)
             stream.write(byte_view(tensor))
@@ -100,6 +105,28 @@ class TensorInfo:
             held.copy_(_put(held, self.mask, pieces) if self.mask else pieces)
             stream.seek(start)
             stream.write(byte_view(span))
+
+    def _stored(self, stream: BinaryIO) -> Tensor:
+        """The values as the file stores them; their shape is the file's too."""
+        if self.pitch:
+            raw = torch.empty(self.nbytes, dtype=torch.uint8)
+            for pieces, span, _ in self._spans(stream, raw):
+                held = self._pieces(span)
+                pieces.copy_(_taken(held, self.mask) if self.mask else held)
+        else:
+            raw = self._bytes(stream, self.start, self.nbytes)
+        return raw.view(self.dtype).reshape(self.shape[::-1] if self.turned else self.shape)
+
+    def _meant(self, stored: Tensor) -> Tensor:
+        """The tensor of stored values."""
+        tensor = stored if self.order is None else stored[self.order(len(stored))]
+        if self.turned:
+            tensor = tensor.t().contiguous()
+        return self._shifted(tensor, -self.added) if self.added else tensor
+
+    def _shifted(self, tensor: Tensor, by: float) -> Tensor:
+        """The sum in float64, rounded once to the tensor's dtype."""
+        return (tensor.double() + by).to(self.dtype)
 
     def _spans(self, stream: BinaryIO, raw: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Go through the tensor span by span: its own bytes of each piece (n, width), the span's bytes, and its offset.

@@ -14,13 +14,15 @@ class QuantEmbedding(nn.Module):
     Attributes:
         table: the matrix (vocabulary, width) as a layer; a tied head is the same layer.
         dtype: of the output.
+        scale: what the rows are multiplied by (Gemma); a tied head is not. None: by nothing.
     """
 
-    def __init__(self, table: QuantLinear, dtype: torch.dtype) -> None:
+    def __init__(self, table: QuantLinear, dtype: torch.dtype, scale: Tensor | float | None = None) -> None:
         super().__init__()
         self.table = table
         table.embeds = True
         self.dtype = dtype
+        self.scale = scale
 
     @property
     def num_embeddings(self) -> int:
@@ -33,4 +35,7 @@ class QuantEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """int (...) → (..., width)."""
         wanted, places = torch.unique(ids, return_inverse=True)
-        return self.table.rows(wanted)[places].to(self.dtype)
+        rows = self.table.rows(wanted)[places].to(self.dtype)
+        if self.scale is None:
+            return rows
+        return rows * (self.scale.to(self.dtype) if isinstance(self.scale, Tensor) else self.scale)

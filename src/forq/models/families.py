@@ -39,8 +39,10 @@ class Family:
         return name
 
 
+# Divisors of rotary frequencies in GGUF files: the short ones are read on their own, the long ones never.
+_ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 # Older versions of transformers saved rotary frequencies and causal masks.
-_DECODER = Family(ignored=("rotary_emb.inv_freq", "rope_freqs.weight"))
+_DECODER = Family(ignored=("rotary_emb.inv_freq", "rope_freqs.weight", *_ROPE_FACTORS))
 _MASK_BESIDE = Family(ignored=(".attn.bias", ".attn.masked_bias"))
 # The pooler is not built: a sentence vector is the mean over its tokens.
 _ENCODER = Family(

@@ -22,7 +22,7 @@ from forq.models import parts as layer_parts
 from forq.models.layout import Layout
 from forq.models.names import ties
 from forq.models.options import LoadOptions
-from forq.models.skeleton import put, sizes
+from forq.models.skeleton import embedding_scale, put, sizes
 
 
 def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scratch: Scratch) -> None:
@@ -61,7 +61,7 @@ def _fill(
     layer = _quant_linear(old, spec, parts, options.device, scratch)
     del parts  # a kernel may repack the codes; this reference would keep the old ones alive
     embeds = isinstance(old, nn.Embedding)
-    put(layout.model, where, QuantEmbedding(layer, options.dtype) if embeds else layer)
+    put(layout.model, where, QuantEmbedding(layer, options.dtype, embedding_scale(old)) if embeds else layer)
     layer.zero_points = form.zero_points(ckpt, spec)
     layer.filed_codes = form.filed_codes(ckpt, spec)
     _choose_kernel(layer, spec, partial(_codes, form, ckpt, spec), options, embeds)
@@ -106,7 +106,8 @@ def _tie_heads(model: nn.Module) -> None:
 
 def _quant_linear(old: nn.Module, spec: LayerSpec, parts: Parts, device: torch.device, scratch: Scratch) -> QuantLinear:
     size = (spec.out_features, spec.in_features)
-    want = tuple(old.weight.shape) if type(old) is nn.Embedding else sizes(old)
+    plain = type(old) is nn.Embedding or embedding_scale(old) is not None
+    want = tuple(old.weight.shape) if plain and isinstance(old, nn.Embedding) else sizes(old)
     if want is None:
         raise FormatError(f"{spec.name}: expected a linear layer in the model, found {type(old).__name__}")
     if want != size:

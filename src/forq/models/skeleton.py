@@ -91,10 +91,13 @@ def scale_rotary(model: nn.Module, ckpt: Checkpoint) -> None:
     if (name := ckpt.contents.values.get("rope_factors")) is not None:
         _divide_frequencies(model, ckpt.read(name))
     if (magnitude := ckpt.contents.values.get("rope_magnitude")) is not None:
+        local = ckpt.contents.values["rope_magnitude_local"]
         for module in model.modules():
-            # A plain number that multiplies cosine and sine, in addition to the scaling of the frequencies.
-            if "attention_scaling" in vars(module):
-                vars(module)["attention_scaling"] *= magnitude
+            # Plain numbers that multiply cosine and sine, in addition to the scaling of the frequencies; some models
+            # have one for each kind of block.
+            for name in [name for name in vars(module) if name.endswith("attention_scaling")]:
+                if local or not name.startswith("sliding_attention"):
+                    vars(module)[name] *= magnitude
 
 
 def _divide_frequencies(model: nn.Module, factors: Tensor) -> None:
@@ -126,6 +129,12 @@ def sizes(module: nn.Module) -> tuple[int, int] | None:
     if turned(module):
         return int(module.nf), int(module.nx)  # type: ignore[arg-type]
     return None
+
+
+def embedding_scale(module: nn.Module) -> torch.Tensor | float | None:
+    """The factor of a scaled embedding (Gemma's class); None for other modules."""
+    scaled = isinstance(module, nn.Embedding) and type(module).__name__.endswith("ScaledWordEmbedding")
+    return getattr(module, "embed_scale", None) if scaled else None
 
 
 def turned(module: nn.Module) -> bool:

@@ -11,6 +11,8 @@ from forq.layers.linear import Activations
 def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
+    notes: tuple[str, ...] = ckpt.contents.values.get("notes", ())
+    computed += notes
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed
     return (

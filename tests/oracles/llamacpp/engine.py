@@ -90,9 +90,18 @@ class Engine:
 
     def logits(self, ids: list[int], *, threads: int = 1) -> np.ndarray:
         """Logits after every token, float32 [tokens, vocabulary]."""
+        return self._computed(ids, threads, self.size, states=False)
+
+    def states(self, ids: list[int], *, threads: int = 1) -> np.ndarray:
+        """The last hidden state of every token, float32 [tokens, width]: what an encoder without a head computes."""
+        return self._computed(ids, threads, self.lib.llama_model_n_embd(self.model), states=True)
+
+    def _computed(self, ids: list[int], threads: int, width: int, *, states: bool) -> np.ndarray:
         settings = self.lib.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = max(self.context, len(ids))
         settings.n_threads = settings.n_threads_batch = threads
+        if states:
+            settings.embeddings, settings.pooling_type = True, self.lib.LLAMA_POOLING_TYPE_NONE
         if self.exact:
             settings.type_k = settings.type_v = self.lib.GGML_TYPE_F32
             settings.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -108,9 +117,9 @@ class Engine:
                 batch.token[place], batch.pos[place] = token, place
                 batch.n_seq_id[place], batch.seq_id[place][0], batch.logits[place] = 1, 0, 1
             assert self.lib.llama_decode(context, batch) == 0
-            found = self.lib.llama_get_logits(context)
-            raw = self.ffi.buffer(found, 4 * len(ids) * self.size)
-            return np.frombuffer(raw, dtype=np.float32).reshape(len(ids), self.size).copy()
+            found = (self.lib.llama_get_embeddings if states else self.lib.llama_get_logits)(context)
+            raw = self.ffi.buffer(found, 4 * len(ids) * width)
+            return np.frombuffer(raw, dtype=np.float32).reshape(len(ids), width).copy()
         finally:
             self.lib.llama_batch_free(batch)
             self.lib.llama_free(context)

@@ -8,6 +8,9 @@ by activations of that type. ``d`` is a block's scale, ``q`` its integers:
     Q8_K, blocks of 256:  d = max|x| / 127,  q = round(x / d),  d in float32
 
 An input is thus off by at most 1/254 of the largest of its block.
+
+GELU is looked up in a table of float16 for float16, by its tanh formula: input and output are off by
+half a unit in the eleventh bit. The table ends at ±10.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 from forq.layers.dense import DenseLinear
 from forq.layers.linear import QuantLinear
+from forq.models.skeleton import turned
 
 SHORT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL")
 """Types in blocks of 32, and whose inputs are."""
@@ -32,11 +37,27 @@ def rounded(model: Any) -> Any:
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear):
             module.forward = _product(module, types[module.leaf_name.rpartition(".")[0]])
-        elif isinstance(module, DenseLinear):
-            # A tied head has no tensor of its own.
-            own = f"{name}.weight" if f"{name}.weight" in ckpt.info else "model.embed_tokens.weight"
-            module.register_forward_pre_hook(_cast(ckpt.info[own].dtype))
+        elif isinstance(module, DenseLinear) or turned(module):
+            # A tied head has no tensor of its own, but a name.
+            module.register_forward_pre_hook(_cast(ckpt.info[model.names[f"{name}.weight"]].dtype))
+    return looked_up(model)
+
+
+def looked_up(model: Any) -> Any:
+    """Compute GELU as llama.cpp does, in a model's activations, and return it."""
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if "gelu" in type(module).__name__.lower():
+                setattr(parent, name, LookedUp())
     return model
+
+
+class LookedUp(nn.Module):
+    """GELU by llama.cpp's table."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = gelu(x.half().float(), approximate="tanh").half().float()
+        return torch.where(x <= -10.0, 0.0, torch.where(x >= 10.0, x, y))
 
 
 def _cast(dtype: torch.dtype) -> Callable[..., tuple[Tensor]]:

@@ -3,9 +3,9 @@
 score.py < '{"files": [FILE, …], "ids": [token, …]}'   →   a line of JSON for each file, after the word RESULT
 
 Further settings: ``text`` and ``count`` in place of ``ids``, the first tokens of a text; ``exact``,
-attention in float32; ``logits``, they go into FILE.npy; ``adapters``, LoRA adapters by
-file. Each file has a process of its own, since llama.cpp ends the process where an assertion fails; a
-file that it refuses has no loss.
+attention in float32; ``logits``, they go into FILE.npy; ``states``, the last hidden states go there,
+and the loss is 0; ``adapters``, LoRA adapters by file. Each file has a process of its own, since
+llama.cpp ends the process where an assertion fails; a file that it refuses has no loss.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from engine import Engine
 def score(file: str, asked: dict[str, Any], out: Connection) -> None:
     engine = Engine(file, exact=asked.get("exact", False), adapter=asked.get("adapters", {}).get(file))
     ids = asked.get("ids") or engine.tokens(asked["text"])[: asked["count"]]
+    if asked.get("states"):
+        np.save(f"{file}.npy", engine.states(ids))
+        out.send({"loss": 0.0, "ids": ids})
+        return
     if asked.get("logits"):
         np.save(f"{file}.npy", engine.logits(ids))
     out.send({"loss": engine.loss(ids), "ids": ids})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,15 @@ class Keys:
         path: the file, for messages.
         kind: the architecture, which is the first part of each key.
         values: all values of the header.
+        followed: keys that this architecture follows, besides those of every architecture.
+        only: keys of this architecture with one accepted value: the value, and its meaning for errors.
     """
 
     path: Path
     kind: str
     values: Mapping[str, object]
+    followed: frozenset[str] = frozenset()
+    only: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of ``kind.name``, unchecked."""
@@ -87,6 +91,14 @@ class Keys:
             raise self.error("a positive number", name, value)
         return float(value)
 
+    def factor(self, name: str, usual: float) -> float:
+        """A positive number; ``usual`` if the key is missing or 0, which llama.cpp reads alike.
+
+        Raises:
+            FormatError: its value is no such number.
+        """
+        return usual if self.get(name, 0.0) == 0.0 else self.real(name)
+
     def error(self, expected: str, name: str, value: Any) -> FormatError:
         """An error that names the key."""
         actual = "none" if value is None else f"{value!r:.80}"
@@ -98,11 +110,12 @@ class Keys:
         Raises:
             FormatError: a key has such a value; the message names the key.
         """
-        for name, (only, meaning) in _ONE_VALUE.items():
+        for name, (only, meaning) in {**_ONE_VALUE, **self.only}.items():
             if (value := self.get(name, only)) != only:
                 raise self.error(f"{meaning}, {only},", name, value)
 
     def unknown(self) -> list[str]:
         """Keys of the architecture that forq does not know, in alphabetical order."""
         names = (key.removeprefix(f"{self.kind}.") for key in self.values if key.startswith(f"{self.kind}."))
-        return sorted(f"{self.kind}.{name}" for name in names if name not in READ | _WITHOUT_EFFECT)
+        known = READ | _WITHOUT_EFFECT | self.followed | self.only.keys()
+        return sorted(f"{self.kind}.{name}" for name in names if name not in known)

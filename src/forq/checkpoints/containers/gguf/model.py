@@ -1,121 +1,127 @@
-"""Translate a GGUF file to transformers: its configuration, tensor names and row order."""
+"""Translate a GGUF file to transformers, by its entry in the table of architectures: configuration, names, rows."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from forq.checkpoints.containers.gguf import rope as _gguf_rope
 from forq.checkpoints.containers.gguf import vocabulary as _gguf_vocabulary
+from forq.checkpoints.containers.gguf.architectures import ARCHITECTURES, REFUSED, Architecture
+from forq.checkpoints.containers.gguf.architectures.architecture import INSIDE, Described, Interleaved, RowOrder
+from forq.checkpoints.containers.gguf.header import Placed
 from forq.checkpoints.containers.gguf.keys import Keys
+from forq.checkpoints.containers.gguf.tensors import Part
 from forq.errors import FormatError
 
-_PARTS = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_OUTSIDE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 
-KNOWN = ("llama", "qwen2", "qwen3")
-"""Supported values of general.architecture; files of Mistral models have ``llama``."""
+class Model:
+    """A file's header together with the entry that describes its architecture.
 
-
-def place(name: str) -> str:
-    """transformers' name of a tensor. An unknown tensor keeps its name, which no parameter has."""
-    inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
-    if inside is not None and inside[2] in _PARTS:
-        return f"model.layers.{inside[1]}.{_PARTS[inside[2]]}.{inside[3]}"
-    head, _, own = name.rpartition(".")
-    return f"{_OUTSIDE[head]}.{own}" if head in _OUTSIDE else name
-
-
-@dataclass(frozen=True, slots=True)
-class Interleaved:
-    """Row order of heads whose two halves are interleaved: a row of the first half, one of the second, …"""
-
-    heads: int
-
-    def __call__(self, rows: int) -> Tensor:
-        return torch.arange(rows).view(self.heads, rows // self.heads // 2, 2).transpose(1, 2).reshape(-1)
-
-
-def order(path: Path, name: str, shape: tuple[int, ...], config: Mapping[str, Any]) -> Interleaved | None:
-    """The order of a tensor's rows in the file; None if it is transformers' order.
-
-    llama.cpp rotates neighbouring rows where transformers rotates halves. GGUF files of Llama models
-    store the rows of queries and keys interleaved for this; files of Qwen models do not.
-
-    Raises:
-        FormatError: the number of rows does not fit the number of heads.
+    Attributes:
+        entry: the entry of the table.
+        file: the header, as the entry sees it.
     """
-    inside = re.search(r"\.self_attn\.(q|k)_proj\.\w+$", name)
-    if config["model_type"] != "llama" or inside is None:
-        return None
-    heads = int(config["num_attention_heads" if inside[1] == "q" else "num_key_value_heads"])
-    if shape[0] % heads or shape[0] // heads % 2:
-        raise FormatError(f"{path}: {name}: expected whole pairs in the rows of {heads} heads, found {shape[0]}")
-    return Interleaved(heads)
 
+    def __init__(self, path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Find the entry.
 
-def config(path: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The equivalent of config.json.
+        Args:
+            values: the header's values.
+            shapes: the tensors' shapes, by the names in the file.
 
-    Args:
-        values: the header's values.
-        shapes: the tensors' shapes, by the names in the file.
+        Raises:
+            FormatError: the architecture is not supported, or a key has a value that forq does not compute.
+        """
+        kind = values.get("general.architecture")
+        if not isinstance(kind, str) or kind not in ARCHITECTURES:
+            why = f", {REFUSED[kind]}" if isinstance(kind, str) and kind in REFUSED else ""
+            raise FormatError(
+                f"{path}: expected general.architecture among {', '.join(ARCHITECTURES)}, found {kind!r:.80}{why}"
+            )
+        self.path, self.values = path, values
+        self.entry: Architecture = ARCHITECTURES[kind]
+        self.file = Described(Keys(path, kind, values, self.entry.keys, self.entry.only), shapes)
+        self.file.keys.check()
+        self._chosen = self.entry.choose(self.file)
 
-    Raises:
-        FormatError: the architecture is not supported, or a value is missing or out of range.
-    """
-    kind = values.get("general.architecture")
-    if kind not in KNOWN:
-        raise FormatError(f"{path}: expected general.architecture among {', '.join(KNOWN)}, found {kind!r:.80}")
-    if (parts := values.get("split.count", 0)) not in (0, 1):
-        raise FormatError(f"{path}: expected a complete model, found one of {parts!r:.80} files; merge them first")
-    keys = Keys(path, kind, values)
-    keys.check()
-    embedding = shapes.get("token_embd.weight", ())
-    if len(embedding) != 2:
-        raise FormatError(f"{path}: expected a matrix token_embd.weight, found shape {embedding}")
-    width, count = keys.whole("embedding_length"), keys.whole("attention.head_count")
-    head = keys.whole("attention.key_length", max(width // count, 1))
-    if (value_width := keys.whole("attention.value_length", max(width // count, 1))) != head:
-        raise keys.error(f"{head}, as attention.key_length", "attention.value_length", value_width)
-    settings: dict[str, Any] = {
-        "model_type": kind,
-        "architectures": [f"{kind.capitalize()}ForCausalLM"],
-        "vocab_size": embedding[0],
-        "hidden_size": width,
-        "intermediate_size": keys.whole("feed_forward_length"),
-        "num_hidden_layers": keys.whole("block_count"),
-        "num_attention_heads": count,
-        "num_key_value_heads": keys.whole("attention.head_count_kv", count),
-        "head_dim": head,
-        "max_position_embeddings": keys.whole("context_length"),
-        "rms_norm_eps": keys.real("attention.layer_norm_rms_epsilon"),
-        "tie_word_embeddings": "output.weight" not in shapes,
-        "dtype": "float16",
-        **_gguf_rope.settings(keys, head, keys.whole("context_length")),
-    }
-    if kind == "llama":
-        settings |= {"attention_bias": "blk.0.attn_q.bias" in shapes, "mlp_bias": "blk.0.ffn_up.bias" in shapes}
-    if settings["num_hidden_layers"] > len(shapes):
-        raise FormatError(
-            f"{path}: expected at least {settings['num_hidden_layers']} tensors, one a layer, found {len(shapes)}"
-        )
-    return settings | _gguf_vocabulary.configured(path, values, rows=embedding[0])
+    def config(self) -> dict[str, Any]:
+        """The equivalent of config.json.
+
+        Raises:
+            FormatError: a value is missing, out of range, or contradicts the tensors.
+        """
+        embedding = self.file.shapes.get("token_embd.weight", ())
+        if len(embedding) != 2:
+            raise FormatError(f"{self.path}: expected a matrix token_embd.weight, found shape {embedding}")
+        tokens = self.values.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, list) and len(tokens) != embedding[0]:
+            raise FormatError(
+                f"{self.path}: expected a token for each of {embedding[0]} rows of token_embd.weight, found "
+                f"{len(tokens)}; llama.cpp refuses that too: convert the model again"
+            )
+        settings = {
+            "model_type": self.entry.model_type,
+            "architectures": [self.entry.head],
+            "vocab_size": embedding[0],
+            "tie_word_embeddings": "output" not in self.entry.outside or not self.file.has("output.weight"),
+            "dtype": "float16",
+            **self.entry.settings(self.file),
+        }
+        return settings | _gguf_vocabulary.configured(self.path, self.values, rows=embedding[0])
+
+    def place(self, name: str) -> tuple[str, ...]:
+        """See :meth:`Architecture.place`."""
+        return self.entry.place(name, self._chosen)
+
+    def parts(self, tensor: Placed) -> list[Part]:
+        """The checkpoint's tensors that a tensor of the file holds.
+
+        Raises:
+            FormatError: the number of its rows does not fit the number of heads.
+        """
+        if tensor.name in self.entry.ignored:
+            return [Part(tensor.name, tensor.shape)]
+        names, inside = self.place(tensor.name), INSIDE.fullmatch(tensor.name)
+        own = "" if inside is None else inside[2]
+        if len(names) > 1:
+            return list(self._shared(tensor, names))
+        if "{head}" in names[0]:
+            heads = range(tensor.shape[0])
+            return [Part(names[0].format(head=head), tensor.shape[1:], head) for head in heads]
+        norm = own.endswith("norm") or tensor.name == "output_norm.weight"
+        return [
+            Part(
+                names[0],
+                tensor.shape,
+                order=self._order(tensor, own),
+                turned=own in self.entry.turned and len(tensor.shape) == 2,
+                added=self.entry.norms_added if norm and tensor.name.endswith(".weight") else 0.0,
+            )
+        ]
+
+    def _shared(self, tensor: Placed, names: tuple[str, ...]) -> Iterator[Part]:
+        """Queries, keys and values that share a matrix or a bias."""
+        heads = (self.file.heads, self.file.kv_heads, self.file.kv_heads)
+        width, rest = divmod(tensor.shape[0], sum(heads))
+        if rest:
+            raise self._unfit(tensor, f"the rows of {' and '.join(map(str, heads))} heads")
+        first = 0
+        for name, count in zip(names, heads, strict=True):
+            yield Part(name, (count * width, *tensor.shape[1:]), first)
+            first += count * width
+
+    def _order(self, tensor: Placed, own: str) -> RowOrder | None:
+        """The order of a tensor's rows in the file; None if it is transformers' order."""
+        if own not in self.entry.orders:
+            return None
+        order = self.entry.orders[own](self.file)
+        if isinstance(order, Interleaved):
+            if tensor.shape[0] % (2 * order.heads):
+                raise self._unfit(tensor, f"whole pairs in the rows of {order.heads} heads")
+        elif tensor.shape[0] % (self.file.heads + 2 * self.file.kv_heads):
+            raise self._unfit(tensor, f"the rows of {self.file.heads} heads, and twice {self.file.kv_heads}")
+        return order
+
+    def _unfit(self, tensor: Placed, expected: str) -> FormatError:
+        return FormatError(f"{self.path}: {tensor.name}: expected {expected}, found {tensor.shape[0]}")

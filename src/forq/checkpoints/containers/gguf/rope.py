@@ -24,25 +24,37 @@ _LEAST_CONTEXT = 7
 and transformers treat differently."""
 
 
-def settings(keys: Keys, head: int, context: int) -> dict[str, object]:
+def settings(keys: Keys, head: int, context: int, *, partial: bool = False, by_factors: bool = False) -> dict[str, Any]:
     """The rotary position settings of config.json.
 
     Args:
         keys: the file's keys.
         head: width of a head.
         context: the model's context length.
+        partial: the architecture may rotate a part of each head.
+        by_factors: the architecture may scale by factors alone, which lie in a tensor (longrope).
 
     Raises:
-        FormatError: the scaling type is not supported, or only a part of each head is rotated.
+        FormatError: the scaling type is not supported, or only a part of each head is rotated where
+            llama.cpp rotates whole heads.
     """
-    if (rotated := keys.whole("rope.dimension_count", head)) != head:
+    rotated = keys.whole("rope.dimension_count", head)
+    if partial and (rotated > head or rotated % 2):
+        raise keys.error(f"an even number up to {head}, the width of a head,", "rope.dimension_count", rotated)
+    if not partial and rotated != head:
         expected = f"{head}, the width of a head (llama.cpp rotates whole heads),"
         raise keys.error(expected, "rope.dimension_count", rotated)
     if (base := keys.real("rope.freq_base", 10000.0)) <= 1.0:
         raise keys.error("a number above 1", "rope.freq_base", base)
     unscaled: dict[str, Any] = {"rope_theta": base}
+    if partial:
+        # transformers multiplies by the head's width and rounds down.
+        exact = rotated / head
+        unscaled["partial_rotary_factor"] = exact if int(head * exact) == rotated else (rotated + 0.5) / head
     # llama.cpp defaults to linear. A factor of 0, or none, means no scaling.
     kind, factor = keys.get("rope.scaling.type", "linear"), _factor(keys)
+    if by_factors and kind == "longrope":
+        kind = "linear"
     if kind not in ("none", "linear", "yarn"):
         raise keys.error("none, linear or yarn", "rope.scaling.type", kind)
     if kind == "none" or factor == 1.0:

@@ -22,13 +22,16 @@ class Part:
     Attributes:
         name, shape: name and shape in the checkpoint.
         first: index of its first row in the file's tensor.
-        order: order of its rows, see :class:`~forq.checkpoints.tensor.TensorInfo`.
+        order, turned, added: see :class:`~forq.checkpoints.tensor.TensorInfo`. A matrix in blocks is never turned:
+            quantized layers are (out, in) in every model.
     """
 
     name: str
     shape: tuple[int, ...]
     first: int = 0
     order: Callable[[int], Tensor] | None = None
+    turned: bool = False
+    added: float = 0.0
 
 
 def read(
@@ -55,7 +58,11 @@ def read(
             row = math.prod(tensor.shape[1:]) * dtype.itemsize
             for part in stored:
                 nbytes, start = math.prod(part.shape) * dtype.itemsize, tensor.start + part.first * row
-                _add(path, info, part.name, TensorInfo(dtype, part.shape, path.name, start, nbytes, order=part.order))
+                shape = part.shape[::-1] if part.turned else part.shape
+                where = TensorInfo(
+                    dtype, shape, path.name, start, nbytes, order=part.order, turned=part.turned, added=part.added
+                )
+                _add(path, info, part.name, where)
         elif kind is not None:
             fits = len(tensor.shape) == 2 and not tensor.shape[1] % kind.size
             if not fits or not all(part.name.endswith(".weight") for part in stored):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import header
-from forq.checkpoints.containers.gguf import model as gguf_model
+from forq.checkpoints.containers.gguf.model import Model
 from forq.checkpoints.containers.gguf.write import NUMBERS, Stored, Value, write
 from forq.errors import FormatError
 from forq.layers.lora import Adapter
@@ -104,7 +104,10 @@ def write_adapter(ckpt: Checkpoint, folder: Path, out: Path) -> Written:
 
 def _of_file(ckpt: Checkpoint) -> _Base:
     found = header.read(ckpt.path)
-    theirs = {gguf_model.place(tensor.name): tensor.name for tensor in found.tensors}
+    model = Model(ckpt.path, found.values, {tensor.name: tensor.shape for tensor in found.tensors})
+    # A matrix that holds several of transformers' has no place of its own for an adapter.
+    places = ((model.place(tensor.name), tensor.name) for tensor in found.tensors)
+    theirs = {place[0]: name for place, name in places if len(place) == 1}
 
     def turn(name: str, rows: int) -> Turn:
         info = ckpt.info.get(name) or ckpt.info[f"{name}.d"]
@@ -118,7 +121,7 @@ def _of_file(ckpt: Checkpoint) -> _Base:
 
 
 def _of_config(ckpt: Checkpoint, config: Any) -> _Base:
-    kind, theirs = architecture(config), names(config.num_hidden_layers)
+    kind, theirs = architecture(config), dict(names(config))
     if config.tie_word_embeddings:
         theirs.pop("lm_head.weight", None)
     note = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.containers.gguf import model as gguf_model
+from forq.checkpoints.containers.gguf.architectures import ARCHITECTURES
+from forq.checkpoints.containers.gguf.architectures.architecture import INSIDE, Described
+from forq.checkpoints.containers.gguf.keys import Keys
 from forq.checkpoints.containers.gguf.kinds import BLOCKS
 from forq.checkpoints.containers.gguf.kinds import NUMBERS as BLOCK_NUMBERS
 from forq.checkpoints.containers.gguf.rope import FACTORS
@@ -23,37 +25,36 @@ from forq.layers.layer import LayerSpec
 from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
 from forq.models.convert.gguf.blocks import kind_of, packed
-from forq.models.convert.gguf.header import architecture, rope_factors
+from forq.models.convert.gguf.header import architecture, keys, rope_factors
 from forq.models.layout import Layout
 
-_INSIDE = (
-    *("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "attn_q_norm", "attn_k_norm"),
-    *("ffn_norm", "ffn_gate", "ffn_up", "ffn_down"),
-)
-_OUTSIDE = ("token_embd", "output_norm", "output")
 _ENDS = ("weight", "bias")
 
 Turn = Callable[[Tensor], Tensor]
 """From rows in transformers' order to rows in the file's."""
 
 
-def names(layers: int) -> dict[str, str]:
-    """llama.cpp's names of all tensors, by transformers'."""
-    own = [f"blk.{layer}.{part}" for layer in range(layers) for part in _INSIDE]
-    return {gguf_model.place(f"{name}.{end}"): f"{name}.{end}" for name in (*own, *_OUTSIDE) for end in _ENDS}
+def names(config: Any) -> Mapping[str, str]:
+    """llama.cpp's names of all tensors of a model, by transformers'."""
+    return _names(architecture(config), config.num_hidden_layers)
+
+
+@cache
+def _names(kind: str, layers: int) -> Mapping[str, str]:
+    entry = ARCHITECTURES[kind]
+    own = [f"blk.{layer}.{part}" for layer in range(layers) for part in entry.inside]
+    every = (f"{name}.{end}" for name in (*own, *entry.outside) for end in _ENDS)
+    return {place: name for name in every for place in entry.place(name)}
 
 
 def turn_of(config: Any, name: str, rows: int) -> Turn:
     """How the rows of a tensor of transformers' name are turned for the file."""
-    settings = {
-        "model_type": architecture(config),
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-    }
-    order = gguf_model.order(Path(name), name, (rows,), settings)
+    kind, inside = architecture(config), INSIDE.fullmatch(names(config).get(name, ""))
+    order = None if inside is None else ARCHITECTURES[kind].orders.get(inside[2])
     if order is None:
         return lambda tensor: tensor
-    return partial(placed, order(rows))
+    file = Described(Keys(Path(name), kind, keys(config, "")), {})
+    return partial(placed, order(file)(rows))
 
 
 def placed(places: Tensor, tensor: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def stored(ckpt: Checkpoint, layout: Layout) -> tuple[list[Stored], Counter[str]
         FormatError: a layer (named) cannot be held, or a tensor has no name in llama.cpp.
     """
     config: Any = layout.model.config
-    theirs = names(config.num_hidden_layers)
+    theirs = names(config)
     found, types = [], Counter[str]()
     for place, name in _floats(layout).items():
         found.append(_float(ckpt, config, place, name, _name(theirs, place)))
