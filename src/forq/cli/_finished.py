@@ -14,15 +14,11 @@ class Finished:
     """Where a run began, and what to load for its result: a checkpoint, and an adapter where it moved some.
 
     Attributes:
-        task: the name of the run's task.
-        moment: the date and time its chat template rendered, if it shows one.
     """
 
     base: str
     saved: str
     adapter: Path | None
-    task: str
-    moment: str | None
 
 
 def finished(folder: str) -> Finished | None:
@@ -37,12 +33,5 @@ def finished(folder: str) -> Finished | None:
     saved, adapter = run / "checkpoint", run / "adapter"
     if not saved.is_dir() and not adapter.is_dir():
         raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
-    config = configs.read(run / "config.toml")
-    base, moment = config.checkpoint, config.task.options.get("moment")
-    return Finished(
-        base,
-        str(saved) if saved.is_dir() else base,
-        adapter if adapter.is_dir() else None,
-        config.task.name,
-        None if moment is None else str(moment),
-    )
+    base = configs.read(run / "config.toml").checkpoint
+    return Finished(base, str(saved) if saved.is_dir() else base, adapter if adapter.is_dir() else None)

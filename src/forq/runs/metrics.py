@@ -86,7 +86,10 @@ class Metrics:
     def score(self, scored: Scored) -> None:
         """Record a score."""
         self.scores[scored.trained] = scored
-        self._put(asdict(scored))
+        body = asdict(scored)
+        if not scored.score.confusion:  # most tasks count none
+            del body["score"]["confusion"]
+        self._put(body)
 
     def sync(self) -> None:
         """Force the written rows to the disk."""

@@ -21,6 +21,7 @@ from forq.runs import journal
 from forq.runs.agreement import holds_run, moved_to, require
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, as_path
+from forq.runs.facts import as_fixed
 from forq.runs.folder import BASE, vacant
 from forq.runs.older import as_begun
 from forq.runs.open_task import open_task
@@ -133,6 +134,8 @@ def tune(
     )
     header = journal.read(folder / "journal.jsonl").header if resumed else {}
     config = as_begun(config, header)
+    if resumed:
+        config = as_fixed(config, configs.read(folder / "config.toml"))
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
     if resumed:
         own = as_begun(configs.read(folder / "config.toml"), header)

@@ -15,7 +15,7 @@ from typing import Literal
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks.kinds.choice import Choice, Prompts, Question
+from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
 from forq.tasks.kinds.examples import Classes, Example
 from forq.tasks.kinds.head import Headed, places_in
 from forq.tasks.kinds.mask import Masked
@@ -170,7 +170,7 @@ def _choice(
     return Choice(
         name=name,
         words=classes.words,
-        empty=None if extras.empty is None else prompts.row(Question(extras.empty, 0)),
+        empty=None if extras.empty is None else _empty(prompts.row(Question(extras.empty, 0))),
         description=description,
         classes=len(classes.words),
         names=extras.names,
@@ -186,6 +186,15 @@ def _choice(
         ignored=extras.ignored,
         unused=extras.unused,
     )
+
+
+def _empty(row: Row) -> Row:
+    if not row.prompt:
+        raise ConfigError(
+            "task.prior: nothing stands before the words where the text is empty; write something behind the text "
+            "into task.template, or set task.prior=false"
+        )
+    return row
 
 
 def _digest(name: str, options: Options, description: Mapping[str, object], rows: object) -> str:

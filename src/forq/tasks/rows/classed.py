@@ -67,6 +67,7 @@ class Classed(Rows[R, B]):
             **self.description,
             "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
             "balanced": self.by_class is not None,
+            **({"names": list(self.names)} if self.names else {}),
             **self.further,
         }
 
