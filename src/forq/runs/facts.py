@@ -6,9 +6,12 @@ A run keeps them in its config.toml, so that a later session, and a score of wha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from forq.runs import config as configs
+from forq.runs import journal
 from forq.runs.config import Option, RunConfig, TaskConfig
 from forq.tasks import Task
 
@@ -34,11 +37,26 @@ def as_fixed(asked: RunConfig, run: RunConfig) -> RunConfig:
     return asked.model_copy(update={"task": asked.task.model_copy(update={"options": options})})
 
 
-def of_checkpoint(checkpoint: str, task: str) -> Mapping[str, Option]:
-    """What was fixed by the run that saved a checkpoint: a run's folder, or a folder inside it; else nothing."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The run that saved a checkpoint: its task's settings, and the description of its task in the journal."""
+
+    task: TaskConfig
+    described: dict[str, Any]
+
+
+def begun(checkpoint: str) -> Begun | None:
+    """The run of a checkpoint that is a run's folder or a folder inside it; None for others."""
     folder = Path(checkpoint)
     for run in (folder, folder.parent):
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
-            own = configs.read(run / "config.toml").task
-            return facts(own) if own.name.replace("-", "_") == task.replace("-", "_") else {}
-    return {}
+            described = journal.read(run / "journal.jsonl").header.get("task")
+            return Begun(configs.read(run / "config.toml").task, dict(described or {}))
+    return None
+
+
+def of_checkpoint(checkpoint: str, task: str) -> Mapping[str, Option]:
+    """What the run that saved a checkpoint has fixed, if its task is the same; else nothing."""
+    run = begun(checkpoint)
+    same = run is not None and run.task.name.replace("-", "_") == task.replace("-", "_")
+    return facts(run.task) if run is not None and same else {}

@@ -41,4 +41,4 @@ def _ask(row: Mapping[str, object]) -> Asked:
 
 
 preset = superglue("boolq", _CLASSES, _ask, _LABELS, "dev32.jsonl")
-open = preset.open
+open, unlabelled = preset.open, preset.unlabelled

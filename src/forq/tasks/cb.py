@@ -42,4 +42,4 @@ def _ask(row: Mapping[str, object]) -> Asked:
 
 
 preset = superglue("cb", _CLASSES, _ask, _LABELS)
-open = preset.open
+open, unlabelled = preset.open, preset.unlabelled

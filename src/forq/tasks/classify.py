@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def open(
         split: [_example(asking, table.rows[file][row], classes[file][row]) for file, row in rows]
         for split, rows in places.items()
     }
-    fields = {name for records in table.rows.values() for record in records for name in record.fields}
-    ignored = tuple(sorted(fields - {label, *asking.fields}))
+    present = {name for records in table.rows.values() for record in records for name in record.fields}
+    ignored = tuple(sorted(present - {label, *asking.fields}))
     return _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused)
 
 
@@ -125,16 +126,8 @@ def unlabelled(
     """
     defaults = {name: parameter.default for name, parameter in inspect.signature(open).parameters.items()}
     chosen: dict[str, Any] = {**defaults, **settings}
-    options = Options(
-        seed=0,
-        max_length=chosen["max_length"],
-        batch_rows=chosen["batch_rows"],
-        balanced=False,
-        by=chosen["by"],
-        temperature=chosen["temperature"],
-        kind=kind,
-        head=head,
-    )
+    chosen |= {"seed": 0, "balanced": False, "kind": kind, "head": head}
+    options = Options(**{option.name: chosen[option.name] for option in fields(Options)})
     asking = _asking(chosen["text"], chosen["second"], chosen["template"], chosen["label"])
     plain = described.get("classes")
     if isinstance(plain, list):

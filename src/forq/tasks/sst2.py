@@ -94,4 +94,4 @@ def _ask(fields: Mapping[str, object]) -> Asked:
 
 
 preset = Preset("sst2", _CLASSES, _ask, lambda fields: label(fields, ("0", "1")), _splits)
-open = preset.open
+open, unlabelled = preset.open, preset.unlabelled

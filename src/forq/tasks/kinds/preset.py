@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from forq.errors import ConfigError
+from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
 from forq.tasks.kinds.classify import By, Extras, Options, classify
 from forq.tasks.kinds.examples import Asked, Classes, Example
+from forq.tasks.rows.table import Record
 from forq.tokens.model import Kind
 
 
@@ -46,10 +48,10 @@ class Preset:
     label: Callable[[Mapping[str, object]], int]
     splits: Callable[[Path, int, Limits], Splits]
 
-    def read(self, fields: Mapping[str, object]) -> Example:
+    def read(self, row: Mapping[str, object]) -> Example:
         """An example from a row's fields."""
-        asked = self.ask(fields)
-        return Example(asked.text, asked.prompt, self.label(fields), asked.plain)
+        asked = self.ask(row)
+        return Example(asked.text, asked.prompt, self.label(row), asked.plain)
 
     def open(
         self,
@@ -106,3 +108,38 @@ class Preset:
             head=head,
         )
         return classify(self.name, examples, tokenizer, self.classes, options, Extras(ignored=tuple(sorted(ignored))))
+
+    def unlabelled(
+        self,
+        records: Sequence[Record],
+        tokenizer: Tokenizer,
+        settings: Mapping[str, object],
+        described: Mapping[str, object],
+        *,
+        kind: Kind,
+        head: tuple[str, ...] = (),
+    ) -> Task:
+        """Rows to classify, in the split ``test``; their labels are not read.
+
+        Args:
+            settings: options of :meth:`open`.
+            described: not used, since the labels are known.
+
+        Raises:
+            ConfigError: an option is invalid.
+            DataError: a row cannot be used (file and line).
+        """
+        defaults = {name: parameter.default for name, parameter in inspect.signature(self.open).parameters.items()}
+        chosen: dict[str, Any] = {**defaults, **settings, "balanced": False, "seed": 0, "kind": kind, "head": head}
+        options = Options(**{option.name: chosen[option.name] for option in fields(Options)})
+        examples: dict[Split, Sequence[Example]] = {"test": [self._asked(record) for record in records]}
+        return classify(self.name, examples, tokenizer, self.classes, options)
+
+    def _asked(self, record: Record) -> Example:
+        try:
+            text, prompt, plain = self.ask(record.fields)
+        except KeyError as error:
+            raise DataError(f"{record.where}: expected a field {error}, found {', '.join(record.fields)}") from error
+        except ValueError as error:
+            raise DataError(f"{record.where}: {error}") from error
+        return Example(text, prompt, 0, plain)
