@@ -61,6 +61,7 @@ def test_labels_are_found_in_the_data_and_are_their_own_words(tmp_path: Path) ->
         (["10", "9"], ("9", "10")),
         ([True, False], ("false", "true")),
         (["b", " a "], ("a", "b")),
+        (["--5", "-5", "9" * 40], ("-5", "--5", "9" * 40)),
         (["one_two", "x"], ("one_two", "x")),
     ],
 )
@@ -84,12 +85,12 @@ def test_numbers_of_a_data_set_have_the_names_it_gives(tmp_path: Path) -> None:
 
 def test_words_and_sentences_are_given_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
-    file.write_text("label,word,sentence\nred,hot,it is hot\nblue,cold,it is cold\ngreen,,\n")
+    file.write_text("label,word,sentence\nred,hot,it is good\nblue,cold,it is bad\ngreen,,\n")
     path = written(tmp_path, colours())
     task = made(path, labels=str(file), template="{text} Answer: ")
     assert task.names == ("red", "blue", "green") and task.words == ("hot", "cold", "green")
     bare: Any = classify.open(path, tiny_encoders.tokenizer(), seed=3, labels=str(file), kind="encoder")
-    assert bare.describe()["sentences"] == ["it is hot", "it is cold", "green"]
+    assert bare.describe()["sentences"] == ["it is good", "it is bad", "green"]
     assert Labels.of(Labels.read(file).plain()) == Labels.read(file)
 
 
@@ -243,6 +244,13 @@ def test_an_encoder_uses_label_sentences_or_a_mask(tmp_path: Path) -> None:
         assert task.describe()[said] == [" bad" if by == "mask" else "bad", " good" if by == "mask" else "good"]
         score = task.evaluate(model, "test")
         assert sum(map(sum, score.confusion)) == 4 and not hasattr(task, "prior")
+
+
+def test_words_that_a_tokenizer_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    rows = [{"text": f"film {n}", "label": ("horrid", "splendid")[n % 2]} for n in range(40)]
+    for by in ("mask", "similarity"):
+        with pytest.raises(ConfigError, match="found the same tokens for two of"):
+            classify.open(written(tmp_path, rows), tiny_encoders.tokenizer(), seed=0, kind="masked", by=by)  # type: ignore[arg-type]
 
 
 BAD = [

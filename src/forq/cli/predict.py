@@ -72,4 +72,6 @@ def predict(
         typer.echo(found.text(".csv"), nl=False)
     else:
         counts = ", ".join(f"{label} {count:,}" for label, count in found.counts().items())
-        _screen.out.print(f"{len(found.labels):,} rows → {out}: {counts}", highlight=False, soft_wrap=True)
+        _screen.out.print(
+            f"{len(found.labels):,} rows → {out}: {counts}", highlight=False, soft_wrap=True, markup=False
+        )

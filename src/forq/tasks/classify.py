@@ -25,6 +25,7 @@ from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified
 from forq.tasks.rows.table import Record, read
 from forq.tokens.model import Kind
+from forq.tokens.text import require_apart
 
 
 def open(
@@ -181,7 +182,10 @@ def _task(
         names=known.names,
         empty=asking.empty if prior is True and options.way == "prompt" else None,
     )
-    task = classify("classify", examples, tokenizer, known.classes(asking.keep), options, extras)
+    classes = known.classes(asking.keep)
+    if options.way != "head":
+        require_apart(tokenizer, classes.sentences if options.way == "similarity" else classes.words)
+    task = classify("classify", examples, tokenizer, classes, options, extras)
     if not isinstance(prior, str):
         return task
     if not isinstance(task, Choice):

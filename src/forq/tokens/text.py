@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, cast
 
-from forq.errors import DataError, FormatError
+from forq.errors import ConfigError, DataError, FormatError
 from forq.tokens import Tokenizer
 
 
@@ -51,6 +51,19 @@ def end_of_text(tokenizer: Tokenizer) -> int | None:
     if token_id is None:
         raise FormatError(f"the tokenizer names {token!r} as its EOS, which its vocabulary does not hold")
     return int(token_id)
+
+
+def require_apart(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Refuse texts that must differ, as the names of classes must, and have the same tokens.
+
+    Raises:
+        ConfigError: two of them do.
+    """
+    if len({tuple(bare(tokenizer, text)) for text in texts}) < len(texts):
+        raise ConfigError(
+            f"expected other tokens for each class, found the same tokens for two of {', '.join(map(repr, texts))}; "
+            "choose words that the model's tokenizer tells apart"
+        )
 
 
 class PairFrame(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,4 +179,4 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _number(name: str) -> bool:
-    return name.lstrip("-").isdecimal()
+    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None
