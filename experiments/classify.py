@@ -41,11 +41,12 @@ TARGET = ROOT / "results" / "classify.jsonl"
 SEEDS = (0, 1, 2)
 PRESETS: Mapping[str, Preset] = {"sst2": sst2.preset, "cb": cb.preset}
 NAMES = {"sst2": ("negative", "positive"), "cb": ("entailment", "contradiction", "neutral")}
-TEMPLATES = {
+PROMPTS = {
     "sst2": "{text} It was",
-    "cb": 'Suppose {text} Can we infer that "{second}"? Yes, No, or Maybe?\n',
+    "cb": 'Suppose {text} Can we infer that "{second}"? Yes, No, or Maybe?\\n',
 }
 LIMITS = {"smollm2": Limits(1000, 160, None), "minilm": Limits(1000, 500, None), "head": Limits(1000, 500, None)}
+TRIAL = Limits(64, 32, 32)
 PROBLEMS: Mapping[str, tuple[str, str, int]] = {
     "minilm-sst2": ("minilm", "sst2", 2400),
     "minilm-cb": ("minilm", "cb", 2400),
@@ -54,7 +55,7 @@ PROBLEMS: Mapping[str, tuple[str, str, int]] = {
     "head-cb": ("head", "cb", 2400),
 }
 """Name: model, data set, forward passes."""
-HEAD = {"epochs": 3, "batch": 16, "lr": 5e-5, "max_length": 128}
+HEAD = {"batch": 16, "lr": 5e-5, "max_length": 128}
 
 Row = dict[str, Any]
 
@@ -91,12 +92,13 @@ def labels(file: Path, name: str) -> Path:
     return file
 
 
-def words(problem: str, way: str, seed: int, data: Path, work: Path) -> list[str]:
+def words(problem: str, way: str, seed: int, data: Path, work: Path, limits: Limits) -> list[str]:
     """Task, data and options."""
     model, name, _ = PROBLEMS[problem]
-    limits = LIMITS[model]
     if way == "preset":
-        return ["--task", name, "--data", str(data / name), "--set", f"task.validation_rows={limits.validation}"]
+        made = ["--task", name, "--data", str(data / name)]
+        given = {split: count for split, count in limits._asdict().items() if count is not None}
+        return made + [word for split, count in given.items() for word in ("--set", f"task.{split}_rows={count}")]
     # The head of RTE has two classes: contradiction and neutral are one.
     names = ("entailment", "not_entailment", "not_entailment") if way == "head" else NAMES[name]
     folder = rows(work / f"rows-{problem}-{way}-{seed}", data, name, limits, seed, names)
@@ -104,11 +106,11 @@ def words(problem: str, way: str, seed: int, data: Path, work: Path) -> list[str
     made += ["--set", "task.second=second"] if name == "cb" else []
     if way in ("words", "raw"):
         made += ["--set", f"task.labels={labels(folder / 'labels' / 'labels.csv', name)}"]
-        made += ["--set", f"task.template={TEMPLATES[name]}"] if model == "smollm2" or name == "cb" else []
+        made += ["--set", f"task.prompt={PROMPTS[name]}"] if model == "smollm2" or name == "cb" else []
     return made + (["--set", "task.prior=false"] if way == "raw" else [])
 
 
-def head(floating: Path, data: Path, out: Path) -> Path:
+def head(floating: Path, data: Path, out: Path, limits: Limits, epochs: int) -> Path:
     """MiniLM with a classification head, trained by back-propagation on RTE's pairs; made once."""
     import transformers
 
@@ -120,9 +122,9 @@ def head(floating: Path, data: Path, out: Path) -> Path:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         floating, num_labels=2, id2label=dict(enumerate(names)), label2id={name: n for n, name in enumerate(names)}
     )
-    train = rte.preset.splits(data / "rte", 0, Limits(None, 300, None)).examples["train"]
+    train = rte.preset.splits(data / "rte", 0, limits).examples["train"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=HEAD["lr"])
-    for epoch in range(int(HEAD["epochs"])):
+    for epoch in range(epochs):
         model.train()
         order = torch.randperm(len(train)).split(int(HEAD["batch"]))
         total = 0.0
@@ -147,16 +149,19 @@ def run(job: str, args: argparse.Namespace) -> Row:
     """One row: the process and its numbers, or its last word."""
     problem, way, seed = job.split(":")
     model, _, forwards = PROBLEMS[problem]
-    forwards = args.forwards or forwards
+    forwards, limits = (30, TRIAL) if args.trial else (forwards, LIMITS[model])
+    of_rte, epochs = (TRIAL, 1) if args.trial else (Limits(None, 300, None), 3)
     data, work = args.data, args.work
     checkpoints = {
         "minilm": lambda: quantized(args.minilm, work / "minilm-gptq4-g64"),
         "smollm2": lambda: args.smollm2,
-        "head": lambda: quantized(head(args.minilm, data, work / "minilm-rte"), work / "minilm-rte-gptq4-g64"),
+        "head": lambda: quantized(
+            head(args.minilm, data, work / "minilm-rte", of_rte, epochs), work / "minilm-rte-gptq4-g64"
+        ),
     }
     out = work / job.replace(":", "-")
     shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
-    full = ["-m", "forq", "tune", str(checkpoints[model]()), *words(problem, way, int(seed), data, work)]
+    full = ["-m", "forq", "tune", str(checkpoints[model]()), *words(problem, way, int(seed), data, work, limits)]
     full += ["--set", "task.batch_rows=16", "--forwards", str(forwards), "--seed", seed, "--out", str(out), "--json"]
     done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)
     row: Row = {"problem": problem, "way": way, "seed": int(seed), "label": "small real"}
@@ -207,7 +212,7 @@ def main() -> None:
     for name in ("data", "work", "minilm", "smollm2"):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve())
     parser.add_argument("--results", type=Path, default=TARGET, help="where rows are kept")
-    parser.add_argument("--forwards", type=int, help="forward passes in place of the problem's, for a trial")
+    parser.add_argument("--trial", action="store_true", help="few rows and steps, to see that it runs")
     parser.add_argument("--only", action="append", default=[], help="problem:way:seed; all that is missing by default")
     args = parser.parse_args()
     if args.action == "run":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 OPTIONS = ("--set", "task.text=review", "--set", "task.label=mood", "--set", "task.batch_rows=6")
+OPTIONS += ("--set", "task.prompt={review}\\nIt is")
 
 
 @pytest.fixture

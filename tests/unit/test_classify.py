@@ -87,7 +87,7 @@ def test_words_and_sentences_are_given_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("label,word,sentence\nred,hot,it is good\nblue,cold,it is bad\ngreen,,\n")
     path = written(tmp_path, colours())
-    task = made(path, labels=str(file), template="{text} Answer: ")
+    task = made(path, labels=str(file), prompt="{text} Answer: ")
     assert task.names == ("red", "blue", "green") and task.words == ("hot", "cold", "green")
     bare: Any = classify.open(path, tiny_encoders.tokenizer(), seed=3, labels=str(file), kind="encoder")
     assert bare.describe()["sentences"] == ["it is good", "it is bad", "green"]
@@ -97,7 +97,7 @@ def test_words_and_sentences_are_given_in_a_file(tmp_path: Path) -> None:
 def test_a_template_names_the_fields_of_a_row(tmp_path: Path) -> None:
     rows = [{"premise": f"it is {n}", "claim": f"no {n}", "year": n, "label": n % 2} for n in range(40)]
     path = written(tmp_path, rows)
-    task = made(path, text="premise", template="In {year}: {text}\\nSo {claim}? It is")
+    task = made(path, text="premise", prompt="In {year}: {text}\\nSo {claim}? It is")
     record = Record(rows[7], "x")
     asking = Asking("premise", None, "In {year}: {text}\nSo {claim}? It is")
     assert asking.asked(record).prompt == "In 7: it is 7\nSo no 7? It is"
@@ -240,7 +240,7 @@ def test_an_encoder_uses_label_sentences_or_a_mask(tmp_path: Path) -> None:
     path = written(tmp_path, rows)
     tokenizer, model = tiny_encoders.tokenizer(), tiny_encoders.model(masked=True)
     for by, said in (("mask", "words"), ("similarity", "sentences")):
-        task: Any = classify.open(path, tokenizer, seed=0, kind="masked", by=by, template="{text} It was")  # type: ignore[arg-type]
+        task: Any = classify.open(path, tokenizer, seed=0, kind="masked", by=by, prompt="{text} It was")  # type: ignore[arg-type]
         assert task.describe()[said] == [" bad" if by == "mask" else "bad", " good" if by == "mask" else "good"]
         score = task.evaluate(model, "test")
         assert sum(map(sum, score.confusion)) == 4 and not hasattr(task, "prior")
@@ -296,12 +296,12 @@ def test_labels_that_cannot_be_are_refused(tmp_path: Path, rows: Any, says: str)
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"template": "no field"}, "task.template: expected a field in braces"),
-        ({"template": "{text"}, "task.template: expected fields in braces"),
-        ({"template": "{text:>4}"}, "expected names of fields in braces"),
-        ({"template": "{second}"}, "name the second text with task.second=FIELD"),
-        ({"template": "{text} {label}"}, "the model would be shown the label"),
-        ({"template": "{text}"}, "nothing stands before the words where the text is empty"),
+        ({"prompt": "no field"}, "task.prompt: expected a field in braces"),
+        ({"prompt": "{text"}, "task.prompt: expected fields in braces"),
+        ({"prompt": "{text:>4}"}, "expected names of fields in braces"),
+        ({"prompt": "{second}"}, "name the second text with task.second=FIELD"),
+        ({"prompt": "{text} {label}"}, "the model would be shown the label"),
+        ({"prompt": "{text}"}, "nothing stands before the words where the text is empty"),
         ({"prior": "1,2"}, "or 3 log-probabilities with commas"),
         ({"prior": "a,b,c"}, "or 3 log-probabilities with commas"),
         ({"prior": "nan,0,0"}, "or 3 log-probabilities with commas"),

@@ -87,8 +87,7 @@ class Metrics:
         """Record a score."""
         self.scores[scored.trained] = scored
         body = asdict(scored)
-        if not scored.score.confusion:  # most tasks count none
-            del body["score"]["confusion"]
+        del body["score"]["confusion"]  # as large as the square of the classes; result.json has that of the test rows
         self._put(body)
 
     def sync(self) -> None:

@@ -36,7 +36,7 @@ def open(
     text: str = "text",
     second: str | None = None,
     label: str = "label",
-    template: str | None = None,
+    prompt: str | None = None,
     labels: str | None = None,
     max_length: int = 512,
     batch_rows: int = 16,
@@ -57,7 +57,7 @@ def open(
             rows, with every class's share.
         seed: seed for drawing validation and test rows and for the order of training rows.
         text, second, label: the fields of the text, of a second text, and of the label.
-        template: the prompt, with ``{field}`` where a field's text goes; see
+        prompt: the prompt, with ``{field}`` where a field's text goes; see
             :class:`forq.tasks.kinds.asking.Asking`. Written as two characters, ``\\n`` is a line's end.
         labels: path of a file with a row for each label: ``label``, and where they differ ``word`` and
             ``sentence``. By default the labels in the training rows are their own words.
@@ -71,7 +71,7 @@ def open(
         head: names of the classes of the model's own head.
 
     Raises:
-        ConfigError: a split or a batch would be empty, or labels, template or head do not fit.
+        ConfigError: a split or a batch would be empty, or labels, prompt or head do not fit.
         DataError: the data cannot be used (file and line).
     """
     options = Options(
@@ -84,7 +84,7 @@ def open(
         kind=kind,
         head=head,
     )
-    asking = _asking(text, second, template, label)
+    asking = _asking(text, second, prompt, label)
     table = read(data)
     named = {
         split: [label_of(record, label, table.classes.get(label, ())) for record in records]
@@ -129,7 +129,7 @@ def unlabelled(
     chosen: dict[str, Any] = {**defaults, **settings}
     chosen |= {"seed": 0, "balanced": False, "kind": kind, "head": head}
     options = Options(**{option.name: chosen[option.name] for option in fields(Options)})
-    asking = _asking(chosen["text"], chosen["second"], chosen["template"], chosen["label"])
+    asking = _asking(chosen["text"], chosen["second"], chosen["prompt"], chosen["label"])
     plain = described.get("classes")
     if isinstance(plain, list):
         known = Labels.of(plain)
@@ -151,8 +151,8 @@ def example(folder: Path) -> Path:
     return path
 
 
-def _asking(text: str, second: str | None, template: str | None, label: str) -> Asking:
-    asking = Asking(text, second, None if template is None else template.replace("\\n", "\n"))
+def _asking(text: str, second: str | None, prompt: str | None, label: str) -> Asking:
+    asking = Asking(text, second, None if prompt is None else prompt.replace("\\n", "\n"))
     if label in asking.fields:
         raise ConfigError(f"the model would be shown the label: expected texts in other fields than {label!r}")
     return asking
@@ -174,7 +174,7 @@ def _task(
     ignored: tuple[str, ...] = (),
     unused: tuple[str, ...] = (),
 ) -> Choice | Labelled:
-    further = {"text": asking.text, "second": asking.second, "template": asking.pattern, "classes": known.plain()}
+    further = {"text": asking.text, "second": asking.second, "prompt": asking.pattern, "classes": known.plain()}
     extras = Extras(
         ignored=ignored,
         unused=unused,

@@ -31,7 +31,7 @@ class Asking:
 
     def __post_init__(self) -> None:
         if not self.fields:
-            raise ConfigError(f"task.template: expected a field in braces, as in '{{text}}', found {self.pattern!r}")
+            raise ConfigError(f"task.prompt: expected a field in braces, as in '{{text}}', found {self.pattern!r}")
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -79,19 +79,19 @@ class Asking:
                 name = own.get(field, field)
                 if spec or conversion or not name:
                     raise ConfigError(
-                        f"task.template: expected names of fields in braces, found {{{field}}}"
+                        f"task.prompt: expected names of fields in braces, found {{{field}}}"
                         + ("; name the second text with task.second=FIELD" if field == "second" else "")
                     )
                 parts.append((literal, name))
         except ValueError as error:
-            raise ConfigError(f"task.template: expected fields in braces, found {self.pattern!r}: {error}") from error
+            raise ConfigError(f"task.prompt: expected fields in braces, found {self.pattern!r}: {error}") from error
         return parts
 
     def _value(self, record: Record, field: str) -> str:
         if field not in record.fields:
             raise DataError(
                 f"{record.where}: expected text in {field!r}, found {', '.join(map(repr, record.fields))}; name the "
-                "field with task.text=FIELD (and task.second, task.template)"
+                "field with task.text=FIELD (and task.second, task.prompt)"
             )
         value = record.fields[field]
         if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -192,7 +192,7 @@ def _empty(row: Row) -> Row:
     if not row.prompt:
         raise ConfigError(
             "task.prior: nothing stands before the words where the text is empty; write something behind the text "
-            "into task.template, or set task.prior=false"
+            "into task.prompt, or set task.prior=false"
         )
     return row
 
