@@ -201,6 +201,16 @@ def test_a_run_keeps_the_prior_it_began_with(tmp_path: Path, base: Path) -> None
     assert forq.verify(tmp_path / "run", base).rebuilt
 
 
+def test_a_task_opened_in_python_gets_the_prior_of_the_model_it_is_tuned_with(tmp_path: Path, base: Path) -> None:
+    task = classify.open(written(tmp_path, colours()), TOKENIZER, seed=0, batch_rows=6)
+    run = forq.tune(base, task, steps=2, out=tmp_path / "run")
+    text = run.task.describe()["prior"]
+    assert (
+        text == read_config(tmp_path / "run" / "config.toml").task.options["prior"] and "prior" not in task.describe()
+    )
+    assert forq.tune(base, task, steps=2, out=tmp_path / "run", resume=True).task.digest == run.task.digest
+
+
 def test_what_is_predicted_is_what_is_scored(tmp_path: Path, base: Path) -> None:
     path = written(tmp_path, colours())
     run = forq.tune(base, "classify", path, steps=2, out=tmp_path / "run", settings=OPTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -21,6 +21,8 @@ from forq.tasks import Settles, Task
 from forq.tasks.kinds.pictures import pixels
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
+
+T = TypeVar("T")
 
 _GIVEN = ("seed", "kind", "head")
 """Arguments of a task's ``open`` that are not user options."""
@@ -61,10 +63,14 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
     # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
     task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **extra)
-    if isinstance(task, Settles) and not isinstance(model, Checkpoint):
-        task = task.settled(model)
+    task = task if isinstance(model, Checkpoint) else settled(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def settled(task: T, model: LoadedModel) -> T:
+    """A task with the numbers that it measures on a model; most tasks measure none."""
+    return cast(T, task.settled(model)) if isinstance(task, Settles) else task
 
 
 def given(ckpt: Checkpoint) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from forq.models.loaded import LoadedModel
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
-from forq.runs.open_task import check_options, given
-from forq.tasks import Settles, Task
+from forq.runs.open_task import check_options, given, settled
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.table import Record, read
 
@@ -97,11 +96,8 @@ def opened(
         )
     check_options(config, module.open)
     ckpt = model.checkpoint
-    task: Task = asker(records, open_tokenizer(ckpt), config.options, described, **given(ckpt))
-    if isinstance(task, Settles):
-        task = task.settled(model)
-    assert isinstance(task, Classed)
-    return task.budgeted(None, config.micro_batch_tokens)
+    task: Classed[Any, Any] = asker(records, open_tokenizer(ckpt), config.options, described, **given(ckpt))
+    return settled(task, model).budgeted(None, config.micro_batch_tokens)
 
 
 def predict(model: LoadedModel, task: Classed[Any, Any]) -> Predicted:
