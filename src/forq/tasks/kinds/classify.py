@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -53,6 +54,9 @@ class Options:
         by: how the class is read from the model; ``auto`` chooses by its kind.
         temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
         balanced: every batch has as many rows of each class, up to one row.
+
+    Raises:
+        ConfigError: a batch would be empty, or the temperature is not positive.
     """
 
     seed: int
@@ -63,6 +67,12 @@ class Options:
     temperature: float
     kind: Kind
     head: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(f"task.temperature: expected a positive number, found {self.temperature}")
+        if self.batch_rows < 1:
+            raise ConfigError(f"batch_rows must be 1 or more, found {self.batch_rows}")
 
     @property
     def way(self) -> By:
@@ -110,13 +120,11 @@ def classify(
 
     Raises:
         ConfigError: the kind of model does not support ``by``, a word for a mask is not a single
-            token, the head has other classes, a batch would be empty, or ``max_length`` is too small.
+            token, the head has other classes, or ``max_length`` is too small.
         DataError: a split is empty.
     """
     extras = extras or Extras()
     way, length = options.way, options.max_length
-    if options.batch_rows < 1:
-        raise ConfigError(f"batch_rows must be 1 or more, found {options.batch_rows}")
     given = {split: tuple(texts) for split, texts in examples.items()}
     for split, texts in given.items():
         if not texts:

@@ -6,7 +6,6 @@ weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,14 +59,12 @@ class Bare:
         temperature: divisor of the cosines, > 0.
 
     Raises:
-        ConfigError: the temperature is not positive, or ``max_length`` does not hold a label sentence.
+        ConfigError: ``max_length`` does not hold a label sentence.
     """
 
     part = "the end of the text"
 
     def __init__(self, tokenizer: Tokenizer, sentences: tuple[str, ...], temperature: float, max_length: int) -> None:
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ConfigError(f"task.temperature: expected a positive number, found {temperature}")
         self.tokenizer = tokenizer
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
