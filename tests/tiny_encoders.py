@@ -42,6 +42,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
+@functools.cache
+def pairs() -> PreTrainedTokenizerFast:
+    """The same, which also frames two texts and gives the second another type."""
+    own = tokenizer.__wrapped__()
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    names = {name: getattr(own, name) for name in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
+    made = PreTrainedTokenizerFast(tokenizer_object=own.backend_tokenizer, model_input_names=inputs, **names)
+    ids = {name: made.convert_tokens_to_ids(name) for name in ("[CLS]", "[SEP]")}
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=list(ids.items())
+    )
+    return made
+
+
 def model(kind: str = "bert", *, masked: bool = False, seed: int = 0) -> Any:
     """A random encoder whose every tensor matters."""
     config = transformers.AutoConfig.for_model(kind, **KINDS[kind])

@@ -35,9 +35,9 @@ def opened(name, folder, **options):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_prompt_is_the_papers(name):
-    found = registry.get("tasks", name)._read(ROWS[name])
+    found = registry.get("tasks", name).preset.read(ROWS[name])
     assert (found.prompt, found.label) == PROMPTS[name]
-    assert found.prompt.endswith(registry.get("tasks", name)._CLASSES.keep)
+    assert found.prompt.endswith(registry.get("tasks", name).preset.classes.keep)
 
 
 @pytest.mark.parametrize("name", ROWS)

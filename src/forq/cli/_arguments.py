@@ -81,7 +81,8 @@ def data_path(data: str | None, task: str) -> str:
         ConfigError: there is no such task.
         DataError: there is nothing of that name.
     """
-    if task.replace("-", "_") not in (known := registry.names("tasks")):
+    known = [registry.shown("tasks", name) for name in registry.names("tasks")]
+    if task.replace("_", "-") not in known:
         raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
     if data is not None and data.startswith("hf:"):  # a data set of the hub, by its id
         return data

@@ -15,16 +15,12 @@ class Finished:
 
     Attributes:
         start: the adapter that the run went on from.
-        task: the name of the run's task.
-        moment: the date and time its chat template rendered, if it shows one.
     """
 
     base: str
     saved: str
     adapter: Path | None
     start: Path | None
-    task: str
-    moment: str | None
 
 
 def finished(folder: str) -> Finished | None:
@@ -40,12 +36,6 @@ def finished(folder: str) -> Finished | None:
     if not saved.is_dir() and not adapter.is_dir():
         raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
     config = configs.read(run / "config.toml")
-    base, moment = config.checkpoint, config.task.options.get("moment")
-    return Finished(
-        base,
-        str(saved) if saved.is_dir() else base,
-        adapter if adapter.is_dir() else None,
-        None if config.adapter is None else Path(config.adapter),
-        config.task.name,
-        None if moment is None else str(moment),
-    )
+    base = config.checkpoint
+    start = None if config.adapter is None else Path(config.adapter)
+    return Finished(base, str(saved) if saved.is_dir() else base, adapter if adapter.is_dir() else None, start)

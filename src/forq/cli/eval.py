@@ -39,6 +39,7 @@ def evaluate(
     from forq.errors import ConfigError
     from forq.models.load import load
     from forq.runs.config import task_config
+    from forq.runs.facts import of_checkpoint
     from forq.runs.open_task import open_task
     from forq.tasks import Compares
 
@@ -47,12 +48,11 @@ def evaluate(
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
     run = finished(checkpoint)
-    own_moment = any(text.startswith("task.moment=") for text in sets or [])
-    if run is not None and run.moment is not None and run.task == task and not own_moment:
-        sets = [*(sets or []), f"task.moment={run.moment}"]
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
+    options = {**of_checkpoint(checkpoint, task), **settings.options}
+    settings = settings.model_copy(update={"options": options})
     how: Any = {"kernel": kernel, "activations": activations}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from forq.checkpoints.contents import Contents
-from forq.errors import FormatError
+from forq.errors import ConfigError, FormatError
 from forq.plugins import registry
 from forq.tokens.model import Kind
 
@@ -19,8 +19,9 @@ class Family:
     tensors and the blocks.
 
     Attributes:
-        ignored: endings of tensor names to skip. The model computes these tensors itself, or they
-            belong to a head or pooler that is not built. They never move and are saved unchanged.
+        ignored: endings of tensor names to skip where the model has no place for them. It computes these
+            tensors itself, or they belong to a head or pooler that is not built. They never move and are
+            saved unchanged.
         kind: kind of the model that is built.
         spelled: pairs of name endings: the ending in old files, and today's.
         half: whether only the encoder of an encoder-decoder is built.
@@ -44,7 +45,7 @@ _ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 # Older versions of transformers saved rotary frequencies and causal masks.
 _DECODER = Family(ignored=("rotary_emb.inv_freq", "rope_freqs.weight", *_ROPE_FACTORS))
 _MASK_BESIDE = Family(ignored=(".attn.bias", ".attn.masked_bias"))
-# The pooler is not built: a sentence vector is the mean over its tokens.
+# Without a head the pooler is not built: a sentence vector is the mean over its tokens.
 _ENCODER = Family(
     ignored=(
         "embeddings.position_ids",
@@ -142,6 +143,7 @@ _REFUSED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 # Encoder heads that are built as masked models; ForPreTraining holds a masked head and a second one, left out.
 _MASKED = ("ForMaskedLM", "ForPreTraining")
+_CLASSIFIER = "ForSequenceClassification"
 
 
 def kind_of(contents: Contents) -> Kind:
@@ -154,7 +156,7 @@ def kind_of(contents: Contents) -> Kind:
 
 
 def family_of(config: Mapping[str, object]) -> Family:
-    """The family of a config.json; encoders without a masked head get the bare model.
+    """The family of a config.json; encoders without a head get the bare model.
 
     Raises:
         FormatError: the architecture is refused (with the reason), the model_type is unknown (the
@@ -179,6 +181,8 @@ def family_of(config: Mapping[str, object]) -> Family:
         near = registry.nearest(str(name), list(FAMILIES))
         raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}{near}")
     family = FAMILIES[name]
+    if head.endswith(_CLASSIFIER):
+        return replace(family, kind="classifier")
     if family.kind == "causal":
         return family
     if head.endswith(_MASKED):
@@ -186,6 +190,26 @@ def family_of(config: Mapping[str, object]) -> Family:
     if head.endswith("Model"):
         return replace(family, kind="encoder")
     raise FormatError(
-        f"config.json: expected architectures of an encoder to end in Model, {' or '.join(_MASKED)}, found {head!r}; "
-        "classification heads are not supported: classify by label sentences or by a mask"
+        "config.json: expected architectures of an encoder to end in Model, "
+        f"{', '.join(_MASKED)} or {_CLASSIFIER}, found {head!r}"
     )
+
+
+def classes_of(config: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the classes of a classification head, in the order of its outputs, as transformers reads them.
+
+    Raises:
+        ConfigError: the head has no single class for a text, or its names cannot be read.
+    """
+    if (problem := config.get("problem_type")) in ("regression", "multi_label_classification"):
+        raise ConfigError(f"config.json: expected a head that gives a text one class, found problem_type {problem!r}")
+    names = config.get("id2label")
+    if names is None:
+        count = config.get("num_labels", 2)
+        names = {
+            str(place): f"LABEL_{place}" for place in range(count if type(count) is int and count < 1 << 16 else 0)
+        }
+    by_place = {str(place): str(name) for place, name in names.items()} if isinstance(names, dict) else {}
+    if not by_place or any(str(place) not in by_place for place in range(len(by_place))):
+        raise ConfigError(f"config.json: expected id2label to name the classes 0, 1, …, found {names!r:.80}")
+    return tuple(by_place[str(place)] for place in range(len(by_place)))

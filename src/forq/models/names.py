@@ -48,7 +48,7 @@ def assign(ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[st
     filled |= {head for head, embedding in ties(model).items() if embedding in filled}
     wanted = set(places) - filled
     quantized = {name for spec in specs.values() for name in spec.tensors}
-    floats = [name for name in ckpt.info if name not in quantized and not name.endswith(family.ignored or ("\0",))]
+    floats = [name for name in ckpt.info if name not in quantized]
     file_of: dict[str, str] = {}
     extra: list[str] = []
     for name in floats:
@@ -56,7 +56,7 @@ def assign(ckpt: Checkpoint, family: Family, model: nn.Module, specs: Mapping[st
         place = place if place in wanted else base(model) + place
         if place in wanted:
             file_of[place] = name
-        else:
+        elif not name.endswith(family.ignored or ("\0",)):
             extra.append(name)
     file_of |= _tied(model, file_of)
     missing = sorted(wanted - set(file_of))

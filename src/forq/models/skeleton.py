@@ -38,6 +38,7 @@ def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     import transformers
 
     makers = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM", "encoder": "AutoModel"}
+    makers |= {"classifier": "AutoModelForSequenceClassification"}
     # AutoModel would build both halves of an encoder-decoder.
     maker = getattr(transformers, "AutoModelForTextEncoding" if family.half else makers[family.kind])
     plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}

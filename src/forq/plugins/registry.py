@@ -43,8 +43,8 @@ def source(family: str, name: str) -> Path:
 
 
 def shown(family: str, name: str) -> str:
-    """A plug-in's name for display: with hyphens for recipes and attacks, with underscores for others."""
-    return name.replace("_", "-") if family in ("recipes", "attacks") else name
+    """A plug-in's name for display: with hyphens for recipes, tasks and attacks, with underscores for others."""
+    return name.replace("_", "-") if family in ("recipes", "tasks", "attacks") else name
 
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:

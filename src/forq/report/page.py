@@ -15,6 +15,7 @@ import jinja2
 from forq.errors import ConfigError
 from forq.report import curves, panels
 from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, brief
+from forq.report.classes import matrices
 from forq.report.curves import groups
 from forq.report.layers import maps
 from forq.report.record import Record, Sides
@@ -59,6 +60,7 @@ def page(records: Sequence[Record]) -> str:
         task=_task(records),
         warnings=warnings(records),
         results=[(group, measured(group.records)) for group in run_groups],
+        confused=[(group, found) for group in run_groups if (found := matrices(group.records))],
         learning=panels.learning(run_groups),
         stepping=panels.stepping(run_groups),
         never=" and ".join(panels.never(run_groups)),

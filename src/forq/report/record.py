@@ -48,6 +48,15 @@ class Sides:
 
 
 @dataclass(frozen=True, slots=True)
+class Confusion:
+    """Test rows by right class (first index) and by the class that the model chose."""
+
+    names: list[str]
+    before: list[list[int]]
+    after: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The part of result.json that the page shows."""
 
@@ -57,6 +66,7 @@ class Result:
     rounding: float | None = None
     certificate: float | None = None
     floor: float | None = None
+    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,9 @@ class Metrics:
     def score(self, scored: Scored) -> None:
         """Record a score."""
         self.scores[scored.trained] = scored
-        self._put(asdict(scored))
+        body = asdict(scored)
+        del body["score"]["confusion"]  # as large as the square of the classes; result.json has that of the test rows
+        self._put(body)
 
     def sync(self) -> None:
         """Force the written rows to the disk."""

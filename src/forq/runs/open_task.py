@@ -5,24 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
-from forq.models.families import kind_of
+from forq.models.families import classes_of, kind_of
 from forq.models.loaded import LoadedModel
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
-from forq.tasks import Task
+from forq.tasks import Settles, Task
 from forq.tasks.kinds.pictures import pixels
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
 
-_GIVEN = ("seed", "kind")
+T = TypeVar("T")
+
+_GIVEN = ("seed", "kind", "head")
 """Arguments of a task's ``open`` that are not user options."""
 
 
@@ -40,8 +42,9 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
     """
     ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
     opener = registry.get("tasks", config.name).open
-    _check_options(config, opener)
-    kind, extra = kind_of(ckpt.contents), {}
+    check_options(config, opener)
+    kind = kind_of(ckpt.contents)
+    extra: dict[str, Any] = {}
     draws = "encoded" in inspect.signature(opener).parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
@@ -51,17 +54,29 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
     if "kind" in inspect.signature(opener).parameters:
-        extra = {"kind": kind}
+        extra = given(ckpt)
     elif kind != "causal":
         raise ConfigError(
-            f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder can "
-            "be tuned on a classification task, sst2 for example"
+            f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder or a model with "
+            "a classification head can be tuned on a classification task: classify, or sst2"
         )
     # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
     task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **extra)
+    task = task if isinstance(model, Checkpoint) else settled(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def settled(task: T, model: LoadedModel) -> T:
+    """A task with the numbers that it measures on a model; most tasks measure none."""
+    return cast(T, task.settled(model)) if isinstance(task, Settles) else task
+
+
+def given(ckpt: Checkpoint) -> dict[str, Any]:
+    """What a classification task is told of a model: its kind, and the classes of its own head."""
+    kind = kind_of(ckpt.contents)
+    return {"kind": kind} | ({"head": classes_of(ckpt.contents.config)} if kind == "classifier" else {})
 
 
 def _class(ckpt: Checkpoint) -> str:
@@ -84,7 +99,12 @@ def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callab
     return task
 
 
-def _check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
+def check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
+    """Refuse options that a task does not have, or values of another type.
+
+    Raises:
+        ConfigError: there is such an option; the nearest name is given.
+    """
     parameters = inspect.signature(opener).parameters.values()
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _GIVEN]
     types = get_type_hints(opener)

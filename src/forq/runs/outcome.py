@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -37,12 +38,21 @@ class Outcome(TypedDict):
     data: dict[str, object]
 
 
+class Confusion(TypedDict):
+    """Test rows by right class (first index) and by the class that the model chose."""
+
+    names: list[str]
+    before: list[list[int]]
+    after: list[list[int]]
+
+
 class Result(Outcome):
     """The fields of result.json."""
 
     test: dict[str, Numbers]
     seconds: float
     peak_mb: int
+    confusion: Confusion | None
 
 
 def outcome(run: Run) -> Outcome:
@@ -90,9 +100,11 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
         adapter=of["adapter"],
         activations=config.activations,
     )
+    after = task.evaluate(saved, "test")
     result: Result = {
         **of,
-        "test": {"before": plain(before), "after": plain(task.evaluate(saved, "test"))},
+        "test": {"before": plain(before), "after": plain(after)},
+        "confusion": _confusion(task, before, after),
         "seconds": round(time.perf_counter() - began, 1),
         "peak_mb": peak_bytes() // 1_000_000,
     }
@@ -103,3 +115,11 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
 def plain(score: Score) -> Numbers:
     """A score in JSON."""
     return {"rows": score.rows, **score.numbers()}
+
+
+def _confusion(task: Task, before: Score, after: Score) -> Confusion | None:
+    names = task.describe().get("names")
+    if not after.confusion or not isinstance(names, Sequence):
+        return None
+    sides = [[list(row) for row in score.confusion] for score in (before, after)]
+    return {"names": list(names), "before": sides[0], "after": sides[1]}

@@ -44,7 +44,8 @@ from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.changes import changes, rounding_error
-from forq.runs.config import RunConfig, TaskConfig
+from forq.runs.config import RunConfig
+from forq.runs.facts import fixed
 from forq.runs.folder import BASE, put_json, sweep, vacant
 from forq.runs.header import header, require_same
 from forq.runs.journal import Line
@@ -95,7 +96,7 @@ class Run:
         (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
         sweep(folder, BASE)
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
-        resolved = {"device": str(model.device), "kernel": kernel, "task": _with_moment(config.task, task)}
+        resolved = {"device": str(model.device), "kernel": kernel, "task": fixed(config.task, task)}
         config = config.model_copy(update=resolved)
         run = cls(folder, _trainer(folder, config, model, task, oracle))
         check_destination(
@@ -274,11 +275,3 @@ def _trainer(
         own = folder / FILE
         profile = Profile.read(own if own.exists() else Path(config.profile))
     return Trainer(config, model, task, profile=profile, oracle=oracle)
-
-
-def _with_moment(config: TaskConfig, task: Task) -> TaskConfig:
-    """The task's settings, with the time at which its rows were rendered if its chat template uses the time."""
-    moment = task.describe().get("moment")
-    if moment is None:
-        return config
-    return config.model_copy(update={"options": {**config.options, "moment": moment}})

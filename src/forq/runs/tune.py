@@ -21,9 +21,10 @@ from forq.runs import journal
 from forq.runs.agreement import holds_run, moved_to, require
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, as_path
+from forq.runs.facts import as_fixed
 from forq.runs.folder import BASE, vacant
 from forq.runs.older import as_begun
-from forq.runs.open_task import open_task
+from forq.runs.open_task import open_task, settled
 from forq.runs.outcome import conclude, outcome
 from forq.runs.run import Run
 from forq.tasks import Task
@@ -136,7 +137,9 @@ def tune(
     )
     header = journal.read(folder / "journal.jsonl").header if resumed else {}
     config = as_begun(config, header)
-    opened = open_task(config.task, loaded, seed) if isinstance(task, str) else task
+    if resumed:
+        config = as_fixed(config, configs.read(folder / "config.toml"))
+    opened = open_task(config.task, loaded, seed) if isinstance(task, str) else settled(task, loaded)
     if resumed:
         own = as_begun(configs.read(folder / "config.toml"), header)
         require(folder, own, config, profile=None if profile is None else Path(profile))

@@ -7,7 +7,7 @@ package does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ __all__ = [
     "Draws",
     "Predicts",
     "Score",
+    "Settles",
     "Split",
     "Task",
     "Tokenizer",
@@ -49,12 +50,15 @@ class Score:
         metrics: further metrics by name (``accuracy``, ``f1``, ``reward``). Higher is better. Shares
             lie between 0 and 1.
         main: the number that selects the best checkpoint: ``loss``, or the name of a metric.
+        confusion: number of rows by right class (first index) and by chosen class; empty if the task does not count
+            them.
     """
 
     loss: float
     rows: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     main: str = "loss"
+    confusion: Sequence[Sequence[int]] = ()
 
     @property
     def value(self) -> float:
@@ -84,7 +88,7 @@ class Score:
         return self.loss != self.loss or self.value != self.value
 
 
-SHARES = ("accuracy", "f1", "exact_match")
+SHARES = ("accuracy", "f1", "exact_match", "macro_f1")
 """Names of metrics that are shares, 0 … 1."""
 
 
@@ -150,6 +154,18 @@ class Predicts(Protocol):
             at: the predictions at the point itself, where the model is displaced; they hold what was drawn there.
             uniform: numbers to draw with.
         """
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A task with numbers that are measured on the model once, and belong to the run from then on.
+
+    They stand in the description under the name of the option that gives them again.
+    """
+
+    def settled(self, model: nn.Module) -> Task:
+        """The same task with its numbers; it itself if it has them already."""
         ...
 
 

@@ -11,50 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from forq.tasks import Task, Tokenizer
-from forq.tasks.kinds.classify import By, Classes, Example
-from forq.tasks.kinds.superglue import label, superglue, text, write
-from forq.tokens.model import Kind
+from forq.tasks.kinds.examples import Asked, Classes
+from forq.tasks.kinds.superglue import superglue, text, write
 
 _LABELS = (True, False)
 _KEEP = "?\n"
-_CLASSES = Classes(("Yes", "No"), _KEEP, ("yes, it is true", "no, it is not true"), part="the beginning of the passage")
-
-
-def open(
-    data: Path,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    max_length: int = 512,
-    batch_rows: int = 16,
-    balanced: bool = True,
-    train_rows: int | None = 1000,
-    validation_rows: int | None = 500,
-    test_rows: int | None = None,
-    by: By = "auto",
-    temperature: float = 0.05,
-    kind: Kind = "causal",
-) -> Task:
-    """Read and tokenise the rows; see :func:`forq.tasks.kinds.superglue.superglue` and :mod:`forq.tasks.sst2`."""
-    return superglue(
-        "boolq",
-        data,
-        tokenizer,
-        _CLASSES,
-        _read,
-        seed=seed,
-        train_rows=train_rows,
-        validation_rows=validation_rows,
-        test_rows=test_rows,
-        validation="dev32.jsonl",
-        kind=kind,
-        by=by,
-        temperature=temperature,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        balanced=balanced,
-    )
+_CLASSES = Classes(
+    ("Yes", "No"),
+    _KEEP,
+    ("yes, it is true", "no, it is not true"),
+    part="the beginning of the passage",
+    labels=("1", "0"),
+)
 
 
 def example(folder: Path) -> Path:
@@ -66,7 +34,11 @@ def example(folder: Path) -> Path:
     return write(folder, row, 2000, 100)
 
 
-def _read(row: Mapping[str, object]) -> Example:
+def _ask(row: Mapping[str, object]) -> Asked:
     passage, question = text(row, "passage"), text(row, "question").removesuffix("?")
     prompt = f"{passage} {question[:1].upper()}{question[1:]}?\n"
-    return Example(prompt.strip(), prompt, label(row, _LABELS))
+    return Asked(prompt.strip(), prompt, (question, passage))
+
+
+preset = superglue("boolq", _CLASSES, _ask, _LABELS, "dev32.jsonl")
+open, unlabelled = preset.open, preset.unlabelled

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from forq.tasks import Task, Tokenizer
-from forq.tasks.kinds.classify import By, Classes, Example
-from forq.tasks.kinds.superglue import label, superglue, text, write
-from forq.tokens.model import Kind
+from forq.tasks.kinds.examples import Asked, Classes
+from forq.tasks.kinds.superglue import superglue, text, write
 
 _LABELS = ("entailment", "contradiction", "neutral")
 _KEEP = '"? Yes, No, or Maybe?\n'
@@ -23,42 +21,8 @@ _CLASSES = Classes(
     _KEEP,
     ("yes, it is true", "no, it is false", "maybe, nobody knows"),
     part="the beginning of the premise",
+    labels=_LABELS,
 )
-
-
-def open(
-    data: Path,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    max_length: int = 512,
-    batch_rows: int = 16,
-    balanced: bool = True,
-    train_rows: int | None = 1000,
-    validation_rows: int | None = 500,
-    test_rows: int | None = None,
-    by: By = "auto",
-    temperature: float = 0.05,
-    kind: Kind = "causal",
-) -> Task:
-    """Read and tokenise the rows; see :func:`forq.tasks.kinds.superglue.superglue` and :mod:`forq.tasks.sst2`."""
-    return superglue(
-        "cb",
-        data,
-        tokenizer,
-        _CLASSES,
-        _read,
-        seed=seed,
-        train_rows=train_rows,
-        validation_rows=validation_rows,
-        test_rows=test_rows,
-        kind=kind,
-        by=by,
-        temperature=temperature,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        balanced=balanced,
-    )
 
 
 def example(folder: Path) -> Path:
@@ -71,7 +35,11 @@ def example(folder: Path) -> Path:
     return write(folder, row, 250, 56)
 
 
-def _read(row: Mapping[str, object]) -> Example:
+def _ask(row: Mapping[str, object]) -> Asked:
     premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
     prompt = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
-    return Example(prompt.strip(), prompt, label(row, _LABELS))
+    return Asked(prompt.strip(), prompt, (premise, hypothesis))
+
+
+preset = superglue("cb", _CLASSES, _ask, _LABELS)
+open, unlabelled = preset.open, preset.unlabelled

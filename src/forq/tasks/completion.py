@@ -63,7 +63,7 @@ def open(
             messages.
         DataError: the data cannot be used (file and line).
     """
-    records, digest, unused = read(data)
+    records, digest, unused, _ = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(records, seed=seed, digest=digest, limits=limits)
     source = None if template is None else _template(Path(template))

@@ -13,14 +13,16 @@ seed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forq.errors import ConfigError, DataError
-from forq.tasks import Split, Task, Tokenizer
-from forq.tasks.kinds.classify import By, Classes, Example, classify
+from forq.tasks import Split
+from forq.tasks.kinds.examples import Asked, Classes, Example
+from forq.tasks.kinds.preset import Limits, Preset, Splits
+from forq.tasks.kinds.superglue import label, text
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, content_of, records
-from forq.tokens.model import Kind
 
 _ASK = " It was"
 
@@ -28,82 +30,33 @@ _ASK = " It was"
 # the best reaches 76.1 %. Single words reach 70 %, longer lists of words 63–69 %.
 # Of the temperatures 0.02, 0.05, 0.1 and 0.2, 0.05 had the lowest loss.
 _CLASSES = Classes(
-    (" terrible", " great"), _ASK, ("a terrible movie", "a great movie"), part="the beginning of the sentence"
+    (" terrible", " great"),
+    _ASK,
+    ("a terrible movie", "a great movie"),
+    part="the beginning of the sentence",
+    labels=("0", "1"),
 )
 _TEXT_COLUMNS = ("sentence", "content")
 
 
-def open(
-    data: Path,
-    tokenizer: Tokenizer,
-    *,
-    seed: int,
-    max_length: int = 512,
-    batch_rows: int = 16,
-    balanced: bool = True,
-    train_rows: int | None = 1000,
-    validation_rows: int | None = 500,
-    test_rows: int | None = None,
-    by: By = "auto",
-    temperature: float = 0.05,
-    kind: Kind = "causal",
-) -> Task:
-    """Read and tokenise the rows.
-
-    Args:
-        data: the folder with train.tsv and dev.tsv.
-        seed: seed for drawing training and validation rows, and for their order.
-        max_length: maximum number of tokens in a row. A longer row loses the beginning of its
-            sentence and is counted.
-        batch_rows: rows per batch.
-        balanced: every batch has as many rows of each class, up to one row. A class with few training
-            rows repeats them. With false, all rows take part alike.
-        train_rows: number of training rows; None: all rows that validation leaves.
-        validation_rows: number of validation rows; None: 500.
-        test_rows: number of rows from the start of the dev file; None: all.
-        by: how the class is read from the model: ``prompt``, ``mask``, or ``similarity`` to label
-            sentences. ``auto`` chooses by the kind of model.
-        temperature: divisor of the cosine similarities before the softmax.
-        kind: the kind of model.
-
-    Raises:
-        ConfigError: a split would be empty or larger than the file.
-        DataError: a file is missing or empty, or a row cannot be used (file and line).
-    """
-    limits = (train_rows, validation_rows, test_rows)
-    if any(rows is not None and rows < 1 for rows in limits):
-        raise ConfigError(f"splits need 1 row or more, found {limits}")
-    folder = Path(data)
+def _splits(folder: Path, seed: int, limits: Limits) -> Splits:
     known, digest, ignored = _read(folder / "train.tsv")
     official, _, more = _read(folder / "dev.tsv")
-    held_out = 500 if validation_rows is None else validation_rows
-    wanted = len(known) if train_rows is None else held_out + train_rows
+    held_out = 500 if limits.validation is None else limits.validation
+    wanted = len(known) if limits.train is None else held_out + limits.train
     if wanted > len(known) or held_out >= wanted:
         raise ConfigError(
             f"{folder / 'train.tsv'} has {len(known)} rows, but {held_out} for validation and "
-            f"{train_rows or 'some'} for training were asked for: lower them"
+            f"{limits.train or 'some'} for training were asked for: lower them"
         )
     # Validation rows are taken first, so they do not depend on the number of training rows.
     picked = [known[row] for row in draw(len(known), wanted, seed=seed, digest=digest)]
-    examples: dict[Split, list[Example]] = {
+    examples: dict[Split, Sequence[Example]] = {
         "train": picked[held_out:],
         "validation": picked[:held_out],
-        "test": official[:test_rows],
+        "test": official[: limits.test],
     }
-    return classify(
-        "sst2",
-        examples,
-        tokenizer,
-        _CLASSES,
-        kind=kind,
-        by=by,
-        temperature=temperature,
-        seed=seed,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        balanced=balanced,
-        ignored=tuple(sorted(ignored | more)),
-    )
+    return Splits(examples, ignored | more)
 
 
 def example(folder: Path) -> Path:
@@ -133,3 +86,12 @@ def _example(row: Record, text: str) -> Example:
     if not sentence:
         raise DataError(f"{row.where}: the sentence is empty")
     return Example(sentence, sentence + _ASK, int(label))
+
+
+def _ask(fields: Mapping[str, object]) -> Asked:
+    sentence = text(fields, next((name for name in _TEXT_COLUMNS if name in fields), _TEXT_COLUMNS[0]))
+    return Asked(sentence, sentence + _ASK)
+
+
+preset = Preset("sst2", _CLASSES, _ask, lambda fields: label(fields, ("0", "1")), _splits)
+open, unlabelled = preset.open, preset.unlabelled

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from forq.tokens.batches import Batch
 
-Kind = Literal["causal", "masked", "encoder", "diffusion"]
-"""What a model predicts: the next token, a masked token, only hidden states, or a diffusion velocity."""
+Kind = Literal["causal", "masked", "encoder", "classifier", "diffusion"]
+"""What a model predicts: the next token, a masked token, only hidden states, a class, or a diffusion velocity."""
 
 Reader = Callable[[Sequence[int] | None], Tensor]
 """Appends a token to each row, unless given None, and returns the next token's logits: [rows, vocabulary]."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from forq.errors import DataError, FormatError
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, cast
+
+from forq.errors import ConfigError, DataError, FormatError
 from forq.tokens import Tokenizer
 
 
@@ -48,3 +51,51 @@ def end_of_text(tokenizer: Tokenizer) -> int | None:
     if token_id is None:
         raise FormatError(f"the tokenizer names {token!r} as its EOS, which its vocabulary does not hold")
     return int(token_id)
+
+
+def require_apart(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Refuse texts that must differ, as the names of classes must, and have the same tokens.
+
+    Raises:
+        ConfigError: two of them do.
+    """
+    if len({tuple(bare(tokenizer, text)) for text in texts}) < len(texts):
+        raise ConfigError(
+            f"expected other tokens for each class, found the same tokens for two of {', '.join(map(repr, texts))}; "
+            "choose words that the model's tokenizer tells apart"
+        )
+
+
+class PairFrame(NamedTuple):
+    """The tokens that a tokenizer adds around two texts, and whether it gives the second another type."""
+
+    front: tuple[int, ...]
+    middle: tuple[int, ...]
+    back: tuple[int, ...]
+    typed: bool
+
+    @property
+    def length(self) -> int:
+        """Number of added tokens."""
+        return len(self.front) + len(self.middle) + len(self.back)
+
+
+def pair_frame(tokenizer: Tokenizer) -> PairFrame:
+    """How the tokenizer joins two texts; one that has no way of its own puts them one behind the other."""
+    encoding = cast(Callable[..., Mapping[str, list[int]]], tokenizer)("a", text_pair="b", verbose=False)
+    full, first, second = list(encoding["input_ids"]), bare(tokenizer, "a"), bare(tokenizer, "b")
+    places = [
+        (left, right)
+        for left in range(len(full))
+        if full[left : left + len(first)] == first
+        for right in range(left + len(first), len(full))
+        if full[right : right + len(second)] == second
+    ]
+    left, right = places[0]
+    types = encoding.get("token_type_ids") or [0] * len(full)
+    return PairFrame(
+        tuple(full[:left]),
+        tuple(full[left + len(first) : right]),
+        tuple(full[right + len(second) :]),
+        types[right] == 1,
+    )

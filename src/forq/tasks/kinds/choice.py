@@ -9,21 +9,18 @@ last position. Longer words follow the prompt in the same row and do not see eac
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from forq.errors import ConfigError, DataError
-from forq.tasks import Split, Tokenizer
+from forq.errors import ConfigError
+from forq.tasks import Tokenizer
 from forq.tasks.objectives import losses
-from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.objectives.rewarded import Answer
-from forq.tasks.rows.order import of_each_class
-from forq.tasks.rows.rows import Rows, counts
+from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.segments import Segment
 from forq.tokens.batches import Batch
 from forq.tokens.text import bare, prefix
@@ -58,19 +55,25 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Choice(Rows[Row, Batch]):
-    """A task whose rows are questions with options; made by :func:`choice`."""
+class Choice(Classed[Row, Batch]):
+    """A task whose rows are questions with options.
+
+    Attributes:
+        words: the options.
+        prior: log-probabilities of the options after an empty prompt, which are taken out (Zhao et al. 2021,
+            arXiv 2102.09690); None: nothing is taken out.
+        empty: the empty prompt, if the prior is still to be measured; see :meth:`settled`.
+    """
 
     read_apart: ClassVar[bool] = True
 
     words: tuple[str, ...]
+    prior: tuple[float, ...] | None = None
+    empty: Row | None = None
 
-    def details(self) -> Mapping[str, object]:
-        return {
-            "words": list(self.words),
-            "labels": self._by_split(lambda rows: counts((row.label for row in rows), len(self.words))),
-            "balanced": self.by_class is not None,
-        }
+    @property
+    def called(self) -> Sequence[str]:
+        return self.words
 
     def length(self, row: Row) -> int:
         return row.length
@@ -90,15 +93,27 @@ class Choice(Rows[Row, Batch]):
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
         return pack(rows, most_tokens)
 
-    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return losses.choice_nll(model, batch)
+    def logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        found = losses.log_likelihoods(model, batch)
+        return found if self.prior is None else found - torch.tensor(self.prior, device=found.device)
 
-    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
+    def settled(self, model: nn.Module) -> Choice:
+        """The same task with the prior measured on a model; it itself if there is nothing to measure."""
+        if self.empty is None:
+            return self
         with torch.inference_mode():
-            return losses.choice_predictions(model, batch)
+            found = losses.log_likelihoods(model, pack([self.empty], self.micro_batch_tokens))[0]
+        # Four digits, so that the option of a resumed run says the number itself.
+        return self.with_prior(tuple(round(value, 4) for value in found.double().log_softmax(dim=0).tolist()))
+
+    def with_prior(self, prior: tuple[float, ...]) -> Choice:
+        """The same task with a prior that is known."""
+        text = ",".join(f"{value:.4f}" for value in prior)
+        digest = hashlib.sha256(f"{self.digest} prior {text}".encode()).hexdigest()
+        return replace(self, prior=prior, empty=None, digest=digest, further={**self.further, "prior": text})
 
     def answers(self, model: nn.Module, batch: Batch) -> list[Answer]:
-        likeliest = losses.log_likelihoods(model, batch).argmax(dim=1).tolist()
+        likeliest = self.logits(model, batch).argmax(dim=1).tolist()
         assert batch.labels is not None
         answers = []
         for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
@@ -108,64 +123,29 @@ class Choice(Rows[Row, Batch]):
         return answers
 
 
-def choice(
-    name: str,
-    questions: Mapping[Split, Iterable[Question]],
-    tokenizer: Tokenizer,
-    *,
-    words: tuple[str, ...],
-    keep: str,
-    seed: int,
-    max_length: int,
-    batch_rows: int,
-    balanced: bool,
-    part: str,
-    ignored: tuple[str, ...] = (),
-) -> Choice:
-    """Tokenise the questions of every split.
+class Prompts:
+    """Tokenises questions; a prompt that is too long loses its beginning.
 
     Args:
         words: the options, with the leading space that joins them to the prompt.
         keep: the end of the prompt, which truncation never removes.
-        balanced: every batch has as many rows of each right option.
-        part: the part a prompt loses if it is too long, in words.
 
     Raises:
-        ConfigError: a batch would be empty, or ``max_length`` does not hold ``keep`` and the words.
-        DataError: a split is empty.
+        ConfigError: ``max_length`` does not hold ``keep`` and the words.
     """
-    if batch_rows < 1:
-        raise ConfigError(f"batch_rows must be 1 or more, found {batch_rows}")
-    front = prefix(tokenizer)
-    room = max_length - len(front)
-    least = len(bare(tokenizer, keep)) + sum(len(bare(tokenizer, word)) for word in words)
-    if room < least:
-        raise ConfigError(
-            f"max_length must be {least + len(front)} or more for {keep!r} and {words}, found {max_length}"
-        )
-    rows: dict[Split, tuple[Row, ...]] = {
-        split: tuple(encode(question, words, tokenizer, front, room) for question in asked)
-        for split, asked in questions.items()
-    }
-    for split, encoded in rows.items():
-        if not encoded:
-            raise DataError(f"{name}: {split} has no rows")
-    settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "words": words}
-    settings |= {"balanced": True} if balanced else {}  # off: the digest from before the option
-    digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
-    return Choice(
-        name=name,
-        words=words,
-        rows=rows,
-        tokenizer=tokenizer,
-        seed=seed,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        digest=digest,
-        by_class=of_each_class(row.label for row in rows["train"]) if balanced else None,
-        part=part,
-        ignored=ignored,
-    )
+
+    def __init__(self, tokenizer: Tokenizer, words: tuple[str, ...], keep: str, max_length: int) -> None:
+        self.tokenizer, self.words, self.front = tokenizer, words, prefix(tokenizer)
+        self.room = max_length - len(self.front)
+        least = len(bare(tokenizer, keep)) + sum(len(bare(tokenizer, word)) for word in words)
+        if self.room < least:
+            raise ConfigError(
+                f"max_length must be {least + len(self.front)} or more for {keep!r} and {words}, found {max_length}"
+            )
+
+    def row(self, question: Question) -> Row:
+        """The tokens of a question."""
+        return encode(question, self.words, self.tokenizer, self.front, self.room)
 
 
 def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:

@@ -1,7 +1,8 @@
-"""One classification task for every kind of model: prompts, a mask, or label sentences.
+"""One classification task for every kind of model: prompts, a mask, label sentences, or the model's own head.
 
 A causal model predicts the word after a prompt, a masked model the word at a mask. A bare encoder
-finds the nearest label sentence. ``by`` chooses one of these ways.
+finds the nearest label sentence, and a model with a classification head has logits of its own.
+``by`` chooses one of these ways.
 """
 
 from __future__ import annotations
@@ -9,53 +10,102 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 from forq.errors import ConfigError, DataError
-from forq.tasks import Split, Task, Tokenizer
-from forq.tasks.kinds.choice import Question, choice
-from forq.tasks.kinds.mask import Mask
-from forq.tasks.kinds.similarity import Similarity
-from forq.tasks.rows.labelled import Labelled, Reader, Row
+from forq.tasks import Split, Tokenizer
+from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
+from forq.tasks.kinds.examples import Classes, Example
+from forq.tasks.kinds.head import Headed, places_in
+from forq.tasks.kinds.mask import Masked
+from forq.tasks.kinds.similarity import Bare
+from forq.tasks.rows.classed import Classified
+from forq.tasks.rows.labelled import Encoding, Labelled
 from forq.tasks.rows.order import of_each_class
 from forq.tokens.model import Kind
-from forq.tokens.text import bare, frame
 
-By = Literal["auto", "prompt", "mask", "similarity"]
+By = Literal["auto", "prompt", "mask", "similarity", "head"]
 
-_AUTO: Mapping[Kind, By] = {"causal": "prompt", "masked": "mask", "encoder": "similarity"}
+_AUTO: Mapping[Kind, By] = {"causal": "prompt", "masked": "mask", "encoder": "similarity", "classifier": "head"}
 _SUPPORTED: Mapping[Kind, tuple[By, ...]] = {
     "causal": ("prompt",),
     "masked": ("mask", "similarity"),
     "encoder": ("similarity",),
+    "classifier": ("head",),
+}
+_KIND_NAMES: Mapping[Kind, str] = {
+    "causal": "causal language model",
+    "masked": "masked language model",
+    "encoder": "bare encoder",
+    "classifier": "model with a classification head",
 }
 
 
-class Example(NamedTuple):
-    """A text to classify, the same text as a prompt for a language model, and its class."""
-
-    text: str
-    prompt: str
-    label: int
-
-
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """The names of the classes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the classification tasks have in common.
 
     Attributes:
-        words: one word per class, with the leading space that joins it to the prompt.
-        keep: the end of the prompt, which truncation never removes.
-        sentences: one label sentence per class, for encoders.
-        part: the part a prompt loses if it is too long, in words.
+        seed: seed for the order of training rows.
+        kind: the kind of model; see :data:`forq.tokens.model.Kind`.
+        head: names of the classes of the model's own head; empty if it has none.
+        by: how the class is read from the model; ``auto`` chooses by its kind.
+        temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
+        balanced: every batch has as many rows of each class, up to one row.
+
+    Raises:
+        ConfigError: a batch would be empty, or the temperature is not positive.
     """
 
-    words: tuple[str, ...]
-    keep: str
-    sentences: tuple[str, ...]
-    part: str
+    seed: int
+    max_length: int
+    batch_rows: int
+    balanced: bool
+    by: By
+    temperature: float
+    kind: Kind
+    head: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigError(f"task.temperature: expected a positive number, found {self.temperature}")
+        if self.batch_rows < 1:
+            raise ConfigError(f"batch_rows must be 1 or more, found {self.batch_rows}")
+
+    @property
+    def way(self) -> By:
+        """How the class is read.
+
+        Raises:
+            ConfigError: the kind of model does not support ``by``.
+        """
+        way = _AUTO[self.kind] if self.by == "auto" else self.by
+        if way not in _SUPPORTED[self.kind]:
+            supported = " or ".join(_SUPPORTED[self.kind])
+            raise ConfigError(
+                f"task.by: expected auto or {supported} for a {_KIND_NAMES[self.kind]}, found {self.by!r}"
+            )
+        return way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What only some tasks say.
+
+    Attributes:
+        ignored, unused: see :class:`forq.tasks.rows.rows.Rows`.
+        further: more entries for the description.
+        names: the names of the classes in a score, see :class:`forq.tasks.rows.classed.Classed`.
+        empty: the prompt on which the words' prior is measured; None: it is not taken out.
+    """
+
+    ignored: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    further: Mapping[str, object] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    empty: str | None = None
 
 
 def classify(
@@ -63,149 +113,104 @@ def classify(
     examples: Mapping[Split, Iterable[Example]],
     tokenizer: Tokenizer,
     classes: Classes,
-    *,
-    kind: Kind,
-    by: By,
-    temperature: float,
-    seed: int,
-    max_length: int,
-    batch_rows: int,
-    balanced: bool,
-    ignored: tuple[str, ...] = (),
-) -> Task:
+    options: Options,
+    extras: Extras | None = None,
+) -> Choice | Labelled:
     """Tokenise the examples of every split for a kind of model.
-
-    Args:
-        kind: the kind of model; see :data:`forq.tokens.model.Kind`.
-        by: how the class is read from the model; ``auto`` chooses by its kind.
-        temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
-        balanced: every batch has as many rows of each class, up to one row.
 
     Raises:
         ConfigError: the kind of model does not support ``by``, a word for a mask is not a single
-            token, a batch would be empty, or ``max_length`` is too small.
+            token, the head has other classes, or ``max_length`` is too small.
         DataError: a split is empty.
     """
-    way = _AUTO[kind] if by == "auto" else by
-    if way not in _SUPPORTED[kind]:
-        supported = " or ".join(_SUPPORTED[kind])
-        raise ConfigError(f"task.by: expected auto or {supported} for a {_KIND_NAMES[kind]}, found {by!r}")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"task.temperature: expected a positive number, found {temperature}")
-    if way == "prompt":
-        questions = {
-            split: [Question(example.prompt, example.label) for example in texts] for split, texts in examples.items()
-        }
-        return choice(
-            name,
-            questions,
-            tokenizer,
-            words=classes.words,
-            keep=classes.keep,
-            seed=seed,
-            max_length=max_length,
-            batch_rows=batch_rows,
-            balanced=balanced,
-            part=classes.part,
-            ignored=ignored,
-        )
-    if batch_rows < 1:
-        raise ConfigError(f"batch_rows must be 1 or more, found {batch_rows}")
-    encoder = _Masked(tokenizer, classes, max_length) if way == "mask" else _Bare(tokenizer, classes, max_length)
-    rows = {split: tuple(encoder.row(example) for example in texts) for split, texts in examples.items()}
-    for split, encoded in rows.items():
-        if not encoded:
+    extras = extras or Extras()
+    way, length = options.way, options.max_length
+    given = {split: tuple(texts) for split, texts in examples.items()}
+    for split, texts in given.items():
+        if not texts:
             raise DataError(f"{name}: {split} has no rows")
-    description = encoder.description | ({} if way == "mask" else {"temperature": temperature})
-    settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, **description}
-    settings |= {"balanced": True} if balanced else {}  # off: the digest from before the option
-    digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
-    reader: Reader = encoder.reader(temperature)
+    if way == "prompt":
+        return _choice(name, given, tokenizer, classes, options, extras)
+    encoding: Encoding
+    if way == "head":
+        encoding = Headed(tokenizer, options.head, length)
+        places = places_in(options.head, classes.labels, ordered=classes.ordered)
+        given = {split: tuple(e._replace(label=places[e.label]) for e in texts) for split, texts in given.items()}
+    elif way == "mask":
+        encoding = Masked(tokenizer, classes.words, classes.keep, classes.part, length)
+    else:
+        encoding = Bare(tokenizer, classes.sentences, options.temperature, length)
+    rows = {split: tuple(encoding.row(example) for example in texts) for split, texts in given.items()}
     return Labelled(
         name=name,
-        reader=reader,
-        description=description,
-        classes=len(classes.words),
+        reader=encoding.reader,
+        description=encoding.description,
+        classes=len(options.head if way == "head" else classes.words),
+        names=options.head if way == "head" and extras.names else extras.names,
+        further=extras.further,
         rows=rows,
         tokenizer=tokenizer,
-        seed=seed,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        digest=digest,
-        by_class=of_each_class(row.label for row in rows["train"]) if balanced else None,
-        part=classes.part if way == "mask" else "the end of the text",
-        ignored=ignored,
+        seed=options.seed,
+        max_length=length,
+        batch_rows=options.batch_rows,
+        digest=_digest(name, options, encoding.description, rows),
+        by_class=_by_class(rows, options),
+        part=encoding.part,
+        ignored=extras.ignored,
+        unused=extras.unused,
     )
 
 
-_KIND_NAMES: Mapping[Kind, str] = {
-    "causal": "causal language model",
-    "masked": "masked language model",
-    "encoder": "bare encoder",
-}
+def _choice(
+    name: str,
+    given: Mapping[Split, Sequence[Example]],
+    tokenizer: Tokenizer,
+    classes: Classes,
+    options: Options,
+    extras: Extras,
+) -> Choice:
+    prompts = Prompts(tokenizer, classes.words, classes.keep, options.max_length)
+    rows = {
+        split: tuple(prompts.row(Question(example.prompt, example.label)) for example in texts)
+        for split, texts in given.items()
+    }
+    description: dict[str, object] = {"words": list(classes.words)}
+    return Choice(
+        name=name,
+        words=classes.words,
+        empty=None if extras.empty is None else _empty(prompts.row(Question(extras.empty, 0))),
+        description=description,
+        classes=len(classes.words),
+        names=extras.names,
+        further=extras.further,
+        rows=rows,
+        tokenizer=tokenizer,
+        seed=options.seed,
+        max_length=options.max_length,
+        batch_rows=options.batch_rows,
+        digest=_digest(name, options, description, rows),
+        by_class=_by_class(rows, options),
+        part=classes.part,
+        ignored=extras.ignored,
+        unused=extras.unused,
+    )
 
 
-class _Bare:
-    """Encodes plain texts and one label sentence per class; a text that is too long loses its end."""
-
-    def __init__(self, tokenizer: Tokenizer, classes: Classes, max_length: int) -> None:
-        self.tokenizer = tokenizer
-        self.front, self.back = frame(tokenizer)
-        self.room = max_length - len(self.front) - len(self.back)
-        self.description: dict[str, object] = {"by": "similarity", "sentences": list(classes.sentences)}
-        self.labels = tuple(self.framed(bare(tokenizer, sentence)) for sentence in classes.sentences)
-        least = max(map(len, self.labels))
-        if max_length < least:
-            raise ConfigError(f"max_length must be {least} or more for {classes.sentences}, found {max_length}")
-
-    def framed(self, tokens: list[int]) -> tuple[int, ...]:
-        return (*self.front, *tokens, *self.back)
-
-    def row(self, example: Example) -> Row:
-        tokens = bare(self.tokenizer, example.text)
-        return Row(self.framed(tokens[: self.room]), example.label, max(0, len(tokens) - self.room))
-
-    def reader(self, temperature: float) -> Similarity:
-        return Similarity(self.labels, temperature)
+def _empty(row: Row) -> Row:
+    if not row.prompt:
+        raise ConfigError(
+            "task.prior: nothing stands before the words where the text is empty; write something behind the text "
+            "into task.prompt, or set task.prior=false"
+        )
+    return row
 
 
-class _Masked:
-    """Encodes prompts with a mask in place of the word; a prompt that is too long loses its beginning."""
+def _digest(name: str, options: Options, description: Mapping[str, object], rows: object) -> str:
+    settings = {"task": name, "law": 1, "max_length": options.max_length, "batch_rows": options.batch_rows}
+    settings |= description
+    settings |= {"balanced": True} if options.balanced else {}  # off: the digest from before the option
+    return hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()
 
-    def __init__(self, tokenizer: Tokenizer, classes: Classes, max_length: int) -> None:
-        mask = getattr(tokenizer, "mask_token", None)
-        if mask is None:
-            raise ConfigError(
-                "task.by=mask: expected a tokenizer with a mask token, found none; set task.by=similarity"
-            )
-        self.tokenizer, self.mask = tokenizer, str(mask)
-        self.token = int(getattr(tokenizer, "mask_token_id"))  # noqa: B009
-        self.front, self.back = frame(tokenizer)
-        self.room = max_length - len(self.front) - len(self.back)
-        self.words = tuple(self._single(word) for word in classes.words)
-        self.description: dict[str, object] = {"by": "mask", "words": list(classes.words)}
-        least = len(bare(tokenizer, self._ask(classes.keep)))
-        if self.room < least:
-            needed = max_length - self.room + least
-            raise ConfigError(
-                f"max_length must be {needed} or more for {classes.keep!r} and a mask, found {max_length}"
-            )
 
-    def row(self, example: Example) -> Row:
-        tokens = bare(self.tokenizer, self._ask(example.prompt))
-        cut = max(0, len(tokens) - self.room)
-        return Row((*self.front, *tokens[cut:], *self.back), example.label, cut)
-
-    def reader(self, temperature: float) -> Mask:
-        return Mask(self.token, self.words)
-
-    def _ask(self, prompt: str) -> str:
-        return f"{prompt} {self.mask}."
-
-    def _single(self, word: str) -> int:
-        tokens = bare(self.tokenizer, word)
-        if len(tokens) != 1:
-            raise ConfigError(
-                f"the word {word!r} must be one token to stand at a mask, found {len(tokens)}; set task.by=similarity"
-            )
-        return tokens[0]
+def _by_class(rows: Mapping[Split, Sequence[Classified]], options: Options) -> tuple[tuple[int, ...], ...] | None:
+    return of_each_class(row.label for row in rows["train"]) if options.balanced else None

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from forq.errors import ConfigError
+from forq.tasks import Tokenizer
+from forq.tasks.kinds.examples import Example
+from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.sentences import Texts, hidden
+from forq.tokens.text import bare, frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +47,50 @@ class Mask:
         children = dict(model.named_children())
         logits: Tensor = (children.get("cls") or children["lm_head"])(at[:, None])
         return logits[:, 0, list(self.words)].float()
+
+
+class Masked:
+    """Encodes prompts with a mask in place of the word; a prompt that is too long loses its beginning.
+
+    Args:
+        words: one word per class.
+        keep: the end of the prompt, which truncation never removes.
+        part: the part a prompt loses, in words.
+
+    Raises:
+        ConfigError: the tokenizer has no mask, a word is not a single token, or ``max_length`` is too small.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, words: tuple[str, ...], keep: str, part: str, max_length: int) -> None:
+        mask = getattr(tokenizer, "mask_token", None)
+        if mask is None:
+            raise ConfigError(
+                "task.by=mask: expected a tokenizer with a mask token, found none; set task.by=similarity"
+            )
+        self.tokenizer, self.mask, self.part = tokenizer, str(mask), part
+        self.front, self.back = frame(tokenizer)
+        self.room = max_length - len(self.front) - len(self.back)
+        token = int(getattr(tokenizer, "mask_token_id"))  # noqa: B009
+        self.reader = Mask(token, tuple(self._single(word) for word in words))
+        self.description: dict[str, object] = {"by": "mask", "words": list(words)}
+        least = len(bare(tokenizer, self._ask(keep)))
+        if self.room < least:
+            needed = max_length - self.room + least
+            raise ConfigError(f"max_length must be {needed} or more for {keep!r} and a mask, found {max_length}")
+
+    def row(self, example: Example) -> Row:
+        """The tokens of an example."""
+        tokens = bare(self.tokenizer, self._ask(example.prompt))
+        cut = max(0, len(tokens) - self.room)
+        return Row((*self.front, *tokens[cut:], *self.back), example.label, cut)
+
+    def _ask(self, prompt: str) -> str:
+        return f"{prompt} {self.mask}."
+
+    def _single(self, word: str) -> int:
+        tokens = bare(self.tokenizer, word)
+        if len(tokens) != 1:
+            raise ConfigError(
+                f"the word {word!r} must be one token to stand at a mask, found {len(tokens)}; set task.by=similarity"
+            )
+        return tokens[0]

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from forq.errors import ConfigError
+from forq.tasks import Tokenizer
+from forq.tasks.kinds.examples import Example
+from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.sentences import Texts, hidden, mean_vectors
+from forq.tokens.text import bare, frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,40 @@ def _with_labels(labels: Sequence[tuple[int, ...]], batch: Texts) -> Texts:
     rows = [*batch.input_ids, *(torch.tensor(row) for row in labels)]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return Texts(ids, (*batch.lengths, *map(len, labels)), batch.labels)
+
+
+class Bare:
+    """Encodes plain texts and one label sentence per class; a text that is too long loses its end.
+
+    Args:
+        sentences: one label sentence per class.
+        temperature: divisor of the cosines, > 0.
+
+    Raises:
+        ConfigError: ``max_length`` does not hold a label sentence.
+    """
+
+    part = "the end of the text"
+
+    def __init__(self, tokenizer: Tokenizer, sentences: tuple[str, ...], temperature: float, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.front, self.back = frame(tokenizer)
+        self.room = max_length - len(self.front) - len(self.back)
+        labels = tuple(self._framed(bare(tokenizer, sentence)) for sentence in sentences)
+        self.reader = Similarity(labels, temperature)
+        self.description: dict[str, object] = {
+            "by": "similarity",
+            "sentences": list(sentences),
+            "temperature": temperature,
+        }
+        least = max(map(len, labels))
+        if max_length < least:
+            raise ConfigError(f"max_length must be {least} or more for {sentences}, found {max_length}")
+
+    def row(self, example: Example) -> Row:
+        """The tokens of an example."""
+        tokens = bare(self.tokenizer, example.text)
+        return Row(self._framed(tokens[: self.room]), example.label, max(0, len(tokens) - self.room))
+
+    def _framed(self, tokens: list[int]) -> tuple[int, ...]:
+        return (*self.front, *tokens, *self.back)

@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from forq.errors import ConfigError, DataError
-from forq.tasks import Split, Task, Tokenizer
-from forq.tasks.kinds.classify import By, Classes, Example, classify
+from forq.errors import DataError
+from forq.tasks import Split
+from forq.tasks.kinds.examples import Asked, Classes, Example
+from forq.tasks.kinds.preset import Limits, Preset, Splits
 from forq.tasks.rows.fields import Fields
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import content_of, records
-from forq.tokens.model import Kind
 
 _TRAIN = ("train.jsonl", "train_full.jsonl")
 _SHARE = 5
@@ -22,76 +22,49 @@ _SHARE = 5
 
 def superglue(
     name: str,
-    data: Path,
-    tokenizer: Tokenizer,
     classes: Classes,
-    read: Callable[[Mapping[str, object]], Example],
-    *,
-    seed: int,
-    train_rows: int | None,
-    validation_rows: int | None,
-    test_rows: int | None,
+    ask: Callable[[Mapping[str, object]], Asked],
+    labels: Sequence[object],
     validation: str | None = None,
-    kind: Kind,
-    by: By,
-    temperature: float,
-    max_length: int,
-    batch_rows: int,
-    balanced: bool,
-) -> Task:
-    """Open a data set.
+) -> Preset:
+    """The task of a data set.
 
-    Training and validation rows are drawn from its train file; the official val file is the test.
+    Training and validation rows are drawn from its train file; the official val file is the test. If
+    the train file has too few rows for both, all rows are used and one in five goes to validation.
+    Without a limit, 500 rows go to validation, and all that it leaves to training.
 
     Args:
-        read: makes an example from a row's fields. It raises KeyError or ValueError if it cannot.
-        train_rows, validation_rows: rows of each split. If the file has too few rows for both, all
-            rows are used and one in five goes to validation. None: 500 rows for validation, and all
-            rows that validation leaves for training.
-        test_rows: number of rows from the start of the val file; None: all.
+        ask: see :class:`forq.tasks.kinds.preset.Preset`.
+        labels: the labels in the data, in the order of the classes.
         validation: name of a file with validation rows. It is used if it exists and the train file
             is too small for both splits.
-
-    Raises:
-        ConfigError: a split would be empty.
-        DataError: a file is missing or empty, or a row cannot be used (file and line).
     """
-    limits = (train_rows, validation_rows, test_rows)
-    if any(rows is not None and rows < 1 for rows in limits):
-        raise ConfigError(f"splits need 1 row or more, found {limits}")
-    folder = Path(data)
-    path = next((folder / file for file in _TRAIN if (folder / file).is_file()), folder / _TRAIN[0])
-    ignored: set[str] = set()
-    known, digest = _examples(path, read, ignored)
-    held_out = 500 if validation_rows is None else validation_rows
-    wanted = None if train_rows is None else train_rows + held_out
-    own = folder / validation if validation is not None else None
-    if len(known) < (wanted or 2 * held_out) and own is not None and own.is_file():
-        held, more = _examples(own, read, ignored)
-        digest += more
-        examples: dict[Split, Sequence[Example]] = {"train": known[:train_rows], "validation": held[:held_out]}
-    else:
-        if len(known) < (wanted or 2 * held_out):
-            held_out, wanted = max(1, min(held_out, len(known) // _SHARE)), None
-        order = draw(len(known), len(known) if wanted is None else wanted, seed=seed, digest=digest)
-        # Validation rows are taken first, so they do not depend on the number of training rows.
-        picked = [known[row] for row in order]
-        examples = {"train": picked[held_out:], "validation": picked[:held_out]}
-    examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][:test_rows]
-    return classify(
-        name,
-        examples,
-        tokenizer,
-        classes,
-        kind=kind,
-        by=by,
-        temperature=temperature,
-        seed=seed,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        balanced=balanced,
-        ignored=tuple(sorted(ignored)),
-    )
+
+    def splits(folder: Path, seed: int, limits: Limits) -> Splits:
+        read = made.read
+        path = next((folder / file for file in _TRAIN if (folder / file).is_file()), folder / _TRAIN[0])
+        ignored: set[str] = set()
+        known, digest = _examples(path, read, ignored)
+        held_out = 500 if limits.validation is None else limits.validation
+        wanted = None if limits.train is None else limits.train + held_out
+        own = folder / validation if validation is not None else None
+        examples: dict[Split, Sequence[Example]]
+        if len(known) < (wanted or 2 * held_out) and own is not None and own.is_file():
+            held, more = _examples(own, read, ignored)
+            digest += more
+            examples = {"train": known[: limits.train], "validation": held[:held_out]}
+        else:
+            if len(known) < (wanted or 2 * held_out):
+                held_out, wanted = max(1, min(held_out, len(known) // _SHARE)), None
+            order = draw(len(known), len(known) if wanted is None else wanted, seed=seed, digest=digest)
+            # Validation rows are taken first, so they do not depend on the number of training rows.
+            picked = [known[row] for row in order]
+            examples = {"train": picked[held_out:], "validation": picked[:held_out]}
+        examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][: limits.test]
+        return Splits(examples, ignored)
+
+    made = Preset(name, classes, ask, lambda row: label(row, labels), splits)
+    return made
 
 
 def write(folder: Path, rows: Callable[[int], Mapping[str, object]], train: int, val: int) -> Path:

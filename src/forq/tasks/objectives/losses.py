@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from forq.errors import ConfigError
-from forq.tasks.objectives.predictions import Predictions, Uniform, drawn_from, of_classes
+from forq.tasks.objectives.predictions import Predictions, Uniform, drawn_from
 from forq.tokens.batches import Batch, only, pieces, unpacked
 from forq.tokens.model import LanguageModel
 from forq.tokens.pretrained import language_model
@@ -86,14 +86,6 @@ def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     found = log_likelihoods(model, batch)
     labels = batch.labels.to(found.device)
     return cross_entropy(found, labels, reduction="none"), found.argmax(dim=1) == labels
-
-
-def choice_predictions(model: nn.Module, batch: Batch) -> Predictions:
-    """:func:`choice_nll` as predictions of classes."""
-    found = log_likelihoods(model, batch)
-    assert batch.labels is not None
-    nll = cross_entropy(found, batch.labels.to(found.device), reduction="none")
-    return of_classes(nll, found)
 
 
 def token_predictions(model: nn.Module, batch: Batch, drawn: Tensor | None, uniform: Uniform) -> Predictions:

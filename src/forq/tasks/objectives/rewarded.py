@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -93,7 +93,7 @@ class Rewarded:
         plain: Score = self.inner.evaluate(model, split, limit)
         rewards = [reward for batch in self.batches(split, limit) for reward in self._rewards(model, batch)]
         metrics = {**plain.metrics, "reward": sum(rewards) / len(rewards)}
-        return Score(plain.loss, plain.rows, metrics, main="reward")
+        return replace(plain, metrics=metrics, main="reward")
 
     def _rewards(self, model: nn.Module, batch: Any) -> list[float]:
         with torch.inference_mode():

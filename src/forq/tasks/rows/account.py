@@ -6,6 +6,7 @@ prints it before the first step. ``result.json`` and the report contain it too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -14,6 +15,7 @@ SHARE = 10
 """A split that loses more than one row in this many gets a warning."""
 
 _SPLITS = ("train", "validation", "test")
+_NAMED = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Account:
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
         balanced: every training batch has as many rows of each class.
+        classes: number of training rows of each class that has a name.
+        prior: shares of the words on an empty prompt, which are taken out of every answer.
     """
 
     used: Mapping[str, int]
@@ -41,6 +45,8 @@ class Account:
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     balanced: bool = False
+    classes: Mapping[str, int] = field(default_factory=dict)
+    prior: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -58,12 +64,16 @@ class Account:
             ignored=_texts(description.get("ignored")),
             unused=_texts(description.get("unused")),
             balanced=description.get("balanced") is True,
+            classes=_by_name(description),
+            prior=_prior(description),
         )
 
     def only(self, split: str) -> Account:
         """The account of one split."""
         used = {name: count for name, count in self.used.items() if name == split}
-        return replace(self, used=used, balanced=self.balanced and split == "train")
+        if split == "train":
+            return replace(self, used=used)
+        return replace(self, used=used, balanced=False, classes={})
 
     def read(self, split: str) -> int:
         """Number of rows of a split that were read."""
@@ -80,12 +90,17 @@ class Account:
         if not self.splits:
             return ""
         parts = [f"rows: {', '.join(self._counted(split) for split in self.splits)}"]
+        if self.classes:
+            parts.append(f"classes: {_some(self.classes)}")
         if self.balanced:
             parts.append("batches with as many rows of each class")
         if self.ignored:
             parts.append(f"ignored fields: {', '.join(self.ignored)}")
         if self.unused:
             parts.append(f"not read: {', '.join(self.unused)}")
+        if self.prior:
+            shares = {word: f"{share:.0%}" for word, share in self.prior.items()}
+            parts.append(f"taken out of every answer, what is said on an empty prompt: {_some(shares)}")
         return "; ".join(parts)
 
     @property
@@ -121,6 +136,7 @@ class Account:
             "ignored": list(self.ignored),
             "unused": list(self.unused),
             "warnings": list(self.warnings),
+            **({"classes": dict(self.classes)} if self.classes else {}),
         }
 
     def _counted(self, split: str) -> str:
@@ -168,6 +184,27 @@ def nine_in_ten(lengths: Sequence[int]) -> int:
 
 def _counts(value: object) -> Mapping[str, int]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _by_name(description: Mapping[str, object]) -> Mapping[str, int]:
+    """Training rows by the name of their class, where the classes have names."""
+    names, labels = description.get("names"), description.get("labels")
+    train = labels.get("train") if isinstance(labels, Mapping) else None
+    return dict(zip(names, train, strict=True)) if isinstance(names, list) and isinstance(train, list) else {}
+
+
+def _prior(description: Mapping[str, object]) -> Mapping[str, float]:
+    """Shares by word, from log-probabilities in a text."""
+    words, prior = description.get("words"), description.get("prior")
+    if not isinstance(words, list) or not isinstance(prior, str):
+        return {}
+    return {word: math.exp(float(number)) for word, number in zip(words, prior.split(","), strict=True)}
+
+
+def _some(values: Mapping[str, object]) -> str:
+    """Names and values in a line; of many the first ones."""
+    texts = [f"{name.strip()} {value}" for name, value in values.items()]
+    return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
 
 
 def _texts(value: object) -> tuple[str, ...]:

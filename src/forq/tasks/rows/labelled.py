@@ -1,8 +1,8 @@
 """Classification of texts by an encoder: how rows become batches, losses and scores.
 
 A reader turns hidden states into logits of the classes, and the objective is their cross-entropy. It
-compares the text with label sentences (:mod:`forq.tasks.kinds.similarity`), or scores words at a mask
-(:mod:`forq.tasks.kinds.mask`).
+compares the text with label sentences (:mod:`forq.tasks.kinds.similarity`), scores words at a mask
+(:mod:`forq.tasks.kinds.mask`), or asks the model's own head (:mod:`forq.tasks.kinds.head`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from forq.tasks.objectives.predictions import Predictions, Uniform, of_classes
+from forq.tasks.kinds.examples import Example
 from forq.tasks.objectives.rewarded import Answer
-from forq.tasks.rows.rows import Rows, counts
+from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.segments import Segment
 from forq.tasks.rows.sentences import Texts, only, texts
 from forq.tokens.batches import cut
@@ -43,57 +42,61 @@ class Row(NamedTuple):
     cut: int = 0
 
 
+class Pair(NamedTuple):
+    """Two texts in tokens: as a :class:`Row`, and the place where tokens of type 1 begin."""
+
+    tokens: tuple[int, ...]
+    label: int
+    cut: int
+    second: int
+
+
+class Encoding(Protocol):
+    """Turns examples into rows, and says how their class is read.
+
+    Attributes:
+        part: the part a row loses if it is too long, in words.
+    """
+
+    @property
+    def reader(self) -> Reader: ...
+    @property
+    def description(self) -> Mapping[str, object]: ...
+    @property
+    def part(self) -> str: ...
+    def row(self, example: Example) -> Row | Pair: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Labelled(Rows[Row, Texts]):
+class Labelled(Classed[Row | Pair, Texts]):
     """A task of texts with classes; made by :func:`forq.tasks.kinds.classify.classify`.
 
     Attributes:
         reader: turns a batch into logits.
-        description: the reader's entries in the task's description.
-        classes: number of classes.
     """
 
     reader: Reader
-    description: Mapping[str, object]
-    classes: int
 
-    def details(self) -> Mapping[str, object]:
-        return {
-            **self.description,
-            "labels": self._by_split(lambda rows: counts((row.label for row in rows), self.classes)),
-            "balanced": self.by_class is not None,
-        }
-
-    def length(self, row: Row) -> int:
+    def length(self, row: Row | Pair) -> int:
         return len(row.tokens)
 
-    def lost(self, row: Row) -> int:
+    def lost(self, row: Row | Pair) -> int:
         return row.cut
 
-    def segments(self, row: Row) -> tuple[Segment, ...]:
-        return (Segment(row.tokens, self.reader.learned(row.tokens), f"right: {self._names[row.label]!r}"),)
+    def segments(self, row: Row | Pair) -> tuple[Segment, ...]:
+        return (Segment(row.tokens, self.reader.learned(row.tokens), f"right: {self.called[row.label]!r}"),)
 
     @property
-    def _names(self) -> Sequence[str]:
-        """The word or the label sentence of each class."""
-        names = self.description.get("sentences") or self.description["words"]
+    def called(self) -> Sequence[str]:
+        names = next(self.description[key] for key in ("sentences", "words", "names") if key in self.description)
         assert isinstance(names, list)
         return names
 
-    def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Texts:
-        return texts([row.tokens for row in rows], [row.label for row in rows], most_tokens)
+    def pack(self, rows: Sequence[Row | Pair], most_tokens: int | None = None) -> Texts:
+        second = [row.second if isinstance(row, Pair) else len(row.tokens) for row in rows]
+        return texts([row.tokens for row in rows], [row.label for row in rows], most_tokens, second)
 
-    def measured(self, model: nn.Module, batch: Texts) -> tuple[Tensor, Tensor]:
-        logits = self._logits(model, batch)
-        labels = batch.labels.to(logits.device)
-        return cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=1) == labels
-
-    def predictions(self, model: nn.Module, batch: Texts, at: Predictions | None, uniform: Uniform) -> Predictions:
-        with torch.inference_mode():
-            logits = self._logits(model, batch)
-            return of_classes(cross_entropy(logits, batch.labels.to(logits.device), reduction="none"), logits)
-
-    def _logits(self, model: nn.Module, batch: Texts) -> Tensor:
+    def logits(self, model: nn.Module, batch: Texts) -> Tensor:
         # Short texts share a line, so a single forward has almost no padding; only a token bound splits the batch.
         groups = [] if batch.most_tokens is None else cut(batch.lengths, batch.most_tokens)
         if len(groups) < 2:
@@ -103,8 +106,8 @@ class Labelled(Rows[Row, Texts]):
         return logits[order.to(logits.device)]
 
     def answers(self, model: nn.Module, batch: Texts) -> list[Answer]:
-        names = self._names
-        likeliest = self._logits(model, batch).argmax(dim=1).tolist()
+        names = self.called
+        likeliest = self.logits(model, batch).argmax(dim=1).tolist()
         answers = []
         for row, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True)):
             text = self.tokenizer.decode(batch.input_ids[row, : batch.lengths[row]].tolist(), skip_special_tokens=True)

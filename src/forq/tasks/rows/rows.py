@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,18 @@ from forq.tasks.rows.segments import Segment
 R = TypeVar("R")
 B = TypeVar("B")
 T = TypeVar("T")
+
+
+class Marks(NamedTuple):
+    """Of each row the class that the model chose and the right one, int64 [rows]."""
+
+    best: Tensor
+    label: Tensor
+
+    @property
+    def right(self) -> Tensor:
+        """Whether the class is the right one, bool [rows]."""
+        return self.best == self.label
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -96,8 +108,8 @@ class Rows(ABC, Generic[R, B]):
         """Pack rows into a batch; ``most_tokens`` bounds each of its forwards."""
 
     @abstractmethod
-    def measured(self, model: nn.Module, batch: B) -> tuple[Tensor, Tensor | None]:
-        """What the objective averages, fp32 [n], and which rows were right, bool [rows], where that can be said."""
+    def measured(self, model: nn.Module, batch: B) -> tuple[Tensor, Marks | None]:
+        """What the objective averages, fp32 [n], and the classes of the rows, where they have any."""
 
     def by_row(self, measured: Tensor, batch: B) -> Tensor:
         """The contribution of every row to the mean of what was measured, [rows]; by default a row is one number."""
@@ -110,6 +122,10 @@ class Rows(ABC, Generic[R, B]):
     def metrics(self, model: nn.Module, batch: B) -> Mapping[str, float]:
         """Sums of further metrics over the rows; the first metric selects the best checkpoint."""
         return {}
+
+    def counted(self, score: Score, marks: Sequence[Marks]) -> Score:
+        """The score with what the classes of all rows together say, where they have any."""
+        return score
 
     def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
         """The same task with other token budgets.
@@ -193,18 +209,20 @@ class Rows(ABC, Generic[R, B]):
         total, parts = 0.0, 0
         rows = len(self.rows[split][:limit])
         sums: dict[str, float] = {}
+        marks: list[Marks] = []
         for batch in self.batches(split, limit):
             with torch.inference_mode():
-                nll, right = self.measured(model, batch)
+                nll, classes = self.measured(model, batch)
             total += float(nll.double().sum())
             parts += len(nll)
-            found = {} if right is None else {"accuracy": float(right.sum())}
+            marks += [] if classes is None else [classes]
+            found = {} if classes is None else {"accuracy": float(classes.right.sum())}
             for name, amount in {**found, **self.metrics(model, batch)}.items():
                 sums[name] = sums.get(name, 0.0) + amount
         if rows == 0:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
         means = {name: amount / rows for name, amount in sums.items()}
-        return Score(total / parts, rows, means, main=next(iter(means), "loss"))
+        return self.counted(Score(total / parts, rows, means, main=next(iter(means), "loss")), marks)
 
     def _packed(self, rows: Sequence[R]) -> B:
         return self.pack(rows, self.micro_batch_tokens)

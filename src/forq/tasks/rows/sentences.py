@@ -29,24 +29,35 @@ class Texts:
         lengths: number of tokens in each row.
         labels: the class of each row, int64 [rows].
         most_tokens: maximum number of tokens in one forward; None: no limit.
+        second: the place in each row where tokens of type 1 begin, as BERT tells the second of two texts from the
+            first; empty if no row has two texts.
     """
 
     input_ids: Tensor
     lengths: tuple[int, ...]
     labels: Tensor
     most_tokens: int | None = None
+    second: tuple[int, ...] = ()
 
 
-def texts(rows: Sequence[Sequence[int]], labels: Sequence[int], most_tokens: int | None = None) -> Texts:
+def texts(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    most_tokens: int | None = None,
+    second: Sequence[int] = (),
+) -> Texts:
     """Pack rows of tokens into a batch."""
     padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    return Texts(padded, tuple(map(len, rows)), torch.tensor(labels), most_tokens)
+    lengths = tuple(map(len, rows))
+    typed = any(place < length for place, length in zip(second, lengths, strict=False))
+    return Texts(padded, lengths, torch.tensor(labels), most_tokens, tuple(second) if typed else ())
 
 
 def only(batch: Texts, rows: Sequence[int]) -> Texts:
     """A batch of the given rows of a batch."""
     lengths = tuple(batch.lengths[row] for row in rows)
-    return Texts(batch.input_ids[list(rows), : max(lengths)], lengths, batch.labels[list(rows)])
+    second = tuple(batch.second[row] for row in rows) if batch.second else ()
+    return Texts(batch.input_ids[list(rows), : max(lengths)], lengths, batch.labels[list(rows)], second=second)
 
 
 def hidden(model: nn.Module, batch: Texts) -> Tensor:
@@ -78,12 +89,17 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
     where = (lines[real], columns[real])
     ids[where] = batch.input_ids[:, :longest][real]
     part[where] = torch.arange(len(real))[:, None].expand_as(real)[real]
+    further = {}
+    if batch.second and getattr(lm.config, "type_vocab_size", 0) > 1:
+        types = torch.zeros(count, width, dtype=torch.int64)
+        types[where] = (place >= torch.tensor(batch.second)[:, None]).long()[real]
+        further["token_type_ids"] = types.to(lm.device)
     positions[where] = first + place.expand_as(real)[real]
     apart = (part[:, None, :] != part[:, :, None])[:, None].to(lm.device)
     # An additive mask, which every attention implementation of transformers accepts.
     mask = torch.zeros(apart.shape, dtype=lm.dtype, device=lm.device).masked_fill_(apart, torch.finfo(lm.dtype).min)
     states = lm.base_model(
-        input_ids=ids.to(lm.device), attention_mask=mask, position_ids=positions.to(lm.device)
+        input_ids=ids.to(lm.device), attention_mask=mask, position_ids=positions.to(lm.device), **further
     ).last_hidden_state
     return states[lines.to(lm.device), columns.clamp(max=width - 1).to(lm.device)]
 

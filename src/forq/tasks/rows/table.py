@@ -40,11 +40,13 @@ class Table(NamedTuple):
         rows: rows by split; there are always training rows.
         digest: digest of the bytes that were read.
         unused: splits of the data set other than train, validation and test.
+        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``).
     """
 
     rows: dict[Split, list[Record]]
     digest: str
     unused: tuple[str, ...] = ()
+    classes: Mapping[str, tuple[str, ...]] = {}
 
 
 def read(data: str | Path) -> Table:
@@ -242,7 +244,10 @@ def _datasets(name: str, *, hub: bool) -> Table:
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
     texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
-    return Table(rows, digest, tuple(f"split {split}" for split in tables if split not in NAMES))
+    unused = tuple(f"split {split}" for split in tables if split not in NAMES)
+    features = getattr(next(iter(tables.values())), "features", None) or {}
+    classes = {name: tuple(feature.names) for name, feature in features.items() if hasattr(feature, "names")}
+    return Table(rows, digest, unused, classes)
 
 
 def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:

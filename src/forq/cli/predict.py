@@ -1,0 +1,77 @@
+"""forq predict: a label and scores for every row of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from forq.cli import _arguments as given
+
+
+def predict(
+    checkpoint: given.Checkpoint,
+    data: Annotated[str, typer.Option(help="File with the rows to classify (CSV, TSV, JSON lines), or a data set.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write, .csv or .jsonl; by default CSV on stdout.", parser=given.path, metavar="PATH"
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Classification task. Default: the run's, or classify.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data set, where it has several.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the task, as task.labels=labels.csv; a run has its own."),
+    ] = None,
+    micro_batch_tokens: given.MicroBatch = None,
+    adapter: given.Adapter = None,
+    device: given.Device = "auto",
+    kernel: given.Kernel = "auto",
+    activations: given.Activations = "float",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: given.Json = False,
+) -> None:
+    """Classify the rows of a file with a checkpoint, or with what a run saved."""
+    from forq.cli import _screen
+    from forq.cli._finished import finished
+    from forq.errors import ConfigError
+    from forq.models.load import load
+    from forq.runs import predict as predictions
+    from forq.runs.config import task_config
+    from forq.runs.facts import begun
+
+    if out is not None and out.suffix not in predictions.SUFFIXES:
+        raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
+    if out is not None and out.exists() and not overwrite:
+        raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
+    run, of_run = finished(checkpoint), begun(checkpoint)
+    name = task or (of_run.task.name if of_run is not None else "classify")
+    settings = task_config(name, given.data_path(data, name), sets or [], micro_batch_tokens=micro_batch_tokens)
+    described: dict[str, Any] = {}
+    if of_run is not None and of_run.task.name == name:
+        described = of_run.described if "labels" not in settings.options else {}
+        settings = settings.model_copy(update={"options": {**of_run.task.options, **settings.options}})
+    records = predictions.rows_of(settings.data, split)
+    where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
+    how: Any = {"kernel": kernel, "activations": activations}
+    model = load(where, device, adapter=factors, **how)
+    _screen.print_notes(model)
+    opened = predictions.opened(settings, model, records, described)
+    _screen.print_rows(opened, model.checkpoint, settings)
+    found = predictions.predict(model, opened)
+    if out is not None:
+        predictions.write(found, out)
+    if as_json:
+        body: dict[str, Any] = {"checkpoint": checkpoint, "task": name, "rows": len(found.labels)}
+        body |= {"classes": list(found.names), "counts": found.counts()}
+        body |= {"predictions": found.rows()} if out is None else {"out": str(out)}
+        _screen.data(body)
+    elif out is None:
+        typer.echo(found.text(".csv"), nl=False)
+    else:
+        counts = ", ".join(f"{label} {count:,}" for label, count in found.counts().items())
+        _screen.out.print(
+            f"{len(found.labels):,} rows → {out}: {counts}", highlight=False, soft_wrap=True, markup=False
+        )

@@ -1,0 +1,62 @@
+"""Options of a task that a run fixes when it begins: the moment its rows were rendered, the prior of its words.
+
+A run keeps them in its config.toml, so that a later session, and a score of what it saved, have the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forq.runs import config as configs
+from forq.runs import journal
+from forq.runs.config import Option, RunConfig, TaskConfig
+from forq.tasks import Task
+
+FACTS = ("moment", "prior")
+"""Options whose value a task's description says, under the same name."""
+
+
+def fixed(config: TaskConfig, task: Task) -> TaskConfig:
+    """A task's settings with what opening it has fixed."""
+    described = task.describe()
+    found = {name: str(described[name]) for name in FACTS if described.get(name) is not None}
+    return config.model_copy(update={"options": {**config.options, **found}})
+
+
+def facts(config: TaskConfig) -> dict[str, Option]:
+    """What a run's settings fix."""
+    return {name: value for name in FACTS if isinstance(value := config.options.get(name), str)}
+
+
+def as_fixed(asked: RunConfig, run: RunConfig) -> RunConfig:
+    """Settings with what the run has fixed, unless they name it."""
+    options = {**facts(run.task), **asked.task.options}
+    return asked.model_copy(update={"task": asked.task.model_copy(update={"options": options})})
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The run that saved a checkpoint: its task's settings, and the description of its task in the journal."""
+
+    task: TaskConfig
+    described: dict[str, Any]
+
+
+def begun(checkpoint: str) -> Begun | None:
+    """The run of a checkpoint that is a run's folder or a folder inside it; None for others."""
+    folder = Path(checkpoint)
+    for run in (folder, folder.parent):
+        if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
+            described = journal.read(run / "journal.jsonl").header.get("task")
+            return Begun(configs.read(run / "config.toml").task, dict(described or {}))
+    return None
+
+
+def of_checkpoint(checkpoint: str, task: str) -> Mapping[str, Option]:
+    """What the run that saved a checkpoint has fixed, if its task is the same; else nothing."""
+    run = begun(checkpoint)
+    same = run is not None and run.task.name.replace("-", "_") == task.replace("-", "_")
+    return facts(run.task) if run is not None and same else {}

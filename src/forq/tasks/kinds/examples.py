@@ -1,0 +1,51 @@
+"""What a classification task asks: texts with their classes, and how the classes are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """A row to classify.
+
+    Attributes:
+        text: the plain text.
+        prompt: the same text as a prompt for a language model.
+        label: its class.
+        plain: the one or two texts that a classification head reads; empty: the text.
+    """
+
+    text: str
+    prompt: str
+    label: int
+    plain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The names of the classes.
+
+    Attributes:
+        words: one word per class, with the leading space that joins it to the prompt.
+        keep: the end of the prompt, which truncation never removes.
+        sentences: one label sentence per class, for encoders.
+        part: the part a prompt loses if it is too long, in words.
+        labels: the labels in the data, or their numbers, by which a head's classes are found.
+        ordered: the order of the labels is the user's, so a head without names of its own follows it.
+    """
+
+    words: tuple[str, ...]
+    keep: str
+    sentences: tuple[str, ...]
+    part: str
+    labels: tuple[str, ...]
+    ordered: bool = False
+
+
+class Asked(NamedTuple):
+    """A row without its class; see :class:`Example`."""
+
+    text: str
+    prompt: str
+    plain: tuple[str, ...] = ()

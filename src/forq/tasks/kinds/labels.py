@@ -1,0 +1,182 @@
+"""Labels of one's own: found in the data, or given in a small file with a word and a sentence for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forq.errors import ConfigError, DataError
+from forq.tasks.kinds.examples import Classes
+from forq.tasks.rows.table import SUFFIXES, Record, content_of, records
+
+_COLUMNS = ("label", "word", "sentence")
+_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of a data set, in the order of their classes.
+
+    Attributes:
+        names: the labels as the data writes them.
+        words: what a language model answers, without a space in front.
+        sentences: what an encoder compares a text with.
+        ordered: the order is the user's.
+
+    Raises:
+        ConfigError: there are fewer than two labels, a word or sentence is empty or has several lines, or
+            two labels share one.
+    """
+
+    names: tuple[str, ...]
+    words: tuple[str, ...]
+    sentences: tuple[str, ...]
+    ordered: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            raise ConfigError(f"expected two labels or more, found {len(self.names)}: {listed(self.names)}")
+        for what, texts in (("word", self.words), ("sentence", self.sentences)):
+            for name, text in zip(self.names, texts, strict=True):
+                if not text or len(text.splitlines()) > 1:
+                    raise ConfigError(
+                        f"label {name!r}: expected one row of words as its {what}, found {text!r}; give words in a "
+                        "file with the columns label and word, task.labels=FILE"
+                    )
+            if twice := next((text for place, text in enumerate(texts) if text in texts[:place]), None):
+                raise ConfigError(f"two labels have the {what} {twice!r}; give them others in a file, task.labels=FILE")
+        if twice := next((name for place, name in enumerate(self.names) if name in self.names[:place]), None):
+            raise ConfigError(f"the label {twice!r} is listed twice; remove one")
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> Labels:
+        """Labels that are their own words."""
+        words = tuple(" ".join(name.replace("_", " ").split()) if len(name.split("\n")) < 2 else name for name in names)
+        return cls(tuple(names), words, words)
+
+    @classmethod
+    def within(cls, labels: Sequence[str]) -> Labels:
+        """The labels of the training rows, numbers in their order and others by the alphabet.
+
+        Raises:
+            DataError: all rows have the same label, or each row has its own.
+        """
+        names = set(labels)
+        if len(names) < 2:
+            raise DataError(f"expected two labels or more in the training rows, found only {listed(names)}")
+        if len(names) == len(labels) and len(labels) > 2:
+            raise DataError(
+                f"every one of {len(labels)} training rows has a label of its own, {listed(sorted(names))}; name the "
+                "field of the label with task.label=FIELD"
+            )
+        return cls.named(sorted(names, key=lambda name: (0, int(name), "") if _number(name) else (1, 0, name)))
+
+    @classmethod
+    def read(cls, path: Path) -> Labels:
+        """The labels in a file: rows with ``label`` and, where they are given, ``word`` and ``sentence``.
+
+        Raises:
+            ConfigError: the file has other columns.
+            DataError: the file cannot be read.
+        """
+        if path.suffix not in SUFFIXES:
+            raise ConfigError(f"task.labels: expected a file of {', '.join(SUFFIXES)}, found {path}")
+        rows = records(content_of(path, "a file of labels for task.labels"), path)
+        names, words, sentences = list[str](), list[str](), list[str]()
+        for row in rows:
+            if "label" not in row.fields or (unknown := row.fields.keys() - set(_COLUMNS)):
+                found = ", ".join(sorted(row.fields if "label" not in row.fields else unknown))
+                raise ConfigError(f"{row.where}: expected the columns {', '.join(_COLUMNS)}, found {found}")
+            name = named(row.fields["label"], row.where)
+            word = str(row.fields.get("word") or "").strip() or cls.named((name, f"not {name}")).words[0]
+            names.append(name)
+            words.append(word)
+            sentences.append(str(row.fields.get("sentence") or "").strip() or word)
+        return cls(tuple(names), tuple(words), tuple(sentences), ordered=True)
+
+    @classmethod
+    def of(cls, plain: Sequence[Mapping[str, str]]) -> Labels:
+        """The labels that :meth:`plain` wrote, in the order of their classes."""
+        columns = zip(*((row["label"], row["word"], row["sentence"]) for row in plain), strict=True)
+        names, words, sentences = (tuple(column) for column in columns)
+        return cls(names, words, sentences, ordered=True)
+
+    def plain(self) -> list[dict[str, str]]:
+        """The labels for a journal's header."""
+        rows = zip(self.names, self.words, self.sentences, strict=True)
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+
+    def index(self, name: str, where: str) -> int:
+        """The class of a label.
+
+        Raises:
+            DataError: it is none of the labels.
+        """
+        if name not in self.names:
+            raise DataError(f"{where}: expected a label among {listed(self.names)}, found {name!r}")
+        return self.names.index(name)
+
+    def classes(self, keep: str) -> Classes:
+        """The labels as the core of classification takes them.
+
+        Args:
+            keep: the end of the prompt. A word is joined to it by a space, unless it ends with white space.
+        """
+        space = "" if keep[-1:].isspace() else " "
+        return Classes(
+            words=tuple(space + word for word in self.words),
+            keep=keep,
+            sentences=self.sentences,
+            part="the beginning of the prompt",
+            labels=self.names,
+            ordered=self.ordered,
+        )
+
+
+def label_of(record: Record, field: str, classes: Sequence[str] = ()) -> str:
+    """The label of a row.
+
+    Args:
+        classes: the names of the labels, where the data gives numbers that stand for them.
+
+    Raises:
+        DataError: the row has no label.
+    """
+    if field not in record.fields:
+        raise DataError(
+            f"{record.where}: expected a label in {field!r}, found {listed(record.fields)}; name the field with "
+            "task.label=FIELD"
+        )
+    value = record.fields[field]
+    if classes and type(value) is int:
+        if not 0 <= value < len(classes):
+            raise DataError(f"{record.where}: expected a label 0 … {len(classes) - 1}, found {value}")
+        return classes[value]
+    return named(value, record.where)
+
+
+def named(value: object, where: str) -> str:
+    """A label as text.
+
+    Raises:
+        DataError: it is neither text nor an integer, or it is empty.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: expected a label, text or an integer, found {value!r}")
+    return value.strip()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names as text."""
+    texts = [repr(name) for name in names]
+    return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
+
+
+def _number(name: str) -> bool:
+    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None

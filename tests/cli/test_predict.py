@@ -1,0 +1,88 @@
+"""`--task classify` and `forq predict` as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+OPTIONS = ("--set", "task.text=review", "--set", "task.label=mood", "--set", "task.batch_rows=6")
+OPTIONS += ("--set", "task.prompt={review}\\nIt is")
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    path = tmp_path / "reviews.csv"
+    lines = [f"film number {n} is it,{('good', 'bad')[n % 2]},{n}" for n in range(60)]
+    path.write_text("\n".join(["review,mood,id", *lines, ""]))
+    return path
+
+
+def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_path, forq):
+    out = tmp_path / "run"
+    words = ("tune", base, "--task", "classify", "--data", reviews, *OPTIONS, "--steps", 2, "--out", out)
+    done = forq(*words)
+    assert done.returncode == 0, done.stderr
+    assert "classes: bad 24, good 24; batches with as many rows of each class; ignored fields: id" in done.stderr
+    assert "taken out of every answer, what is said on an empty prompt: bad " in done.stderr
+    assert "test (the saved file), macro_f1" in done.stdout
+    prior = tomllib.loads((out / "config.toml").read_text())["task"]["options"]["prior"]
+    assert len(prior.split(",")) == 2
+    assert forq(*words, "--resume").returncode == 0
+
+    result = json.loads((out / "result.json").read_text())
+    for checkpoint in (out, out / "checkpoint"):
+        scored = forq("eval", checkpoint, "--task", "classify", "--data", reviews, *OPTIONS, "--json")
+        assert json.loads(scored.stdout)["loss"] == result["test"]["after"]["loss"], scored.stderr
+        assert "taken out" in scored.stderr
+    assert sum(map(sum, result["confusion"]["after"])) == result["test"]["after"]["rows"] == 6
+    page = tmp_path / "report.html"
+    assert forq("report", out, "--out", page).returncode == 0
+    text = page.read_text()
+    assert "Which class is taken for which" in text and "macro_f1" in text
+
+    reviews.rename(tmp_path / "gone.csv")  # the journal knows the labels
+    new = tmp_path / "new.tsv"
+    new.write_text("id\treview\n" + "".join(f"{n}\tfilm number {n} is it\n" for n in range(7)))
+    printed = forq("predict", out, "--data", new)
+    assert printed.returncode == 0, printed.stderr
+    rows = list(csv.DictReader(io.StringIO(printed.stdout)))
+    assert [row["row"] for row in rows] == list("1234567")
+    for row in rows:
+        scores = {name: float(row[f"score {name}"]) for name in ("bad", "good")}
+        assert row["label"] == max(scores, key=scores.__getitem__) and sum(scores.values()) == pytest.approx(
+            1, abs=1e-5
+        )
+    lines = tmp_path / "labels.jsonl"
+    told = json.loads(forq("predict", out / "checkpoint", "--data", new, "--out", lines, "--json").stdout)
+    assert told["rows"] == 7 and sum(told["counts"].values()) == 7 and told["out"] == str(lines)
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["label"] for row in written] == [row["label"] for row in rows]
+    assert written[0]["scores"] == {name: float(rows[0][f"score {name}"]) for name in ("bad", "good")}
+    whole = json.loads(forq("predict", out, "--data", new, "--json").stdout)
+    assert whole["predictions"] == written and whole["classes"] == ["bad", "good"]
+    again = forq("predict", out, "--data", new, "--out", lines)
+    assert again.returncode == 1 and "is in the way" in again.stderr
+    assert forq("predict", out, "--data", new, "--out", lines, "--overwrite").returncode == 0
+
+
+def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
+    for words, says in (
+        (("--data", reviews, "--out", tmp_path / "x.txt"), "expected a name that ends in .csv or .jsonl"),
+        (("--data", tmp_path / "none.csv"), "no data for task 'classify'"),
+        (("--data", reviews, *OPTIONS), "expected the labels in a file, found none"),
+        (("--data", reviews, "--task", "text"), "expected a classification task"),
+        (("--data", reviews, "--set", "task.txt=a"), "task 'classify' has no option 'txt' (did you mean 'text'?)"),
+        (("--data", reviews, "--split", "test"), "--split: expected one of train"),
+    ):
+        done = forq("predict", base, *words)
+        assert done.returncode == 1 and says in done.stderr, done.stderr
+
+
+def test_tasks_are_listed_by_the_names_that_are_given(forq):
+    listed = forq("ls", "tasks").stdout
+    assert "text-to-image" in listed and "text_to_image" not in listed and "classify" in listed

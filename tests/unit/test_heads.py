@@ -1,0 +1,237 @@
+"""Classification heads: the logits are transformers', labels find the head's classes, tuning saves what it scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as WITH_HEAD
+
+import forq
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError, FormatError
+from forq.layers.kernels.reference import dequantise
+from forq.layers.linear import QuantLinear
+from forq.models.families import FAMILIES, classes_of
+from forq.runs.config import TaskConfig
+from forq.runs.open_task import open_task
+from forq.tasks.kinds.head import Head, Headed, places_in
+from forq.tasks.rows.sentences import texts
+from tests import tiny_encoders, tiny_heads
+
+KINDS = sorted(FAMILIES.keys() & WITH_HEAD.keys())
+LENGTHS = (3, 20, 1, 11, 7, 12, 2)
+ROWS = [[5 + (3 * row + place) % 30 for place in range(length)] for row, length in enumerate(LENGTHS)]
+OWN = {"task": {"validation_rows": 10, "test_rows": 9, "batch_rows": 4}}
+
+
+def theirs_of(folder: Path) -> Any:
+    return transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+
+def alone(model: Any, rows: list[list[int]]) -> torch.Tensor:
+    """transformers' own logits, one row at a time."""
+    with torch.no_grad():
+        return torch.cat([model(input_ids=torch.tensor([row])).logits for row in rows])
+
+
+def ours_of(model: Any, rows: list[list[int]], most: int | None = None) -> torch.Tensor:
+    with torch.no_grad():
+        return Head().logits(model, texts(rows, [0] * len(rows), most))
+
+
+def near(found: torch.Tensor, want: torch.Tensor, share: float = 1e-5) -> bool:
+    return bool((found - want).abs().max() <= share * want.abs().max())
+
+
+def reviews(folder: Path, bad: str = "BAD", good: str = "GOOD") -> Path:
+    path = folder / "reviews.csv"
+    lines = [f"film number {n} is {'good' if n % 2 else 'bad'} .,{good if n % 2 else bad}" for n in range(100)]
+    path.write_text("\n".join(["text,label", *lines, ""]))
+    return path
+
+
+def test_encoders_and_decoders_are_among_them() -> None:
+    assert {"bert", "distilbert", "roberta", "mpnet", "llama", "qwen2", "gpt2", "gemma2"} <= set(KINDS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_logits_are_transformers(tmp_path: Path, kind: str) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", kind, ("A", "B", "C"))
+    model = forq.load(folder, "cpu")
+    assert model.kind == "classifier"
+    want = alone(theirs_of(folder), ROWS)
+    found = ours_of(model, ROWS)
+    assert found.dtype == torch.float32 and near(found, want)
+    assert len(set(found.argmax(dim=1).tolist())) > 1 or kind not in ("bert", "llama")
+    assert near(ours_of(model, ROWS, most=24), want)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "mpnet", "llama", "gpt2", "opt"])
+def test_quantized_it_is_transformers_model_of_the_dequantized_weights(tmp_path: Path, kind: str) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", kind)
+    forq.quantize(folder, tmp_path / "q", group_size=16)
+    ours, theirs = forq.load(tmp_path / "q", "cpu"), theirs_of(folder)
+    layers = [(name, module) for name, module in ours.named_modules() if isinstance(module, QuantLinear)]
+    assert layers and not any("score" in name or "classifier" in name or "pooler" in name for name, _ in layers)
+    for name, module in layers:
+        weight = dequantise(module.weight, module.scales)
+        theirs.get_submodule(name).weight.data = weight.t().contiguous() if kind == "gpt2" else weight
+    assert near(ours_of(ours, ROWS), alone(theirs, ROWS))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_two_texts_are_joined_as_the_tokenizer_joins_them(tmp_path: Path, kind: str) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", kind)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pairs = [("film number 3 is good", "It was great ."), ("bad", "the story says no ."), ("a movie .", "yes")]
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"one": a, "two": b, "label": n % 2} for n, (a, b) in enumerate(pairs * 10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"text": "one", "second": "two", "train_rows": 3}
+    model, theirs = forq.load(folder, "cpu"), theirs_of(folder)
+    task: Any = open_task(TaskConfig(name="classify", data=str(path), options=options), model, 0)
+    for row in task.rows["train"]:
+        with torch.no_grad():
+            found = task.logits(model, task.pack([row, *task.rows["test"]]))[0]
+        a, b = next(pair for pair in pairs if tokenizer(*pair)["input_ids"] == list(row.tokens))
+        inputs = tokenizer(a, b, return_tensors="pt")
+        given = inputs if kind == "bert" else {name: x for name, x in inputs.items() if name != "token_type_ids"}
+        with torch.no_grad():
+            assert near(found, theirs(**given).logits[0])
+
+
+def test_the_second_type_matters_to_bert(tmp_path: Path) -> None:
+    model = forq.load(tiny_heads.folder(tmp_path / "float", "bert"), "cpu")
+    rows, labels = [[2, 9, 3, 11, 12, 3]], [0]
+    with torch.no_grad():
+        plain, typed = (Head().logits(model, texts(rows, labels, None, second)) for second in ([], [3]))
+    assert not torch.allclose(plain, typed, atol=1e-3)
+
+
+def test_a_long_pair_loses_the_end_of_its_longer_text() -> None:
+    from forq.tasks.kinds.examples import Example
+
+    row: Any = Headed(tiny_encoders.pairs(), ("a", "b"), 9).row(Example("", "", 1, ("good " * 20, "bad great")))
+    decoded = tiny_encoders.pairs().decode(row.tokens)
+    assert decoded == "[CLS] good good good good [SEP] bad great [SEP]" and row.cut == 16
+    assert row.second == 6 and row.label == 1
+
+
+def test_a_decoder_reads_its_last_token_that_is_no_padding(tmp_path: Path) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", "llama", pad_token_id=2)
+    rows = [[5, 6, 7, 2, 2], [9, 2], [11, 12, 13]]
+    want = alone(theirs_of(folder), rows)
+    assert near(ours_of(forq.load(folder, "cpu"), rows), want)
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "ordered", "places"),
+    [
+        (("NEG", "POS"), ("pos", "neg"), False, (1, 0)),
+        (("NEG", "NEUTRAL", "POS"), ("neg", "pos"), False, (0, 2)),
+        (("NEG", "POS"), ("0", "1"), False, (0, 1)),
+        (("NEG", "POS"), ("1", "0"), False, (1, 0)),
+        (("LABEL_0", "LABEL_1"), ("bad", "good"), False, (0, 1)),
+        (("NEG", "POS"), ("bad", "good"), True, (0, 1)),
+    ],
+)
+def test_labels_find_the_heads_classes(head: Any, labels: Any, ordered: bool, places: Any) -> None:
+    assert places_in(head, labels, ordered=ordered) == places
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "says"),
+    [
+        (("NEG", "POS"), ("bad", "good"), r"expected labels that the model's head knows \(id2label: NEG, POS\)"),
+        (("NEG", "POS"), ("a", "b", "c"), "as many labels as the model's head has classes, 2"),
+        (("A", "B", "C"), ("0", "1"), "as many labels as the model's head has classes, 3"),
+    ],
+)
+def test_labels_that_the_head_does_not_have_are_refused(head: Any, labels: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        places_in(head, labels, ordered=False)
+
+
+def test_the_names_of_the_classes_are_the_configurations() -> None:
+    assert classes_of({"id2label": {"1": "b", "0": "a"}}) == ("a", "b")
+    assert classes_of({}) == ("LABEL_0", "LABEL_1") and classes_of({"num_labels": 3})[2] == "LABEL_2"
+    for config in ({"problem_type": "regression"}, {"id2label": {"a": "b"}}, {"id2label": ["x"]}, {"num_labels": "9"}):
+        with pytest.raises(ConfigError):
+            classes_of(config)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_tuned_saved_replayed_and_loaded_again(tmp_path: Path, kind: str) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", kind)
+    forq.quantize(folder, tmp_path / "q", group_size=16)
+    run = forq.tune(tmp_path / "q", "classify", reviews(tmp_path), steps=3, out=tmp_path / "run", settings=OWN)
+    described = json.loads((tmp_path / "run" / "journal.jsonl").read_text().splitlines()[0])["task"]
+    assert (described["by"], described["names"]) == ("head", ["BAD", "GOOD"]) and "prior" not in described
+    again = forq.load(tmp_path / "run" / "checkpoint", "cpu")
+    task = open_task(run.config.task, again, 0)
+    score = task.evaluate(again, "test")
+    assert run.result["test"]["after"]["macro_f1"] == score.metrics["macro_f1"]  # type: ignore[index]
+    assert sum(map(sum, score.confusion)) == score.rows == 9
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["confusion"]["names"] == ["BAD", "GOOD"]
+    forq.replay(tmp_path / "run", tmp_path / "q", tmp_path / "replayed")
+    assert Checkpoint.open(tmp_path / "replayed").digest() == Checkpoint.open(tmp_path / "run" / "checkpoint").digest()
+
+
+def test_the_head_itself_can_be_trained(tmp_path: Path) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", "bert")
+    forq.quantize(folder, tmp_path / "q", group_size=16)
+    run = forq.tune(
+        tmp_path / "q",
+        "classify",
+        reviews(tmp_path),
+        move="dense",
+        steps=2,
+        out=tmp_path / "run",
+        settings=OWN,
+    )
+    assert {"classifier.weight", "bert.pooler.dense.weight"} <= {leaf.name for leaf in run.space.leaves}
+
+
+def test_a_head_serves_the_presets_too(tmp_path: Path) -> None:
+    from forq.tasks import cb
+
+    model = forq.load(tiny_heads.folder(tmp_path / "float", "bert", ("contradiction", "entailment", "neutral")), "cpu")
+    data = cb.example(tmp_path)
+    task: Any = open_task(TaskConfig(name="cb", data=str(data), options={"max_length": 64}), model, 0)
+    plain: Any = cb.open(data, tiny_encoders.pairs(), seed=0, kind="encoder")
+    order = {0: 1, 1: 0, 2: 2}  # entailment, contradiction, neutral
+    assert [row.label for row in task.rows["test"]] == [order[row.label] for row in plain.rows["test"]]
+    assert task.describe()["names"] == ["contradiction", "entailment", "neutral"]
+
+
+def test_models_and_tasks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    model = forq.load(tiny_heads.folder(tmp_path / "float", "bert"), "cpu")
+
+    def opened(**options: Any) -> Any:
+        return open_task(TaskConfig(name="classify", data=str(reviews(tmp_path)), options=options), model, 0)
+
+    with pytest.raises(ConfigError, match="auto or head for a model with a classification head, found 'mask'"):
+        opened(by="mask")
+    with pytest.raises(ConfigError, match=r"task\.prior: expected a decoder"):
+        opened(prior="-0.5,-0.9")
+    with pytest.raises(ConfigError, match="max_length must be 3 or more for a text"):
+        opened(max_length=2)
+    with pytest.raises(ConfigError, match="the model is in training mode"):
+        opened().loss(model.train(), opened().batch(0))
+    with pytest.raises(ConfigError, match="'text' expects a causal language model, found BertForSeq"):
+        open_task(TaskConfig(name="text", data=str(tmp_path)), model, 0)
+    one = forq.load(tiny_heads.folder(tmp_path / "one", "bert", ("only",)), "cpu")
+    with pytest.raises(ConfigError, match="a classification head of 2 classes or more, found 1"):
+        open_task(TaskConfig(name="classify", data=str(reviews(tmp_path))), one, 0)
+    config = json.loads((tmp_path / "float" / "config.json").read_text())
+    (tmp_path / "float" / "config.json").write_text(
+        json.dumps(config | {"architectures": ["BertForTokenClassification"]})
+    )
+    with pytest.raises(FormatError, match="ForSequenceClassification, found 'BertForTokenClassification'"):
+        forq.load(tmp_path / "float", "cpu")
