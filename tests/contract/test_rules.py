@@ -7,7 +7,7 @@ import pytest
 
 from forq.errors import ConfigError
 from forq.plugins import registry
-from forq.recipes.settings import RuleSettings, StepSettings
+from forq.recipes.step import RuleSettings, StepSettings
 from forq.scalars.chain import Choices, Inputs, patience, registered, rules
 from forq.scalars.course import Course
 from forq.scalars.losses import Confirmed

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from forq.coordinates.leaf import INTEGERS
 from forq.plugins import registry
 from forq.recipes.groups import CELLS
-from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, RuleSettings, Settings
+from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, Settings
+from forq.recipes.step import RuleSettings
 
 __all__ = [
     "CELLS",
