@@ -13,6 +13,24 @@ pytestmark = pytest.mark.mutants
 ROOT = Path(__file__).parents[2]
 
 MUTANTS = {
+    "a row's own slope counts as a batch's": (
+        "scalars/rules/newton.py",
+        "share = confirmed / (confirmed + rows * (1.0 - confirmed))",
+        "share = confirmed",
+        "unit/test_by_row.py",
+    ),
+    "all rows see the first one's direction": (
+        "coordinates/directions.py",
+        "replace(term, seed=term.seed + row)",
+        "replace(term, seed=term.seed)",
+        "contract/test_by_row.py",
+    ),
+    "a block's minimum has noise of its own": (
+        "coordinates/masters/base.py",
+        "key=leaf_id(key), multiplied",
+        "multiplied",
+        "contract/test_by_row.py",
+    ),
     "forget the 2 in 2ε": (
         "scalars/estimators/two_point.py",
         "/ (2.0 * self.radius(step, k))",
@@ -49,8 +67,8 @@ MUTANTS = {
     ),
     "sign uphill": (
         "scalars/rules/sgd.py",
-        "weight=-rates[term.group]",
-        "weight=rates[term.group]",
+        "weight=-rates[owner(",
+        "weight=rates[owner(",
         "unit/test_engine.py",
     ),
     "same noise for every leaf": (
@@ -98,7 +116,7 @@ MUTANTS = {
     ),
     "every leaf of every group moves": (
         "coordinates/directions.py",
-        'return [term for term in terms if term.group in ("all", self.group)]',
+        'return [term for term in terms if term.group in groups]',
         "return list(terms)",
         "unit/test_spaces.py",
     ),
