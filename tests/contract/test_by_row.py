@@ -11,12 +11,12 @@ from forq.coordinates.space import Space
 from forq.errors import RunError
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.scalars.moves import OUTPUTS, Move, Term
+from forq.scalars.moves import OUTPUTS, OWN, Move, Term, own_noise
 from forq.tokens.forward import forward_of
 from tests.fixtures import CASES, example
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33], [7, 8, 3, 2, 11, 30], [4, 4, 9, 12, 13, 1]])
-EPS, LAW, SEED = 0.05, "rows:rademacher", 7 << 64
+EPS, SEED = 0.05, 7 << 64
 MULTIPLIED = ("gptq", "awq", "gguf", "compressed_tensors", "bnb8", "torchao", "aqlm")
 """Formats whose plain example can be probed by row: a scale belongs to one output, and forq computes it."""
 
@@ -42,9 +42,9 @@ def test_every_row_sees_its_own_direction(model):
     before, digest = network(IDS).logits, space.digest()
     expected = []
     for row in range(len(IDS)):
-        with space.displaced(Move((Term(SEED + row, EPS, LAW, OUTPUTS),))):
+        with space.displaced(Move((Term(SEED, EPS, own_noise(row), OUTPUTS),))):
             expected.append(network(IDS[row : row + 1]).logits)
-    with space.displaced(Move((Term(SEED, EPS, LAW, OUTPUTS),), by_row=True)):
+    with space.displaced(Move((Term(SEED, EPS, OWN, OUTPUTS),), by_row=True)):
         with forward_of((0, 1, 2)):
             together = network(IDS).logits
         with forward_of((2, 0)):
@@ -63,7 +63,9 @@ def test_a_step_writes_the_sum_of_the_rows_directions(model):
     """In the law's order: each term's product is rounded, then added; the rows' terms are summed before they spread."""
     _, network = model
     space = Space(trainable(network, "scales"), DOMAINS["signed"], outputs=keys)
-    terms = tuple(Term(SEED + row, 0.01 * (row - 1.3), LAW, OUTPUTS) for row in range(5))
+    terms = tuple(
+        Term(SEED + row // 3, 0.01 * (row - 1.3), own_noise(row % 3), OUTPUTS) for row in range(6) if row != 3
+    )
     terms += (Term(SEED + 99, 0.003),)
     for master in space._masters:
         total = master.directions.sum(terms, 0, master.size)

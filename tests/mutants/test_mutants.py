@@ -21,8 +21,8 @@ MUTANTS = {
     ),
     "all rows see the first one's direction": (
         "coordinates/directions.py",
-        "replace(term, seed=term.seed + row)",
-        "replace(term, seed=term.seed)",
+        "[row - rows[0] for row in rows]",
+        "[0 for row in rows]",
         "contract/test_by_row.py",
     ),
     "a block's minimum has noise of its own": (
@@ -116,7 +116,7 @@ MUTANTS = {
     ),
     "every leaf of every group moves": (
         "coordinates/directions.py",
-        'return [term for term in terms if term.group in groups]',
+        "return [term for term in terms if term.group in groups]",
         "return list(terms)",
         "unit/test_spaces.py",
     ),

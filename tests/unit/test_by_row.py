@@ -19,9 +19,9 @@ from forq.runs.journal import Line, Writer
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.scalars.directions import owner
-from forq.scalars.estimators.by_row import LAW, SHARED, ByRow
+from forq.scalars.estimators.by_row import SHARED, ByRow
 from forq.scalars.losses import Confirmed, Losses, Own
-from forq.scalars.moves import HERE, OUTPUTS, Move, Term
+from forq.scalars.moves import HERE, OUTPUTS, OWN, Move, Term, own_noise
 from forq.scalars.quadratic import DAMPINGS
 from forq.scalars.rules.newton import Newton
 from forq.scalars.rules.sgd import SGD
@@ -37,30 +37,29 @@ SURE = tuple(Confirmed(-1.0, 0.0, 1.0) for _ in DAMPINGS)
 
 
 def answers(estimator, step, slope):
-    """Losses of 1.0, 2.0, 3.0 whose rows rise by ``slope(seed)`` per unit along the direction of each seed."""
+    """Losses of 1.0, 2.0, 3.0 whose rows rise by ``slope(seed, noise)`` per unit along each direction."""
     found = []
     for probe in estimator.ask(step):
-        seeds = [None] * ROWS
-        if probe.terms:
-            first = probe.terms[0].seed
-            seeds = [first + row for row in range(ROWS)] if probe.by_row else [first] * ROWS
-        rises = [0.0 if seed is None else slope(seed) * probe.terms[0].weight for seed in seeds]
+        rises = [0.0] * ROWS
+        for term in probe.terms:
+            laws = [own_noise(row) if probe.by_row else term.noise for row in range(ROWS)]
+            rises = [slope(term.seed, noise) * term.weight for noise in laws]
         each = tuple(row + 1.0 + rise for row, rise in enumerate(rises))
         found.append(Losses(sum(each) / ROWS, each))
     return found
 
 
-def slope(seed):
-    return math.sin(seed % 1009)
+def slope(seed, noise):
+    return math.sin(seed % 1009 + 7 * sum(noise.encode()))
 
 
 def test_the_estimate_is_the_mean_over_all_directions_each_with_its_slope():
     estimator = ByRow(seed=5, eps=EPS, directions=6)
     estimate = estimator.tell(2, answers(estimator, 2, slope))
     count = SHARED + (6 - SHARED) * ROWS
-    assert len(estimate.move.terms) == len({term.seed for term in estimate.move.terms}) == count
+    assert len(estimate.move.terms) == len({(term.seed, term.noise) for term in estimate.move.terms}) == count
     for term in estimate.move.terms:
-        assert term.weight == pytest.approx(slope(term.seed) / count)
+        assert term.weight == pytest.approx(slope(term.seed, term.noise) / count)
     groups = [term.group for term in estimate.move.terms]
     assert groups == [OUTPUTS] * (count - SHARED) + ["all"] * SHARED and estimate.bad == 0
 
@@ -79,13 +78,9 @@ def test_losses_without_rows_are_refused():
         estimator.tell(0, [Losses(1.0)] * estimator.forwards)
 
 
-def test_one_direction_is_shared_and_so_many_do_not_fit_into_a_seed():
+def test_a_single_direction_is_shared():
     assert not any(probe.by_row for probe in ByRow(seed=1, eps=EPS, directions=1).ask(0))
     assert [probe.by_row for probe in ByRow(seed=1, eps=EPS, directions=2).ask(0)] == [False, False, True]
-    seeds = [t.seed for probe in ByRow(seed=1, eps=EPS, directions=1023).ask(0) for t in probe.terms]
-    assert len(set(seeds)) == 1023
-    with pytest.raises(ConfigError, match="1023"):
-        ByRow(seed=1, eps=EPS, directions=1024)
 
 
 def test_rows_directions_take_the_numbers_of_the_scales():
@@ -162,7 +157,7 @@ def network(folder):
 
 
 BATCH = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)], None)
-APART = Move((Term(11 << 64, 0.1, LAW, OUTPUTS),), by_row=True)
+APART = Move((Term(11 << 64, 0.1, OWN, OUTPUTS),), by_row=True)
 
 
 def each(model, batch):
@@ -175,7 +170,7 @@ def test_rows_keep_their_directions_however_a_batch_is_cut(network):
     by_hand = []
     for row in range(4):
         alone = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)][row : row + 1], None)
-        with space.displaced(Move((Term((11 << 64) + row, 0.1, LAW, OUTPUTS),))):
+        with space.displaced(Move((Term(11 << 64, 0.1, own_noise(row), OUTPUTS),))):
             by_hand.append(float(objective.token_nll(model, alone).double().sum()))
     for most in (None, 30, 64):
         with space.displaced(APART):
@@ -195,7 +190,7 @@ def test_options_of_a_row_share_its_direction(network):
 
 def test_the_oracle_of_curvature_measures_rows_as_the_plain_one_does(network):
     model, space = network
-    probe = Move((Term(11 << 64, 1e-3, LAW, OUTPUTS),), by_row=True)
+    probe = Move((Term(11 << 64, 1e-3, OWN, OUTPUTS),), by_row=True)
     shared = Move((Term(12 << 64, 1e-3),))
     plain = Local(space, lambda step: BATCH, lambda batch: Losses(0.0, tuple(each(model, batch).tolist())))
     here, _, there = plain(0, (HERE, shared, probe))

@@ -5,8 +5,9 @@ What is drawn and in which order is the law that :mod:`forq.coordinates.space` s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,10 +17,7 @@ from forq.coordinates.leaf import SparseCodes
 from forq.devices import triton_for
 from forq.noise.bits import Bits, Drawn, Float32
 from forq.noise.law import law
-from forq.scalars.moves import OUTPUTS, Term
-
-ROWS = "rows:"
-"""What the name of a law begins with whose numbers are one an output row."""
+from forq.scalars.moves import OUTPUTS, OWN, Term
 
 
 class NoiseBuffer:
@@ -66,51 +64,51 @@ class LeafDirections:
     def sum(self, terms: Iterable[Term], start: int, stop: int) -> Tensor | None:
         """Σ w·z of the terms that touch the leaf, a fresh float32 tensor; None where none does."""
         mine = self.mine(terms)
-        if mine and triton_for(self.device.type) and all(law(term.noise).signs for term in mine):
+        apart = next((place for place, term in enumerate(mine) if term.group != OUTPUTS), len(mine))
+        total = self._sum_of_rows(mine[:apart], start, stop) if apart else None
+        mine = mine[apart:]
+        if mine and total is None and triton_for(self.device.type) and all(law(term.noise).signs for term in mine):
             from forq.noise import triton as philox
 
             signs = tuple((term.seed, term.weight, law(term.noise).signs == "row") for term in mine)
             return philox.sum_of_signs(signs, self._bits(0), start, stop - start, self.device)
-        total: Tensor | None = None
-        # Leading terms of one number a row, as a step by row has many, are summed before they are spread: the same
-        # operations on the same numbers.
-        apart = next((place for place, term in enumerate(mine) if law(term.noise).signs != "row"), len(mine))
-        if apart > 1:
-            total, mine = self._sum_of_rows(mine[:apart], start, stop), mine[apart:]
         for term in mine:
             drawn = self._draw(term, self.buffer.take(stop - start), start) * term.weight
             total = drawn if total is None else total.add_(drawn)
         return total
 
-    def factors(self, term: Term, rows: Iterable[int]) -> Tensor:
+    def factors(self, term: Term, rows: Sequence[int]) -> Tensor:
         """1 + w·z of a term by row, for the outputs of a layer: float32 (rows, outputs).
 
         Args:
-            term: its law is one number an output row; row n of the batch draws with the seed n above the term's.
-            rows: numbers of rows of the batch.
+            rows: numbers of rows of the batch, rising.
         """
-        count = self.rows[1]
-        drawn = [self._of_rows(replace(term, seed=term.seed + row), 0, count) for row in rows]
-        return 1.0 + term.weight * torch.from_numpy(np.stack(drawn)).to(self.device)
+        z = self._of_rows(term.seed, rows[0], rows[-1] + 1)[[row - rows[0] for row in rows]]
+        return 1.0 + term.weight * torch.from_numpy(z).to(self.device)
 
-    def _sum_of_rows(self, terms: Iterable[Term], start: int, stop: int) -> Tensor:
-        """:meth:`sum` of terms with one number an output row."""
+    def _sum_of_rows(self, terms: Sequence[Term], start: int, stop: int) -> Tensor:
+        """:meth:`sum` of terms of rows' own directions: summed by output, then spread.
+
+        These are the same operations on the same numbers as one term after the other.
+        """
         stride, count = self.rows
-        first, last = start // stride, (stop - 1) // stride + 1
-        if last > count:  # the rows begin anew within a range, as where groups come before outputs
-            first, last = 0, count
-        total = np.zeros(last - first, dtype=np.float32)
-        for place, term in enumerate(terms):
-            drawn = self._of_rows(term, first, last) * np.float32(term.weight)
-            total = drawn if place == 0 else total + drawn
-        places = np.arange(start, stop) // stride % count - first
-        return torch.from_numpy(total[places]).to(self.device)
+        total: Float32 | None = None
+        for seed, some in groupby(terms, lambda term: term.seed):
+            own = [(int(term.noise.split(":")[1]), np.float32(term.weight)) for term in some]
+            first = min(row for row, _ in own)
+            z = self._of_rows(seed, first, max(row for row, _ in own) + 1)
+            for row, weight in own:
+                drawn = z[row - first] * weight
+                total = drawn if total is None else total + drawn
+        assert total is not None
+        return torch.from_numpy(total[np.arange(start, stop) // stride % count]).to(self.device)
 
-    def _of_rows(self, term: Term, first: int, last: int) -> Float32:
-        """z of output rows ``first … last − 1``, for a law of one number a row."""
-        inner, out = law(term.noise.removeprefix(ROWS)), np.empty(last - first, dtype=np.float32)
-        inner.draw(self._bits(term.seed), first, out)
-        return out
+    def _of_rows(self, seed: int, first: int, last: int) -> Float32:
+        """z of rows ``first … last − 1`` of the batch: (rows, outputs), see :mod:`forq.noise.laws.own`."""
+        count = self.rows[1]
+        out = np.empty((last - first) * count, dtype=np.float32)
+        law(OWN.partition(":")[2]).draw(self._bits(seed), first * count, out)
+        return out.reshape(-1, count)
 
     def integer_sum(self, terms: Iterable[Term], start: int, stop: int) -> Tensor:
         """:meth:`sum` for integer weights of integer noise: a fresh int32 tensor, no float on the way."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -73,7 +73,7 @@ class ScaleLeaf(Leaf, Protocol):
     def outputs(self) -> str | None:
         """The noise key that the scale leaves of a layer share; None where its outputs cannot be multiplied."""
 
-    def multiply(self, factors: Callable[[Iterable[int]], Tensor] | None) -> None:
+    def multiply(self, factors: Callable[[Sequence[int]], Tensor] | None) -> None:
         """Multiply the layer's outputs in every forward, before the bias; None: no more.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -198,6 +198,6 @@ class LiveLeaf(TensorLeaf):
         by_output = self.group == "scales" and axis >= 0 and self.shape[axis] == layer.out_features
         return layer.leaf_name if by_output and layer.multiplies else None
 
-    def multiply(self, factors: Callable[[Iterable[int]], Tensor] | None) -> None:
+    def multiply(self, factors: Callable[[Sequence[int]], Tensor] | None) -> None:
         """See :class:`forq.coordinates.leaf.ScaleLeaf`."""
         self.layer.factors = factors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -58,7 +58,7 @@ class QuantLinear(nn.Module):
         self.filed_codes: FiledCodes | None = None
         self.code_overlay: Callable[[Tensor], None] | None = None
         self.sparse_codes: SparseCodes | None = None
-        self.factors: Callable[[Iterable[int]], Tensor] | None = None
+        self.factors: Callable[[Sequence[int]], Tensor] | None = None
         self.embeds = False
         self.fused = False
         self.in_features, self.out_features = weight.in_features, weight.out_features
@@ -160,7 +160,7 @@ class QuantLinear(nn.Module):
         self._multiply(y, rows_in_forward(), self.factors)
         return y if self.bias is None else y.add_(self.bias.to(y.dtype))
 
-    def _multiply(self, y: Tensor, rows: tuple[int, ...], factors: Callable[[Iterable[int]], Tensor]) -> None:
+    def _multiply(self, y: Tensor, rows: tuple[int, ...], factors: Callable[[Sequence[int]], Tensor]) -> None:
         """Multiply outputs (rows, …, out), or (rows · …, out), by the factors of their rows."""
         if not rows or y.shape[:-1].numel() % len(rows):
             raise RunError(f"expected outputs of {len(rows)} rows of the batch, found shape {tuple(y.shape)}")

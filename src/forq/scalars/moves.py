@@ -37,6 +37,16 @@ OUTPUTS = "outputs"
 """Group of the leaves whose layer can multiply its outputs row by row, see :attr:`Move.by_row`."""
 
 
+OWN = "own:rademacher"
+"""Noise of a probe by row. The term of row n in a move has ``own:n:rademacher``, see :mod:`forq.noise.laws.own`."""
+
+
+def own_noise(row: int) -> str:
+    """The law of the direction that a probe by row showed a row of the batch."""
+    head, _, inner = OWN.partition(":")
+    return f"{head}:{row}:{inner}"
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One seeded direction: ``weight · z(seed)``, with z drawn by the law named ``noise``.
@@ -76,8 +86,8 @@ class Move:
     A move without terms is the point itself.
 
     Attributes:
-        by_row: of a probe with one term: row n of the batch sees the direction of ``seed + n``, and no other. Its law
-            is one sign an output, so a layer multiplies its output by 1 + weight · z, before the bias.
+        by_row: of a probe with one term of noise :data:`OWN`: each row of the batch sees its own direction, one sign
+            an output. So a layer multiplies its outputs by 1 + weight · z, before the bias.
     """
 
     terms: tuple[Term, ...] = ()

@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from forq.errors import ConfigError
 from forq.scalars.directions import Directions, by_group, owner
 from forq.scalars.losses import Losses, Own
 from forq.scalars.losses import rows as by_rows
-from forq.scalars.moves import HERE, OUTPUTS, Move, Term, direction_seed
+from forq.scalars.moves import HERE, OUTPUTS, OWN, Move, Term, direction_seed, own_noise
 from forq.scalars.protocols import Estimate
 from forq.scalars.quadratic import kind_of, quadratic
 
 SHARED = 2
 """Directions of a step that all rows share: their slopes say how far rows agree, which no row's own direction can."""
-
-LAW = "rows:rademacher"
-"""Law of a row's own direction: one sign an output, so that it multiplies the output of a layer."""
-
-MOST = 1 << 10
-"""Directions of a step are fewer: of the index of a row's direction ten bits name its forward, fourteen the row."""
-
-_ROWS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +33,6 @@ class ByRow(Directions):
 
     needs_rows: ClassVar[bool] = True
     by_row: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super(ByRow, self).__post_init__()
-        if self.directions >= MOST:
-            raise ConfigError(f"estimator.directions: expected at most {MOST - 1} for by_row, found {self.directions}")
 
     @property
     def forwards(self) -> int:
@@ -77,7 +63,7 @@ class ByRow(Directions):
             own.append(found)
             probe = self._own(step, k).terms[0]
             slopes = (rise / probe.weight for rise in found.rises)
-            apart += [(replace(probe, seed=probe.seed + row, weight=d), d) for row, d in enumerate(slopes)]
+            apart += [(replace(probe, noise=own_noise(row), weight=d), d) for row, d in enumerate(slopes)]
         measured = (*apart, *shared)
         move = Move(tuple(replace(term, weight=d / len(measured)) for term, d in measured))
         slopes_of_all = tuple(d for _, d in measured)
@@ -91,8 +77,7 @@ class ByRow(Directions):
         return min(SHARED, max(self.directions - 1, 1))
 
     def _own(self, step: int, k: int) -> Move:
-        seed = direction_seed(self.seed, step, (k + 1) << _ROWS)
-        return Move((Term(seed, self._own_radius, LAW, OUTPUTS),), by_row=True)
+        return Move((Term(direction_seed(self.seed, step, k), self._own_radius, OWN, OUTPUTS),), by_row=True)
 
     @property
     def _own_radius(self) -> float:

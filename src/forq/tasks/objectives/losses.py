@@ -116,7 +116,9 @@ def _token_predictions(lm: LanguageModel, batch: Batch, ready: Tensor, draw: boo
         some = slice(at, at + len(logits))
         tokens = drawn_from(logits, ready[some]) if draw else ready[some].to(logits.device)
         nll = cross_entropy(logits, target[some], reduction="none")
-        found.append((nll, -cross_entropy(logits, tokens, reduction="none"), tokens))
+        # log p = logit − log Σ exp, and the latter is what the loss holds: a second pass over the logits is saved.
+        chosen, aimed = (logits.gather(1, t[:, None])[:, 0].double() for t in (tokens, target[some]))
+        found.append((nll, chosen - (nll.double() + aimed), tokens))
         at += len(logits)
     nll, log_p, tokens = (torch.cat(column) for column in zip(*found, strict=True))
     return nll, log_p, tokens
