@@ -140,11 +140,13 @@ def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):
         ({"changed": ["norms.clip"]}, "qzo-slopes"),
         ({"move": "scales, zeros"}, "qzo-slopes"),
         ({"move": "lora"}, "qzo-slopes"),
-        ({"task": "text-to-image"}, "qzo-slopes"),
+        ({"kind": "diffusion"}, "qzo-slopes"),
+        ({"kind": "masked"}, "qzo-slopes"),
+        ({"kind": "encoder"}, "qzo-slopes"),
     ],
 )
 def test_the_default_is_newtons_where_it_was_compared(chosen, name):
-    assert default_recipe(**{"task": "text", "reward": False, "changed": [], "move": ""} | chosen) == name
+    assert default_recipe(**{"kind": "causal", "reward": False, "changed": [], "move": ""} | chosen) == name
 
 
 @pytest.mark.parametrize("tree", [{"rule": {"lr": 0.1}}, {"rule": {"clip": 1.0}}, {"groups": {"scales": {"lr": 0.1}}}])

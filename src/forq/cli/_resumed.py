@@ -12,12 +12,14 @@ import typer
 
 from forq.checkpoints import Checkpoint
 from forq.cli import _arguments as given
-from forq.errors import ConfigError
+from forq.errors import ConfigError, ForqError
+from forq.models.families import kind_of
 from forq.recipes.plan import steps_within
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
 from forq.runs.older import as_begun
+from forq.tokens.model import Kind
 
 if TYPE_CHECKING:
     from forq.runs.outcome import Result
@@ -75,9 +77,11 @@ def first(asked: Asked) -> RunConfig:
         raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
     lora = [f"lora.{name[2:]}={json.dumps(options[name])}" for name in _LORA if name in options]
     move = [f"move={options['--move']}"] if "--move" in options else []
+    recipe = options.get("--recipe")
     config = complete(
-        options.get("--recipe"),
+        recipe,
         [*move, *lora, *asked.sets],
+        kind="causal" if recipe is not None else _kind(asked.checkpoint),
         steps=options.get("--steps"),
         forwards=options.get("--forwards"),
         eval_every=options.get("--eval-every"),
@@ -99,6 +103,14 @@ def first(asked: Asked) -> RunConfig:
     if lora and "lora" not in config.method.kinds:
         raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
     return config
+
+
+def _kind(checkpoint: str) -> Kind:
+    """The kind of a checkpoint's model; of one that cannot be opened, loading will say why."""
+    try:
+        return kind_of(Checkpoint.open(checkpoint).contents)
+    except ForqError:
+        return "causal"
 
 
 def settings(out: Path, asked: Asked) -> RunConfig:

@@ -10,6 +10,7 @@ from forq.plugins import registry
 from forq.recipes.groups import CELLS
 from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, Settings
 from forq.recipes.step import RuleSettings
+from forq.tokens.model import Kind
 
 __all__ = [
     "CELLS",
@@ -33,22 +34,21 @@ class Recipe:
     settings: Settings
 
 
-def default_recipe(*, task: str, reward: bool, changed: Iterable[str], move: str) -> str:
+def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: str) -> str:
     """The recipe where none is named.
 
     It is ``qzo``; but ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is
-    set, which a step ``newton`` does not have; and for pictures, integers and adapters, whose runs by such steps nobody
-    has compared.
+    set, which a step ``newton`` does not have; and where such steps are not ahead or were not compared: encoders,
+    whose rows cannot be probed apart, pictures, integers and adapters.
 
     Args:
-        task: name of the task.
+        kind: of the model.
         changed: dotted names of the settings that are changed.
         move: kinds of leaves that move, separated by commas; empty: the recipe's.
     """
     rates = any(name.rpartition(".")[2] in ("lr", "clip") for name in changed)
     others = {kind.strip() for kind in move.split(",")} & {*INTEGERS, "lora"}
-    pictures = task.replace("-", "_") == "text_to_image"
-    return "qzo-slopes" if reward or rates or others or pictures else "qzo"
+    return "qzo-slopes" if reward or rates or others or kind != "causal" else "qzo"
 
 
 def recipe(name: str) -> Recipe:

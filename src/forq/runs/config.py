@@ -22,6 +22,7 @@ from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
 from forq.recipes.settings import GroupSettings, Settings, checked
 from forq.scalars.chain import Frozen
+from forq.tokens.model import Kind
 
 Option = int | float | str | bool
 
@@ -80,6 +81,7 @@ def complete(
     sets: Iterable[str] = (),
     *,
     task: TaskConfig,
+    kind: Kind = "causal",
     steps: int | None = None,
     forwards: int | None = None,
     eval_every: int | None = None,
@@ -95,6 +97,7 @@ def complete(
         name: name of the recipe; None: see :func:`forq.recipes.default_recipe`.
         sets: changes as text, as on the command line: ``rule.lr=1e-3``, ``task.max_length=64``.
         task: the task and its data.
+        kind: of the model, where no recipe is named.
         steps: number of training steps; by default 2,000.
         forwards: budget of forward passes, in place of ``steps``.
         eval_every: number of steps between two scores.
@@ -112,7 +115,7 @@ def complete(
     if name is None:
         keys = [*changes, *(text.partition("=")[0].strip() for text in sets)]
         moved = changes.get("move", move) or next((x.partition("=")[2] for x in sets if x.startswith("move=")), "")
-        name = default_recipe(task=task.name, reward=task.reward is not None, changed=keys, move=str(moved))
+        name = default_recipe(kind=kind, reward=task.reward is not None, changed=keys, move=str(moved))
     method = settings if isinstance(settings, Settings) else recipe(name).settings
     tree: dict[str, Any] = {**values, "task": task, "recipe": name, "method": method.model_dump()}
     tree["steps"], tree["threads"] = STEPS if steps is None else steps, torch.get_num_threads()

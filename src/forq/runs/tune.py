@@ -116,6 +116,7 @@ def tune(
     loaded = model if isinstance(model, LoadedModel) else load(model)
     config = configs.complete(
         recipe,
+        kind=loaded.kind,
         move=move,
         steps=steps,
         forwards=forwards,
