@@ -1,4 +1,4 @@
-"""QZO that needs no search: Gauss–Newton steps in the subspace of a step's directions."""
+"""QZO that needs no search: directions of each row's own, and Gauss–Newton steps whose length left-out rows set."""
 
 from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 
