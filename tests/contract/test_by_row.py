@@ -11,7 +11,7 @@ from forq.coordinates.space import Space
 from forq.errors import RunError
 from forq.models.leaves import trainable
 from forq.models.load import load
-from forq.scalars.moves import OUTPUTS, OWN, Move, Term, own_noise
+from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tokens.forward import forward_of
 from tests.fixtures import CASES, example
 
@@ -42,9 +42,9 @@ def test_every_row_sees_its_own_direction(model):
     before, digest = network(IDS).logits, space.digest()
     expected = []
     for row in range(len(IDS)):
-        with space.displaced(Move((Term(SEED, EPS, own_noise(row), OUTPUTS),))):
+        with space.displaced(Move((Term(SEED, EPS, group=OUTPUTS, row=row),))):
             expected.append(network(IDS[row : row + 1]).logits)
-    with space.displaced(Move((Term(SEED, EPS, OWN, OUTPUTS),), by_row=True)):
+    with space.displaced(Move((Term(SEED, EPS, group=OUTPUTS),), by_row=True)):
         with forward_of((0, 1, 2)):
             together = network(IDS).logits
         with forward_of((2, 0)):
@@ -63,9 +63,8 @@ def test_a_step_writes_the_sum_of_the_rows_directions(model):
     """In the law's order: each term's product is rounded, then added; the rows' terms are summed before they spread."""
     _, network = model
     space = Space(trainable(network, "scales"), DOMAINS["signed"], outputs=keys)
-    terms = tuple(
-        Term(SEED + row // 3, 0.01 * (row - 1.3), own_noise(row % 3), OUTPUTS) for row in range(6) if row != 3
-    )
+    rows = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+    terms = tuple(Term(SEED + k, 0.01 * (k + n - 1.3), group=OUTPUTS, row=n) for k, n in rows)
     terms += (Term(SEED + 99, 0.003),)
     for master in space._masters:
         total = master.directions.sum(terms, 0, master.size)

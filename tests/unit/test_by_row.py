@@ -21,7 +21,7 @@ from forq.runs.oracles.local import Local
 from forq.scalars.directions import owner
 from forq.scalars.estimators.by_row import SHARED, ByRow
 from forq.scalars.losses import Confirmed, Losses, Own
-from forq.scalars.moves import HERE, OUTPUTS, OWN, Move, Term, own_noise
+from forq.scalars.moves import HERE, OUTPUTS, Move, Term
 from forq.scalars.quadratic import DAMPINGS
 from forq.scalars.rules.newton import Newton
 from forq.scalars.rules.sgd import SGD
@@ -37,29 +37,28 @@ SURE = tuple(Confirmed(-1.0, 0.0, 1.0) for _ in DAMPINGS)
 
 
 def answers(estimator, step, slope):
-    """Losses of 1.0, 2.0, 3.0 whose rows rise by ``slope(seed, noise)`` per unit along each direction."""
+    """Losses of 1.0, 2.0, 3.0 whose rows rise by ``slope(seed, row)`` per unit along each direction."""
     found = []
     for probe in estimator.ask(step):
         rises = [0.0] * ROWS
         for term in probe.terms:
-            laws = [own_noise(row) if probe.by_row else term.noise for row in range(ROWS)]
-            rises = [slope(term.seed, noise) * term.weight for noise in laws]
+            rises = [slope(term.seed, row if probe.by_row else 0) * term.weight for row in range(ROWS)]
         each = tuple(row + 1.0 + rise for row, rise in enumerate(rises))
         found.append(Losses(sum(each) / ROWS, each))
     return found
 
 
-def slope(seed, noise):
-    return math.sin(seed % 1009 + 7 * sum(noise.encode()))
+def slope(seed, row):
+    return math.sin(seed % 1009 + 7 * row)
 
 
 def test_the_estimate_is_the_mean_over_all_directions_each_with_its_slope():
     estimator = ByRow(seed=5, eps=EPS, directions=6)
     estimate = estimator.tell(2, answers(estimator, 2, slope))
     count = SHARED + (6 - SHARED) * ROWS
-    assert len(estimate.move.terms) == len({(term.seed, term.noise) for term in estimate.move.terms}) == count
+    assert len(estimate.move.terms) == len({(term.seed, term.row) for term in estimate.move.terms}) == count
     for term in estimate.move.terms:
-        assert term.weight == pytest.approx(slope(term.seed, term.noise) / count)
+        assert term.weight == pytest.approx(slope(term.seed, term.row) / count)
     groups = [term.group for term in estimate.move.terms]
     assert groups == [OUTPUTS] * (count - SHARED) + ["all"] * SHARED and estimate.bad == 0
 
@@ -76,6 +75,25 @@ def test_losses_without_rows_are_refused():
     estimator = ByRow(seed=5, eps=EPS, directions=4)
     with pytest.raises(RunError, match="compares rows"):
         estimator.tell(0, [Losses(1.0)] * estimator.forwards)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4])
+def test_shared_directions_reach_every_group_and_law(groups):
+    eps = {f"g{k}": 0.1 for k in range(groups)}
+    estimator = ByRow(seed=1, eps=eps | {"scales": 0.1}, directions=8, noise=("rows:rademacher", "rademacher"))
+    met = {(t.group, t.noise) for s in range(20) for p in estimator.ask(s) if not p.by_row for t in p.terms}
+    assert met == {(g, law) for g in (*eps, "scales") for law in ("rows:rademacher", "rademacher")}
+
+
+@pytest.mark.parametrize("curved", [True, False])
+def test_a_bad_loss_at_the_point_or_of_all_shared_directions_moves_nothing(curved):
+    estimator = ByRow(seed=5, eps=EPS, directions=4)
+    own = [Losses(1.0, own=Own((1e-3,) * 3, 1e-4))] * 2
+    shared = [Losses(1.0, fisher=(1e-4,)), Losses(1.0, fisher=(0.0, 1e-4))]
+    found = [Losses(math.nan), *shared, *own] if curved else [Losses(math.nan)] * 5
+    for losses in (found, [Losses(1.0, fisher=(), confirmed=SURE), *[Losses(math.inf)] * 2, *own]):
+        estimate = estimator.tell(0, losses)
+        assert not estimate.move.terms and not estimate.slopes and estimate.bad
 
 
 def test_a_single_direction_is_shared():
@@ -157,7 +175,7 @@ def network(folder):
 
 
 BATCH = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)], None)
-APART = Move((Term(11 << 64, 0.1, OWN, OUTPUTS),), by_row=True)
+APART = Move((Term(11 << 64, 0.1, group=OUTPUTS),), by_row=True)
 
 
 def each(model, batch):
@@ -170,7 +188,7 @@ def test_rows_keep_their_directions_however_a_batch_is_cut(network):
     by_hand = []
     for row in range(4):
         alone = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)][row : row + 1], None)
-        with space.displaced(Move((Term(11 << 64, 0.1, own_noise(row), OUTPUTS),))):
+        with space.displaced(Move((Term(11 << 64, 0.1, group=OUTPUTS, row=row),))):
             by_hand.append(float(objective.token_nll(model, alone).double().sum()))
     for most in (None, 30, 64):
         with space.displaced(APART):
@@ -190,7 +208,7 @@ def test_options_of_a_row_share_its_direction(network):
 
 def test_the_oracle_of_curvature_measures_rows_as_the_plain_one_does(network):
     model, space = network
-    probe = Move((Term(11 << 64, 1e-3, OWN, OUTPUTS),), by_row=True)
+    probe = Move((Term(11 << 64, 1e-3, group=OUTPUTS),), by_row=True)
     shared = Move((Term(12 << 64, 1e-3),))
     plain = Local(space, lambda step: BATCH, lambda batch: Losses(0.0, tuple(each(model, batch).tolist())))
     here, _, there = plain(0, (HERE, shared, probe))
@@ -211,5 +229,9 @@ def test_scales_that_are_not_probed_by_row_fall_back_to_shared_directions():
     chosen = recipe("qzo").settings
     assert chosen.by_row and chosen.together() == recipe("qzo-shared").settings
     assert chosen.together().together() == chosen.together()
-    with pytest.raises(ConfigError, match="unit=signed"):
-        type(chosen).model_validate(chosen.model_dump() | {"unit": "relative"})
+    tree = chosen.model_dump()
+    for wrong in ({"unit": "relative"}, {"groups": {"scales": {"unit": "absolute"}}}):
+        with pytest.raises(ConfigError, match="unit=signed"):
+            type(chosen).model_validate(tree | wrong)
+    with pytest.raises(ConfigError, match="step=newton"):
+        type(chosen).model_validate(tree | {"rule": tree["rule"] | {"step": "slope"}})

@@ -78,9 +78,13 @@ def tune(
 
 def _directions(run: Run) -> str:
     """Which directions a step of the run has, and why."""
+    from forq.scalars.estimators.by_row import SHARED
+
     if (why := run.trainer.why_together) is not None:
         return f"directions: shared by all rows, because {why}"
-    return "directions: two shared by all rows, the others each row's own, since a forward then measures one a row"
+    all_of_them = run.config.method.estimator.directions
+    shared = min(SHARED, max(all_of_them - 1, 1))
+    return f"directions: {shared} shared by all rows, {all_of_them - shared} in which each row has its own"
 
 
 def show(result: Result, config: RunConfig, *, as_json: bool) -> None:

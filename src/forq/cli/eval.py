@@ -51,8 +51,7 @@ def evaluate(
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    options = {**of_checkpoint(checkpoint, task), **settings.options}
-    settings = settings.model_copy(update={"options": options})
+    settings = settings.model_copy(update={"options": of_checkpoint(checkpoint, settings)})
     how: Any = {"kernel": kernel, "activations": activations}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)

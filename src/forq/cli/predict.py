@@ -40,7 +40,7 @@ def predict(
     from forq.models.load import load
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
-    from forq.runs.facts import begun
+    from forq.runs.facts import begun, with_facts
 
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
@@ -52,7 +52,7 @@ def predict(
     described: dict[str, Any] = {}
     if of_run is not None and of_run.task.name == name:
         described = of_run.described if "labels" not in settings.options else {}
-        settings = settings.model_copy(update={"options": {**of_run.task.options, **settings.options}})
+        settings = settings.model_copy(update={"options": with_facts(of_run.task.options, settings.options)})
     records = predictions.rows_of(settings.data, split)
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     how: Any = {"kernel": kernel, "activations": activations}

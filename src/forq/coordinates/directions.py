@@ -17,7 +17,7 @@ from forq.coordinates.leaf import SparseCodes
 from forq.devices import triton_for
 from forq.noise.bits import Bits, Drawn, Float32
 from forq.noise.law import law
-from forq.scalars.moves import OUTPUTS, OWN, Term
+from forq.scalars.moves import OUTPUTS, Term
 
 
 class NoiseBuffer:
@@ -83,7 +83,7 @@ class LeafDirections:
         Args:
             rows: numbers of rows of the batch, rising.
         """
-        z = self._of_rows(term.seed, rows[0], rows[-1] + 1)[[row - rows[0] for row in rows]]
+        z = self._of_rows(term, rows[0], rows[-1] + 1)[[row - rows[0] for row in rows]]
         return 1.0 + term.weight * torch.from_numpy(z).to(self.device)
 
     def _sum_of_rows(self, terms: Sequence[Term], start: int, stop: int) -> Tensor:
@@ -92,23 +92,34 @@ class LeafDirections:
         These are the same operations on the same numbers as one term after the other.
         """
         stride, count = self.rows
+        first, last = start // stride, (stop - 1) // stride + 1
+        if last > count:  # the outputs begin anew within the range, as where groups come before outputs
+            first, last = 0, count
         total: Float32 | None = None
-        for seed, some in groupby(terms, lambda term: term.seed):
-            own = [(int(term.noise.split(":")[1]), np.float32(term.weight)) for term in some]
-            first = min(row for row, _ in own)
-            z = self._of_rows(seed, first, max(row for row, _ in own) + 1)
-            for row, weight in own:
-                drawn = z[row - first] * weight
+        for _, same in groupby(terms, lambda term: term.seed):
+            some = list(same)
+            low, high = min(term.row for term in some), max(term.row for term in some) + 1
+            z = self._of_rows(some[0], low, high) if last - first == count else None
+            for term in some:
+                own = self._of_row(term, first, last) if z is None else z[term.row - low]
+                drawn = own * np.float32(term.weight)
                 total = drawn if total is None else total + drawn
         assert total is not None
-        return torch.from_numpy(total[np.arange(start, stop) // stride % count]).to(self.device)
+        places = np.arange(start, stop) // stride % count - first
+        return torch.from_numpy(total[places]).to(self.device)
 
-    def _of_rows(self, seed: int, first: int, last: int) -> Float32:
-        """z of rows ``first … last − 1`` of the batch: (rows, outputs), see :mod:`forq.noise.laws.own`."""
+    def _of_rows(self, term: Term, low: int, high: int) -> Float32:
+        """z of rows ``low … high − 1`` of the batch in a term's sequence: (rows, outputs)."""
         count = self.rows[1]
-        out = np.empty((last - first) * count, dtype=np.float32)
-        law(OWN.partition(":")[2]).draw(self._bits(seed), first * count, out)
+        out = np.empty((high - low) * count, dtype=np.float32)
+        law(term.noise).draw(self._bits(term.seed), low * count, out)
         return out.reshape(-1, count)
+
+    def _of_row(self, term: Term, first: int, last: int) -> Float32:
+        """z of outputs ``first … last − 1`` of a term's row."""
+        out = np.empty(last - first, dtype=np.float32)
+        law(term.noise).draw(self._bits(term.seed), term.row * self.rows[1] + first, out)
+        return out
 
     def integer_sum(self, terms: Iterable[Term], start: int, stop: int) -> Tensor:
         """:meth:`sum` for integer weights of integer noise: a fresh int32 tensor, no float on the way."""

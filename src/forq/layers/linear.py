@@ -166,7 +166,7 @@ class QuantLinear(nn.Module):
             raise RunError(f"expected outputs of {len(rows)} rows of the batch, found shape {tuple(y.shape)}")
         distinct = sorted(set(rows))
         place = {row: at for at, row in enumerate(distinct)}
-        own = factors(distinct).to(y.dtype)[[place[row] for row in rows]]
+        own = factors(distinct)[[place[row] for row in rows]]  # float32: a small factor would be lost in bfloat16
         y.view(len(rows), -1, self.out_features).mul_(own[:, None])
 
     def _matmul(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:

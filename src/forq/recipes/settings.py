@@ -133,10 +133,18 @@ class Settings(Frozen):
 
     @model_validator(mode="after")
     def _multiplied(self) -> Settings:
-        if self.by_row and self.unit != "signed":
+        if not self.by_row:
+            return self
+        unit = next((group.unit for group in self.probed if group.kind == "scales"), "signed")
+        if unit != "signed":
             raise ConfigError(
-                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed, found {self.unit}; with "
-                "another unit set estimator.name=one_sided too"
+                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed for the scales, found {unit}; "
+                "with another unit set estimator.name=one_sided too"
+            )
+        if self.rule.step != "newton" or self.estimator.step_noise:
+            raise ConfigError(
+                "estimator.name=by_row: expected rule.step=newton, which weighs rows' own directions and shared "
+                "ones apart, and no estimator.step_noise; set estimator.name=one_sided for other steps"
             )
         return self
 

@@ -18,6 +18,9 @@ from forq.tasks import Task
 FACTS = ("moment", "prior")
 """Options whose value a task's description says, under the same name."""
 
+PROMPT = ("prompt", "labels", "by")
+"""Options that say what a row is asked, and so what a prior was measured on."""
+
 
 def fixed(config: TaskConfig, task: Task) -> TaskConfig:
     """A task's settings with what opening it has fixed."""
@@ -55,8 +58,20 @@ def begun(checkpoint: str) -> Begun | None:
     return None
 
 
-def of_checkpoint(checkpoint: str, task: str) -> Mapping[str, Option]:
-    """What the run that saved a checkpoint has fixed, if its task is the same; else nothing."""
+def of_checkpoint(checkpoint: str, asked: TaskConfig) -> dict[str, Option]:
+    """The options of a task, with what the run that saved a checkpoint has fixed, if its task is the same.
+
+    The prompt and the labels are the run's too, unless they are asked for.
+    """
     run = begun(checkpoint)
-    same = run is not None and run.task.name.replace("-", "_") == task.replace("-", "_")
-    return facts(run.task) if run is not None and same else {}
+    if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
+        return dict(asked.options)
+    prompt = {name: value for name, value in run.task.options.items() if name in PROMPT}
+    return with_facts({**facts(run.task), **prompt}, asked.options)
+
+
+def with_facts(run: Mapping[str, Option], asked: Mapping[str, Option]) -> dict[str, Option]:
+    """The options of a run, changed by those asked for; its prior is dropped where they change what a row is asked."""
+    changed = any(asked.get(name, run.get(name)) != run.get(name) for name in PROMPT)
+    kept = {name: value for name, value in run.items() if not (changed and name == "prior")}
+    return {**kept, **asked}

@@ -192,5 +192,5 @@ def _settings(
     if tree["move"] != "all-float":  # all-float has no groups to choose from
         tree["move"] = ",".join(space.groups)
     if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows
-        tree["estimator"]["name"] = "one_sided"
+        tree["estimator"]["name"], tree["unit"] = "one_sided", space.unit or "relative"
     return settings(tree)

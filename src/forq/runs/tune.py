@@ -114,6 +114,10 @@ def tune(
             )
         model = quantized(model, quantize_on_load, folder / BASE)
     loaded = model if isinstance(model, LoadedModel) else load(model)
+    if resumed and recipe is None and move is None and settings is None:
+        # What the caller leaves open is as it was when the run began, whatever a recipe has become since.
+        begun = configs.read(folder / "config.toml")
+        recipe, settings = begun.recipe, begun.method
     config = configs.complete(
         recipe,
         kind=loaded.kind,

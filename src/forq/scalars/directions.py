@@ -85,6 +85,11 @@ class Directions:
         if self.phases and self.course is None:
             raise ConfigError("phases need a course to be parts of")
 
+    @property
+    def turns(self) -> int:
+        """Directions of a step that go round groups and laws."""
+        return self.directions
+
     def probe(self, step: int, k: int, side: float = 1.0) -> Move:
         """The displacement ``side·ε·z`` along direction k of a step."""
         return Move((self._term(step, k, side * self.radius(step, k)),))
@@ -108,7 +113,7 @@ class Directions:
             done = 1.0 - self.course.left(step)
             group, turn = groups[min(int(done * len(groups)), len(groups) - 1)], k
         else:
-            every = k if len(groups) == 1 else step * self.directions + k
+            every = k if len(groups) == 1 else step * self.turns + k
             group, turn = groups[every % len(groups)], every // len(groups)
         laws = self.noise[group] if isinstance(self.noise, Mapping) else self.noise
         return group, self._shrunk(laws[turn % len(laws)], step)

@@ -37,16 +37,6 @@ OUTPUTS = "outputs"
 """Group of the leaves whose layer can multiply its outputs row by row, see :attr:`Move.by_row`."""
 
 
-OWN = "own:rademacher"
-"""Noise of a probe by row. The term of row n in a move has ``own:n:rademacher``, see :mod:`forq.noise.laws.own`."""
-
-
-def own_noise(row: int) -> str:
-    """The law of the direction that a probe by row showed a row of the batch."""
-    head, _, inner = OWN.partition(":")
-    return f"{head}:{row}:{inner}"
-
-
 @dataclass(frozen=True, slots=True)
 class Term:
     """One seeded direction: ``weight · z(seed)``, with z drawn by the law named ``noise``.
@@ -56,12 +46,15 @@ class Term:
         weight: scalar factor, in leaf units (multiples of a leaf's ``unit``).
         noise: law of z: ``rademacher``, ``gaussian``, ``uniform_grid:3``, ``sign:uniform_grid:3``, …
         group: the leaves it touches: ``all``, the name of one group, or :data:`OUTPUTS`.
+        row: of a term of :data:`OUTPUTS`: the row of the batch whose direction it is. z is one number an output then,
+            and those of row n are the numbers n·outputs … (n + 1)·outputs − 1 of the sequence of the seed.
     """
 
     seed: int
     weight: float
     noise: str = "rademacher"
     group: str = "all"
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +79,8 @@ class Move:
     A move without terms is the point itself.
 
     Attributes:
-        by_row: of a probe with one term of noise :data:`OWN`: each row of the batch sees its own direction, one sign
-            an output. So a layer multiplies its outputs by 1 + weight · z, before the bias.
+        by_row: of a probe with one term of :data:`OUTPUTS`: each row of the batch sees the term's direction of its own
+            row. So a layer multiplies its outputs by 1 + weight · z, before the bias.
     """
 
     terms: tuple[Term, ...] = ()

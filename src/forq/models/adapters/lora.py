@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.layers.dense import DenseLinear
+from forq.layers.embedding import QuantEmbedding
 from forq.layers.linear import QuantLinear
 from forq.layers.lora import Adapter, GridFactor, begin
 from forq.models.adapters.peft_config import Config, beginning
@@ -149,7 +150,10 @@ def matching(model: nn.Module, targets: Sequence[str]) -> dict[str, tuple[int, i
 def linears(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Every linear layer of a loaded model, quantized or not, as (out, in)."""
     layers = {}
-    for name, module in model.named_modules():
+    lookups = {f"{name}.table" for name, module in model.named_modules() if isinstance(module, QuantEmbedding)}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name in lookups:
+            continue  # rows are looked up there, and no output is computed; a head tied to it has a name of its own
         if isinstance(module, QuantLinear | DenseLinear):
             layers[name] = (module.out_features, module.in_features)
         elif (size := sizes(module)) is not None:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from forq.scalars.directions import Directions, by_group, owner
 from forq.scalars.losses import Losses, Own
 from forq.scalars.losses import rows as by_rows
-from forq.scalars.moves import HERE, OUTPUTS, OWN, Move, Term, direction_seed, own_noise
+from forq.scalars.moves import HERE, OUTPUTS, Move, Term, direction_seed
 from forq.scalars.protocols import Estimate
 from forq.scalars.quadratic import kind_of, quadratic
 
@@ -39,6 +39,11 @@ class ByRow(Directions):
         """Forward passes a step costs."""
         return self.directions + 1
 
+    @property
+    def turns(self) -> int:
+        """Directions of a step that go round groups and laws."""
+        return self._shared
+
     def ask(self, step: int) -> tuple[Move, ...]:
         """The point itself, the shared directions, then those of the rows."""
         shared = (self.probe(step, k) for k in range(self._shared))
@@ -49,8 +54,9 @@ class ByRow(Directions):
         """The mean over all directions whose loss is finite; none if the point's own loss is not."""
         here, together = losses[0], losses[1 : self._shared + 1]
         bad = sum(not math.isfinite(answer.mean) for answer in losses)
-        alive = math.isfinite(here.mean)
-        whole = [k for k, answer in enumerate(together) if alive and math.isfinite(answer.mean)]
+        whole = [k for k, answer in enumerate(together) if math.isfinite(here.mean) and math.isfinite(answer.mean)]
+        if not whole:  # nothing says how far rows agree
+            return self.estimate(step, {}, here.mean, bad)
         radii = [self.radius(step, k) for k in whole]
         model = quadratic(losses[: self._shared + 1], whole, [kind_of(self.probe(step, k)) for k in whole], radii)
         rises = [together[k].mean - here.mean for k in whole] if model is None else model.rises
@@ -58,12 +64,12 @@ class ByRow(Directions):
         apart, own = [], []
         for k in range(self._shared, self.directions):
             found = self._rows_of(losses[k + 1], here)
-            if not alive or not all(map(math.isfinite, (*found.rises, found.bend))):
+            if not all(map(math.isfinite, (*found.rises, found.bend))):
                 continue
             own.append(found)
             probe = self._own(step, k).terms[0]
             slopes = (rise / probe.weight for rise in found.rises)
-            apart += [(replace(probe, noise=own_noise(row), weight=d), d) for row, d in enumerate(slopes)]
+            apart += [(replace(probe, row=row, weight=d), d) for row, d in enumerate(slopes)]
         measured = (*apart, *shared)
         move = Move(tuple(replace(term, weight=d / len(measured)) for term, d in measured))
         slopes_of_all = tuple(d for _, d in measured)
@@ -77,7 +83,7 @@ class ByRow(Directions):
         return min(SHARED, max(self.directions - 1, 1))
 
     def _own(self, step: int, k: int) -> Move:
-        return Move((Term(direction_seed(self.seed, step, k), self._own_radius, OWN, OUTPUTS),), by_row=True)
+        return Move((Term(direction_seed(self.seed, step, k), self._own_radius, group=OUTPUTS),), by_row=True)
 
     @property
     def _own_radius(self) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.containers.gguf import header
+from forq.checkpoints.containers.gguf import header, split
 from forq.checkpoints.containers.gguf.model import Model
 from forq.checkpoints.containers.gguf.write import NUMBERS, Stored, Value, write
 from forq.errors import FormatError
@@ -104,9 +104,10 @@ def write_adapter(ckpt: Checkpoint, folder: Path, out: Path) -> Written:
 
 def _of_file(ckpt: Checkpoint) -> _Base:
     found = header.read(ckpt.path)
-    model = Model(ckpt.path, found.values, {tensor.name: tensor.shape for tensor in found.tensors})
+    shapes = split.shapes(split.files(ckpt.path, found))
+    model = Model(ckpt.path, found.values, shapes)
     # A matrix that holds several of transformers' has no place of its own for an adapter.
-    places = ((model.place(tensor.name), tensor.name) for tensor in found.tensors)
+    places = ((model.place(name), name) for name in shapes)
     theirs = {place[0]: name for place, name in places if len(place) == 1}
 
     def turn(name: str, rows: int) -> Turn:
