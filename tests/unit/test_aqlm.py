@@ -110,7 +110,7 @@ def test_vectors_that_are_alike_or_no_numbers_have_an_order_too() -> None:
 def test_codes_and_codebooks_move_together_and_are_rebuilt_from_the_file(folder: Path) -> None:
     moving = space(load(folder, device="cpu"), "codebooks,codes")
     ranks = {leaf.name: leaf.read() for leaf in moving.leaves if leaf.group == "codes"}
-    listed = [(name, group, axis, getattr(torch, dtype)) for name, group, axis, dtype in moving.table()]
+    listed = [(name, group, axis, getattr(torch, dtype), None) for name, group, axis, dtype in moving.table()]
     played = Space(
         filed.leaves(listed, Checkpoint.open(folder)),
         lambda leaf, x: DOMAINS[usual_unit(leaf.group, "relative")](leaf, x),

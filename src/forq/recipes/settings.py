@@ -138,7 +138,7 @@ class Settings(Frozen):
         unit = next((group.unit for group in self.probed if group.kind == "scales"), "signed")
         if unit != "signed":
             raise ConfigError(
-                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed for the scales, found {unit}; "
+                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed for scales, found {unit}; "
                 "with another unit set estimator.name=one_sided too"
             )
         if self.rule.step != "newton" or self.estimator.step_noise:

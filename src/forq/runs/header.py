@@ -16,7 +16,7 @@ from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.settings import settings
-from forq.runs.older import BALANCED, unbalanced
+from forq.runs.older import BALANCED, NAMES, unbalanced
 from forq.runs.trainer import Trainer
 
 _SHARED = {
@@ -93,12 +93,11 @@ def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
     names of the data's files are left out, since the digest identifies the same data under another
     name.
     """
-    own = ("recipe", "seed", "steps")
     result = dict(header)
     try:
         method = header["method"]
-        chosen = settings({name: value for name, value in method.items() if name not in own}).model_dump()
-        result["method"] = {name: method[name] for name in own} | json.loads(json.dumps(chosen))
+        chosen = settings({name: value for name, value in method.items() if name not in NAMES}).model_dump()
+        result["method"] = {name: method[name] for name in NAMES} | json.loads(json.dumps(chosen))
         result["task"] = {name: value for name, value in header["task"].items() if name != "origin"}
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         return dict(header)  # not a header that a run writes; it is compared unchanged

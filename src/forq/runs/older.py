@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from forq.errors import ConfigError
+from forq.recipes.settings import settings
 from forq.runs.config import RunConfig
+
+NAMES = ("recipe", "seed", "steps")
+"""What a header says of the method beside its settings."""
 
 BALANCED = "balanced"
 """Option of classification tasks, on by default. Before it existed, all rows took part alike."""
@@ -21,8 +26,28 @@ def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     Args:
         header: the header of the run's journal.
     """
+    config = as_probed(config, header)
     options = config.task.options
     if BALANCED in options or not unbalanced(header.get("task")):
         return config
     task = config.task.model_copy(update={"options": {**options, BALANCED: False}})
     return config.model_copy(update={"task": task})
+
+
+def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
+    """Settings for a run that has begun: where all rows shared their directions, they go on to share them."""
+    together = config.method.together()
+    if together == config.method or _method(header) != together.model_dump(mode="json"):
+        return config
+    return config.model_copy(update={"method": together})
+
+
+def _method(header: Mapping[str, object]) -> object:
+    """The method's settings in a header, as JSON has them; None where they cannot be read."""
+    method = header.get("method")
+    if not isinstance(method, Mapping):
+        return None
+    try:
+        return settings({key: value for key, value in method.items() if key not in NAMES}).model_dump(mode="json")
+    except ConfigError:
+        return None

@@ -50,6 +50,7 @@ from forq.runs.folder import BASE, put_json, sweep, vacant
 from forq.runs.header import header, require_same
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
+from forq.runs.older import as_probed
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
 from forq.runs.trainer import Trainer, lora_settings
@@ -106,7 +107,7 @@ class Run:
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
         (folder / "state").mkdir(parents=True, exist_ok=True)
-        configs.write(config, folder / "config.toml")
+        configs.write(run.config, folder / "config.toml")
         if config.profile is not None:
             shutil.copyfile(config.profile, folder / FILE)
         journal.Writer.create(run.journal, first_line).close()
@@ -127,8 +128,9 @@ class Run:
         Raises:
             JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
-        run = cls(folder, _trainer(folder, config, model, task, oracle))
-        require_same(folder, journal.read(run.journal).header, header(run.trainer))
+        written = journal.read(folder / "journal.jsonl").header
+        run = cls(folder, _trainer(folder, as_probed(config, written), model, task, oracle))
+        require_same(folder, written, header(run.trainer))
         return run
 
     @property
