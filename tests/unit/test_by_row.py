@@ -206,6 +206,14 @@ def test_options_of_a_row_share_its_direction(network):
     torch.testing.assert_close(together, apart.view_as(together), rtol=1e-4, atol=1e-4)
 
 
+def test_a_small_factor_is_not_lost_in_bfloat16(network):
+    _, space = network
+    layer = space.leaves[0].layer
+    y = torch.full((4, 8, layer.out_features), 1.9921875, dtype=torch.bfloat16)  # the last before 2
+    layer._multiply(y, (0, 1, 2, 3), lambda rows: torch.full((len(rows), layer.out_features), 1.0 + 3e-3))
+    assert float(y.min()) == 2.0, "1 + 3e-3 is 1 in bfloat16"
+
+
 def test_the_oracle_of_curvature_measures_rows_as_the_plain_one_does(network):
     model, space = network
     probe = Move((Term(11 << 64, 1e-3, group=OUTPUTS),), by_row=True)

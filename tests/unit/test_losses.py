@@ -75,10 +75,8 @@ def test_words_of_one_token_need_no_mask(kind):
     batch = pack(rows)
     assert batch.part is None and batch.input_ids.shape == (2, 4)
     want = torch.stack([separate(model, row, option).sum() for row in rows for option in range(2)])
-    nll, hit = losses.choice_nll(model, batch)
-    scores = log_softmax(want.view(2, 2), dim=1)
-    torch.testing.assert_close(nll.double(), -torch.stack([scores[0, 1], scores[1, 0]]), atol=1e-5, rtol=1e-5)
-    assert hit.tolist() == [bool(scores[0, 1] > scores[0, 0]), bool(scores[1, 0] > scores[1, 1])]
+    found = losses.log_likelihoods(model, batch)
+    torch.testing.assert_close(found.double(), want.view(2, 2), atol=1e-5, rtol=1e-5)
 
 
 def text_batch() -> Batch:
@@ -127,5 +125,3 @@ def test_what_would_score_wrongly_is_refused():
         losses.mean_nll(tiny_lm.model("opt").train(), batch)
     with pytest.raises(ConfigError, match="16 positions: lower max_length"):
         losses.mean_nll(tiny_lm.model("opt", max_position_embeddings=16), batch)
-    with pytest.raises(ConfigError, match="labels"):
-        losses.choice_nll(tiny_lm.model("llama"), batch)

@@ -8,6 +8,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+from tests.fixtures.gguf_architectures import add
 from tests.oracles.gguf.blocks import Q, packed
 
 Kind = gguf.GGUFValueType
@@ -95,16 +96,6 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path
-
-
-def add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
-    """Add a value as converters write its kind: whole numbers as uint32, others as float32."""
-    each = value[0] if isinstance(value, list) else value
-    kinds = {bool: Kind.BOOL, int: Kind.UINT32, float: Kind.FLOAT32, str: Kind.STRING}
-    if isinstance(value, list):
-        writer.add_key_value(key, value, Kind.ARRAY, kinds[type(each)])
-    else:
-        writer.add_key_value(key, value, kinds[type(value)])
 
 
 def _normal(draw: np.random.Generator, shape: tuple[int, ...], size: float) -> np.ndarray:

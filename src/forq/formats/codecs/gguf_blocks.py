@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from forq.checkpoints.containers.gguf.kinds import Kind
 from forq.formats.codecs.gguf_codes import put_together, spots, taken_apart
+from forq.formats.codecs.gguf_matrix import InBlocks
 from forq.layers.codes import bits_at, put_bits_at
 from forq.layers.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
+class Blocks(InBlocks):
     """A matrix in blocks, a :class:`forq.layers.weight.CodedRows`; what is continuous (d, m, dmin) is handed in.
 
     Attributes:
@@ -29,36 +29,6 @@ class Blocks:
         codes: uint8 (out, blocks, bytes), as the file packs them.
         factors: uint8 or int8 (out, blocks, bytes), s and n as the file packs them; None where the type has none.
     """
-
-    kind: Kind
-    codes: Tensor
-    factors: Tensor | None
-
-    @property
-    def out_features(self) -> int:
-        return len(self.codes)
-
-    @property
-    def in_features(self) -> int:
-        return int(self.codes.shape[1]) * self.kind.size
-
-    @property
-    def bits(self) -> int:
-        return self.kind.bits
-
-    @property
-    def group_size(self) -> int:
-        return self.kind.size
-
-    def to(self, device: torch.device) -> Blocks:
-        return self._each(lambda tensor: tensor.to(device))
-
-    def at(self, rows: Tensor) -> Blocks:
-        """Some rows, int64 (n,), of the matrix."""
-        return self._each(lambda tensor: tensor.index_select(0, rows))
-
-    def _each(self, turn: Callable[[Tensor], Tensor]) -> Blocks:
-        return replace(self, codes=turn(self.codes), factors=None if self.factors is None else turn(self.factors))
 
     def with_codes(self, codes: Tensor) -> Blocks:
         return replace(self, codes=codes)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -24,11 +24,12 @@ from torch import Tensor
 from forq.checkpoints.containers.gguf.kinds import Kind
 from forq.errors import ConfigError
 from forq.formats.codecs.gguf_codes import taken_apart
+from forq.formats.codecs.gguf_matrix import InBlocks
 from forq.layers.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GridBlocks:
+class GridBlocks(InBlocks):
     """A matrix in such blocks, a :class:`forq.layers.weight.RowWeight`; d is handed in.
 
     Attributes:
@@ -36,36 +37,6 @@ class GridBlocks:
         codes: uint8 (out, blocks, bytes), rows of the grid and signs as the file packs them.
         factors: uint8 (out, blocks, bytes), s where the file keeps it apart, or None.
     """
-
-    kind: Kind
-    codes: Tensor
-    factors: Tensor | None
-
-    @property
-    def out_features(self) -> int:
-        return len(self.codes)
-
-    @property
-    def in_features(self) -> int:
-        return int(self.codes.shape[1]) * self.kind.size
-
-    @property
-    def bits(self) -> int:
-        return self.kind.bits
-
-    @property
-    def group_size(self) -> int:
-        return self.kind.size
-
-    def to(self, device: torch.device) -> GridBlocks:
-        return self._each(lambda tensor: tensor.to(device))
-
-    def at(self, rows: Tensor) -> GridBlocks:
-        """Some rows, int64 (n,), of the matrix."""
-        return self._each(lambda tensor: tensor.index_select(0, rows))
-
-    def _each(self, turn: Callable[[Tensor], Tensor]) -> GridBlocks:
-        return replace(self, codes=turn(self.codes), factors=None if self.factors is None else turn(self.factors))
 
     def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.layers.weight.RowWeight`."""

@@ -24,11 +24,10 @@ class ByRow(Directions):
     estimates the gradient, since the loss is the mean of the rows' losses ℓ_n.
 
     A step of N directions costs N + 1 forwards: the point itself, ``SHARED`` directions that all rows share, and
-    N − SHARED displaced forwards in which each row has a direction of its own (with few directions, one less is
-    shared). With B rows these are
-    B·(N − SHARED) directions. Each is measured on one row only, so its slope holds B times the noise of a batch; it
-    gains where rows agree. Flipout (Wen et al. 2018, arXiv 1803.04386) has signs by example for gradients; GRZO
-    (arXiv 2606.02857) takes them to forward-only steps.
+    N − SHARED displaced forwards in which each row has a direction of its own. With B rows these are B·(N − SHARED)
+    directions. (Of one or two directions, one is shared.) Each is measured on one row only, so the variance of its
+    slope holds B times the noise of a batch; it gains where rows agree. Flipout (Wen et al. 2018, arXiv 1803.04386)
+    has signs by example for gradients; GRZO (arXiv 2606.02857) takes them to forward-only steps.
     """
 
     needs_rows: ClassVar[bool] = True

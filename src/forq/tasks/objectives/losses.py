@@ -71,23 +71,6 @@ def log_likelihoods(model: nn.Module, batch: Batch, *, normalise: bool = True) -
     return found.view(-1, batch.options)
 
 
-def choice_nll(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Cross-entropy over the length-normalised log-likelihoods of the options (QZO, MeZO).
-
-    Returns:
-        The losses −log softmax(ℓ)[label], fp32 [rows]; and whether the right option is the likeliest,
-        bool [rows].
-
-    Raises:
-        ConfigError: the batch has no labels.
-    """
-    if batch.labels is None:
-        raise ConfigError("a choice needs batches with labels, found a batch without")
-    found = log_likelihoods(model, batch)
-    labels = batch.labels.to(found.device)
-    return cross_entropy(found, labels, reduction="none"), found.argmax(dim=1) == labels
-
-
 def token_predictions(model: nn.Module, batch: Batch, drawn: Tensor | None, uniform: Uniform) -> Predictions:
     """Loss of the answer tokens, and the log-probabilities of tokens that the model itself draws in their places.
 
