@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import forq as library
 from forq.checkpoints import Checkpoint
@@ -186,3 +186,17 @@ def test_a_run_that_audits_can_end_itself_resumes_and_replays(base, text, tmp_pa
     (out / "journal.jsonl").write_text("".join(rows[:-2]))
     assert forq("tune", base, "--data", text, "--out", out, "--resume").returncode == 0
     assert journal.read(out / "journal.jsonl").lines == past.lines
+
+
+def test_blocks_that_do_not_move_keep_their_bytes(base, text, tmp_path, forq):
+    words = ["--task", "text", "--data", text, "--steps", "2", "--set", "task.max_length=32"]
+    done = forq("tune", base, *words, "--blocks", "1", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "run" / "checkpoint"))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(".1." in name and name.endswith("scales") for name in moved), moved
+    assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
+    again = forq("tune", base, *words, "--blocks", "0", "--out", tmp_path / "run", "--resume")
+    assert again.returncode == 1 and "--blocks: the run has 1, found 0" in again.stderr, again.stderr
+    none = forq("tune", base, *words, "--blocks", "7", "--out", tmp_path / "other")
+    assert none.returncode == 1 and "--blocks 7" in none.stderr and not (tmp_path / "other").exists(), none.stderr

@@ -35,6 +35,7 @@ _PLACES = {
     "--micro-batch-tokens": "task.micro_batch_tokens",
     "--activations": "activations",
     "--move": "method.move",
+    "--blocks": "method.blocks",
     "--rank": "method.lora.rank",
     "--alpha": "method.lora.alpha",
     "--targets": "method.lora.targets",
@@ -76,7 +77,7 @@ def first(asked: Asked) -> RunConfig:
     if "--task" not in options:
         raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
     lora = [f"lora.{name[2:]}={json.dumps(options[name])}" for name in _LORA if name in options]
-    move = [f"move={options['--move']}"] if "--move" in options else []
+    move = [f"{name[2:]}={options[name]}" for name in ("--move", "--blocks") if name in options]
     recipe = options.get("--recipe")
     config = complete(
         recipe,

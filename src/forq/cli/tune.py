@@ -96,6 +96,13 @@ def tune(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(
+            help="Blocks that move, as 10-24 or middle; embedding and head then stand still. Default: the whole model.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     rank: Annotated[int | None, typer.Option(help="LoRA rank. Default: 8.", rich_help_panel=METHOD)] = None,
     alpha: Annotated[
         float | None,
@@ -205,6 +212,7 @@ def tune(
         "--micro-batch-tokens": micro_batch_tokens,
         "--activations": activations,
         "--move": move,
+        "--blocks": blocks,
         "--rank": rank,
         "--alpha": alpha,
         "--targets": targets,

@@ -113,16 +113,23 @@ class Settings(Frozen):
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``signed``: the start itself,
             sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
             root mean square.
+        blocks: the blocks whose leaves move (:func:`forq.models.blocks.within`); ``None`` is the whole model.
         groups: what a kind has of its own.
         lora: the adapters, where they move.
     """
 
     move: str
     unit: Unit
+    blocks: Annotated[str, Field(pattern=r"^(middle|\d+(-\d*)?)$")] | None = None
     estimator: EstimatorSettings
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+
+    @field_validator("blocks", mode="before")
+    @classmethod
+    def _one_block(cls, value: object) -> object:
+        return str(value) if type(value) is int else value
 
     @model_validator(mode="after")
     def _groups_move(self) -> Settings:

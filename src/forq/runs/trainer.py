@@ -13,6 +13,7 @@ from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.models.adapters import peft
 from forq.models.adapters.lora import adapted, add_lora, check_free
+from forq.models.blocks import within
 from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
@@ -80,6 +81,8 @@ class Trainer:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
+        if config.method.blocks is not None:
+            leaves = within(leaves, config.method.blocks)
         self.why_together = probes.why_together(leaves, task, profile) if config.method.by_row else None
         if self.why_together is not None:
             config = config.model_copy(update={"method": config.method.together()})
