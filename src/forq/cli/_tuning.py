@@ -38,6 +38,7 @@ def tune(
 
     from forq.inspection.coverage import moves, require_floats
     from forq.inspection.memory import summary
+    from forq.models.blocks import ALL
     from forq.models.load import load
     from forq.report import tensorboard as board
     from forq.runs.open_task import open_task
@@ -59,6 +60,8 @@ def tune(
         _screen.print_notes(model)
         _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
+        if (blocks := run.config.method.blocks) != ALL:
+            _screen.err.print(_blocks(run, blocks), highlight=False, soft_wrap=True)
         if run.config.method.by_row or run.trainer.why_together is not None:
             _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
@@ -74,6 +77,15 @@ def tune(
         raise
     show(result, config, as_json=as_json)
     return result
+
+
+def _blocks(run: Run, blocks: str) -> str:
+    """Which blocks move."""
+    from forq.models.blocks import MIDDLE, block_of
+
+    numbers = sorted({block for leaf in run.space.leaves if (block := block_of(leaf.name)) is not None})
+    why = "; --blocks all moves the whole model" if blocks == MIDDLE else ""
+    return f"blocks: {numbers[0]} to {numbers[-1]} move, all else stands still{why}"
 
 
 def _directions(run: Run) -> str:

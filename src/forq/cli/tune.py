@@ -99,7 +99,8 @@ def tune(
     blocks: Annotated[
         str | None,
         typer.Option(
-            help="Blocks that move, as 10-24 or middle; embedding and head then stand still. Default: the whole model.",
+            help="Blocks that move: 10-24, 10-, middle or all; embedding and head only with all. Default: the "
+            "recipe's; qzo moves the middle where a deep language model learns classes.",
             rich_help_panel=METHOD,
         ),
     ] = None,

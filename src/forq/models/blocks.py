@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from forq.coordinates.leaf import Leaf
 from forq.errors import ConfigError
 
-MIDDLE = "middle"
-"""The half of the blocks that begins after the first third."""
+ALL, MIDDLE = "all", "middle"
+"""The whole model; the half of its blocks that begins after the first third."""
 
 _RANGE = re.compile(r"(\d+)(?:-(\d*))?")
 
@@ -27,11 +27,14 @@ def within(leaves: Sequence[Leaf], blocks: str) -> list[Leaf]:
     """The leaves of some blocks; what stands outside all blocks, as an embedding does, is left out.
 
     Args:
-        blocks: a number ``11``, a range ``10-24`` with both ends, an open one ``10-``, or ``middle``.
+        blocks: a number ``11``, a range ``10-24`` with both ends, an open one ``10-``, ``middle``, or ``all``: every
+            leaf.
 
     Raises:
         ConfigError: the text is none of these, or no leaf is left.
     """
+    if blocks == ALL:
+        return list(leaves)
     numbers = {leaf.name: number for leaf in leaves if (number := block_of(leaf.name)) is not None}
     count = max(numbers.values(), default=-1) + 1
     first, last = _bounds(blocks, count)
@@ -47,6 +50,6 @@ def _bounds(blocks: str, count: int) -> tuple[int, int]:
         return count // 3, max(count // 3, 5 * count // 6 - 1)
     match = _RANGE.fullmatch(blocks)
     if match is None:
-        raise ConfigError(f"--blocks: expected a range such as 10-24 or 10-, or {MIDDLE}, found {blocks!r}")
+        raise ConfigError(f"--blocks: expected a range such as 10-24 or 10-, {MIDDLE} or {ALL}, found {blocks!r}")
     first = int(match[1])
     return first, first if match[2] is None else int(match[2] or count - 1)

@@ -113,14 +113,15 @@ class Settings(Frozen):
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``signed``: the start itself,
             sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
             root mean square.
-        blocks: the blocks whose leaves move (:func:`forq.models.blocks.within`); ``None`` is the whole model.
+        blocks: the blocks whose leaves move (:func:`forq.models.blocks.within`); ``auto`` is settled by model and task
+            (:mod:`forq.runs.blocks`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
     """
 
     move: str
     unit: Unit
-    blocks: Annotated[str, Field(pattern=r"^(middle|\d+(-\d*)?)$")] | None = None
+    blocks: Annotated[str, Field(pattern=r"^(auto|all|middle|\d+(-\d*)?)$")] = "all"
     estimator: EstimatorSettings
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from forq.errors import ConfigError
 from forq.recipes.settings import settings
@@ -35,14 +36,20 @@ def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
 
 
 def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
-    """Settings for a run that has begun: where all rows shared their directions, they go on to share them."""
+    """Settings for a run that has begun, with what it settled by itself.
+
+    Its blocks go on to move. Where all rows shared their directions, they go on to share them.
+    """
+    begun = _method(header)
+    if begun is not None and config.method.blocks == "auto":
+        config = config.model_copy(update={"method": config.method.model_copy(update={"blocks": begun["blocks"]})})
     together = config.method.together()
-    if together == config.method or _method(header) != together.model_dump(mode="json"):
+    if together == config.method or begun != together.model_dump(mode="json"):
         return config
     return config.model_copy(update={"method": together})
 
 
-def _method(header: Mapping[str, object]) -> object:
+def _method(header: Mapping[str, object]) -> dict[str, Any] | None:
     """The method's settings in a header, as JSON has them; None where they cannot be read."""
     method = header.get("method")
     if not isinstance(method, Mapping):

@@ -18,7 +18,7 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.plan import plan
-from forq.runs import engine, probes
+from forq.runs import blocks, engine, probes
 from forq.runs.config import RunConfig
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
@@ -81,8 +81,9 @@ class Trainer:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
-        if config.method.blocks is not None:
-            leaves = within(leaves, config.method.blocks)
+        method = blocks.settled(config.method, leaves, task, profiled=profile is not None)
+        config = config.model_copy(update={"method": method})
+        leaves = within(leaves, method.blocks)
         self.why_together = probes.why_together(leaves, task, profile) if config.method.by_row else None
         if self.why_together is not None:
             config = config.model_copy(update={"method": config.method.together()})

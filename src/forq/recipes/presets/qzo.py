@@ -9,6 +9,7 @@ recipe = Recipe(
     settings=Settings(
         move="scales",
         unit="signed",
+        blocks="auto",
         estimator=EstimatorSettings(name="by_row", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")),
         rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6),
     ),

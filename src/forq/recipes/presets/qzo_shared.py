@@ -8,6 +8,7 @@ recipe = Recipe(
     settings=Settings(
         move="scales",
         unit="relative",
+        blocks="auto",
         estimator=EstimatorSettings(
             name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
         ),
