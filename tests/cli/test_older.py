@@ -63,7 +63,12 @@ def older(base, films, tmp_path) -> Path:
 def whole(base, films, tmp_path) -> tuple[journal.Line, ...]:
     """The lines of the run that is never stopped."""
     options = {"balanced": False, **OPTIONS}
-    how = {"recipe": "qzo-shared", "steps": STEPS, "eval_every": 2, "settings": {"task": options}}
+    how = {
+        "recipe": "qzo-shared",
+        "steps": STEPS,
+        "eval_every": 2,
+        "settings": {"task": options, "rule.damping": "confirmed"},
+    }
     run = library.tune(base, "sst2", films, out=tmp_path / "whole", **how)
     assert journal.read(run.journal).header["task"]["balanced"] is False
     return journal.read(run.journal).lines

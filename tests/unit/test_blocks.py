@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from forq.coordinates.profile import Profile
 from forq.errors import ConfigError
 from forq.models.blocks import block_of, within
 from forq.recipes import recipe
 from forq.recipes.settings import settings
-from forq.runs.blocks import settled
+from forq.runs.settled import DAMPED, settled
 from tests.unit.test_balanced import opened
 
 
@@ -84,18 +85,45 @@ def leaves(blocks):
 
 def test_the_middle_of_a_deep_language_model_learns_classes(classes, tmp_path):
     method = recipe("qzo").settings
-    assert settled(method, leaves(12), classes, profiled=False).blocks == "middle"
-    assert settled(method, leaves(11), classes, profiled=False).blocks == "all"
-    assert settled(method, leaves(12), classes, profiled=True).blocks == "all"
-    assert settled(method, leaves(12), opened(tmp_path, "cb", "masked", "mask"), profiled=False).blocks == "all"
-    norms = method.model_copy(update={"move": "scales,norms"})
-    assert settled(norms, leaves(12), classes, profiled=False).blocks == "all"
+
+    def blocks(method, count, task=classes, profile=None):
+        return settled(method, leaves(count), task, profile=profile)[0].blocks
+
+    assert blocks(method, 12) == "middle"
+    assert blocks(method, 11) == "all"
+    assert blocks(method, 12, profile=Profile({})) == "all"
+    assert blocks(method, 12, opened(tmp_path, "cb", "masked", "mask")) == "all"
+    assert blocks(method.model_copy(update={"move": "scales,norms"}), 12) == "all"
 
 
 @pytest.mark.parametrize("named", ["all", "3-5"])
 def test_blocks_that_are_named_stay(classes, named):
     method = recipe("qzo").settings.model_copy(update={"blocks": named})
-    assert settled(method, leaves(30), classes, profiled=False) is method
+    assert settled(method, leaves(30), classes, profile=None)[0].blocks == named
+
+
+def test_classes_share_directions_and_damp_their_steps(classes, tmp_path):
+    encoder = opened(tmp_path, "cb", "masked", "mask")
+    for name in ("qzo", "qzo-shared"):
+        method, _ = settled(recipe(name).settings, leaves(3), classes, profile=None)
+        assert not method.by_row and method.rule.damping == DAMPED
+        assert settled(recipe(name).settings, leaves(3), encoder, profile=None)[0].rule.damping == "confirmed"
+    assert settled(recipe("qzo").settings, leaves(3), classes, profile=None)[1]
+    assert settled(recipe("qzo-shared").settings, leaves(3), classes, profile=None)[1] is None
+
+
+@pytest.mark.parametrize("damping", [0.1, "confirmed"])
+def test_a_damping_that_is_named_stays(classes, damping):
+    rule = recipe("qzo-shared").settings.rule.model_copy(update={"damping": damping})
+    method = recipe("qzo-shared").settings.model_copy(update={"rule": rule})
+    assert settled(method, leaves(3), classes, profile=None)[0].rule.damping == damping
+
+
+@pytest.mark.parametrize("damping", [0.3, 0.0, -1.0, float("inf"), "none"])
+def test_dampings_that_no_step_measures_are_refused(damping):
+    tree = recipe("qzo").settings.model_dump()
+    with pytest.raises(ConfigError, match="damping"):
+        settings({**tree, "rule": {**tree["rule"], "damping": damping}})
 
 
 def test_methods_of_before_move_the_whole_model():

@@ -114,7 +114,7 @@ class Settings(Frozen):
             sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
             root mean square.
         blocks: the blocks whose leaves move (:func:`forq.models.blocks.within`); ``auto`` is settled by model and task
-            (:mod:`forq.runs.blocks`).
+            (:mod:`forq.runs.settled`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
     """

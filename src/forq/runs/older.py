@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from forq.errors import ConfigError
-from forq.recipes.settings import settings
+from forq.recipes.settings import Settings, settings
 from forq.runs.config import RunConfig
+from forq.scalars.chain import own
+from forq.scalars.rules import newton
 
 NAMES = ("recipe", "seed", "steps")
 """What a header says of the method beside its settings."""
@@ -41,12 +43,22 @@ def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     Its blocks go on to move. Where all rows shared their directions, they go on to share them.
     """
     begun = _method(header)
-    if begun is not None and config.method.blocks == "auto":
-        config = config.model_copy(update={"method": config.method.model_copy(update={"blocks": begun["blocks"]})})
+    if begun is not None:
+        config = config.model_copy(update={"method": _with_settled(config.method, begun)})
     together = config.method.together()
     if together == config.method or begun != together.model_dump(mode="json"):
         return config
     return config.model_copy(update={"method": together})
+
+
+def _with_settled(method: Settings, begun: Mapping[str, Any]) -> Settings:
+    """The method, with what it leaves ``auto`` as the run settled it."""
+    if method.blocks == "auto":
+        method = method.model_copy(update={"blocks": begun["blocks"]})
+    if own(method.rule, newton.Settings).damping == "auto":
+        rule = method.rule.model_copy(update={"damping": begun["rule"]["damping"]})
+        method = method.model_copy(update={"rule": rule})
+    return method
 
 
 def _method(header: Mapping[str, object]) -> dict[str, Any] | None:

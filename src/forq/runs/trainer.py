@@ -18,7 +18,7 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.recipes.plan import plan
-from forq.runs import blocks, engine, probes
+from forq.runs import engine, probes
 from forq.runs.config import RunConfig
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
@@ -26,6 +26,7 @@ from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
+from forq.runs.settled import settled
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
 from forq.tasks import Predicts, Task
@@ -81,12 +82,9 @@ class Trainer:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
-        method = blocks.settled(config.method, leaves, task, profiled=profile is not None)
+        method, self.why_together = settled(config.method, leaves, task, profile=profile)
         config = config.model_copy(update={"method": method})
         leaves = within(leaves, method.blocks)
-        self.why_together = probes.why_together(leaves, task, profile) if config.method.by_row else None
-        if self.why_together is not None:
-            config = config.model_copy(update={"method": config.method.together()})
         self.config, self.model, self.task, self.profile = config, model, task, profile
         if config.activations == "int8" and "int8" not in kernels(model):
             raise ConfigError("--activations int8 cannot be used: every eligible layer has trainable codes")

@@ -11,6 +11,6 @@ recipe = Recipe(
         unit="signed",
         blocks="auto",
         estimator=EstimatorSettings(name="by_row", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")),
-        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6),
+        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6, damping="auto"),
     ),
 )

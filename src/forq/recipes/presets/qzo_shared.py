@@ -12,6 +12,6 @@ recipe = Recipe(
         estimator=EstimatorSettings(
             name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
         ),
-        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6),
+        rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6, damping="auto"),
     ),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from forq.errors import ConfigError, RunError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
@@ -30,7 +30,9 @@ class Newton:
     F is the Fisher matrix and D its mean diagonal (:mod:`forq.scalars.quadratic`). Every step also measures, for some
     dampings λ, the slope s and the curvature c along the step of a part of the batch, on the rest of it. Means of both
     over the last steps say what a step gains, s²/2c, and how long it should be, −s/c. The damping of the largest gain
-    is used. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short, or λ large.
+    is used, or a fixed one. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short,
+    or λ large. A fixed λ of 1 or less shortens a step along what all rows share, such as the bias of a class: each
+    step's noise disturbs the bias, so correcting it is always the largest gain of the next step, and teaches nothing.
 
     Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
     predictions by about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
@@ -44,6 +46,7 @@ class Newton:
             Kullback–Leibler divergence, in nats. Beyond, the quadratic model is not to be trusted.
         noise: how much all steps of the run change the predictions at least, in nats.
         steps: of the run.
+        damping: the place of a fixed λ in :data:`~forq.scalars.quadratic.DAMPINGS`; None where the gain chooses.
 
     Raises:
         ConfigError: a value is out of range.
@@ -54,6 +57,7 @@ class Newton:
     reach: float
     noise: float
     steps: int
+    damping: int | None = None
 
     def __post_init__(self) -> None:
         if not (0.0 < self.share <= 1.0 and 0.0 < self.reach < math.inf and 0.0 <= self.noise < math.inf):
@@ -78,7 +82,7 @@ class Newton:
         after = _remembered(state, model)
         # Of the steps before: what this batch confirms leans to where its own noise points.
         known = state if state["steps"] else after
-        best, length = _best(known)
+        best, length = _best(known, self.damping)
         usual = known["usual"]
         assert isinstance(usual, float)
         # By the usual curvature, so that a steeper batch goes further.
@@ -136,12 +140,15 @@ def _remembered(state: State, model: Quadratic) -> State:
     return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends, "usual": usual}
 
 
-def _best(state: State) -> tuple[int, float]:
-    """The place of the damping that surely gains most, and the best length of its step, 0 … 1; else the last, and 0."""
+def _best(state: State, fixed: int | None) -> tuple[int, float]:
+    """The place of the damping, and the best length of its step, 0 … 1; 0 where nothing surely gains.
+
+    The damping is the fixed one, or the one that surely gains most, or the last.
+    """
     slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
     sure = [slope + ERRORS * math.sqrt(variance) for slope, variance in zip(slopes, variances, strict=True)]
     gains = [s * s / c if s < 0.0 < c else 0.0 for s, c in zip(sure, bends, strict=True)]
-    best = max(range(len(gains)), key=lambda place: (gains[place], place))
+    best = max(range(len(gains)), key=lambda place: (gains[place], place)) if fixed is None else fixed
     return best, min(-sure[best] / bends[best], 1.0) if gains[best] > 0.0 else 0.0
 
 
@@ -155,17 +162,29 @@ class Settings(Frozen):
     Attributes:
         reach: how far a step ``newton`` may change the predictions.
         noise: how far all steps ``newton`` together change them at least.
+        damping: of steps ``newton``: the one whose step left-out rows ``confirmed`` most, a fixed one, or ``auto``: by
+            the task (:mod:`forq.runs.settled`).
     """
 
     reach: Annotated[float, Field(gt=0)] = 0.1
     noise: Annotated[float, Field(ge=0)] = 0.03
+    damping: Literal["auto", "confirmed"] | float = "confirmed"
+
+    @field_validator("damping")
+    @classmethod
+    def _measured(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and (value not in DAMPINGS or math.isinf(value)):
+            some = ", ".join(f"{x:g}" for x in DAMPINGS if math.isfinite(x))
+            raise ValueError(f"expected one of those that are measured: {some}")
+        return value
 
 
 def make(settings: Settings, inputs: Inputs) -> Newton | None:
     """The rule, where the step is Gauss–Newton's."""
-    return (
-        Newton(inputs.newton, settings.reach, settings.noise, inputs.course.steps) if inputs.step == "newton" else None
-    )
+    if inputs.step != "newton":
+        return None
+    place = DAMPINGS.index(settings.damping) if isinstance(settings.damping, float) else None
+    return Newton(inputs.newton, settings.reach, settings.noise, inputs.course.steps, place)
 
 
 def check(settings: Settings, choices: Choices) -> None:

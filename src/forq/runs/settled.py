@@ -1,0 +1,55 @@
+"""What a method leaves open until model and task are known: blocks, damping, and how directions are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from forq.coordinates.leaf import Leaf
+from forq.coordinates.profile import Profile
+from forq.models.blocks import ALL, MIDDLE, block_of
+from forq.recipes.settings import Settings
+from forq.runs import probes
+from forq.scalars.chain import own
+from forq.scalars.rules import newton
+from forq.tasks import Task
+from forq.tasks.kinds.choice import Choice
+
+DEEP = 12
+"""Blocks of a network whose middle is told from its ends; shallower ones were not measured."""
+
+DAMPED = 1.0
+"""Damping of steps that learn classes: they hardly follow the bias of the classes' words, which few rows misjudge."""
+
+
+COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
+"""Why steps that learn classes share their directions."""
+
+
+def settled(
+    method: Settings, leaves: Iterable[Leaf], task: Task, *, profile: Profile | None
+) -> tuple[Settings, str | None]:
+    """The method with every ``auto`` settled that model and task decide, and why rows share directions, if they do.
+
+    Where a language model learns classes, late blocks and the head shift all rows towards one word, and early ones see
+    little of the class; both add noise to every step. So the middle half of a deep one moves (``docs/learning.md``,
+    "Where to move"), rows share their directions, and steps are damped.
+
+    Args:
+        profile: says what moves, in place of blocks, if there is one.
+
+    Returns:
+        The reason is None where the method does not probe by row, or can.
+    """
+    leaves = list(leaves)
+    classes = isinstance(task, Choice)
+    if method.blocks == "auto":
+        numbers = {block_of(leaf.name) for leaf in leaves} - {None}
+        middle = classes and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
+        method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
+    why = probes.why_together(leaves, task, profile) if method.by_row else None
+    if own(method.rule, newton.Settings).damping == "auto":
+        rule = method.rule.model_copy(update={"damping": DAMPED if classes else "confirmed"})
+        method = method.model_copy(update={"rule": rule})
+        if method.by_row and classes:
+            why = why or COMMON
+    return method if why is None else method.together(), why
