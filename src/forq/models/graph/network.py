@@ -100,9 +100,12 @@ class GraphNetwork(LoadedModel):
             FormatError: onnxruntime cannot run the graph, or it gives other rows than it was given.
         """
         name = next(iter(self.images.outputs)) if output is None else output
-        given = {self.images.name: np.ascontiguousarray(images.numpy())}
+        missing = max(0, (self.images.rows or 0) - len(images))  # a graph of fixed rows gets its last image again
+        whole = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])]) if missing else images
+        given = {self.images.name: np.ascontiguousarray(whole.numpy())}
         shown = self._shown()
-        found = torch.from_numpy(self._opened(given, shown, name).run(given, shown, name).copy()).float()
+        run = self._opened(given, shown, name).run(given, shown, name)
+        found = torch.from_numpy(run[: len(images)].copy()).float()
         if len(found) != len(images):
             raise FormatError(
                 f"{self.checkpoint.path}: {name}: expected a row for each of {len(images)} images, found shape "
