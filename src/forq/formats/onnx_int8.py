@@ -80,7 +80,9 @@ class ONNXInt8(Format):
             zeros = _by_group(stored, product, spec.out_features).expand_as(zeros) + zeros
         arrange = partial(_by_group, product=product, rows=spec.out_features)
         live = tuple(ckpt.read(one.name) for one in spec.live)
-        return Parts(QuantWeight(codes, zeros.contiguous(), 8, spec.group_size), live, None, arrange if live else as_stored)
+        return Parts(
+            QuantWeight(codes, zeros.contiguous(), 8, spec.group_size), live, None, arrange if live else as_stored
+        )
 
     def filed_codes(self, ckpt: Checkpoint, spec: LayerSpec) -> FiledCodes | None:
         """How the codes of a layer are packed; None where other nodes read them too."""
@@ -179,7 +181,7 @@ def _spec(ckpt: Checkpoint, product: Product) -> LayerSpec:
         )
     axis = _outputs_axis(product)
     rows, columns = shape[axis], math.prod(shape) // shape[axis]
-    size, out_axis, live = columns, 0, ()
+    size, live = columns, tuple[Live, ...]()
     if not product.still:
         info = ckpt.info[product.scales]
         count = math.prod(info.shape)
@@ -192,7 +194,12 @@ def _spec(ckpt: Checkpoint, product: Product) -> LayerSpec:
         size = product.block or columns
         out_axis = SHARED if count == 1 and rows > 1 else _place(info.shape, product)
         live = (Live(product.scales, info.dtype, out_axis=out_axis),)
-    names = (product.codes, product.scales, product.zeros, *(name for b in product.biases for name in (b.codes, b.scales)))
+    names = (
+        product.codes,
+        product.scales,
+        product.zeros,
+        *(name for b in product.biases for name in (b.codes, b.scales)),
+    )
     bits = CODES[initialisers[product.codes].kind][0]
     return LayerSpec(product.name, columns, rows, bits, size, live, None, tuple(filter(None, names)))
 

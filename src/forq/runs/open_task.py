@@ -97,7 +97,10 @@ def _class(ckpt: Checkpoint) -> str:
 
 def _images(config: TaskConfig, ckpt: Checkpoint, seed: int, opener: Callable[..., Task]) -> Task:
     """Open a task on images, for the graph of a checkpoint."""
-    for option, value in (("tokens-per-probe", config.tokens_per_probe), ("micro-batch-tokens", config.micro_batch_tokens)):
+    for option, value in (
+        ("tokens-per-probe", config.tokens_per_probe),
+        ("micro-batch-tokens", config.micro_batch_tokens),
+    ):
         if value is not None:
             raise ConfigError(f"--{option}: images have no tokens; set task.batch_rows, and task.at_once for one run")
     reward = None if config.reward is None else rewards.resolve(config.reward)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def open(
     files = {split: [how.levels(row.picture(channels)) for row in rows] for split, rows in given.items()}
     where = {split: [row.where for row in rows] for split, rows in given.items()}
     splits = list(files)
-    levels = together(sum(files.values(), []), sum(where.values(), []), graph)
+    levels = together(list(chain(*files.values())), list(chain(*where.values())), graph)
     starts = dict(zip(splits, np.cumsum([0, *(len(files[split]) for split in splits)]).tolist(), strict=False))
     settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
     digest = _digest(levels.numpy().tobytes(), settings, classes, balanced=balanced)
@@ -117,7 +118,9 @@ def example(folder: Path) -> Path:
     return path
 
 
-def _digest(levels: bytes, settings: Mapping[str, object], classes: Mapping[Split, list[int]], *, balanced: bool) -> str:
+def _digest(
+    levels: bytes, settings: Mapping[str, object], classes: Mapping[Split, list[int]], *, balanced: bool
+) -> str:
     state = hashlib.sha256(levels)
     state.update(json.dumps([settings, classes, balanced], sort_keys=True).encode())
     return state.hexdigest()

@@ -31,9 +31,7 @@ class Biases:
     """
 
     def __init__(self, ckpt: Checkpoint, products: Iterable[Product]) -> None:
-        self._follow = [
-            (bias, product.scales) for product in products if not product.still for bias in product.biases
-        ]
+        self._follow = [(bias, product.scales) for product in products if not product.still for bias in product.biases]
         self._base = {
             name: ckpt.read(name)
             for bias, scales in self._follow

@@ -122,28 +122,32 @@ def _of(wiring: Wiring, node: Node) -> Iterator[Product]:
     if node.op == "DequantizeLinear" and node.domain in ("", "ai.onnx", "com.microsoft"):
         yield from _dequantized(wiring, node)
     elif node.op in _OPERATORS:
-        codes, scales, zeros, bias, inputs = _OPERATORS[node.op]
-        names = at(node.inputs, codes), at(node.inputs, scales), at(node.inputs, zeros)
-        if wiring.constant(names[0], *CODES) and wiring.constant(names[1], FLOAT):
-            ints = at(node.inputs, bias)
-            own = (Int32Bias(ints, "", node.inputs[inputs]),) if wiring.constant(ints, INT32) else ()
-            yield Product(node.name, node.op, *names, _axis(wiring.graph, node, names[0]), biases=own)
+        places = _OPERATORS[node.op]
+        codes, scales, zeros, bias = (at(node.inputs, place) for place in places[:4])
+        if wiring.constant(codes, *CODES) and wiring.constant(scales, FLOAT):
+            own = (Int32Bias(bias, "", node.inputs[places[4]]),) if wiring.constant(bias, INT32) else ()
+            yield Product(node.name, node.op, codes, scales, zeros, _axis(wiring.graph, node, codes), biases=own)
     elif node.op in ("ConvInteger", "MatMulInteger") and wiring.constant(at(node.inputs, 1), *CODES):
-        scales = _scales_behind(wiring, node)
-        zeros = at(node.inputs, 3)
-        yield Product(node.name, node.op, node.inputs[1], scales, zeros, _axis(wiring.graph, node, node.inputs[1]))
+        codes, zeros = node.inputs[1], at(node.inputs, 3)
+        axis = _axis(wiring.graph, node, codes)
+        yield Product(node.name, node.op, codes, _scales_behind(wiring, node), zeros, axis)
 
 
 def _dequantized(wiring: Wiring, node: Node) -> Iterator[Product]:
     graph, names = wiring.graph, (at(node.inputs, 0), at(node.inputs, 1), at(node.inputs, 2))
     if not wiring.constant(names[0], *CODES) or len(graph.initialisers[names[0]].shape) < 2:
         return
-    readers = wiring.readers.get(node.outputs[0], [])
-    scales = graph.initialisers.get(names[1])
+    weight, readers, turned = node.outputs[0], wiring.readers.get(node.outputs[0], []), False
+    while len(readers) == 1 and readers[0].op == "Transpose":
+        weight, turned = readers[0].outputs[0], not turned
+        readers = wiring.readers.get(weight, [])
+    rank, scales = len(graph.initialisers[names[0]].shape), graph.initialisers.get(names[1])
     single = scales is None or math.prod(scales.shape) == 1
-    given = node.ints.get("axis", 1) % max(1, len(graph.initialisers[names[0]].shape))
-    axis = _axis(graph, readers[0], names[0]) if single and readers else given
-    found = [bias for reader in readers if (bias := _bias(wiring, reader, node.outputs[0])) is not None]
+    axis = node.ints.get("axis", 1) % rank
+    if single and readers:
+        axis = _axis(graph, readers[0], names[0])
+        axis = rank - 1 - axis if turned else axis
+    found = [bias for reader in readers if (bias := _bias(wiring, reader, weight)) is not None]
     name, op = (readers[0].name, readers[0].op) if len(readers) == 1 else (node.name, "DequantizeLinear")
     yield Product(name, op, *names, axis, 0 if single else node.ints.get("block_size", 0), tuple(found))
 

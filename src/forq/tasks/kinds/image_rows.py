@@ -110,7 +110,4 @@ class ImageRows(Classed[ImageRow, Images]):
     def _run(self, model: nn.Module, batch: Images, output: str) -> Tensor:
         assert isinstance(model, Network)
         x = self.numbers(batch.levels)
-        if len(x) <= self.at_once:
-            return model(x, output)
-        return torch.cat([model(part, output) for part in x.split(self.at_once)])
-
+        return torch.cat([model(x[at : at + self.at_once], output) for at in range(0, len(x), self.at_once)])

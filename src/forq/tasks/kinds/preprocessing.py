@@ -1,14 +1,14 @@
 """From an image to the numbers that a network takes, as the fields of a preprocessor_config.json say.
 
-    levels   resized, cropped to the middle, uint8 [H, W, C]
-    x        (levels · factor − mean) / std, float32, where the network takes floats; otherwise the levels themselves
+levels   resized, cropped to the middle, uint8 [H, W, C]
+x        (levels · factor − mean) / std, float32, where the network takes floats; otherwise the levels themselves
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,9 @@ class Preprocessing:
         }
 
 
-def preprocessing(graph: GraphImages, path: str | None, mean: str | float | None, std: str | float | None) -> Preprocessing:
+def preprocessing(
+    graph: GraphImages, path: str | None, mean: str | float | None, std: str | float | None
+) -> Preprocessing:
     """The preprocessing of a graph: its folder's preprocessor_config.json, and what the user says.
 
     Without the file, levels are divided by 255 and images are resized to the graph's own size.
@@ -97,7 +99,9 @@ def preprocessing(graph: GraphImages, path: str | None, mean: str | float | None
     size, shortest, crop = _sizes(file, settings, own)
     final = crop or size
     if own is not None and final is not None and final != own:
-        raise ConfigError(f"{file}: expected images of {own[0]}×{own[1]}, as the graph takes, found {final[0]}×{final[1]}")
+        raise ConfigError(
+            f"{file}: expected images of {own[0]}×{own[1]}, as the graph takes, found {final[0]}×{final[1]}"
+        )
     normalises = settings.get("do_normalize", "image_mean" in settings) is True
     means = _numbers("mean", mean, settings.get("image_mean") if normalises else None, 0.0, graph)
     stds = _numbers("std", std, settings.get("image_std") if normalises else None, 1.0, graph)
@@ -112,6 +116,11 @@ def preprocessing(graph: GraphImages, path: str | None, mean: str | float | None
     if resample not in {filter.value for filter in Image.Resampling}:
         raise ConfigError(f"{file}: expected resample to be a number of Pillow's filters, found {resample!r:.40}")
     return Preprocessing(size, shortest, crop, float(factor), means, stds, int(resample))
+
+
+def _sides(size: Sequence[int]) -> str:
+    """Height and width in words."""
+    return f"{size[0]} by {size[1]}"
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -132,7 +141,7 @@ def _sizes(
     if not settings.get("do_resize", bool(own)):
         return None, None, crop
     size = settings.get("size")
-    if isinstance(size, dict) and "shortest_edge" in size or (isinstance(size, int) and crop is not None):
+    if (isinstance(size, dict) and "shortest_edge" in size) or (isinstance(size, int) and crop is not None):
         edge = size["shortest_edge"] if isinstance(size, dict) else size
         if type(edge) is not int or not 0 < edge < 1 << 14:
             raise ConfigError(f"{file}: expected shortest_edge in pixels, found {edge!r:.40}")
@@ -154,9 +163,10 @@ def _numbers(
     value = stored if given is None else given
     if value is None:
         return (usual,)
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    parts: list[object] = list(value.split(",")) if isinstance(value, str) else [value]
+    parts = value if isinstance(value, list) else parts
     try:
-        numbers = tuple(float(part) for part in parts)
+        numbers = tuple(float(str(part)) for part in parts)
     except (TypeError, ValueError):
         numbers = ()
     if len(numbers) not in (1, graph.channels or 3) or not all(map(math.isfinite, numbers)):
@@ -174,7 +184,7 @@ def together(levels: list[NDArray[np.uint8]], where: list[str], graph: GraphImag
     for image, name in zip(levels, where, strict=True):
         if image.shape[:2] != wanted:
             raise DataError(
-                f"{name}: expected an image of {wanted[0]}×{wanted[1]}, found {image.shape[0]}×{image.shape[1]}; "
+                f"{name}: expected an image of {_sides(wanted)}, found {_sides(image.shape)}; "
                 f"say in {FILE} how images are resized"
             )
     return torch.from_numpy(np.stack(levels))
