@@ -294,7 +294,11 @@ def times(job: Row, file: Path, data: Path, work: Path) -> Row:
     for _ in range(30):  # the calibration
         optimizer.step(lambda: task.loss(live, batch))
     measured("step", lambda: optimizer.step(lambda: task.loss(live, batch)), 9)
-    return {**found, "step_is": "nine forwards of qzo-slopes, images prepared, and the update", "session": live.training_session}
+    return {
+        **found,
+        "step_is": "nine forwards of qzo-slopes, images prepared, and the update",
+        "session": live.training_session,
+    }
 
 
 def forq_task(file: Path, data: Path, work: Path) -> Any:
@@ -356,7 +360,9 @@ def done(target: Path) -> list[Row]:
 
 def run(data: Path, work: Path, only: str | None, limit: float) -> None:
     torch.set_num_threads(1)
-    command = " ".join(["python experiments/edge.py run --data $FORQ_DATA --work FOLDER", *([f"--only {only}"] if only else [])])
+    command = " ".join(
+        ["python experiments/edge.py run --data $FORQ_DATA --work FOLDER", *([f"--only {only}"] if only else [])]
+    )
     for job in jobs():
         if (only and job["what"] != only) or any(job.items() <= row.items() for row in done(TARGET)):
             continue
@@ -383,7 +389,9 @@ def table() -> None:
         mean = f"{100 * np.mean(values):.1f}"
         return mean + (f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 and count else "")
 
-    print("| shift | before | scales, 200 | scales, 1,000 | codes, 200 | codes, 1,000 | ceiling, 200 | ceiling, 1,000 |")
+    print(
+        "| shift | before | scales, 200 | scales, 1,000 | codes, 200 | codes, 1,000 | ceiling, 200 | ceiling, 1,000 |"
+    )
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for kind, sizes in SHIFTS.items():
         for size in sizes:
