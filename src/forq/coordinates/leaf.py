@@ -11,14 +11,14 @@ from torch import Tensor
 
 GROUPS = (
     *("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora"),
-    *("activations", "activation_zeros"),
+    "activations",
 )
 """The kinds of leaves. Where several move, each has its own radius and step."""
 
 QUANTIZED = ("scales", "codes", "zeros", "offsets", "codebooks")
 """Groups of quantized layers, which a format reads from its files."""
 
-INTEGERS = ("codes", "zeros", "activation_zeros")
+INTEGERS = ("codes", "zeros")
 """Groups whose coordinates are always integers and move by whole cells; adapters (``lora``) may be integers too."""
 
 
