@@ -5,9 +5,10 @@
     python experiments/edge.py table                                           # as Markdown
 
 Every row of results/edge.jsonl is one `forq.tune` (`scales`, `codes`), one back-propagation through the same scales
-(`ceiling`), or a measurement of time (`time`). All accuracies of a file are those of the file itself in a plain session
-of onnxruntime (`forq.load` gives one as long as nothing is to move). The images are CIFAR-10's: the first 1,000 test images, and 200 or 1,000 of the 4,744 training images
-that did not calibrate the quantizer; a tenth of them chooses the step that is saved.
+(`ceiling`), or a measurement of time (`time`). All accuracies of a file are those of the file itself in a plain
+session of onnxruntime (`forq.load` gives one as long as nothing is to move). The images are CIFAR-10's: the first
+1,000 test images, and 200 or 1,000 of the 4,744 training images that did not calibrate the quantizer; a tenth of them
+chooses the step that is saved.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import forq
+from forq.formats.codecs.onnx_products import products
+from forq.models.graph.inputs import graph_of
 from forq.models.leaves import trainable
 from forq.models.saved import write
 
@@ -68,7 +71,7 @@ def shifted(x: Pixels, kind: str, size: float, seed: int) -> Pixels:
 
 
 def quantized(data: Path, work: Path) -> dict[str, Path]:
-    """The two forms that onnxruntime's quantizer writes, made once; both are calibrated on 256 clean training images."""
+    """The two forms that onnxruntime's quantizer writes, made once, calibrated on 256 clean training images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -157,7 +160,8 @@ def tuned(job: Row, file: Path, data: Path, work: Path) -> Row:
     result = run.result
     path.unlink()
     return {
-        "shifted": result["test"]["before"]["accuracy"], "after": result["test"]["after"]["accuracy"], "clean_after": accuracy(saved, clean, labels),
+        "shifted": result["test"]["before"]["accuracy"], "after": result["test"]["after"]["accuracy"],
+        "clean_after": accuracy(saved, clean, labels),
         "forwards": result["forwards"], "step": result["step"], "session": run.model.training_session,
         "loss_trained": result["validation"]["after"]["loss"], "loss_served": result["served"]["loss"],
         "changed": changed(file, saved), "cpu_seconds": round(time.process_time() - began, 1),
@@ -195,15 +199,14 @@ class Dequantised:
         self.model = forq.load(file, device="cpu")
         trainable(self.model, "scales")  # its inputs, so that moved scales can be saved
         stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(file)).graph.initializer}
-        self.weights, self.biases, self.layers = [], [], list(self.model.layers)
-        form = self.model.checkpoint.graph
-        from forq.formats.codecs.onnx_products import products
-
-        for layer, product in zip(self.layers, products(form).values(), strict=True):
-            shape = stored[product.codes].shape
+        found = products(graph_of(self.model.checkpoint))
+        names = [node.name for node in graph_of(self.model.checkpoint).nodes if node.name in found]  # as they run
+        self.layers = [self.model.get_submodule(name) for name in names]
+        self.weights, self.biases = [], []
+        for layer, product in zip(self.layers, map(found.__getitem__, names), strict=True):
             (bias,) = product.biases
             scale = stored[bias.scales] if bias.scales else stored[bias.inputs] * stored[product.scales]
-            self.weights.append(layer.dequantise().view(shape))
+            self.weights.append(layer.dequantise().view(stored[product.codes].shape))
             self.biases.append(torch.from_numpy((stored[bias.codes] * scale).astype(np.float32)))
         self.factors = [torch.ones(len(weight), requires_grad=True) for weight in self.weights]
 
@@ -320,14 +323,14 @@ def jobs() -> Iterator[Row]:
     yield {"what": "time", "form": "qdq"}
     yield {"what": "clean", "form": "qdq"}
     for seed in SEEDS:
-        for what in ("scales", "ceiling", "codes"):
-            for kind, size in hardest:
-                yield cell(what, kind, size, 1000, seed)
         for kind, size in hardest:
+            yield cell("scales", kind, size, 1000, seed)
             yield cell("scales", kind, size, 200, seed)
+            yield cell("ceiling", kind, size, 1000, seed)
+            yield cell("codes", kind, size, 1000, seed)
         if seed == 0:
-            yield {"what": "time", "form": "operators"}
             yield {"what": "clean", "form": "operators"}
+            yield {"what": "time", "form": "operators"}
             for kind, size in hardest:
                 yield cell("scales", kind, size, 1000, seed, "operators")
     for seed in SEEDS:

@@ -71,8 +71,8 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
     if form is None:
         unread = sorted({node.op for node in ckpt.graph.nodes} & set(UNREAD))
         raise FormatError(
-            f"{ckpt.path}: expected quantized weights in the graph (MatMulNBits nodes, DequantizeLinear of weights, or "
-            f"integer operators), found {'none' if not unread else ', '.join(unread) + ', which forq does not read'}: "
+            f"{ckpt.path}: expected MatMulNBits nodes, weights behind DequantizeLinear or integer operators in the "
+            f"graph, found {'none' if not unread else ', '.join(unread) + ', which forq does not read'}: "
             "quantize it with onnxruntime's quantizer, or tune the safetensors it was exported from"
         )
     kind: Kind = "images" if reads_images(ckpt.graph) else "causal"

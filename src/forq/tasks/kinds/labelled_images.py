@@ -27,8 +27,12 @@ from forq.tasks import Split
 
 ENDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _SPLITS: Mapping[str, Split] = {
-    **{"train": "train", "validation": "validation", "valid": "validation", "val": "validation"},
-    **{"dev": "validation", "test": "test"},
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
 }
 _MOST_PIXELS = 100_000_000
 
