@@ -124,11 +124,13 @@ def rows(data: Path, work: Path, kind: str, size: float, count: int, seed: int) 
     return path
 
 
-def accuracy(file: Path, x: Pixels, y: NDArray[np.int64]) -> float:
-    """Of a file in a plain session, one of onnxruntime's own."""
+def accuracy(file: Path, x: Pixels, y: NDArray[np.int64], *, fused: bool = True) -> float:
+    """Of a file in a session of onnxruntime's own: a plain one, or one that fuses nothing."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -351,7 +353,7 @@ def measure(job: Row, data: Path, work: Path) -> Row:
     file = quantized(data, work)[job["form"]]
     if job["what"] == "clean":
         _, (x, y) = images(data)
-        return {"accuracy": accuracy(file, x, y)}
+        return {"accuracy": accuracy(file, x, y), "accuracy_unfused": accuracy(file, x, y, fused=False)}
     if job["what"] == "time":
         return times(job, file, data, work)
     return (ceiling if job["what"] == "ceiling" else tuned)(job, file, data, work)

@@ -50,12 +50,14 @@ def contents(path: Path) -> Contents:
     folder = path.parent.parent if above and not (path.parent / "config.json").is_file() else path.parent
     prefix = "" if folder == path.parent else "onnx/"
     info: dict[str, TensorInfo] = {}
+    # Beside MatMulNBits nothing reads them, and the digests of such checkpoints, which journals name, are without them.
+    nibbles = () if any(node.op == "MatMulNBits" for node in graph.nodes) else NIBBLES
     files = [prefix + path.name]
     for name, tensor in graph.initialisers.items():
         source = path if not tensor.file else _external(path, tensor.file)
         if prefix + tensor.file not in files and tensor.file:
             files.append(prefix + tensor.file)
-        if tensor.kind not in (*DTYPES, *NIBBLES) or (tensor.nbytes < 0 and not tensor.file):
+        if tensor.kind not in (*DTYPES, *nibbles) or (tensor.nbytes < 0 and not tensor.file):
             continue  # texts, and integers stored as varints: they are never trained
         info[name] = _info(path, tensor, source, files[0] if not tensor.file else prefix + tensor.file)
     files += sorted(file.name for file in folder.iterdir() if file.suffix in BESIDE and file.is_file())
