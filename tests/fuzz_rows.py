@@ -76,7 +76,7 @@ def targets(folder: Path) -> list[Target]:
     """Every task of rows on the example it writes, and rows of one's own in every layout."""
     found = []
     for name in registry.names("tasks"):
-        if name == "text_to_image":
+        if name in ("text_to_image", "classify_images"):
             continue
         place = folder / name
         place.mkdir(parents=True)

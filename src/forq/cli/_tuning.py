@@ -123,8 +123,14 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
 def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
     sentences = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
+    if (served := result.get("served")) is not None:
+        trained = result["validation"]["after"]["loss"]
+        sentences.append(
+            f"validation loss of the saved file in a plain session {served['loss']:.6f}, in the session that trained "
+            f"{trained:.6f}: a difference of {abs(served['loss'] - trained):.1g}"
+        )
     if not result.get("improved", True):
-        sentences = [
+        sentences[:1] = [
             f"nothing better than the original was found in {result['forwards']:,} forwards; what is saved is the "
             "original"
         ]

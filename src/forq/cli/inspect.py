@@ -74,6 +74,7 @@ def _reading(ckpt: Checkpoint) -> list[str]:
 
 def _summary(ckpt: Checkpoint, as_json: bool) -> None:
     """What the checkpoint holds, and what tuning it takes."""
+    from forq.checkpoints.containers.onnx.images import reads_images
     from forq.cli import _screen
     from forq.inspection.memory import summary
     from forq.inspection.pace import TOKENS, seconds_a_forward
@@ -110,12 +111,13 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         ["method", "at least", "made up of"],
         [[estimate.method, _screen.size(estimate.memory_bytes), estimate.made_of] for estimate in report.estimates],
     )
-    _screen.out.print(
-        f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
-        f"those of a step of qzo (nine) {9 * forward:.2g} s",
-        highlight=False,
-        soft_wrap=True,
-    )
+    if ckpt.graph is None or not reads_images(ckpt.graph):
+        _screen.out.print(
+            f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
+            f"those of a step of qzo (nine) {9 * forward:.2g} s",
+            highlight=False,
+            soft_wrap=True,
+        )
     for sentence in report.unlike:
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
     if report.exported:

@@ -92,7 +92,8 @@ def tune(
         str | None,
         typer.Option(
             help="Kinds of parameters to train, with commas: scales, codes, zeros, offsets, codebooks, norms, biases, "
-            "embeddings, dense, lora, all-float. `forq inspect` shows which a checkpoint has. Default: the recipe's.",
+            "activations, embeddings, dense, lora, all-float. `forq inspect` shows which a checkpoint has. Default: "
+            "the recipe's.",
             rich_help_panel=METHOD,
         ),
     ] = None,

@@ -114,4 +114,4 @@ def usual_unit(group: str, unit: Unit, *, integer: bool = False) -> Unit:
     """
     if integer or group in INTEGERS:
         return "cells"
-    return "spread" if unit in ("relative", "signed") and group != "scales" else unit
+    return "spread" if unit in ("relative", "signed") and group not in ("scales", "activations") else unit

@@ -9,7 +9,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-GROUPS = ("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora")
+GROUPS = (
+    *("scales", "codes", "zeros", "offsets", "codebooks", "norms", "biases", "embeddings", "dense", "lora"),
+    "activations",
+)
 """The kinds of leaves. Where several move, each has its own radius and step."""
 
 QUANTIZED = ("scales", "codes", "zeros", "offsets", "codebooks")

@@ -90,6 +90,10 @@ class Format(ABC):
         """How the integer zero points of a layer are packed; None where the layer has none that move."""
         return None
 
+    def beside(self, ckpt: Checkpoint) -> dict[str, str]:
+        """Tensors of no layer that can move in place, and their kinds (:data:`forq.coordinates.leaf.GROUPS`)."""
+        return {}
+
     def fixed(self, ckpt: Checkpoint) -> dict[str, LayerSpec]:
         """Quantized layers that nothing can move, by module name."""
         return {}

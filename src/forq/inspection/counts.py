@@ -80,6 +80,8 @@ def _moves(ckpt: Checkpoint, layout: Layout, sizes: Mapping[str, int]) -> Counte
         if form is not None and (codes := form.filed_codes(ckpt, spec)) is not None:
             moves["codes"] += math.prod(codes.shape)
         moves["zeros"] += sizes[spec.live[0].name] if spec.zeros is not None else 0
+    for name, group in form.beside(ckpt).items() if form is not None and layout.kind == "images" else ():
+        moves[group] += sizes[name]
     return moves
 
 

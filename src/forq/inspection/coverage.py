@@ -9,7 +9,7 @@ from forq.errors import ConfigError
 from forq.inspection.memory import Summary
 from forq.recipes.settings import Settings
 
-FLOATS = tuple(kind for kind in GROUPS if kind not in (*QUANTIZED, "lora"))
+FLOATS = tuple(kind for kind in GROUPS if kind not in (*QUANTIZED, "lora", "activations"))
 """The kinds of leaves in float checkpoints."""
 
 MOST = 0.9

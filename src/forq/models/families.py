@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from forq.checkpoints.containers.onnx.images import reads_images
 from forq.checkpoints.contents import Contents
 from forq.errors import ConfigError, FormatError
 from forq.plugins import registry
@@ -152,7 +153,9 @@ def kind_of(contents: Contents) -> Kind:
     Raises:
         FormatError: see :func:`family_of`.
     """
-    return "causal" if contents.graph is not None else family_of(contents.config).kind
+    if contents.graph is None:
+        return family_of(contents.config).kind
+    return "images" if reads_images(contents.graph) else "causal"
 
 
 def family_of(config: Mapping[str, object]) -> Family:

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.images import GraphImages, reads_images
 from forq.errors import FormatError
 from forq.formats import Format, recognised
+from forq.formats.codecs.onnx_products import UNREAD
 from forq.layers.layer import LayerSpec
 from forq.models.families import family_of
 from forq.models.graph.inputs import Inputs, logits_of
@@ -62,14 +64,23 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
     """The layout of an ONNX graph: it has quantized layers and no architecture to fill.
 
     Raises:
-        FormatError: no layer is quantized, or the graph is not a causal language model.
+        FormatError: no layer is quantized or can move, or the graph takes neither tokens nor images.
     """
+    assert ckpt.graph is not None
     form = recognised(ckpt)
     if form is None:
+        unread = sorted({node.op for node in ckpt.graph.nodes} & set(UNREAD))
         raise FormatError(
-            f"{ckpt.path}: expected MatMulNBits nodes in the graph, found none: quantize it with onnxruntime's "
-            "MatMulNBitsQuantizer, or tune the safetensors it was exported from"
+            f"{ckpt.path}: expected MatMulNBits nodes, weights behind DequantizeLinear or integer operators in the "
+            f"graph, found {'none' if not unread else ', '.join(unread) + ', which forq does not read'}: "
+            "quantize it with onnxruntime's quantizer, or tune the safetensors it was exported from"
         )
-    Inputs.of(ckpt), logits_of(ckpt)  # refuses the graphs that a load would refuse
+    kind: Kind = "images" if reads_images(ckpt.graph) else "causal"
+    if kind == "images":
+        GraphImages.of(ckpt.graph, ckpt.folder)  # refuses the graphs that a load would refuse
+    else:
+        Inputs.of(ckpt), logits_of(ckpt)
     specs = form.layers(ckpt)
-    return Layout(form, specs, nn.Module(), Names({}, {}, {spec.name: spec.name for spec in specs.values()}), "causal")
+    if not specs:
+        raise FormatError(f"{ckpt.path}: expected a weight that can move, found none; {' '.join(form.unlike(ckpt))}")
+    return Layout(form, specs, nn.Module(), Names({}, {}, {spec.name: spec.name for spec in specs.values()}), kind)

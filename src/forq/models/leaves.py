@@ -30,6 +30,7 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
             - ``codebooks``: codebooks of vector-quantized layers.
             - ``norms``: weights and biases of the norms.
             - ``biases``: biases of all other layers.
+            - ``activations``: scales of rounded activations, of an ONNX graph.
             - ``embeddings``: embedding matrices, and heads tied to them.
             - ``dense``: matrices of float linear layers.
             - ``lora``: adapters added by :func:`forq.add_lora`.
@@ -70,12 +71,14 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
     for leaf in chosen.values():
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
             leaf.open()
+    model.prepare(chosen.values())
     return [chosen[name] for name in sorted(chosen)]
 
 
 def _leaves(model: LoadedModel) -> Iterator[Leaf]:
     for adapter in model.adapters:
         yield from adapter
+    yield from model.own_leaves()
     ckpt, file_of = model.checkpoint, model.names
     for name, module in model.named_modules():
         if isinstance(module, QuantLinear):

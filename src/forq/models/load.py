@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.images import reads_images
 from forq.layers.linear import Activations, Choice
 from forq.layers.scratch import Scratch
 from forq.models.adapters import peft
 from forq.models.floats import fill_floats
 from forq.models.generation import generation_config
 from forq.models.graph.model import check_options, open_graph
+from forq.models.graph.network import open_network
 from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
@@ -59,7 +61,7 @@ def load(
     options = LoadOptions(place, dtype or default_dtype(ckpt, place), kernel, activations)
     if ckpt.graph is not None:
         check_options(options, adapter)
-        return open_graph(ckpt)
+        return open_network(ckpt) if reads_images(ckpt.graph) else open_graph(ckpt)
     model = _built(ckpt, options)
     if (settings := generation_config(ckpt)) is not None:
         model.generation_config = settings

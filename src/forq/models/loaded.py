@@ -8,7 +8,7 @@ expect a ``PreTrainedModel`` accept it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from forq.checkpoints import Checkpoint
+from forq.coordinates.leaf import Leaf
 from forq.layers.lora import Adapter
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer
 from forq.tokens.batches import Batch
@@ -74,6 +75,13 @@ class LoadedModel(nn.Module, LanguageModel):
     def takes_adapters(self) -> bool:
         """Whether LoRA adapters can be attached to its layers."""
         return True
+
+    def own_leaves(self) -> Iterable[Leaf]:
+        """Leaves that belong to no module, such as the scales of a graph's activations."""
+        return ()
+
+    def prepare(self, moving: Iterable[Leaf]) -> None:
+        """Called with the leaves that may move from now on; a graph makes them inputs of its session."""
 
 
 def loaded(

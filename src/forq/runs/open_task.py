@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import classes_of, kind_of
@@ -24,7 +25,7 @@ from forq.tasks.objectives.rewarded import rewarded
 
 T = TypeVar("T")
 
-_GIVEN = ("seed", "kind", "head")
+_GIVEN = ("seed", "kind", "head", "graph")
 """Arguments of a task's ``open`` that are not user options."""
 
 
@@ -45,7 +46,14 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
     check_options(config, opener)
     kind = kind_of(ckpt.contents)
     extra: dict[str, Any] = {}
-    draws = "encoded" in inspect.signature(opener).parameters
+    parameters = inspect.signature(opener).parameters
+    if ("graph" in parameters) != (kind == "images"):
+        wanted = "an ONNX graph that takes images" if kind != "images" else "a language model"
+        more = "" if kind != "images" else "; a network on images can be tuned on classify-images"
+        raise ConfigError(f"task {config.name!r} expects {wanted}, found {ckpt.path}{more}")
+    if kind == "images":
+        return _images(config, ckpt, seed, opener)
+    draws = "encoded" in parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
         raise ConfigError(f"task {config.name!r} expects {wanted}, found {_class(ckpt)}")
@@ -53,7 +61,7 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
         if isinstance(model, Checkpoint):
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
-    if "kind" in inspect.signature(opener).parameters:
+    if "kind" in parameters:
         extra = given(ckpt)
     elif kind != "causal":
         raise ConfigError(
@@ -85,6 +93,22 @@ def _class(ckpt: Checkpoint) -> str:
     heads = config.get("architectures")
     named = heads[0] if isinstance(heads, list) and heads else config.get("_class_name", config.get("model_type"))
     return str(named)
+
+
+def _images(config: TaskConfig, ckpt: Checkpoint, seed: int, opener: Callable[..., Task]) -> Task:
+    """Open a task on images, for the graph of a checkpoint."""
+    for option, value in (
+        ("tokens-per-probe", config.tokens_per_probe),
+        ("micro-batch-tokens", config.micro_batch_tokens),
+    ):
+        if value is not None:
+            raise ConfigError(f"--{option}: images have no tokens; set task.batch_rows, and task.at_once for one run")
+    reward = None if config.reward is None else rewards.resolve(config.reward)
+    assert ckpt.graph is not None
+    graph = GraphImages.of(ckpt.graph, ckpt.folder)
+    head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
+    task = opener(Path(config.data), graph, seed=seed, head=head, **config.options)
+    return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
 def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from forq.inspection.process import peak_bytes
+from forq.models.graph.network import GraphNetwork
 from forq.models.load import load
 from forq.runs import journal
 from forq.runs.config import RunConfig
@@ -47,9 +48,14 @@ class Confusion(TypedDict):
 
 
 class Result(Outcome):
-    """The fields of result.json."""
+    """The fields of result.json.
+
+    ``served``: the validation rows, scored by the saved graph in a plain session of onnxruntime, where another session
+    trained it; beside ``validation`` it shows how far the two differ.
+    """
 
     test: dict[str, Numbers]
+    served: Numbers | None
     seconds: float
     peak_mb: int
     confusion: Confusion | None
@@ -101,9 +107,11 @@ def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: fl
         activations=config.activations,
     )
     after = task.evaluate(saved, "test")
+    served = plain(task.evaluate(saved, "validation")) if isinstance(saved, GraphNetwork) else None
     result: Result = {
         **of,
         "test": {"before": plain(before), "after": plain(after)},
+        "served": served,
         "confusion": _confusion(task, before, after),
         "seconds": round(time.perf_counter() - began, 1),
         "peak_mb": peak_bytes() // 1_000_000,

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from forq.tokens.batches import Batch
 
-Kind = Literal["causal", "masked", "encoder", "classifier", "diffusion"]
-"""What a model predicts: the next token, a masked token, only hidden states, a class, or a diffusion velocity."""
+Kind = Literal["causal", "masked", "encoder", "classifier", "diffusion", "images"]
+"""What a model predicts: the next token, a masked token, only hidden states, a class, a diffusion velocity, or
+whatever a network on images gives."""
 
 Reader = Callable[[Sequence[int] | None], Tensor]
 """Appends a token to each row, unless given None, and returns the next token's logits: [rows, vocabulary]."""

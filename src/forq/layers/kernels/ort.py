@@ -30,7 +30,7 @@ from forq.layers.kernels.ort_graph import CODES_FILE, graph_of, in_order
 from forq.layers.weight import QuantWeight, Weight
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, SessionOptions
 
 _GROUPS = (16, 32, 64, 128, 256)
 """Group sizes the runtime has loops for."""
@@ -120,23 +120,35 @@ class Kernel:
         return y.view(*x.shape[:-1], self._rows)
 
 
-def session(model: bytes, folder: str | Path) -> InferenceSession:
+def session(model: bytes | str, folder: str | Path, *, optimise: bool = True) -> InferenceSession:
     """A session on the CPU, with torch's threads and without an arena that would keep memory.
 
     Args:
+        model: the model itself, or its path.
         folder: the model's external data lies there.
+        optimise: whether onnxruntime may change the graph.
     """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.enable_cpu_mem_arena = False
+    settings = options(folder)
+    if not optimise:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+
+
+def options(folder: str | Path) -> SessionOptions:
+    """The options of every session; see :func:`session`."""
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.enable_cpu_mem_arena = False
     # One thread needs no pool; with more, the idle workers of a hundred sessions must sleep, not spin.
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-    options.log_severity_level = 4  # what it logs as an error it raises too
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    settings.intra_op_num_threads = torch.get_num_threads()
+    settings.inter_op_num_threads = 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    settings.log_severity_level = 4  # what it logs as an error it raises too
+    return settings
 
 
 def _session(weight: QuantWeight, codes: Tensor, level: int) -> InferenceSession:

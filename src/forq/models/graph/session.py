@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx import NIBBLES
 from forq.checkpoints.containers.onnx.graph import Graph, Initialiser
 from forq.errors import FormatError
 from forq.layers.kernels.ort import session
@@ -25,8 +26,10 @@ from forq.models.graph.inputs import graph_of
 
 if TYPE_CHECKING:
     import onnx
+    from onnxruntime import InferenceSession
 
 _INLINE_BYTES = 1024
+_FLOATS = (1, 10, 11, 16)
 
 
 class Session:
@@ -44,23 +47,26 @@ class Session:
 
     def __init__(self, ckpt: Checkpoint, live: Collection[str]) -> None:
         self.live = frozenset(live)
-        self._path = ckpt.path
-        graph = graph_of(ckpt)
-        root, places = _places(graph)
+        self._path, self._graph = ckpt.path, graph_of(ckpt)
+        self._session = self._made(ckpt)
+        self._binding = self._session.io_binding()
+
+    def _made(self, ckpt: Checkpoint) -> InferenceSession:
+        root, places = _places(self._graph)
         try:
-            self._session = session(_opened(ckpt, graph, self.live, places), root)
+            return session(_opened(ckpt, self._graph, self.live, places), root)
         except FormatError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {_short(error)}") from error
-        self._binding = self._session.io_binding()
+            raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {short(error)}") from error
 
     def run(self, given: Mapping[str, np.ndarray], live: Mapping[str, Tensor], output: str) -> np.ndarray:
         """Run the graph and return the output called ``output``.
 
         Args:
             given: all other inputs.
-            live: tensors that move, contiguous; they are read in place.
+            live: tensors that move, contiguous; they are read in place. Those that are no inputs of this
+                session are left out.
 
         Raises:
             FormatError: onnxruntime cannot run the graph.
@@ -72,15 +78,15 @@ class Session:
             bind.clear_binding_inputs()
             for name, value in given.items():
                 bind.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
-            for name, tensor in live.items():
-                kind = np.float32 if tensor.is_floating_point() else np.uint8
-                bind.bind_input(name, "cpu", 0, kind, tuple(tensor.shape), tensor.data_ptr())
+            for name in self.live & set(live):
+                kind, shape = _as_input(self._graph.initialisers[name], live[name])
+                bind.bind_input(name, "cpu", 0, kind, shape, live[name].data_ptr())
             bind.bind_output(output, "cpu")
             self._session.run_with_iobinding(bind)
             array: np.ndarray = bind.get_outputs()[0].numpy()
             return array
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise FormatError(f"{self._path}: onnxruntime cannot run it: {_short(error)}") from error
+            raise FormatError(f"{self._path}: onnxruntime cannot run it: {short(error)}") from error
         finally:
             bind.clear_binding_outputs()
 
@@ -105,13 +111,14 @@ def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mappi
     try:
         model.ParseFromString(graph.lean([tensor.span for tensor in inline]))
     except Exception as error:
-        raise FormatError(f"{ckpt.path}: expected an ONNX model, found {_short(error)}") from error
+        raise FormatError(f"{ckpt.path}: expected an ONNX model, found {short(error)}") from error
     _point_to_files(model, mapped, places, graph.path.name)
-    _add_inputs(model, ckpt, graph, live)
+    add_inputs(model, graph, live)
     nodes = list(model.graph.node)
+    strict = any(node.op_type == "MatMulNBits" for node in nodes)
     del model.graph.node[:]
     for node in nodes:
-        model.graph.node.extend(_rewritten(ckpt, node, live))
+        model.graph.node.extend(_rewritten(ckpt, node, live) if strict else [node])
     return bytes(model.SerializeToString())
 
 
@@ -144,7 +151,7 @@ def _point_to_files(model: onnx.ModelProto, mapped: Sequence[Initialiser], place
             tensor.external_data.add(key=key, value=str(value))
 
 
-def _add_inputs(model: onnx.ModelProto, ckpt: Checkpoint, graph: Graph, live: Collection[str]) -> None:
+def add_inputs(model: onnx.ModelProto, graph: Graph, live: Collection[str]) -> None:
     """Make moving tensors inputs of the model, and remove initialisers, which old files list as inputs."""
     from onnx import TensorProto, helper
 
@@ -152,9 +159,9 @@ def _add_inputs(model: onnx.ModelProto, ckpt: Checkpoint, graph: Graph, live: Co
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for name in sorted(live):
-        info = ckpt.info[name]
-        kind = TensorProto.FLOAT if info.dtype.is_floating_point else TensorProto.UINT8
-        model.graph.input.append(helper.make_tensor_value_info(name, kind, list(info.shape)))
+        tensor = graph.initialisers[name]
+        kind = TensorProto.FLOAT if tensor.kind in _FLOATS else tensor.kind
+        model.graph.input.append(helper.make_tensor_value_info(name, kind, list(tensor.shape)))
 
 
 def _rewritten(ckpt: Checkpoint, node: onnx.NodeProto, live: Collection[str]) -> Iterator[onnx.NodeProto]:
@@ -191,5 +198,13 @@ def _in_float32(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Cast", [whole], [out], to=TensorProto.FLOAT16)
 
 
-def _short(error: Exception) -> str:
+def _as_input(initialiser: Initialiser, tensor: Tensor) -> tuple[object, tuple[int, ...]]:
+    """Type and shape of a tensor that moves, as onnxruntime binds it: floats in float32, integers as in the file."""
+    if initialiser.kind in NIBBLES:
+        return initialiser.kind, initialiser.shape
+    return np.float32 if tensor.is_floating_point() else tensor.numpy().dtype.type, tuple(tensor.shape)
+
+
+def short(error: Exception) -> str:
+    """The first line of an error of onnxruntime."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -32,6 +32,9 @@ DTYPES = {
 }
 """Dtypes by their numbers in TensorProto.DataType."""
 
+NIBBLES = (21, 22)
+"""Numbers of uint4 and int4: two codes a byte, the first in the lower bits. They are read as a row of bytes."""
+
 
 def contents(path: Path) -> Contents:
     """Read the contents of an ONNX file; the graph itself is ``values["graph"]``.
@@ -47,12 +50,14 @@ def contents(path: Path) -> Contents:
     folder = path.parent.parent if above and not (path.parent / "config.json").is_file() else path.parent
     prefix = "" if folder == path.parent else "onnx/"
     info: dict[str, TensorInfo] = {}
+    # Beside MatMulNBits nothing reads them, and the digests of such checkpoints, which journals name, are without them.
+    nibbles = () if any(node.op == "MatMulNBits" for node in graph.nodes) else NIBBLES
     files = [prefix + path.name]
     for name, tensor in graph.initialisers.items():
         source = path if not tensor.file else _external(path, tensor.file)
         if prefix + tensor.file not in files and tensor.file:
             files.append(prefix + tensor.file)
-        if tensor.kind not in DTYPES or (tensor.nbytes < 0 and not tensor.file):
+        if tensor.kind not in (*DTYPES, *nibbles) or (tensor.nbytes < 0 and not tensor.file):
             continue  # texts, and integers stored as varints: they are never trained
         info[name] = _info(path, tensor, source, files[0] if not tensor.file else prefix + tensor.file)
     files += sorted(file.name for file in folder.iterdir() if file.suffix in BESIDE and file.is_file())
@@ -60,16 +65,18 @@ def contents(path: Path) -> Contents:
 
 
 def _info(path: Path, tensor: Initialiser, source: Path, file: str) -> TensorInfo:
-    dtype = DTYPES[tensor.kind]
-    nbytes, size = math.prod(tensor.shape) * dtype.itemsize, source.stat().st_size
+    dtype, shape = DTYPES.get(tensor.kind, torch.uint8), tensor.shape
+    if tensor.kind in NIBBLES:
+        shape = (-(-math.prod(shape) // 2),)
+    nbytes, size = math.prod(shape) * dtype.itemsize, source.stat().st_size
     if tensor.nbytes not in (nbytes, -1) or tensor.start + nbytes > size:
         _signature.check(source, "ONNX")
         raise FormatError(
-            f"{path}: {tensor.name}: expected {nbytes} bytes for {dtype} of shape {tensor.shape} from byte "
+            f"{path}: {tensor.name}: expected {nbytes} bytes for {dtype} of shape {shape} from byte "
             f"{tensor.start} on, found {tensor.nbytes if tensor.nbytes >= 0 else size - tensor.start} in {source.name} "
             f"of {size}; the file is truncated or damaged: download it again"
         )
-    return TensorInfo(dtype, tensor.shape, file, tensor.start, nbytes)
+    return TensorInfo(dtype, shape, file, tensor.start, nbytes)
 
 
 def _external(path: Path, name: str) -> Path:

@@ -1,0 +1,427 @@
+"""ResNet-20 in int8, quantized by onnxruntime, on the pictures of a worse camera: what a few labelled images win back.
+
+    python experiments/edge.py run --data $FORQ_DATA --work FOLDER             # resumable; all cells
+    python experiments/edge.py run … --only time                               # or some of it
+    python experiments/edge.py table                                           # as Markdown
+
+Every row of results/edge.jsonl is one `forq.tune` (`scales`, `codes`), one back-propagation through the same scales
+(`ceiling`), or a measurement of time (`time`). All accuracies of a file are those of the file itself in a plain
+session of onnxruntime (`forq.load` gives one as long as nothing is to move). The images are CIFAR-10's: the first
+1,000 test images, and 200 or 1,000 of the 4,744 training images that did not calibrate the quantizer; a tenth of them
+chooses the step that is saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attacks import cifar10, floats, resnet20
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+import forq
+from forq.formats.codecs.onnx_products import products
+from forq.models.graph.inputs import graph_of
+from forq.models.leaves import trainable
+from forq.models.saved import write
+
+ROOT = Path(__file__).parents[1]
+TARGET = ROOT / "results" / "edge.jsonl"
+SEEDS = (0, 1, 2)
+SIZES = (200, 1000)
+SHIFTS = {"noise": (0.04, 0.08, 0.12), "blur": (1.0, 1.5, 2.0), "contrast": (0.5, 0.3, 0.15)}
+"""Standard deviation of Gaussian noise in units of the range; radius of the disk in pixels; factor of the contrast."""
+SCALE_STEPS, CODE_STEPS, CEILING_STEPS, BATCH = 20, 120, 60, 64
+CEILING_RATE = 0.01
+Row = dict[str, Any]
+Pixels = NDArray[np.uint8]
+
+
+def shifted(x: Pixels, kind: str, size: float, seed: int) -> Pixels:
+    """Images of a worse camera; the same seed gives the same noise."""
+    y = x.astype(np.float64) / 255.0
+    if kind == "noise":
+        y = y + np.random.default_rng(seed).normal(0.0, size, y.shape)
+    elif kind == "contrast":
+        middle = y.mean(axis=(1, 2, 3), keepdims=True)
+        y = (y - middle) * size + middle
+    else:
+        reach = int(np.ceil(size))
+        grid = np.arange(-reach, reach + 1)
+        distance = np.hypot(*np.meshgrid(grid, grid))
+        disk = np.clip(size + 0.5 - distance, 0.0, 1.0)  # its edge is one pixel wide
+        padded = np.pad(y, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+        high, wide = y.shape[1:3]
+        y = sum(
+            disk[down, across] / disk.sum() * padded[:, down : down + high, across : across + wide]
+            for down, across in np.ndindex(disk.shape)
+        )
+    return (y.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
+
+
+def quantized(data: Path, work: Path) -> dict[str, Path]:
+    """The two forms that onnxruntime's quantizer writes, made once, calibrated on 256 clean training images."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.parts = iter(np.split(floats(cifar10(data, 0)[0][:256]), 8))
+
+        def get_next(self) -> dict[str, Any] | None:
+            part = next(self.parts, None)
+            return None if part is None else {"images": part}
+
+    files = {form: work / form / "model.onnx" for form in ("qdq", "operators")}
+    if all(file.is_file() for file in files.values()):
+        return files
+    source, clean = work / "float.onnx", work / "clean.onnx"
+    work.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter without further dependencies is called deprecated
+        torch.onnx.export(
+            resnet20(data), (torch.zeros(2, 3, 32, 32),), str(source), dynamic_axes={"images": {0: "n"}},
+            dynamo=False, opset_version=17, input_names=["images"], output_names=["scores"],
+        )  # fmt: skip
+    quant_pre_process(str(source), str(clean))
+    for form, how in (("qdq", QuantFormat.QDQ), ("operators", QuantFormat.QOperator)):
+        files[form].parent.mkdir(exist_ok=True)
+        quantize_static(
+            str(clean), str(files[form]), Reader(), quant_format=how, per_channel=True,
+            weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8,
+        )  # fmt: skip
+    return files
+
+
+def images(data: Path) -> tuple[tuple[Pixels, NDArray[np.int64]], tuple[Pixels, NDArray[np.int64]]]:
+    """Training images without those of the calibration, and test images."""
+    parts = [cifar10(data, batch) for batch in range(5)]
+    x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
+    return (x[256:], y[256:]), cifar10(data, 50)
+
+
+def rows(data: Path, work: Path, kind: str, size: float, count: int, seed: int) -> Path:
+    """The images of a cell as an .npz; kind "" shifts nothing."""
+    (x, y), (test, labels) = images(data)
+    chosen = np.random.default_rng(seed).permutation(len(x))[:count]
+    path = work / f"rows-{kind}-{size}-{count}-{seed}.npz"
+    few = shifted(x[chosen], kind, size, seed + 1)
+    np.savez(
+        path, train_images=few, train_labels=y[chosen],
+        test_images=shifted(test, kind, size, 1000), test_labels=labels,
+    )  # fmt: skip
+    return path
+
+
+def accuracy(file: Path, x: Pixels, y: NDArray[np.int64], *, fused: bool = True) -> float:
+    """Of a file in a session of onnxruntime's own: a plain one, or one that fuses nothing."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    right = 0
+    for start in range(0, len(x), 200):
+        (scores,) = session.run(None, {"images": floats(x[start : start + 200])})
+        right += int((scores.argmax(axis=1) == y[start : start + 200]).sum())
+    return right / len(x)
+
+
+def tuned(job: Row, file: Path, data: Path, work: Path) -> Row:
+    """One run of forq; the saved file is checked byte by byte outside of what may change, and by onnx."""
+    import onnx
+
+    path = rows(data, work, job["shift"], job["size"], job["images"], job["seed"])
+    codes = job["what"] == "codes"
+    steps = CODE_STEPS if codes else SCALE_STEPS
+    out = work / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.process_time()
+    run = forq.tune(
+        str(file), "classify-images", str(path), recipe="zoqo" if codes else "qzo-shared", steps=steps,
+        eval_every=steps // 4, seed=job["seed"], out=out,
+        settings={"task": {"batch_rows": BATCH}},
+    )  # fmt: skip
+    saved = out / "checkpoint" / file.name
+    onnx.checker.check_model(onnx.load(str(saved)))
+    _, (clean, labels) = images(data)
+    result = run.result
+    path.unlink()
+    return {
+        "shifted": result["test"]["before"]["accuracy"], "after": result["test"]["after"]["accuracy"],
+        "clean_after": accuracy(saved, clean, labels),
+        "forwards": result["forwards"], "step": result["step"], "session": run.model.training_session,
+        "loss_trained": result["validation"]["after"]["loss"], "loss_served": result["served"]["loss"],
+        "changed": changed(file, saved), "cpu_seconds": round(time.process_time() - began, 1),
+    }  # fmt: skip
+
+
+def changed(before: Path, after: Path) -> dict[str, int]:
+    """How many tensors of each type changed; everything else of the file has to be the same.
+
+    Raises:
+        SystemExit: a node, a shape or anything else changed.
+    """
+    import onnx
+
+    one, other = onnx.load(str(before)), onnx.load(str(after))
+    counts: dict[str, int] = {}
+    for was, now in zip(one.graph.initializer, other.graph.initializer, strict=True):
+        if was.SerializeToString() != now.SerializeToString():
+            kind = onnx.TensorProto.DataType.Name(was.data_type).lower()
+            counts[kind] = counts.get(kind, 0) + 1
+    for model in (one, other):
+        del model.graph.initializer[:]
+    if one.SerializeToString() != other.SerializeToString() or before.stat().st_size != after.stat().st_size:
+        raise SystemExit(f"{after}: more than initialisers changed")
+    return counts
+
+
+class Dequantised:
+    """ResNet-20 with the file's weights in floats; ``factors`` multiply the scales of every output."""
+
+    def __init__(self, file: Path) -> None:
+        import onnx
+        from onnx import numpy_helper
+
+        self.model = forq.load(file, device="cpu")
+        trainable(self.model, "scales")  # its inputs, so that moved scales can be saved
+        stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(file)).graph.initializer}
+        found = products(graph_of(self.model.checkpoint))
+        names = [node.name for node in graph_of(self.model.checkpoint).nodes if node.name in found]  # as they run
+        self.layers = [self.model.get_submodule(name) for name in names]
+        self.weights, self.biases = [], []
+        for layer, product in zip(self.layers, map(found.__getitem__, names), strict=True):
+            (bias,) = product.biases
+            scale = stored[bias.scales] if bias.scales else stored[bias.inputs] * stored[product.scales]
+            self.weights.append(layer.dequantise().view(stored[product.codes].shape))
+            self.biases.append(torch.from_numpy((stored[bias.codes] * scale).astype(np.float32)))
+        self.factors = [torch.ones(len(weight), requires_grad=True) for weight in self.weights]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        places = iter(range(len(self.weights)))
+
+        def conv(x: Tensor, stride: int = 1) -> Tensor:
+            at = next(places)
+            weight = self.weights[at] * self.factors[at][:, None, None, None]
+            return functional.conv2d(x, weight, self.biases[at], stride, 1)
+
+        x = conv((x - mean[:, None, None]) / std[:, None, None]).relu()
+        for block in range(9):
+            stride = 2 if block in (3, 6) else 1
+            y = conv(conv(x, stride).relu())
+            if stride == 2:
+                pad = x.shape[1] // 2
+                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, pad, pad))
+            x = (x + y).relu()
+        at = next(places)
+        weight = self.weights[at] * self.factors[at][:, None]
+        return functional.linear(x.mean((2, 3)), weight, self.biases[at])
+
+
+def ceiling(job: Row, file: Path, data: Path, work: Path) -> Row:
+    """Back-propagation through the same scales; the file that holds them is what is scored."""
+    path = rows(data, work, job["shift"], job["size"], job["images"], job["seed"])
+    with np.load(path) as arrays:
+        given = {name: arrays[name] for name in arrays.files}
+    path.unlink()
+    net, began = Dequantised(file), time.process_time()
+    draw = np.random.default_rng(job["seed"])
+    optimizer = torch.optim.Adam(net.factors, lr=CEILING_RATE)
+    x, y = torch.from_numpy(floats(given["train_images"])), torch.from_numpy(given["train_labels"])
+    for step in range(CEILING_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = CEILING_RATE * (1.0 - step / CEILING_STEPS)
+        chosen = torch.from_numpy(draw.choice(len(x), BATCH, replace=False))
+        loss = functional.cross_entropy(net(x[chosen]), y[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    moved = {
+        layer.leaf_name: layer.scales * factor.detach().view(layer.scales.shape)
+        for layer, factor in zip(net.layers, net.factors, strict=True)
+    }
+    shutil.rmtree(work / "ceiling", ignore_errors=True)
+    write(net.model.checkpoint, moved, work / "ceiling")
+    saved = work / "ceiling" / file.name
+    _, (clean, labels) = images(data)
+    return {
+        "shifted": accuracy(file, given["test_images"], given["test_labels"]),
+        "after": accuracy(saved, given["test_images"], given["test_labels"]),
+        "clean_after": accuracy(saved, clean, labels),
+        "steps": CEILING_STEPS, "cpu_seconds": round(time.process_time() - began, 1),
+    }  # fmt: skip
+
+
+def times(job: Row, file: Path, data: Path, work: Path) -> Row:
+    """CPU seconds of a batch in a plain session, in the session that trains, and unfused; and of a step of nine."""
+    from forq.models.graph.session import Session
+    from forq.models.space import space
+
+    x = torch.from_numpy(floats(images(data)[1][0][:BATCH]))
+    plain, live = forq.load(file, device="cpu"), forq.load(file, device="cpu")
+    moves = space(live, "scales")
+    found: dict[str, float] = {}
+
+    def measured(name: str, call: Any, times: int) -> None:
+        call()
+        spent = []
+        for _ in range(times):
+            began = time.process_time()
+            call()
+            spent.append(time.process_time() - began)
+        found[name] = round(float(np.median(spent)), 5)
+
+    measured("plain", lambda: plain(x), 15)
+    measured("training", lambda: live(x), 15)
+    unfused = Session(live.checkpoint, {leaf.name for leaf in moves.leaves})
+    shown = {layer.leaf_name: layer.scales for layer in live.layers}
+    given = {live.images.name: np.ascontiguousarray(x.numpy())}
+    measured("unfused", lambda: unfused.run(given, shown, "scores"), 15)
+    task = forq_task(file, data, work)
+    optimizer = forq.ZeroOrder(moves, "qzo-slopes")
+    batch = task.batch(0)
+    for _ in range(30):  # the calibration
+        optimizer.step(lambda: task.loss(live, batch))
+    measured("step", lambda: optimizer.step(lambda: task.loss(live, batch)), 9)
+    return {
+        **found,
+        "step_is": "nine forwards of qzo-slopes, images prepared, and the update",
+        "session": live.training_session,
+    }
+
+
+def forq_task(file: Path, data: Path, work: Path) -> Any:
+    from forq.checkpoints import Checkpoint
+    from forq.runs.config import TaskConfig
+    from forq.runs.open_task import open_task
+
+    path = rows(data, work, "noise", 0.08, 200, 0)
+    options = {"batch_rows": BATCH}
+    task = open_task(TaskConfig(name="classify_images", data=str(path), options=options), Checkpoint.open(file), 0)
+    path.unlink()
+    return task
+
+
+def jobs() -> Iterator[Row]:
+    """All cells, those that say most first."""
+    hardest = [(kind, sizes[-1]) for kind, sizes in SHIFTS.items()]
+    others = [(kind, size) for kind, sizes in SHIFTS.items() for size in sizes[:-1]]
+    yield {"what": "time", "form": "qdq"}
+    yield {"what": "clean", "form": "qdq"}
+    for seed in SEEDS:
+        for kind, size in hardest:
+            yield cell("scales", kind, size, 1000, seed)
+            yield cell("scales", kind, size, 200, seed)
+            yield cell("ceiling", kind, size, 1000, seed)
+            yield cell("codes", kind, size, 1000, seed)
+        if seed == 0:
+            yield {"what": "clean", "form": "operators"}
+            yield {"what": "time", "form": "operators"}
+            for kind, size in hardest:
+                yield cell("scales", kind, size, 1000, seed, "operators")
+    for seed in SEEDS:
+        for kind, size in others:
+            for what in ("scales", "ceiling", "codes"):
+                yield cell(what, kind, size, 1000, seed)
+            yield cell("scales", kind, size, 200, seed)
+        for kind, size in hardest:
+            for what in ("ceiling", "codes"):
+                yield cell(what, kind, size, 200, seed)
+
+
+def cell(what: str, kind: str, size: float, count: int, seed: int, form: str = "qdq") -> Row:
+    return {"what": what, "form": form, "shift": kind, "size": size, "images": count, "seed": seed}
+
+
+def measure(job: Row, data: Path, work: Path) -> Row:
+    file = quantized(data, work)[job["form"]]
+    if job["what"] == "clean":
+        _, (x, y) = images(data)
+        return {"accuracy": accuracy(file, x, y), "accuracy_unfused": accuracy(file, x, y, fused=False)}
+    if job["what"] == "time":
+        return times(job, file, data, work)
+    return (ceiling if job["what"] == "ceiling" else tuned)(job, file, data, work)
+
+
+def done(target: Path) -> list[Row]:
+    return [json.loads(line) for line in target.read_text().splitlines()] if target.is_file() else []
+
+
+def run(data: Path, work: Path, only: str | None, limit: float) -> None:
+    torch.set_num_threads(1)
+    command = " ".join(
+        ["python experiments/edge.py run --data $FORQ_DATA --work FOLDER", *([f"--only {only}"] if only else [])]
+    )
+    for job in jobs():
+        if (only and job["what"] != only) or any(job.items() <= row.items() for row in done(TARGET)):
+            continue
+        if time.process_time() > limit:
+            return
+        row = {**job, **measure(job, data, work), "command": command}
+        with TARGET.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), file=sys.stderr, flush=True)
+
+
+def table() -> None:
+    """Means and spreads over seeds, as Markdown."""
+    found = done(TARGET)
+
+    def share(what: str, field: str, kind: str, size: float, count: int | None = None, form: str = "qdq") -> str:
+        values = [
+            row[field] for row in found
+            if row["what"] == what and row["form"] == form and (row["shift"], row["size"]) == (kind, size)
+            and count in (None, row["images"])
+        ]  # fmt: skip
+        if not values:
+            return "–"
+        mean = f"{100 * np.mean(values):.1f}"
+        return mean + (f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 and count else "")
+
+    print(
+        "| shift | before | scales, 200 | scales, 1,000 | codes, 200 | codes, 1,000 | ceiling, 200 | ceiling, 1,000 |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    for kind, sizes in SHIFTS.items():
+        for size in sizes:
+            cells = [share(what, "after", kind, size, n) for what in ("scales", "codes", "ceiling") for n in SIZES]
+            print(f"| {kind} {size:g} | {share('scales', 'shifted', kind, size)} | {' | '.join(cells)} |")
+    for row in found:
+        if row["what"] in ("clean", "time"):
+            print(json.dumps({name: value for name, value in row.items() if name != "command"}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    running.add_argument("--data", type=Path, required=True)
+    running.add_argument("--work", type=Path, required=True)
+    running.add_argument("--only", help="scales, codes, ceiling, time or clean")
+    running.add_argument("--limit", type=float, default=float("inf"), help="CPU seconds after which no cell begins")
+    commands.add_parser("table")
+    given = parser.parse_args()
+    if given.command == "table":
+        table()
+    else:
+        run(given.data, given.work, given.only, given.limit)
+
+
+if __name__ == "__main__":
+    main()
