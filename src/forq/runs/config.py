@@ -48,6 +48,26 @@ class TaskConfig(Frozen):
     micro_batch_tokens: int | None = None
 
 
+class WatchConfig(Frozen):
+    """A data set that is scored at every evaluation beside the task; see :mod:`forq.runs.watch`.
+
+    Attributes:
+        rows: number of validation rows that are scored.
+        limit: divergence from the base, in nats a token, beyond which the run ends; None: no limit.
+        options: arguments of the task's ``open``.
+    """
+
+    task: str
+    data: str
+    rows: Annotated[int, Field(ge=1)] = 32
+    limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    options: Mapping[str, Option] = Field(default_factory=dict)
+
+    def as_task(self) -> TaskConfig:
+        """The task, as :func:`forq.runs.open_task.open_task` opens it."""
+        return TaskConfig(name=self.task, data=self.data, options=self.options)
+
+
 class RunConfig(Frozen):
     """All settings that a run depends on, apart from the bytes of its checkpoint and data.
 
@@ -59,6 +79,7 @@ class RunConfig(Frozen):
         adapter: folder of a LoRA adapter in PEFT's format that the run goes on from, in place of new ones.
         threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps
             it.
+        watch: data sets that are scored beside the task, by name.
     """
 
     checkpoint: str
@@ -74,6 +95,7 @@ class RunConfig(Frozen):
     profile: str | None = None
     adapter: str | None = None
     method: Settings
+    watch: Mapping[str, WatchConfig] = Field(default_factory=dict)
 
 
 def complete(
@@ -168,6 +190,10 @@ def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object
     changed = copy.deepcopy(dict(tree))
     if isinstance(changed["task"], TaskConfig):
         changed["task"] = changed["task"].model_dump()
+    watches: Mapping[str, Any] = changed.get("watch", {})  # type: ignore[assignment]
+    changed["watch"] = {
+        name: watch.model_dump() if isinstance(watch, WatchConfig) else watch for name, watch in watches.items()
+    }
     for key, value in changes:
         _put(changed, key, value)
     return changed
@@ -220,7 +246,7 @@ def write(config: RunConfig, path: Path) -> None:
     """Write config.toml whole or not at all."""
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:
-        file.write(tomli_w.dumps(config.model_dump(exclude_none=True)))
+        file.write(tomli_w.dumps(config.model_dump(exclude_none=True, exclude=None if config.watch else {"watch"})))
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
@@ -251,6 +277,9 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
     if head == "task" and rest:
         tree["task"]["options"][rest] = value
         return
+    if head == "watch" and rest:
+        _put_watch(tree["watch"], rest, value)
+        return
     method = tree["method"]
     if head in GROUPS and rest in GroupSettings.model_fields:
         method["groups"].setdefault(head, {})[rest] = value
@@ -264,6 +293,14 @@ def _put(tree: dict[str, Any], key: str, value: object) -> None:
             f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
         )
     (method[head] if rest else method)[rest or head] = value
+
+
+def _put_watch(watches: dict[str, Any], key: str, value: object) -> None:
+    name, _, option = key.partition(".")
+    if name not in watches or not option:
+        known = ", ".join(f"watch.{name}.OPTION" for name in watches) or "no --watch is given"
+        raise ConfigError(f"--set: no setting is called {f'watch.{key}'!r}; known: {known}")
+    (watches[name] if option in ("rows", "limit") else watches[name]["options"])[option] = value
 
 
 def _value(text: str) -> Option:
