@@ -7,7 +7,7 @@ header, which holds their digests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from forq.coordinates.profile import FILE, Profile
 from forq.errors import ConfigError
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, WatchConfig
+from forq.runs.named import flat
 
 _BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile", "adapter")
 _ALIKE = ("recipe", "task.name")
@@ -29,7 +30,7 @@ def holds_run(folder: Path) -> bool:
 
 def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
     """The settings that differ, by dotted name: the run's value and the requested value."""
-    left, right = dict(_flat(run.model_dump())), dict(_flat(asked.model_dump()))
+    left, right = dict(flat(run.model_dump())), dict(flat(asked.model_dump()))
     return {
         name: (left.get(name), right.get(name))
         for name in [*left, *(name for name in right if name not in left)]
@@ -107,14 +108,6 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
             place = place[part]
         place[last] = value
     return configs.parse(configs.with_sets(tree, sets))
-
-
-def _flat(tree: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{name}.")
-        else:
-            yield f"{front}{name}", value
 
 
 def _by_header(name: str) -> bool:

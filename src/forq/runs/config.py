@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +13,15 @@ import tomli_w
 import torch
 from pydantic import Field
 
-from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.models.adapters import peft
-from forq.plugins import registry
 from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
-from forq.recipes.settings import GroupSettings, Settings, checked
+from forq.recipes.settings import Settings, checked
+from forq.runs.named import Option, flat, parsed, put
 from forq.scalars.chain import Frozen
 from forq.tokens.model import Kind
-
-Option = int | float | str | bool
 
 STEPS = 2000
 """Training steps of a run where neither steps nor forward passes are given."""
@@ -133,7 +130,7 @@ def complete(
     if steps is not None and forwards is not None:
         raise ConfigError(f"expected steps or forwards (--steps, --forwards), found both: {steps} and {forwards}")
     sets = list(sets)
-    changes = {} if settings is None or isinstance(settings, Settings) else dict(_flat(settings))
+    changes = {} if settings is None or isinstance(settings, Settings) else dict(flat(settings))
     if name is None:
         keys = [*changes, *(text.partition("=")[0].strip() for text in sets)]
         moved = changes.get("move", move) or next((x.partition("=")[2] for x in sets if x.startswith("move=")), "")
@@ -195,7 +192,7 @@ def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object
         name: watch.model_dump() if isinstance(watch, WatchConfig) else watch for name, watch in watches.items()
     }
     for key, value in changes:
-        _put(changed, key, value)
+        put(changed, key, value)
     return changed
 
 
@@ -211,7 +208,7 @@ def with_sets(tree: Mapping[str, object], sets: Iterable[str]) -> dict[str, obje
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, found {text!r}")
-        changes.append((key.strip(), _value(value.strip())))
+        changes.append((key.strip(), parsed(value.strip())))
     return with_changes(tree, changes)
 
 
@@ -229,7 +226,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
         key, equals, value = text.partition("=")
         if not equals or not key.startswith("task."):
             raise ConfigError(f"--set takes task.option=value here, found {text!r}")
-        options[key.removeprefix("task.")] = _value(value)
+        options[key.removeprefix("task.")] = parsed(value)
     return TaskConfig(name=name, data=data, options=options, **others)
 
 
@@ -262,50 +259,3 @@ def read(path: Path) -> RunConfig:
         return parse(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
-
-
-def _flat(changes: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{key}.")
-        else:
-            yield f"{front}{key}", value
-
-
-def _put(tree: dict[str, Any], key: str, value: object) -> None:
-    head, _, rest = key.partition(".")
-    if head == "task" and rest:
-        tree["task"]["options"][rest] = value
-        return
-    if head == "watch" and rest:
-        _put_watch(tree["watch"], rest, value)
-        return
-    method = tree["method"]
-    if head in GROUPS and rest in GroupSettings.model_fields:
-        method["groups"].setdefault(head, {})[rest] = value
-        return
-    parts = {name: inner for name, inner in method.items() if name != "groups"}
-    known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
-    known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
-    if key not in known:
-        raise ConfigError(
-            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, GROUP.eps, "
-            f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
-        )
-    (method[head] if rest else method)[rest or head] = value
-
-
-def _put_watch(watches: dict[str, Any], key: str, value: object) -> None:
-    name, _, option = key.partition(".")
-    if name not in watches or not option:
-        known = ", ".join(f"watch.{name}.OPTION" for name in watches) or "no --watch is given"
-        raise ConfigError(f"--set: no setting is called {f'watch.{key}'!r}; known: {known}")
-    (watches[name] if option in ("rows", "limit") else watches[name]["options"])[option] = value
-
-
-def _value(text: str) -> Option:
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    return value if isinstance(value, int | float | str | bool) else text
