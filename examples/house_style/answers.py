@@ -16,7 +16,7 @@ from typing import Any
 import xllamacpp
 
 TOKENS = 96
-"""Most tokens of an answer; the longest of the rows has 52."""
+"""Most tokens of an answer; a ticket has about thirty."""
 
 
 def served(path: Path, threads: int = 1) -> xllamacpp.Server:
