@@ -1,7 +1,7 @@
 """How many answers have the desk's form, and how many of their fields are right; a regular expression decides.
 
-    python form.py answers.jsonl              the counts, then the answers that are not as the desk's own
-    python form.py before.jsonl after.jsonl   the counts, then the answers side by side
+python form.py answers.jsonl              the counts, then the answers that are not as the desk's own
+python form.py before.jsonl after.jsonl   the counts, then the answers side by side
 """
 
 from __future__ import annotations
