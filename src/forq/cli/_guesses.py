@@ -1,4 +1,4 @@
-"""What a model guesses of unseen text, in numbers that need no explanation."""
+"""What a model guesses of unseen text: in numbers that need no explanation, and letter by letter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from forq.models.loaded import LoadedModel
     from forq.tasks import Task
+    from forq.tokens.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +21,38 @@ class Guesses:
     Attributes:
         right: share of the pieces of which the likeliest is the right one.
         choices: the number of equally likely pieces that would leave the model as unsure (its perplexity).
+        text: the first test row; letters of pieces that were not guessed are hidden.
     """
 
     pieces: int
     right: float
     choices: float
+    text: str
+
+
+HIDDEN = "·"
 
 
 def guesses(model: LoadedModel, task: Task) -> Guesses:
     """Guess every scored piece of a text task's test rows."""
     import torch
 
-    from forq.tokens.batches import Batch
-
-    right, pieces, nll = 0, 0, 0.0
-    for batch in task.batches("test"):
-        target = cast(Batch, batch).target
+    hits: list[bool] = []
+    first: list[int] = []
+    nll = 0.0
+    for batch in cast("Iterator[Batch]", task.batches("test")):
+        first = first or batch.target[: batch.lengths[0]].tolist()
         at = 0
         with torch.inference_mode():
             for logits in model.scored_logits(batch):
-                wanted = target[at : at + len(logits)].to(logits.device)
-                right += int((logits.argmax(dim=1) == wanted).sum())
+                wanted = batch.target[at : at + len(logits)].to(logits.device)
+                hits += (logits.argmax(dim=1) == wanted).tolist()
                 nll += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
                 at += len(logits)
-        pieces += at
-    return Guesses(pieces, right / pieces, math.exp(nll / pieces))
+    text = "".join(_letters(model, token, hit) for token, hit in zip(first, hits, strict=False))
+    return Guesses(len(hits), sum(hits) / len(hits), math.exp(nll / len(hits)), text)
+
+
+def _letters(model: LoadedModel, token: int, guessed: bool) -> str:
+    piece = model.tokenizer.decode([token])
+    return piece if guessed else "".join(letter if letter.isspace() else HIDDEN for letter in piece)

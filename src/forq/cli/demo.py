@@ -21,8 +21,10 @@ def demo(
     """Tune the shipped 4-bit model with forward passes only, and show before and after.
 
     The model learned English prose; the task is index cards of the functions of this Python, each of three lines:
-    name, what it takes, what it does. Nothing is downloaded. DEMO_TIME
+    name, what it takes, what it does. Nothing is downloaded. A few minutes on two cores.
     """
+    from dataclasses import replace
+
     from forq.cli import _screen, _tuning
     from forq.cli._guesses import guesses
     from forq.demo import CHECKPOINT
@@ -44,20 +46,21 @@ def demo(
     config = complete(None, forwards=forwards, checkpoint=str(CHECKPOINT), task=task)
     _tuning.tune(config, out / "run")
     (record,) = read_all([out / "run"])
-    for name, text in (record.samples or {}).items():
-        _screen.out.print(f"\n[bold]{name}[/bold], continued from one unseen beginning:", highlight=False)
-        _screen.out.print(text, highlight=False, markup=False)
     sides = [
         guesses(model, open_task(task, model, config.seed))
-        for model in map(load, (CHECKPOINT, out / "run" / "checkpoint"))
+        for model in map(load, (str(CHECKPOINT), str(out / "run" / "checkpoint")))
     ]
+    for when, side in zip(("before", "after"), sides, strict=True):
+        _screen.out.print(f"\n[bold]{when}[/bold], what it guesses of cards that it never saw:", highlight=False)
+        _screen.out.print(side.text, highlight=False, markup=False)
     _screen.table(
-        f"{sides[0].pieces:,} pieces of cards that it never saw, each guessed from the text before it",
+        f"{sides[0].pieces:,} pieces of text, each guessed from the true text before it",
         ["", "before", "after"],
         [
             ["guessed right", *(f"{side.right:.0%}" for side in sides)],
             ["as unsure as a choice among", *(f"{side.choices:.0f} pieces" for side in sides)],
         ],
     )
-    page.write([record], out / "report.html")
+    # So short a run of so small a model writes no sentences; the page leaves its samples out.
+    page.write([replace(record, samples=None)], out / "report.html")
     _screen.out.print(f"report      {out / 'report.html'}", highlight=False, soft_wrap=True)
