@@ -12,7 +12,7 @@ from forq.coordinates.leaf import GROUPS
 from forq.inspection import memory
 from tests.fixtures import bnb8, torchao
 
-COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "eval")
+COMMANDS = ("tune", "report", "replay", "verify", "inspect", "quantize", "export", "demo", "ls", "models", "eval")
 
 
 def test_help_names_every_command(forq):

@@ -122,7 +122,7 @@ def test_a_demo_without_its_text_leaves_nothing_in_the_way(tmp_path, forq, monke
         raise corpus.CorpusError("is the standard library installed as .py files?")
 
     assert issubclass(corpus.CorpusError, DataError)
-    monkeypatch.setattr(corpus, "upper_docs", no_source)
+    monkeypatch.setattr(corpus, "cards", no_source)
     done = forq("demo", "--out", tmp_path / "a" / "run")
     assert done.returncode == 1 and "standard library" in done.stderr and not list(tmp_path.iterdir())
 

@@ -18,6 +18,7 @@ from forq.checkpoints.containers import torch_save as torchzip
 from forq.checkpoints.containers.safetensors import read_header
 from forq.checkpoints.contents import PICKLE, Contents
 from forq.checkpoints.hub import fetch, hub_id
+from forq.checkpoints.installed import find
 from forq.checkpoints.patch import Saved, save_patched
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
 from forq.errors import FormatError
@@ -67,9 +68,10 @@ class Checkpoint:
 
     @classmethod
     def open(cls, source: str | Path, revision: str | None = None) -> Checkpoint:
-        """Open a folder, a single-file checkpoint, or a hub id (:mod:`forq.checkpoints.hub`).
+        """Open a folder, a file, an installed model or a hub id.
 
-        A local path takes precedence over a hub id of the same name. Only headers are read.
+        See :mod:`forq.checkpoints.installed` and :mod:`forq.checkpoints.hub`. A local path comes
+        first, then an installed model. Only headers are read.
 
         Raises:
             FormatError: the path does not exist, config.json or the weights are missing, or two files
@@ -77,6 +79,8 @@ class Checkpoint:
         """
         path = Path(source)
         if not (path.is_dir() or path.is_file()):
+            if (model := find(str(source))) is not None:
+                return cls.open(model)
             if (repository := hub_id(str(source), revision)) is None:
                 raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
             path = fetch(repository)

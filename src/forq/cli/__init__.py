@@ -21,6 +21,7 @@ from forq.cli.eval import evaluate
 from forq.cli.export import export
 from forq.cli.inspect import inspect
 from forq.cli.ls import ls
+from forq.cli.models import models
 from forq.cli.predict import predict
 from forq.cli.quantize import quantize
 from forq.cli.replay import replay
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, predict, report, sample, replay, verify, inspect, quantize, export, attack, demo, ls):
+for command in (tune, predict, report, sample, replay, verify, inspect, quantize, export, attack, demo, ls, models):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -36,7 +36,12 @@ def free(out: Path, way_out: str) -> None:
 
 
 Checkpoint = Annotated[
-    str, typer.Argument(help="A checkpoint: a file, a folder or a hub id.", parser=source, metavar="CHECKPOINT")
+    str,
+    typer.Argument(
+        help="A checkpoint: a file, a folder, a name that `forq models` lists, or a hub id.",
+        parser=source,
+        metavar="CHECKPOINT",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Task = Annotated[str, typer.Option(help="Task to score; `forq ls tasks` lists them.")]

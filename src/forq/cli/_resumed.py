@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import typer
 
 from forq.checkpoints import Checkpoint
 from forq.cli import _arguments as given
+from forq.cli import _watch
 from forq.errors import ConfigError, ForqError
 from forq.models.families import kind_of
 from forq.recipes.plan import steps_within
@@ -53,6 +54,7 @@ class Asked:
     Attributes:
         options: by their names; those of ``_PLACES``, and ``--forwards``.
         sets: the texts of ``--set``.
+        watch: ``TASK:DATA`` by name.
     """
 
     checkpoint: str
@@ -63,6 +65,8 @@ class Asked:
     adapter: Path | None
     device: str | None
     kernel: str | None
+    watch: Mapping[str, str] = field(default_factory=dict)
+    watch_limit: Mapping[str, float] = field(default_factory=dict)
 
 
 def first(asked: Asked) -> RunConfig:
@@ -100,6 +104,7 @@ def first(asked: Asked) -> RunConfig:
         activations=options.get("--activations", "float"),
         profile=None if asked.profile is None else str(asked.profile.resolve()),
         adapter=None if asked.adapter is None else str(asked.adapter.resolve()),
+        watch=_watch.settings(asked.watch, asked.watch_limit),
     )
     if lora and "lora" not in config.method.kinds:
         raise ConfigError(f"--{lora[0][5:].partition('=')[0]} is of adapters, which do not move; add --move lora")
@@ -125,6 +130,8 @@ def settings(out: Path, asked: Asked) -> RunConfig:
     named = {_PLACES[name]: value for name, value in asked.options.items() if name in _PLACES}
     if "--forwards" in asked.options:
         named["steps"] = steps_within(run.method, asked.options["--forwards"])
+    watch = _watch.settings(asked.watch, asked.watch_limit, run.watch)
+    named["watch"] = {name: settings.model_dump() for name, settings in watch.items()}
     found = agreement.changed(run, named, asked.sets)
     names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
     agreement.require(out, run, found, names=names, profile=asked.profile)
@@ -135,6 +142,7 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         "device": run.device if asked.device in (None, "auto") else asked.device,
         "adapter": run.adapter if asked.adapter is None else str(asked.adapter.resolve()),
         "kernel": run.kernel if asked.kernel in (None, "auto") else asked.kernel,
+        "watch": agreement.watches_moved_to(run, found),
     }
     return run.model_copy(update=placed)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forq.cli import _screen
+from forq.cli import _screen, _watch
 from forq.cli._setbacks import Setbacks
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def tune(
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
         if (blocks := run.config.method.blocks) != ALL:
             _screen.err.print(_blocks(run, blocks), highlight=False, soft_wrap=True)
+        _watch.introduce(run)
         if run.config.method.by_row or run.trainer.why_together is not None:
             _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
@@ -107,7 +108,11 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
     _screen.table(
         f"{config.recipe}, {config.steps} steps; best on validation after {result['step']}",
         ["", "before", "after", "last step"],
-        [*_rows("validation", result["validation"]), *_rows("test (the saved file)", result["test"])],
+        [
+            *_rows("validation", result["validation"]),
+            *_rows("test (the saved file)", result["test"]),
+            *(row for name, sides in result.get("watch", {}).items() for row in _rows(f"watched {name}", sides)),
+        ],
     )
     for sentence in _sentences(result):
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
@@ -139,6 +144,8 @@ def _sentences(result: Result) -> list[str]:
             "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…; "
             "of qzo rule.newton=… and rule.noise=…) or give each more rows (--set task.batch_rows=…)"
         )
+    if (ended := _watch.sentence(result)) is not None:
+        sentences.append(ended)
     if result["certificate"] is not None:
         sentences.append(f"ended after {result['certificate']:.0f} audits in a row that found no better neighbour")
     if result["floor"] is not None:
@@ -193,6 +200,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> list[tuple[float, bool]]
             if isinstance(event, Scored):
                 best = run.best
                 scored = f"validation {_main(event.score)}" + (f", best {_main(best.score)}" if best else "")
+                scored = ", ".join(part for part in (scored, _watch.latest(event)) if part)
                 for sentence in setbacks.sentences(event):
                     _screen.err.print(sentence, highlight=False, soft_wrap=True)
             elif event.kind == "train":

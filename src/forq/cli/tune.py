@@ -81,6 +81,24 @@ def tune(
         int | None,
         typer.Option(help="Side of the pictures of text-to-image, in pixels. Default: 512.", rich_help_panel=DATA),
     ] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TASK:DATA",
+            help="Another data set to score at every evaluation, with the divergence from the base on its tokens; "
+            "repeatable. Its options: --set watch.NAME.rows=16, watch.NAME.max_length=64.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    watch_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KL",
+            help="Mean KL(base ‖ tuned) on a watched data set, in nats a token, beyond which the run ends and saves "
+            "the best within it; repeatable.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +203,7 @@ def tune(
     ] = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
-    from forq.cli import _resumed, _screen, _tuning
+    from forq.cli import _resumed, _screen, _tuning, _watch
     from forq.errors import ConfigError
     from forq.inspection.coverage import chosen
     from forq.runs.agreement import holds_run
@@ -221,7 +239,11 @@ def tune(
         "--bits": bits,
     }
     given_now = {name: value for name, value in options.items() if value is not None}
-    asked = _resumed.Asked(checkpoint, given_now, tuple(sets), data, profile, adapter, device, kernel)
+    asked = _resumed.Asked(
+        *(checkpoint, given_now, tuple(sets), data, profile, adapter, device, kernel),
+        watch=_watch.named(watch or [], "--watch", "NAME=TASK:DATA"),
+        watch_limit=_watch.limits(watch_limit or []),
+    )
     if held:
         config = _resumed.settings(out, asked)
         drawn = not tensorboard or (out / "tensorboard").is_dir()

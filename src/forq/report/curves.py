@@ -65,11 +65,21 @@ def groups(records: Sequence[Record]) -> list[Group]:
 
 def scores(group: Group, name: str, axis: str) -> Curve | None:
     """A validation metric against ``forwards`` or ``seconds``; ``None`` if it was never scored."""
+    return _measured(group, lambda scored: scored.score.numbers().get(name), axis)
 
+
+def watched(group: Group, watch: str, name: str) -> Curve | None:
+    """A metric of a watched data set against ``forwards``; ``None`` if it was never measured."""
+    return _measured(
+        group, lambda scored: scored.watch[watch].numbers().get(name) if watch in scored.watch else None, "forwards"
+    )
+
+
+def _measured(group: Group, value: Callable[[Scored], float | None], axis: str) -> Curve | None:
     def points(record: Record) -> dict[int, Point]:
         by_step = {}
         for scored in record.scores:
-            y = scored.score.numbers().get(name)
+            y = value(scored)
             if y is not None and math.isfinite(y):
                 by_step[scored.trained] = (_position(record, scored, axis), y)
         return by_step
@@ -168,7 +178,11 @@ def _method(record: Record) -> str:
     every = record.config.get("eval_every")
     names = header.get("names", {}).get("data")
     start = [header.get(key) for key in ("base", "profile", "adapter")]
-    return json.dumps([start, method, task, names, every], sort_keys=True)
+    watch = {
+        name: {key: value for key, value in settings.items() if key != "data"}
+        for name, settings in record.config.get("watch", {}).items()
+    }
+    return json.dumps([start, method, task, names, every, watch], sort_keys=True)
 
 
 def _label(members: Sequence[Record]) -> str:

@@ -18,7 +18,7 @@ from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, brief
 from forq.report.classes import matrices
 from forq.report.curves import groups
 from forq.report.layers import maps
-from forq.report.record import Record, Sides
+from forq.report.record import Record, Sides, Stopped
 from forq.tasks import SHARES, Account, shown
 
 GENERATOR = '<meta name="generator" content="forq report'
@@ -62,6 +62,7 @@ def page(records: Sequence[Record]) -> str:
         results=[(group, measured(group.records)) for group in run_groups],
         confused=[(group, found) for group in run_groups if (found := matrices(group.records))],
         learning=panels.learning(run_groups),
+        watching=panels.watching(run_groups),
         stepping=panels.stepping(run_groups),
         never=" and ".join(panels.never(run_groups)),
         maps=[(group, maps(group.records)) for group in run_groups],
@@ -107,6 +108,8 @@ def summary(records: Sequence[Record]) -> list[dict[str, Any]]:
             "seconds": record.seconds,
             "best_step": None if record.best is None else record.best.trained,
             **{split: asdict(sides) for split, sides in _table(record).items()},
+            "watch": {name: asdict(sides) for name, sides in _watched(record).items()},
+            "stopped": asdict(record.result.stopped) if record.result and record.result.stopped else None,
             "data": Account.of(record.journal.header["task"]).plain(),
             "journal_bytes": record.journal.path.stat().st_size,
             "torn_bytes": record.journal.torn_bytes,
@@ -146,10 +149,12 @@ def warnings(records: Sequence[Record]) -> list[str]:
 
 
 def measured(records: Sequence[Record]) -> list[Measured]:
-    """Metrics before and after, on test and validation; for several runs mean ± standard deviation."""
-    tables = [_table(record) for record in records]
+    """Metrics before and after, on test, validation and watched data; for several runs mean ± standard deviation."""
+    tables = [
+        _table(record) | {f"watched {name}": sides for name, sides in _watched(record).items()} for record in records
+    ]
     rows = []
-    for split in ("test", "validation"):
+    for split in ("test", "validation", *(name for name in tables[0] if name.startswith("watched "))):
         runs = [table[split] for table in tables if split in table]
         names = list(dict.fromkeys(name for sides in runs for name in sides.before if name in sides.after))
         for name in names if len(runs) == len(records) else []:
@@ -159,7 +164,7 @@ def measured(records: Sequence[Record]) -> list[Measured]:
             after = curves.mean_and_spread([sides.after[name] for sides in runs])
             change = _difference(name, before[0], after[0])
             improved = (after[0] < before[0]) == name.startswith("loss")
-            better = None if change in ("no change", "not a number") else improved
+            better = None if name == "kl" or change in ("no change", "not a number") else improved
             rows.append(Measured(split, name, _pm(name, *before), _pm(name, *after), change, better))
     return rows
 
@@ -189,6 +194,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "ended early": result
         and result.certificate
         and f"{result.certificate:.0f} audits in a row found no better step",
+        "ended by its limit": result and result.stopped and _stopped(result.stopped),
         "floor of its grid": result and result.floor and f"reached: a step costs {-result.floor:.2g} on its own batch",
         "journal": f"{size / 1000:,.1f} kB, {len(record.journal.lines):,} lines, all seals valid",
         "checkpoint": header["names"]["checkpoint"],
@@ -243,6 +249,20 @@ def _table(record: Record) -> dict[str, Sides]:
     if record.best is None:
         return {}
     return {"validation": Sides(record.scores[0].score.numbers(), record.best.score.numbers())}
+
+
+def _watched(record: Record) -> dict[str, Sides]:
+    """Metrics of the watched data sets before and after, by name; so far, where the run is not finished."""
+    if record.result is not None:
+        return record.result.watch
+    if record.best is None:
+        return {}
+    first, best = record.scores[0].watch, record.best.watch
+    return {name: Sides(first[name].numbers(), best[name].numbers()) for name in first if name in best}
+
+
+def _stopped(stopped: Stopped) -> str:
+    return f"after step {stopped.step:,}: divergence {stopped.kl:.4f} on {stopped.watch}, limit {stopped.limit:g}"
 
 
 def _pm(name: str, mean: float, spread: float | None) -> str:

@@ -35,6 +35,32 @@ def learning(groups: Sequence[Group]) -> list[Chart]:
     return [drawn for drawn in charts if drawn is not None]
 
 
+def watching(groups: Sequence[Group]) -> list[Chart]:
+    """Charts of the watched data sets: their loss, and how far the predictions on them moved from the base."""
+    records = [record for group in groups for record in group.records]
+    names = dict.fromkeys(name for record in records for scored in record.scores for name in scored.watch)
+    charts = []
+    for name in names:
+        limits = {watch.get("limit") for record in records if (watch := record.config.get("watch", {}).get(name))}
+        limit = limits.pop() if len(limits) == 1 else None
+        charts.append(
+            chart(
+                f"Watched {name}: loss",
+                [curves.watched(group, name, "loss") for group in groups],
+                caption="nats; with the weights as they are saved",
+            )
+        )
+        charts.append(
+            chart(
+                f"Watched {name}: divergence",
+                [curves.watched(group, name, "kl") for group in groups],
+                caption="mean KL(base ‖ tuned), nats a token; 0: it predicts as before",
+                rule=None if limit is None else (float(limit), "limit"),
+            )
+        )
+    return [drawn for drawn in charts if drawn is not None]
+
+
 def _meaning(name: str, levels: Sequence[str]) -> str:
     unit = "mean squared error" if levels else "nats"
     return unit if name == "loss" else "higher is better"

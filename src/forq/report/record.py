@@ -6,7 +6,7 @@ import base64
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,6 +57,16 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """The watched data set that ended a run, and by how much it was beyond its limit."""
+
+    watch: str
+    kl: float
+    limit: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The part of result.json that the page shows."""
 
@@ -67,6 +77,8 @@ class Result:
     certificate: float | None = None
     floor: float | None = None
     confusion: Confusion | None = None
+    watch: dict[str, Sides] = field(default_factory=dict)
+    stopped: Stopped | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ The x-axis is the training step. The scalars are:
 - ``train/changed``, ``train/cut``, ``train/lost``: shares of the coordinates that moved, were cut
   at a bound, and were rounded away;
 - ``validation/…``: validation metrics;
+- ``watch/NAME/…``: the same on watched data sets, and ``kl``, the divergence from the base;
 - ``forwards``: forward passes spent; compare methods at equal values.
 
 Values that are not finite are left out.
@@ -61,6 +62,8 @@ def written(events: Iterable[Line | Scored], folder: Path) -> Iterator[Line | Sc
             numbers: dict[str, float] = {}
             if isinstance(event, Scored):
                 numbers = {f"validation/{name}": x for name, x in event.score.numbers().items()}
+                for watch, found in event.watch.items():
+                    numbers |= {f"watch/{watch}/{name}": x for name, x in found.numbers().items()}
             else:
                 forwards += event.forwards
                 trained += event.kind == "train"

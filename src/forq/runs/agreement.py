@@ -7,14 +7,15 @@ header, which holds their digests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from forq.coordinates.profile import FILE, Profile
 from forq.errors import ConfigError
 from forq.runs import config as configs
-from forq.runs.config import RunConfig
+from forq.runs.config import RunConfig, WatchConfig
+from forq.runs.named import flat
 
 _BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile", "adapter")
 _ALIKE = ("recipe", "task.name")
@@ -29,11 +30,11 @@ def holds_run(folder: Path) -> bool:
 
 def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
     """The settings that differ, by dotted name: the run's value and the requested value."""
-    left, right = dict(_flat(run.model_dump())), dict(_flat(asked.model_dump()))
+    left, right = dict(flat(run.model_dump())), dict(flat(asked.model_dump()))
     return {
         name: (left.get(name), right.get(name))
         for name in [*left, *(name for name in right if name not in left)]
-        if name not in _BY_HEADER and _plain(name, left.get(name)) != _plain(name, right.get(name))
+        if not _by_header(name) and _plain(name, left.get(name)) != _plain(name, right.get(name))
     }
 
 
@@ -74,10 +75,19 @@ def require(
 
 
 def moved_to(run: RunConfig, asked: RunConfig) -> RunConfig:
-    """A run's settings with the requested paths of checkpoint, data and adapter, which may have moved."""
+    """A run's settings with the requested paths of checkpoint, data, watched data and adapter, which may have moved."""
     task = run.task.model_copy(update={"data": asked.task.data})
     adapter = asked.adapter or run.adapter
-    return run.model_copy(update={"checkpoint": asked.checkpoint, "task": task, "adapter": adapter})
+    places = {"checkpoint": asked.checkpoint, "task": task, "adapter": adapter}
+    return run.model_copy(update={**places, "watch": watches_moved_to(run, asked)})
+
+
+def watches_moved_to(run: RunConfig, asked: RunConfig) -> dict[str, WatchConfig]:
+    """The run's watched data sets with the requested paths of their data."""
+    return {
+        name: watch.model_copy(update={"data": asked.watch[name].data}) if name in asked.watch else watch
+        for name, watch in run.watch.items()
+    }
 
 
 def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -> RunConfig:
@@ -100,12 +110,8 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
     return configs.parse(configs.with_sets(tree, sets))
 
 
-def _flat(tree: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{name}.")
-        else:
-            yield f"{front}{name}", value
+def _by_header(name: str) -> bool:
+    return name in _BY_HEADER or (name.startswith("watch.") and name.endswith(".data"))
 
 
 def _plain(name: str, value: object) -> object:

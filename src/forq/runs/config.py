@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +13,15 @@ import tomli_w
 import torch
 from pydantic import Field
 
-from forq.coordinates.leaf import GROUPS
 from forq.errors import ConfigError
 from forq.layers.linear import Activations, Choice
 from forq.models.adapters import peft
-from forq.plugins import registry
 from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
-from forq.recipes.settings import GroupSettings, Settings, checked
+from forq.recipes.settings import Settings, checked
+from forq.runs.named import Option, flat, parsed, put
 from forq.scalars.chain import Frozen
 from forq.tokens.model import Kind
-
-Option = int | float | str | bool
 
 STEPS = 2000
 """Training steps of a run where neither steps nor forward passes are given."""
@@ -48,6 +45,26 @@ class TaskConfig(Frozen):
     micro_batch_tokens: int | None = None
 
 
+class WatchConfig(Frozen):
+    """A data set that is scored at every evaluation beside the task; see :mod:`forq.runs.watch`.
+
+    Attributes:
+        rows: number of validation rows that are scored.
+        limit: divergence from the base, in nats a token, beyond which the run ends; None: no limit.
+        options: arguments of the task's ``open``.
+    """
+
+    task: str
+    data: str
+    rows: Annotated[int, Field(ge=1)] = 32
+    limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    options: Mapping[str, Option] = Field(default_factory=dict)
+
+    def as_task(self) -> TaskConfig:
+        """The task, as :func:`forq.runs.open_task.open_task` opens it."""
+        return TaskConfig(name=self.task, data=self.data, options=self.options)
+
+
 class RunConfig(Frozen):
     """All settings that a run depends on, apart from the bytes of its checkpoint and data.
 
@@ -59,6 +76,7 @@ class RunConfig(Frozen):
         adapter: folder of a LoRA adapter in PEFT's format that the run goes on from, in place of new ones.
         threads: CPU threads of torch. Results depend on it in the last bit, so a resumed run keeps
             it.
+        watch: data sets that are scored beside the task, by name.
     """
 
     checkpoint: str
@@ -74,6 +92,7 @@ class RunConfig(Frozen):
     profile: str | None = None
     adapter: str | None = None
     method: Settings
+    watch: Mapping[str, WatchConfig] = Field(default_factory=dict)
 
 
 def complete(
@@ -111,7 +130,7 @@ def complete(
     if steps is not None and forwards is not None:
         raise ConfigError(f"expected steps or forwards (--steps, --forwards), found both: {steps} and {forwards}")
     sets = list(sets)
-    changes = {} if settings is None or isinstance(settings, Settings) else dict(_flat(settings))
+    changes = {} if settings is None or isinstance(settings, Settings) else dict(flat(settings))
     if name is None:
         keys = [*changes, *(text.partition("=")[0].strip() for text in sets)]
         moved = changes.get("move", move) or next((x.partition("=")[2] for x in sets if x.startswith("move=")), "")
@@ -168,8 +187,12 @@ def with_changes(tree: Mapping[str, object], changes: Iterable[tuple[str, object
     changed = copy.deepcopy(dict(tree))
     if isinstance(changed["task"], TaskConfig):
         changed["task"] = changed["task"].model_dump()
+    watches: Mapping[str, Any] = changed.get("watch", {})  # type: ignore[assignment]
+    changed["watch"] = {
+        name: watch.model_dump() if isinstance(watch, WatchConfig) else watch for name, watch in watches.items()
+    }
     for key, value in changes:
-        _put(changed, key, value)
+        put(changed, key, value)
     return changed
 
 
@@ -185,7 +208,7 @@ def with_sets(tree: Mapping[str, object], sets: Iterable[str]) -> dict[str, obje
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set takes key=value, found {text!r}")
-        changes.append((key.strip(), _value(value.strip())))
+        changes.append((key.strip(), parsed(value.strip())))
     return with_changes(tree, changes)
 
 
@@ -203,7 +226,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
         key, equals, value = text.partition("=")
         if not equals or not key.startswith("task."):
             raise ConfigError(f"--set takes task.option=value here, found {text!r}")
-        options[key.removeprefix("task.")] = _value(value)
+        options[key.removeprefix("task.")] = parsed(value)
     return TaskConfig(name=name, data=data, options=options, **others)
 
 
@@ -220,7 +243,7 @@ def write(config: RunConfig, path: Path) -> None:
     """Write config.toml whole or not at all."""
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:
-        file.write(tomli_w.dumps(config.model_dump(exclude_none=True)))
+        file.write(tomli_w.dumps(config.model_dump(exclude_none=True, exclude=None if config.watch else {"watch"})))
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
@@ -236,39 +259,3 @@ def read(path: Path) -> RunConfig:
         return parse(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot read the run's settings: {error}") from error
-
-
-def _flat(changes: Mapping[str, object], front: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{front}{key}.")
-        else:
-            yield f"{front}{key}", value
-
-
-def _put(tree: dict[str, Any], key: str, value: object) -> None:
-    head, _, rest = key.partition(".")
-    if head == "task" and rest:
-        tree["task"]["options"][rest] = value
-        return
-    method = tree["method"]
-    if head in GROUPS and rest in GroupSettings.model_fields:
-        method["groups"].setdefault(head, {})[rest] = value
-        return
-    parts = {name: inner for name, inner in method.items() if name != "groups"}
-    known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
-    known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
-    if key not in known:
-        raise ConfigError(
-            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, GROUP.eps, "
-            f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
-        )
-    (method[head] if rest else method)[rest or head] = value
-
-
-def _value(text: str) -> Option:
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-    return value if isinstance(value, int | float | str | bool) else text

@@ -12,7 +12,8 @@ from typing import Any
 
 from forq.runs import config as configs
 from forq.runs import journal
-from forq.runs.config import Option, RunConfig, TaskConfig
+from forq.runs.config import RunConfig, TaskConfig
+from forq.runs.named import Option
 from forq.tasks import Task
 
 FACTS = ("moment", "prior")

@@ -32,6 +32,7 @@ _SHARED = {
     "kernel": "install what the run was begun with (onnxruntime for ort), or load the model with the same kernel",
     "leaves": "give the checkpoint the run was started from",
     "profile": "profile.safetensors of the run is not the one it was begun with",
+    "watch": "give the data that was watched when the run was started",
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
@@ -53,6 +54,7 @@ def header(trainer: Trainer) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "kernel": _kernel(model),
         "threads": torch.get_num_threads(),
+        **({"watch": _watched(trainer)} if trainer.watches else {}),
         # For people only; the digests above identify the bytes, whatever their path.
         "names": {"checkpoint": Path(config.checkpoint).name, "data": Path(config.task.data).name},
         "versions": {name: version(name) for name in _packages(model)} | {"python": platform.python_version()},
@@ -121,6 +123,19 @@ def _kernel(model: LoadedModel) -> str | dict[str, int | list[str]]:
     if len(by_size) < 2:
         return by_size[0][0] if by_size else "reference"
     return {**{name: sorted(layers) for name, layers in by_size[:-1]}, by_size[-1][0]: len(by_size[-1][1])}
+
+
+def _watched(trainer: Trainer) -> dict[str, dict[str, object]]:
+    """The watched data sets; the digest identifies the data."""
+    return {
+        watch.name: {
+            "task": watch.task.describe()["task"],
+            "digest": watch.task.digest,
+            "rows": watch.rows,
+            "limit": watch.limit,
+        }
+        for watch in trainer.watches
+    }
 
 
 def _packages(model: LoadedModel) -> list[str]:

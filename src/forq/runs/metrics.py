@@ -6,11 +6,27 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from forq.tasks import Score
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What an evaluation measured on a watched data set; see :mod:`forq.runs.watch`.
+
+    Attributes:
+        kl: mean of KL(base ‖ tuned) over the scored tokens, in nats; None where the model predicts no tokens.
+    """
+
+    score: Score
+    kl: float | None
+
+    def numbers(self) -> dict[str, float]:
+        """Loss, metrics and divergence by name."""
+        return {**self.score.numbers(), **({} if self.kl is None else {"kl": self.kl})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,8 @@ class Scored:
         best: whether no earlier score was better.
         worse: whether it is clearly worse than the score before the first step; see
             :mod:`forq.runs.setbacks`.
+        watch: what was measured on the watched data sets, by name.
+        over: name of a watched data set that is beyond its limit; such a score is never the best, and the run ends.
     """
 
     trained: int
@@ -30,11 +48,15 @@ class Scored:
     score: Score
     best: bool
     worse: bool = False
+    watch: Mapping[str, Watched] = field(default_factory=dict)
+    over: str | None = None
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Scored:
         """Read a score from its row of metrics.jsonl."""
-        return cls(body["trained"], body["forwards"], Score(**body["score"]), body["best"], body.get("worse", False))
+        watch = {name: Watched(Score(**row["score"]), row["kl"]) for name, row in body.get("watch", {}).items()}
+        score, worse = Score(**body["score"]), body.get("worse", False)
+        return cls(body["trained"], body["forwards"], score, body["best"], worse, watch, body.get("over"))
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,7 +109,10 @@ class Metrics:
         """Record a score."""
         self.scores[scored.trained] = scored
         body = asdict(scored)
-        del body["score"]["confusion"]  # as large as the square of the classes; result.json has that of the test rows
+        if not scored.watch:
+            del body["watch"], body["over"]
+        for row in (body, *body.get("watch", {}).values()):
+            del row["score"]["confusion"]  # as large as the square of the classes; result.json has the test rows'
         self._put(body)
 
     def sync(self) -> None:

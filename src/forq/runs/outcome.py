@@ -14,12 +14,22 @@ from forq.runs import journal
 from forq.runs.config import RunConfig
 from forq.runs.folder import put_json
 from forq.runs.run import Run
+from forq.runs.trainer import Trainer
 from forq.tasks import Score, Task, account
 
 FILE = "result.json"
 
 Numbers = dict[str, float]
 """A score in JSON: ``rows``, ``loss`` and the task's metrics."""
+
+
+class Stopped(TypedDict):
+    """The watched data set that ended a run, and by how much it was beyond its limit."""
+
+    watch: str
+    kl: float
+    limit: float
+    step: int
 
 
 class Outcome(TypedDict):
@@ -33,6 +43,8 @@ class Outcome(TypedDict):
     rounding: float | None
     certificate: float | None
     floor: float | None
+    watch: dict[str, dict[str, Numbers]]
+    stopped: Stopped | None
     checkpoint: str | None
     adapter: str | None
     journal: str
@@ -75,11 +87,29 @@ def outcome(run: Run) -> Outcome:
         "rounding": run.rounding,
         "certificate": trainer.certificate,
         "floor": trainer.floor,
+        "watch": {
+            watch.name: {
+                when: {"rows": scored.watch[watch.name].score.rows, **scored.watch[watch.name].numbers()}
+                for when, scored in (("before", first), ("after", best), ("last", last))
+            }
+            for watch in trainer.watches
+        },
+        "stopped": _stopped(trainer),
         "checkpoint": None if run.checkpoint is None else str(run.checkpoint),
         "adapter": None if run.adapter is None else str(run.adapter),
         "journal": str(run.journal),
         "data": account(run.task).plain(),
     }
+
+
+def _stopped(trainer: Trainer) -> Stopped | None:
+    over = trainer.over
+    if over is None or over.over is None:
+        return None
+    watch = next(watch for watch in trainer.watches if watch.name == over.over)
+    kl = over.watch[watch.name].kl
+    assert kl is not None and watch.limit is not None
+    return {"watch": watch.name, "kl": kl, "limit": watch.limit, "step": over.trained}
 
 
 def conclude(of: Outcome, config: RunConfig, task: Task, folder: Path, began: float) -> Result:

@@ -54,6 +54,7 @@ from forq.runs.older import as_probed
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
 from forq.runs.trainer import Trainer, lora_settings
+from forq.runs.watch import as_opened, opened
 from forq.scalars.protocols import Oracle
 from forq.tasks import Task
 
@@ -185,6 +186,7 @@ class Run:
             JournalError: the replay does not rebuild a digest, or another process writes this run.
             RunError: the run cannot go on, see :func:`forq.runs.engine.run`.
         """
+        self.trainer.remember()  # before a snapshot is restored
         recorder = Recorder(self.folder, self.trainer)
         try:
             for event in self.trainer.events(recorder.past):
@@ -276,4 +278,5 @@ def _trainer(
     if config.profile is not None:
         own = folder / FILE
         profile = Profile.read(own if own.exists() else Path(config.profile))
-    return Trainer(config, model, task, profile=profile, oracle=oracle)
+    watches = opened(config, model)
+    return Trainer(as_opened(config, watches), model, task, profile=profile, oracle=oracle, watches=watches)

@@ -27,6 +27,7 @@ from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.runs.settled import settled
+from forq.runs.watch import Watch
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
 from forq.tasks import Predicts, Task
@@ -57,6 +58,7 @@ class Trainer:
         profile: factors of the coordinates' units.
         oracle: measures the losses of a step's probes; by default with the model, on the task's
             batches (:class:`forq.runs.oracles.local.Local`).
+        watches: data sets that are scored beside the task.
 
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.
@@ -65,6 +67,7 @@ class Trainer:
         start: digest of the adapter that the run goes on from, if any.
         floor: mean gain of the last audits, if steps of this size no longer pay; see
             :mod:`forq.scalars.rules.audit`.
+        over: the score that ended the run because a watched data set was beyond its limit, if one did.
 
     Raises:
         ConfigError: a setting is invalid, or nothing can move.
@@ -78,6 +81,7 @@ class Trainer:
         *,
         profile: Profile | None = None,
         oracle: Callable[[Space], Oracle] | None = None,
+        watches: Sequence[Watch] = (),
     ) -> None:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
@@ -101,6 +105,17 @@ class Trainer:
         self.last: Scored | None = None
         self.certificate: float | None = None
         self.floor: float | None = None
+        self.over: Scored | None = None
+        self.watches = tuple(watches)
+        self._remembers = False
+
+    def remember(self) -> None:
+        """Keep what the base predicts on the watched data sets, once; the space must be at its start."""
+        if not self._remembers:
+            self._remembers = True
+            with self.space.as_exported():
+                for watch in self.watches:
+                    watch.remember(self.model)
 
     def events(self, past: Past | None = None) -> Iterator[Line | Scored]:
         """Train; yield every line and score, including those of earlier sessions.
@@ -112,6 +127,7 @@ class Trainer:
             RunError: the run cannot continue; see :func:`forq.runs.engine.run`.
         """
         past = past or Past()
+        self.remember()
         steps, every = self.config.steps, self.config.eval_every
         tape = Tape(past.lines, then=self._oracle(self.space))
         lines = engine.run(self.space, tape, self._plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
@@ -129,6 +145,8 @@ class Trainer:
             self.floor = at_floor(gains)
             if trained and (trained % every == 0 or trained == steps or self.certificate is not None):
                 yield self._score(past, trained, forwards)
+                if self.over is not None:
+                    return
 
     def _local(self, space: Space) -> Oracle:
         if self.config.method.needs_curvature:
@@ -152,10 +170,13 @@ class Trainer:
         if scored is None:
             with self.space.as_exported():
                 score = self.task.evaluate(self.model, "validation")
-            best = score.better_than(self.best.score if self.best else None)
+                watched = {watch.name: watch.measured(self.model) for watch in self.watches}
+            over = next((watch.name for watch in self.watches if watch.exceeded(watched[watch.name])), None)
+            best = over is None and score.better_than(self.best.score if self.best else None)
             worse = self.first is not None and clearly_worse(score, self.first.score)
-            scored = Scored(trained, forwards, score, best, worse)
+            scored = Scored(trained, forwards, score, best, worse, watched, over)
         self.first, self.last = self.first or scored, scored
+        self.over = scored if scored.over is not None else None
         if scored.best:
             self.best = scored
         return scored

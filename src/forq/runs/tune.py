@@ -27,6 +27,8 @@ from forq.runs.older import as_begun
 from forq.runs.open_task import open_task, settled
 from forq.runs.outcome import conclude, outcome
 from forq.runs.run import Run
+from forq.runs.watch import parts
+from forq.runs.watch import settings as watch_settings
 from forq.tasks import Task
 
 log = logging.getLogger("forq")
@@ -51,6 +53,8 @@ def tune(
     micro_batch_tokens: int | None = None,
     quantize_on_load: str | None = None,
     settings: Settings | Mapping[str, object] | None = None,
+    watch: Mapping[str, str] | None = None,
+    watch_limit: Mapping[str, float] | None = None,
     resume: bool = False,
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
@@ -85,6 +89,11 @@ def tune(
         settings: changes to the recipe and options of the task, such as
             ``{"rule": {"lr": 1e-3}, "task": {"max_length": 64}}``; or a whole
             :class:`~forq.recipes.settings.Settings` in place of the recipe's.
+        watch: data sets to score beside the task, by name, each as ``"TASK:DATA"``
+            (``{"plain": "text:book.txt"}``); see :mod:`forq.runs.watch`. Their options stand in
+            ``settings``: ``{"watch": {"plain": {"rows": 16, "max_length": 64}}}``.
+        watch_limit: the divergence from the base on a watched data set, in nats a token, beyond
+            which the run ends and saves the best within it.
         resume: continue the run in ``out`` if there is one, else begin it. After an interruption,
             the same call ends in the same run.
 
@@ -114,6 +123,8 @@ def tune(
             )
         model = quantized(model, quantize_on_load, folder / BASE)
     loaded = model if isinstance(model, LoadedModel) else load(model)
+    watched = {name: parts(text) for name, text in (watch or {}).items()}
+    begun_watches = configs.read(folder / "config.toml").watch if resumed else None
     if resumed and recipe is None and move is None and settings is None:
         # What the caller leaves open is as it was when the run began, whatever a recipe has become since.
         begun = configs.read(folder / "config.toml")
@@ -139,6 +150,7 @@ def tune(
         profile=None if profile is None else str(Path(profile).resolve()),
         adapter=None if adapter is None else str(Path(adapter).resolve()),
         settings=settings,
+        watch=watch_settings(watched, watch_limit or {}, begun_watches),
     )
     header = journal.read(folder / "journal.jsonl").header if resumed else {}
     config = as_begun(config, header)
