@@ -168,8 +168,8 @@ def test_a_kernel_asked_for_must_fit(base, monkeypatch):
         load(base, "cpu", kernel="fast")
     with pytest.raises(ConfigError, match="float32 on a CPU"):
         load(base, "cpu", torch.bfloat16, kernel="ort")
-    assert set(kernels(load(base, "cpu", torch.bfloat16))) == {"reference"}
+    assert "ort" not in kernels(load(base, "cpu", torch.bfloat16))
     monkeypatch.setattr(ort, "missing", lambda: "onnx and onnxruntime are needed")
-    assert set(kernels(load(base, "cpu"))) == {"reference"}, "auto does without"
+    assert "ort" not in kernels(load(base, "cpu")), "auto does without"
     with pytest.raises(ConfigError, match="onnxruntime are needed"):
         load(base, "cpu", kernel="ort")
