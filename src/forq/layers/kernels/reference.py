@@ -25,8 +25,8 @@ BLOCK_BYTES_ELSEWHERE = 64 << 20
 # From so many tokens on one large product beats a product for every block (1.23 against 1.35 at 512 tokens): each of
 # those packs x anew.
 _WHOLE_FROM_TOKENS = 64
-# What is multiplied at once is no larger, so that a vocabulary never becomes a dense table.
-_WHOLE_BYTES = 128 << 20
+BUFFER_BYTES = 128 << 20
+"""What is multiplied at once is no larger, so that a vocabulary never becomes a dense table."""
 
 
 def matmul(
@@ -132,5 +132,5 @@ def _rows_per_block(weight: Weight, device: torch.device) -> int:
 def _sizes(weight: Weight, device: torch.device, whole: bool) -> Sizes:
     """Rows of a block, and as many whole blocks as may wait for one product."""
     written = _rows_per_block(weight, device)
-    most = _WHOLE_BYTES // (4 * weight.in_features) // written * written
+    most = BUFFER_BYTES // (4 * weight.in_features) // written * written
     return Sizes(written, max(written, min(most, weight.out_features)) if whole else written)

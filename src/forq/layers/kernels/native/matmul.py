@@ -17,7 +17,7 @@ from forq.layers.weight import QuantWeight, RowWeight
 # A product packs x anew for every block, which counts once x is as large as a block: at 1,024 tokens and 576 × 1536
 # blocks of 8 MiB take 1.02 of a dense product, of 2 MiB 1.17; at 16 tokens and 2048 × 2048 they take 1.01 and 0.67.
 _FEW_TOKENS = 512
-_BYTES_FOR_FEW, _BYTES_FOR_MANY = 2 << 20, 8 << 20
+_BYTES_FOR_FEW, BUFFER_BYTES = 2 << 20, 8 << 20
 
 
 def matmul(
@@ -56,5 +56,5 @@ def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tens
 
 def _sizes(x: Tensor) -> Sizes:
     tokens, columns = x.shape
-    rows = max(8, (_BYTES_FOR_FEW if tokens < _FEW_TOKENS else _BYTES_FOR_MANY) // (4 * columns))
+    rows = max(8, (_BYTES_FOR_FEW if tokens < _FEW_TOKENS else BUFFER_BYTES) // (4 * columns))
     return Sizes(rows, rows)
