@@ -155,8 +155,8 @@ class QuantLinear(nn.Module):
                     own = codes.index_select(0, wanted[first:last] - start)
                     cast(CodedWeight, part).put_codes(first * codes.shape[1], own.view(-1))
         elif self.sparse_codes is not None:
-            codes = self.sparse_codes.within(wanted, self.in_features)
-            cast(CodedWeight, part).put_codes_at(codes.places, codes.x)
+            single = self.sparse_codes.within(wanted, self.in_features)
+            cast(CodedWeight, part).put_codes_at(single.places, single.x)
         if isinstance(part, QuantWeight):
             return reference.dequantise(part, self._arrange(live[0]))
         return reference.dequantise_rows(cast(RowWeight, part), live)
@@ -194,8 +194,8 @@ class QuantLinear(nn.Module):
             from forq.layers.kernels import triton
 
             return triton.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
-        kernel = native if self.unpacked == "native" else reference
-        return kernel.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
+        matmul = native.matmul if self.unpacked == "native" else reference.matmul
+        return matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
 
     @property
     def _probed(self) -> bool:
