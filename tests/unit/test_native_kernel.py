@@ -116,6 +116,18 @@ def test_gradients_are_refused_and_not_dropped() -> None:
 
 
 @needs_compiler
+def test_c_never_reads_beyond_what_there_is() -> None:
+    weight, live = in_blocks("Q4_K", 8, 1)
+    x = torch.zeros(1, 256)
+    assert torch.equal(native.matmul_rows(x, weight, [one.half() for one in live], None, Scratch()), torch.zeros(1, 8))
+    with pytest.raises(RuntimeError, match=r"expected 8 numbers of torch\.float32"):
+        native.matmul_rows(x, weight, [live[0], live[1][:7]], None, Scratch())
+    of, scales = of_codes(8, 32, 256, "own")
+    with pytest.raises(RuntimeError, match="native kernel"):
+        native.matmul(x, of, scales[:3], None, Scratch())
+
+
+@needs_compiler
 def test_what_it_cannot_compute() -> None:
     other = Blocks(
         BY_NAME["IQ4_XS"], torch.zeros(1, 1, 128, dtype=torch.uint8), torch.zeros(1, 1, 6, dtype=torch.uint8)

@@ -20,6 +20,8 @@ _KINDS = frozenset(("Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_
 class _Kind(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
 
 
 class Blocks(RowWeight, Protocol):
@@ -49,25 +51,45 @@ def unfit(weight: Weight, device: torch.device) -> str | None:
 
 def fill_codes(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tensor) -> None:
     """See :func:`forq.layers.kernels.fill.fill_rows`; into float32."""
+    rows, columns, groups = stop - start, weight.in_features, weight.groups
     if weight.zero is None:  # float32 holds every integer zero point
         zeros, step = weight.zeros[:, start:stop].t().to(torch.float32).contiguous(), 1
     else:
         zeros, step = torch.tensor([weight.zero], dtype=torch.float32), 0
-    codes, scales = weight.codes[start:stop], by_row[start:stop]
-    sizes = (stop - start, weight.in_features, weight.group_size)
     run = library().codes_4 if weight.bits == 4 else library().codes_8
-    run(_at(codes), _at(scales), _at(zeros), c_ssize_t(step), _at(out), *map(c_ssize_t, sizes))
+    run(
+        _at(weight.codes[start:stop], torch.uint8, rows * columns * weight.bits // 8),
+        _at(by_row[start:stop], torch.float32, rows * groups),
+        _at(zeros, torch.float32, rows * groups if step else 1),
+        c_ssize_t(step),
+        _at(out, torch.float32, rows * columns),
+        *map(c_ssize_t, (rows, columns, weight.group_size)),
+    )
 
 
 def fill_blocks(weight: Blocks, live: Sequence[Tensor], start: int, stop: int, out: Tensor) -> None:
     """See :class:`forq.layers.weight.RowWeight`."""
-    factors = None if weight.factors is None else weight.factors[start:stop]
-    d, m = live[0][start:stop], live[-1][start:stop]
-    codes = weight.codes[start:stop]
-    run = getattr(library(), weight.kind.name)
-    run(_at(codes), None if factors is None else _at(factors), _at(d), _at(m), _at(out), c_ssize_t(d.numel()))
+    codes, factors = weight.codes[start:stop], weight.factors
+    blocks = codes.shape[0] * codes.shape[1]
+    getattr(library(), weight.kind.name)(
+        _at(codes, torch.uint8, codes.numel()),
+        None if factors is None else _at(factors[start:stop], factors.dtype, blocks * factors.shape[2]),
+        _at(live[0][start:stop], torch.float32, blocks),
+        _at(live[-1][start:stop], torch.float32, blocks),
+        _at(out, torch.float32, blocks * weight.kind.size),
+        c_ssize_t(blocks),
+    )
 
 
-def _at(tensor: Tensor) -> c_void_p:
-    assert tensor.is_contiguous()
+def _at(tensor: Tensor, dtype: torch.dtype, count: int) -> c_void_p:
+    """Where a tensor's numbers lie; C reads as many as it is told.
+
+    Raises:
+        RuntimeError: they are of another dtype or number, or elsewhere.
+    """
+    if tensor.dtype != dtype or tensor.numel() != count or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        raise RuntimeError(
+            f"native kernel: expected {count} numbers of {dtype} side by side on the CPU, found {tensor.dtype} of "
+            f"shape {tuple(tensor.shape)} on {tensor.device.type}"
+        )
     return c_void_p(tensor.data_ptr())

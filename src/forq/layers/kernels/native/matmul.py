@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from forq.coordinates.leaf import SparseCodes
@@ -34,7 +35,7 @@ def matmul(
         RuntimeError: x or the scales require a gradient.
     """
     forward_only(x, scales)
-    by_row = scales.t().contiguous()
+    by_row = scales.t().to(torch.float32).contiguous()
     fill = rounded(lambda start, stop, out: fill_codes(weight, by_row, start, stop, out), scratch)
 
     def put(start: int, stop: int, out: Tensor) -> None:
@@ -50,6 +51,7 @@ def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tens
     """:func:`matmul` for a matrix in GGUF's blocks."""
     forward_only(x, *live)
     blocks, flat = cast(Blocks, weight), x.reshape(-1, weight.in_features)
+    live = [tensor.to(torch.float32).contiguous() for tensor in live]
     put = rounded(lambda start, stop, out: fill_blocks(blocks, live, start, stop, out), scratch)
     return finished(product(flat, weight.out_features, put, _sizes(flat), scratch), x, bias)
 
