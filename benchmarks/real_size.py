@@ -79,7 +79,7 @@ def filled(model: nn.Module, group_size: int, levels: bool, device: torch.device
             bias = None if module.bias is None else torch.zeros(rows, device=device)
             spec = Live(f"{name}.scales", torch.float16)
             layer = QuantLinear(Parts(still, (scales,), bias), (spec,), scratch)
-            layer.fused = triton_for(device.type)
+            layer.unpacked = "triton" if triton_for(device.type) else "reference"
             put(model, name, layer)
             leaves.append(LiveLeaf(layer, spec))
             weights += rows * columns
@@ -221,11 +221,11 @@ def forwards(model: nn.Module, loss: Callable[[], float], clock: Clock) -> dict[
         plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta", dtype=kind)
         floats[name] = plain.to_empty(device=layer.scales.device).requires_grad_(False)
         nn.init.normal_(floats[name].weight, std=layer.in_features**-0.5)
-    fused = next(iter(places)).fused
+    fused = next(iter(places)).unpacked == "triton"
 
     def by(way: str) -> None:
         for layer, name in places.items():
-            layer.fused = way == "triton"
+            layer.unpacked = "triton" if way == "triton" else "reference"
             put(model, name, floats[name] if way == "floats" else layer)
 
     found: dict[str, list[float]] = {way: [] for way in ("triton", "reference", "floats") if fused or way != "triton"}

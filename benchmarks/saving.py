@@ -4,7 +4,7 @@
 
 A run of a few steps on short rows of the first kilobytes of a text. The kernel's high-water mark is read after the
 steps, set back, and read again after ``Run.finish`` (Linux only). What the steps hold when they end is what the save
-begins with, so the two peaks compare.
+begins with, so the two peaks compare. Beside them stands what ``forq inspect`` predicts for as many tokens.
 """
 
 from __future__ import annotations
@@ -26,35 +26,50 @@ import torch
 torch.set_num_threads(1)
 from forq.inspection.process import peak_bytes as peak
 from forq.models.load import load
-from forq.runs import Run
+from forq.runs.run import Run
 from forq.runs.config import complete
 from forq.runs.open_task import open_task
 from forq.runs.config import TaskConfig
 from transformers.models.llama import modeling_llama
 def back():
     Path("/proc/self/clear_refs").write_text("5")
-checkpoint, data, out, move, recipe, steps = sys.argv[1:]
+checkpoint, data, out, move, recipe, steps, tokens = sys.argv[1:]
 back(); imports = peak()
 model = load(checkpoint, "cpu"); loaded = peak()
-config = complete(recipe, [f"move={move}", "task.max_length=32"], steps=int(steps), eval_every=int(steps),
-                  checkpoint=checkpoint, device="cpu", task=TaskConfig(name="text", data=data, tokens_per_probe=64))
+task = TaskConfig(name="text", data=data, tokens_per_probe=int(tokens))
+sets = [f"move={move}", f"task.max_length={min(128, int(tokens) // 2)}"]
+config = complete(recipe, sets, steps=int(steps), eval_every=int(steps), checkpoint=checkpoint, device="cpu", task=task)
 run = Run.begin(Path(out), config, model, open_task(config.task, model, 0))
 back()
 for _ in run.events(): pass
 stepped = peak()
 back(); run.finish()
 saved = peak()
-print(json.dumps({"imports": imports, "loaded": loaded - imports, "steps": stepped - imports, "save": saved - imports}))
+from forq.inspection.memory import summary
+predicted = summary(model.checkpoint, int(tokens)).peak_bytes or 0
+print(json.dumps({"imports": imports, "loaded": loaded - imports, "steps": stepped - imports, "save": saved - imports,
+                  "predicted": predicted - imports}))
 """
 
 
-def peaks(checkpoint: str, text: Path, move: str, steps: int) -> dict[str, float]:
-    """Peaks above the imports in MB: of loading, of the steps, of the save."""
+def peaks(checkpoint: str, text: Path, move: str, steps: int, tokens: int) -> dict[str, float]:
+    """Peaks above the imports in MB: of loading, of the steps, of the save, and as predicted."""
     with tempfile.TemporaryDirectory() as where:
         data = Path(where) / "text.txt"
         data.write_bytes(text.read_bytes()[:_TEXT_BYTES])
-        words = [sys.executable, "-c", _RUN, checkpoint, str(data), f"{where}/run", move, _RECIPES[move], str(steps)]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        words = [
+            sys.executable,
+            "-c",
+            _RUN,
+            checkpoint,
+            str(data),
+            f"{where}/run",
+            move,
+            _RECIPES[move],
+            str(steps),
+            str(tokens),
+        ]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     return {name: round(value / 1e6, 1) for name, value in found.items()}
 
@@ -65,9 +80,10 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--move", action="append", choices=tuple(_RECIPES))
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=64, help="of a batch; rows have half as many, 128 at most")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    found = {move: peaks(args.checkpoint, args.text, move, args.steps) for move in args.move or _RECIPES}
+    found = {move: peaks(args.checkpoint, args.text, move, args.steps, args.tokens) for move in args.move or _RECIPES}
     for move, row in found.items():
         print(f"{move}: " + ", ".join(f"{name} {value:g} MB" for name, value in row.items()))
     if args.out is not None:

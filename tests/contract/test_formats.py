@@ -208,7 +208,11 @@ def test_codes_that_are_shown_are_those_that_would_be_stored(case: tuple[Format,
         places = torch.arange(3, there.numel(), 7)
         codes = SparseCodes(places, there.view(-1)[places].int())
         here, shown = layer(x), {}
-        for way, show in (("overlay", lambda out, there=there: out.copy_(there)), ("sparse", codes)):
+
+        def overlay(out: torch.Tensor, start: int = 0, there: torch.Tensor = there) -> None:
+            out.view(-1).copy_(there.view(-1)[start : start + out.numel()])
+
+        for way, show in (("overlay", overlay), ("sparse", codes)):
             setattr(leaf, way, show)
             shown[way] = layer(x)
             setattr(leaf, way, None)

@@ -93,7 +93,7 @@ def test_the_bias_is_added_and_nothing_in_gives_nothing_out():
 def test_scales_that_want_a_gradient_are_not_ignored():
     one, _ = quant_linear()
     one.scales.requires_grad_(True)
-    with pytest.raises(RuntimeError, match="differentiation"):
+    with pytest.raises(RuntimeError, match=r"differentiation|forward only"):
         one(torch.randn(3, 64))
 
 
@@ -159,7 +159,7 @@ def test_scales_are_live_and_gradients_are_not_lost_in_silence(base):
         assert not torch.equal(moved, load(base, "cpu")(ids).logits)
     layer = next(module for module in model.modules() if isinstance(module, QuantLinear))
     x = torch.randn(3, layer.in_features, requires_grad=True)
-    with pytest.raises(RuntimeError, match="differentiation"):
+    with pytest.raises(RuntimeError, match=r"differentiation|forward only"):
         layer(x)
 
 
@@ -168,8 +168,8 @@ def test_a_kernel_asked_for_must_fit(base, monkeypatch):
         load(base, "cpu", kernel="fast")
     with pytest.raises(ConfigError, match="float32 on a CPU"):
         load(base, "cpu", torch.bfloat16, kernel="ort")
-    assert set(kernels(load(base, "cpu", torch.bfloat16))) == {"reference"}
+    assert "ort" not in kernels(load(base, "cpu", torch.bfloat16))
     monkeypatch.setattr(ort, "missing", lambda: "onnx and onnxruntime are needed")
-    assert set(kernels(load(base, "cpu"))) == {"reference"}, "auto does without"
+    assert "ort" not in kernels(load(base, "cpu")), "auto does without"
     with pytest.raises(ConfigError, match="onnxruntime are needed"):
         load(base, "cpu", kernel="ort")

@@ -216,7 +216,7 @@ def test_layers_that_are_fused_compute_what_the_reference_does(example: Any, tmp
     want = logits(model)
     layers = [module for module in model.modules() if isinstance(module, QuantLinear)]
     for layer in layers:
-        layer.fused = True
+        layer.unpacked = "triton"
     here = space(model, "codes")
     assert {layer.kernel for layer in layers} == {"triton"}
     assert (logits(model) - want).abs().max() < 1e-5 * want.abs().max()
@@ -224,11 +224,11 @@ def test_layers_that_are_fused_compute_what_the_reference_does(example: Any, tmp
         with here.displaced(move):
             shown = logits(model)
             for layer in layers:
-                layer.fused = False
+                layer.unpacked = "reference"
             assert (logits(model) - shown).abs().max() < 1e-5 * want.abs().max()
             assert not torch.allclose(shown, want)
             for layer in layers:
-                layer.fused = True
+                layer.unpacked = "triton"
 
 
 def logits(model: Any) -> torch.Tensor:

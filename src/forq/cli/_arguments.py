@@ -75,7 +75,10 @@ Activations = Annotated[
     str, typer.Option(help="float, or int8, which rounds the inputs of 8-bit layers with one scale a row.")
 ]
 Kernel = Annotated[
-    str, typer.Option(help="Kernel of the quantized layers: auto (the fastest that fits), reference, ort or triton.")
+    str,
+    typer.Option(
+        help="Kernel of the quantized layers: auto (the fastest that fits), reference, native, ort or triton."
+    ),
 ]
 
 

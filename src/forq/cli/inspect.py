@@ -111,6 +111,13 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         ["method", "at least", "made up of"],
         [[estimate.method, _screen.size(estimate.memory_bytes), estimate.made_of] for estimate in report.estimates],
     )
+    if report.peak_bytes is not None:
+        _screen.out.print(
+            f"a run on a CPU: about {_screen.size(report.peak_bytes)} at its peak, with Python, its libraries and the "
+            f"activations of {TOKENS:,} tokens",
+            highlight=False,
+            soft_wrap=True,
+        )
     if ckpt.graph is None or not reads_images(ckpt.graph):
         _screen.out.print(
             f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "

@@ -33,7 +33,8 @@ def tune(
     kernel: Annotated[
         str | None,
         typer.Option(
-            help="Kernel of the quantized layers: auto, reference, ort or triton. Default: auto.", rich_help_panel=MODEL
+            help="Kernel of the quantized layers: auto, reference, native, ort or triton. Default: auto.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     activations: Annotated[

@@ -54,6 +54,13 @@ class Leaf(Protocol):
         """Store coordinates in place; the storage is never re-bound."""
 
 
+class Overlay(Protocol):
+    """What a forward computes with in place of a leaf's storage."""
+
+    def __call__(self, out: Tensor, start: int = 0) -> None:
+        """Fill a buffer, float, with as many coordinates as it holds from ``start`` on."""
+
+
 @runtime_checkable
 class LazyLeaf(Leaf, Protocol):
     """A large float tensor, never displaced in storage: the layer's forward asks for ``storage + probe``.
@@ -61,7 +68,7 @@ class LazyLeaf(Leaf, Protocol):
     While ``overlay`` is set, the forward calls it with a buffer of the leaf's shape and uses what it fills in.
     """
 
-    overlay: Callable[[Tensor], None] | None
+    overlay: Overlay | None
 
     @property
     def storage(self) -> Tensor:
@@ -100,8 +107,8 @@ class LatticeLeaf(Leaf, Protocol):
 class PackedLeaf(LazyLeaf, Protocol):
     """Integers that stay packed where their layer keeps them, many coordinates to a word.
 
-    The storage is the master. It is never displaced: a forward asks the overlay for ``codes + probe`` in the buffer it
-    computes in. Ranges for ``take`` and ``put`` begin and end at rows.
+    The storage is the master. It is never displaced: a forward asks the overlay for ``codes + probe`` of some rows
+    in the buffer it computes in. Ranges for the overlay, ``take`` and ``put`` begin and end at rows.
     """
 
     @property

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from forq.checkpoints import Checkpoint
 from forq.coordinates.leaf import GROUPS
 from forq.inspection.counts import Counts, count
+from forq.inspection.pace import TOKENS
+from forq.inspection.peak import peak_bytes
+from forq.layers.kernels.reference import BUFFER_BYTES
 from forq.layers.layer import LayerSpec
 from forq.layers.weight import zeros_dtype
 from forq.models.layout import layout as layout_of
@@ -51,6 +54,8 @@ class Summary:
             quantized.
         unlike: sentences on what the format's owner computes and forq does not, and on weights that
             a save leaves untuned.
+        peak_bytes: predicted peak memory of a run that moves the scales, imports and activations
+            included; see :func:`forq.inspection.peak.peak_bytes`.
     """
 
     format: str
@@ -67,10 +72,14 @@ class Summary:
     exported: str
     unlike: tuple[str, ...]
     estimates: tuple[Estimate, ...]
+    peak_bytes: int | None
 
 
-def summary(ckpt: Checkpoint) -> Summary:
+def summary(ckpt: Checkpoint, tokens: int = TOKENS) -> Summary:
     """Summarise a checkpoint from its headers; no tensor is loaded.
+
+    Args:
+        tokens: of a batch, for the predicted peak.
 
     Raises:
         FormatError: forq cannot load the checkpoint; see :func:`forq.models.layout.layout`.
@@ -80,6 +89,7 @@ def summary(ckpt: Checkpoint) -> Summary:
     specs = moving if form is None else moving | form.fixed(ckpt)
     counts = count(ckpt, layout, specs)
     bits = sorted({spec.bits for spec in specs.values()})
+    text = layout.kind == "causal" and ckpt.graph is None
     rows = all(spec.group_size == spec.in_features for spec in specs.values())
     return Summary(
         format=form.name if form else "float",
@@ -96,6 +106,7 @@ def summary(ckpt: Checkpoint) -> Summary:
         exported=form.exported(ckpt) if form else "",
         unlike=unlike(form, ckpt),
         estimates=_estimates(ckpt, specs, counts),
+        peak_bytes=peak_bytes(ckpt, specs, _held_bytes(ckpt, specs, counts), tokens) if text else None,
     )
 
 
@@ -106,8 +117,6 @@ def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts)
     shapes = shapes or [(info.shape[0], info.shape[1]) for info in ckpt.info.values() if len(info.shape) == 2]
     dense = max(rows * columns for rows, columns in shapes)
     lora = sum(LORA_RANK * (rows + columns) for rows, columns in shapes)
-    scales = counts.moves["scales"]
-    others = counts.floats + counts.moves["offsets"] + counts.moves["codebooks"]
     return (
         Estimate("AdamW", 16 * counts.parameters, "16-bit weights and gradients, fp32 master and two moments"),
         Estimate("SGD", 4 * counts.parameters, "16-bit weights and gradients"),
@@ -119,11 +128,17 @@ def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts)
         ),
         Estimate(
             "forq",
-            _code_bytes(ckpt, specs) + 8 * scales + 4 * others + 4 * dense,
+            _held_bytes(ckpt, specs, counts) + min(4 * dense, BUFFER_BYTES),
             "packed codes, two fp32 copies of the scales, all other tensors in fp32 (as a CPU holds them), "
-            "one dense layer in fp32",
+            "one dense layer in fp32, 128 MiB at most",
         ),
     )
+
+
+def _held_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts) -> int:
+    """Bytes of a loaded model, and of a second copy of its scales."""
+    others = counts.floats + counts.moves["offsets"] + counts.moves["codebooks"]
+    return _code_bytes(ckpt, specs) + 8 * counts.moves["scales"] + 4 * others
 
 
 def _code_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec]) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from forq.coordinates.leaf import Overlay
 from forq.layers.scratch import Scratch
 
 
@@ -34,7 +33,7 @@ class DenseLeaf:
         self.dtype = dtype
         self.storage: Tensor = storage
         self.scratch = scratch
-        self.overlay: Callable[[Tensor], None] | None = None
+        self.overlay: Overlay | None = None
 
     @property
     def shape(self) -> torch.Size:

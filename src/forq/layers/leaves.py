@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import SparseCodes
+from forq.coordinates.leaf import Overlay, SparseCodes
 from forq.layers.layer import FiledCodes, Live, ZeroPoints
 from forq.layers.linear import QuantLinear
 from forq.layers.weight import CodedWeight
@@ -162,11 +162,11 @@ class CodeLeaf(Codes):
         return cast(CodedWeight, self.layer.frozen)
 
     @property
-    def overlay(self) -> Callable[[Tensor], None] | None:
+    def overlay(self) -> Overlay | None:
         return self.layer.code_overlay
 
     @overlay.setter
-    def overlay(self, fill: Callable[[Tensor], None] | None) -> None:
+    def overlay(self, fill: Overlay | None) -> None:
         self.layer.code_overlay = fill
 
     @property

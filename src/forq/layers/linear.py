@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from forq.coordinates.leaf import SparseCodes
+from forq.coordinates.leaf import Overlay, SparseCodes
 from forq.errors import RunError
 from forq.layers.kernels import int8, ort, reference
+from forq.layers.kernels.native import matmul as native
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.layers.scratch import Scratch
 from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Table, Weight, put_all_codes
 from forq.tokens.forward import rows_in_forward
 
-Choice = Literal["auto", "reference", "ort", "triton"]
+Choice = Literal["auto", "reference", "native", "ort", "triton"]
 Activations = Literal["float", "int8"]
+Unpacked = Literal["reference", "native", "triton"]
+
+
+OVERLAY_BYTES = 64 << 20
+"""Codes of a probe in float32 at a time: the codes of a vocabulary would fill the memory of a laptop."""
 
 
 class QuantLinear(nn.Module):
@@ -29,10 +35,11 @@ class QuantLinear(nn.Module):
             checkpoint's tensor; (groups, out) for GPTQ.
         bias: (out,) parameter, or None.
         specs: names and dtypes of the live tensors; see :attr:`live`.
-        kernel: which kernel computes the layer: ``reference``, ``ort``, ``int8`` or ``triton``.
-        fused: use ``triton`` in place of ``reference``.
+        kernel: which kernel computes the layer: ``reference``, ``native``, ``ort``, ``int8`` or ``triton``.
+        unpacked: the kernel that reads the weight as it is kept: ``reference``, ``native`` or ``triton``.
         zero_points, filed_codes: how the file packs them, where they are integers.
-        code_overlay: writes the codes to compute with, float32 (rows, codes of a row), in place of the layer's own.
+        code_overlay: writes the codes of some rows to compute with, float32 (rows, codes of a row), in place of the
+            layer's own.
         sparse_codes: single codes to compute with in place of the layer's own.
         factors: of the outputs, before the bias: from the numbers of the rows in the forward pass to (rows, outputs).
         embeds: it is the table of an embedding too, whose lookups have no outputs to multiply.
@@ -56,11 +63,11 @@ class QuantLinear(nn.Module):
         self._arrange = parts.arrange
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
-        self.code_overlay: Callable[[Tensor], None] | None = None
+        self.code_overlay: Overlay | None = None
         self.sparse_codes: SparseCodes | None = None
         self.factors: Callable[[Sequence[int]], Tensor] | None = None
         self.embeds = False
-        self.fused = False
+        self.unpacked: Unpacked = "reference"
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
         self.specs = specs
@@ -103,9 +110,7 @@ class QuantLinear(nn.Module):
 
     @property
     def kernel(self) -> str:
-        if self._packed is not None:
-            return self._packed.name
-        return "triton" if self.fused else "reference"
+        return self.unpacked if self._packed is None else self._packed.name
 
     def use(self, kernel: Callable[[QuantWeight], ort.Kernel | int8.Kernel], read: Callable[[], Weight]) -> None:
         """Compute the layer by a kernel with its own packing, and free the integers.
@@ -143,11 +148,15 @@ class QuantLinear(nn.Module):
         live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
         part = cast(Table, self.frozen).at(wanted)
         if self.code_overlay is not None:
-            all_codes = self._filled(self.code_overlay)
-            cast(CodedWeight, part).put_codes(0, all_codes.index_select(0, wanted).view(-1))
+            for start, codes in self._overlaid(self.code_overlay):
+                ends = torch.tensor([start, start + len(codes)], device=wanted.device)
+                first, last = torch.searchsorted(wanted, ends).tolist()
+                if last > first:
+                    own = codes.index_select(0, wanted[first:last] - start)
+                    cast(CodedWeight, part).put_codes(first * codes.shape[1], own.view(-1))
         elif self.sparse_codes is not None:
-            codes = self.sparse_codes.within(wanted, self.in_features)
-            cast(CodedWeight, part).put_codes_at(codes.places, codes.x)
+            single = self.sparse_codes.within(wanted, self.in_features)
+            cast(CodedWeight, part).put_codes_at(single.places, single.x)
         if isinstance(part, QuantWeight):
             return reference.dequantise(part, self._arrange(live[0]))
         return reference.dequantise_rows(cast(RowWeight, part), live)
@@ -176,15 +185,17 @@ class QuantLinear(nn.Module):
         weight = self.frozen
         if not isinstance(weight, QuantWeight):
             live = tuple(self.live.values())
-            return reference.matmul_rows(x, self._shown(weight), live, bias, self.scratch)
+            rows = native.matmul_rows if self.unpacked == "native" else reference.matmul_rows
+            return rows(x, self._shown(weight), live, bias, self.scratch)
         scales = self._arrange(self.scales)
         if self.code_overlay is not None:
             return reference.matmul_shown(x, self.code_overlay, weight, scales, bias, self.scratch)
-        if self.fused:
+        if self.unpacked == "triton":
             from forq.layers.kernels import triton
 
             return triton.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
-        return reference.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
+        matmul = native.matmul if self.unpacked == "native" else reference.matmul
+        return matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
 
     @property
     def _probed(self) -> bool:
@@ -204,16 +215,21 @@ class QuantLinear(nn.Module):
     def _put_probe(self, other: CodedWeight) -> None:
         """Store the codes of a probe in a copy of the weight."""
         if self.code_overlay is not None:
-            put_all_codes(other, self._filled(self.code_overlay))
+            for start, codes in self._overlaid(self.code_overlay):
+                put_all_codes(other, codes, start)
         elif self.sparse_codes is not None:
             other.put_codes_at(self.sparse_codes.places, self.sparse_codes.x)
 
-    def _filled(self, overlay: Callable[[Tensor], None]) -> Tensor:
-        """All codes to compute with, float32, in the shared dense buffer."""
+    def _overlaid(self, overlay: Overlay) -> Iterator[tuple[int, Tensor]]:
+        """The codes to compute with, some rows at a time in the shared dense buffer: the first row, (rows, codes)."""
         assert self.filed_codes is not None
-        dense = self.scratch.take("dense", self.filed_codes.shape, torch.float32, self.scales.device)
-        overlay(dense)
-        return dense
+        rows, columns = self.filed_codes.shape
+        step = max(1, OVERLAY_BYTES // (4 * columns))
+        for start in range(0, rows, step):
+            size = (min(step, rows - start), columns)
+            dense = self.scratch.take("dense", size, torch.float32, self.scales.device)
+            overlay(dense, start * columns)
+            yield start, dense
 
     def _plain(self, x: Tensor) -> bool:
         """Whether a packed kernel can compute this: they take float32 on a CPU, and drop gradients in silence.

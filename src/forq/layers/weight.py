@@ -91,11 +91,12 @@ CODES_PER_PUT = 1 << 18
 """Codes packed at a time by :func:`put_all_codes`, so that the unpacked ones stay in the cache."""
 
 
-def put_all_codes(weight: CodedWeight, codes: Tensor) -> None:
-    """Store all codes of a weight, (rows, codes of a row), some rows at a time."""
-    step = max(1, CODES_PER_PUT // codes.shape[1])
+def put_all_codes(weight: CodedWeight, codes: Tensor, start: int = 0) -> None:
+    """Store the codes of rows from ``start`` on, (rows, codes of a row), some rows at a time."""
+    columns = codes.shape[1]
+    step = max(1, CODES_PER_PUT // columns)
     for first in range(0, len(codes), step):
-        weight.put_codes(first * codes.shape[1], codes[first : first + step].view(-1))
+        weight.put_codes((start + first) * columns, codes[first : first + step].view(-1))
 
 
 def zeros_dtype(bits: int) -> torch.dtype:

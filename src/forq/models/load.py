@@ -18,7 +18,7 @@ from forq.models.graph.network import open_network
 from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
-from forq.models.quantized import fill_quantized
+from forq.models.quantized import fill_quantized, slower
 from forq.models.skeleton import compute_buffers, scale_rotary
 from forq.models.unlike import unlike
 
@@ -43,8 +43,9 @@ def load(
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: dtype of activations and float weights. The default is float32 on a CPU and the
             checkpoint's dtype on a GPU.
-        kernel: kernel of the quantized layers: ``ort`` (ONNX Runtime), ``triton`` (on a GPU),
-            ``reference`` (plain torch), or ``auto``, the fastest that fits.
+        kernel: kernel of the quantized layers: ``native`` (C, compiled once on this machine), ``ort``
+            (ONNX Runtime), ``triton`` (on a GPU), ``reference`` (plain torch), or ``auto``, the
+            fastest that fits.
         adapter: folder of a LoRA adapter in PEFT's format, to attach to the layers.
         activations: ``int8`` rounds the inputs of 8-bit layers with one scale per row to 8 bits,
             which is faster.
@@ -79,5 +80,5 @@ def _built(ckpt: Checkpoint, options: LoadOptions) -> LoadedModel:
     fill_quantized(layout, ckpt, options, scratch)
     fill_floats(layout.model, ckpt, layout.names.file_of, options.device, options.dtype, scratch)
     layout.model.eval().requires_grad_(False)
-    differences = unlike(layout.form, ckpt, options.activations)
+    differences = unlike(layout.form, ckpt, options.activations) + slower(layout.model, options)
     return loaded(layout.model, ckpt, layout.names.file_of, layout.kind, differences)

@@ -33,8 +33,8 @@ class LoadedModel(nn.Module, LanguageModel):
         names: maps each float parameter's name to the tensor's name in the checkpoint.
         kind: kind of model, which decides what it predicts.
         adapters: LoRA adapters attached to its layers.
-        unlike: sentences on what the format's owner computes and forq does not, and on weights in
-            the folder that forq does not tune.
+        unlike: sentences on what the format's owner computes and forq does not, on weights in
+            the folder that forq does not tune, and on a faster kernel that cannot be made here.
         config: the configuration of transformers or diffusers.
         generation_config: transformers' ``GenerationConfig``, if the model has one.
         device, dtype: device and dtype of activations and float weights.

@@ -14,8 +14,10 @@ from forq.formats import Format
 from forq.layers import heap
 from forq.layers.embedding import QuantEmbedding
 from forq.layers.kernels import int8, ort
+from forq.layers.kernels.native import build
+from forq.layers.kernels.native import fill as native
 from forq.layers.layer import LayerSpec, Parts
-from forq.layers.linear import QuantLinear
+from forq.layers.linear import QuantLinear, Unpacked
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, Weight
 from forq.models import parts as layer_parts
@@ -73,15 +75,15 @@ def _choose_kernel(
     """Give a layer the kernel that is asked for, or the fastest that fits.
 
     Raises:
-        ConfigError: ONNX Runtime is asked for and cannot compute the layer.
+        ConfigError: a kernel is asked for that cannot compute the layer.
     """
     device, dtype, kernel = options.device, options.dtype, options.kernel
-    layer.fused = isinstance(layer.frozen, QuantWeight) and triton_for(device.type) and kernel in ("auto", "triton")
+    layer.unpacked = _unpacked(layer.frozen, spec, options)
     if options.activations == "int8" and int8.unfit(layer.frozen, device, dtype) is None:
         layer.use(int8.Kernel, read)
         heap.trim()
         return
-    if kernel in ("reference", "triton") or embeds:
+    if kernel in ("reference", "native", "triton") or embeds:
         return
     why = ort.unfit(layer.frozen, device, dtype)
     if why is None:
@@ -89,6 +91,27 @@ def _choose_kernel(
         heap.trim()
     elif kernel == "ort":
         raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
+
+
+def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked:
+    """The kernel that computes a layer where none has packed its codes again."""
+    if options.kernel in ("auto", "triton") and isinstance(weight, QuantWeight) and triton_for(options.device.type):
+        return "triton"
+    if options.kernel not in ("auto", "native"):
+        return "reference"
+    why = native.unfit(weight, options.device)
+    if why is not None and options.kernel == "native":
+        raise ConfigError(f"--kernel native: {spec.name}: {why}; take auto or reference")
+    return "native" if why is None else "reference"
+
+
+def slower(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
+    """A sentence on the native kernel, where layers that it could compute go without because it cannot be made."""
+    if options.kernel != "auto" or (why := build.missing()) is None:
+        return ()
+    layers = [module for module in model.modules() if isinstance(module, QuantLinear) and module.kernel == "reference"]
+    count = sum(native.unfit(layer.frozen, options.device) == why for layer in layers)
+    return (f"{count} layers are computed by plain torch, which is slower: {why}",) if count else ()
 
 
 def _codes(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Weight:

@@ -29,7 +29,8 @@ _SHARED = {
     "device": "resume on the same kind of device",
     "dtype": "load the model in the same dtype",
     "threads": "config.toml of the run says how many",
-    "kernel": "install what the run was begun with (onnxruntime for ort), or load the model with the same kernel",
+    "kernel": "install what the run was begun with (onnxruntime for ort, a C compiler for native, which CC=false turns "
+    "off), or load the model with the same kernel",
     "leaves": "give the checkpoint the run was started from",
     "profile": "profile.safetensors of the run is not the one it was begun with",
     "watch": "give the data that was watched when the run was started",

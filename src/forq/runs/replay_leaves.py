@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import QUANTIZED, Leaf, SparseCodes
+from forq.coordinates.leaf import QUANTIZED, Leaf, Overlay, SparseCodes
 from forq.errors import FormatError
 from forq.formats import Format, recognised
 from forq.layers.layer import FiledCodes, LayerSpec, Live, ZeroPoints
@@ -74,7 +74,7 @@ class _FiledZeros(_Filed):
 class _FiledCodes(Codes):
     """A leaf for the codes in a packed tensor, in a layer's storage."""
 
-    overlay: Callable[[Tensor], None] | None = None
+    overlay: Overlay | None = None
     sparse: SparseCodes | None = None
 
     def __init__(self, listed: Listed, base: Checkpoint, form: Format, spec: LayerSpec, codes: FiledCodes) -> None:
@@ -91,7 +91,7 @@ class _FiledLazy(_Filed):
 
     def __init__(self, listed: Listed, base: Checkpoint) -> None:
         super().__init__(listed, base)
-        self.overlay: Callable[[Tensor], None] | None = None
+        self.overlay: Overlay | None = None
         self.storage = base.read(self.name).to(listed[3])
 
 

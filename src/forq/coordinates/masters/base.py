@@ -127,13 +127,14 @@ class Master(ABC):
         self.updated()
         return Moved(changed, cut, self.size, rounded_away)
 
-    def fill(self, move: Move, out: Tensor) -> None:
-        """Write the coordinates with a move added into a tensor of the leaf's shape; the master stays."""
+    def fill(self, move: Move, out: Tensor, start: int = 0) -> None:
+        """Write coordinates from ``start`` on, as many as ``out`` holds, with a move added; the master stays."""
         target = out.view(-1)
-        for start, stop in self.chunks():
-            old = _computed(self.take(start, stop))
-            new = old + fitting(self.step(move, start, stop).x, old, self.domain)
-            target[start:stop] = inside(new, old, self.domain) if self.domain.bounds_probes else new
+        for first in range(start, start + len(target), self.chunk):
+            last = min(first + self.chunk, start + len(target))
+            old = _computed(self.take(first, last))
+            new = old + fitting(self.step(move, first, last).x, old, self.domain)
+            target[first - start : last - start] = inside(new, old, self.domain) if self.domain.bounds_probes else new
 
     def export(self) -> Tensor:
         """A copy of the coordinates as the checkpoint's file will hold them."""

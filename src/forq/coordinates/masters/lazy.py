@@ -40,5 +40,5 @@ class LazyMaster(Master):
     def put(self, start: int, x: Tensor) -> None:
         self.tensor.view(-1)[start : start + len(x)].copy_(x)
 
-    def _fill_export(self, out: Tensor) -> None:
-        out.copy_(stored(self.leaf, self.tensor))
+    def _fill_export(self, out: Tensor, start: int = 0) -> None:
+        out.view(-1).copy_(stored(self.leaf, self.tensor).view(-1)[start : start + out.numel()])

@@ -7,12 +7,13 @@ How a weight is rounded and laid out in the buffer: :mod:`forq.layers.kernels.fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import SparseCodes
+from forq.coordinates.leaf import Overlay, SparseCodes
+from forq.layers.kernels.blocks import Sizes, apart, finished, product, rounded
 from forq.layers.kernels.fill import fill_rows, put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, RowWeight, Weight
@@ -24,6 +25,8 @@ BLOCK_BYTES_ELSEWHERE = 64 << 20
 # From so many tokens on one large product beats a product for every block (1.23 against 1.35 at 512 tokens): each of
 # those packs x anew.
 _WHOLE_FROM_TOKENS = 64
+BUFFER_BYTES = 128 << 20
+"""What is multiplied at once is no larger, so that a vocabulary never becomes a dense table."""
 
 
 def matmul(
@@ -46,38 +49,22 @@ def matmul(
     Returns:
         (..., out) in x's dtype.
     """
-    rows, columns = weight.out_features, weight.in_features
-    tokens = x.numel() // columns
-    count = weight.parts
-    split = x.reshape(tokens, columns // count, count).transpose(1, 2).reshape(tokens, columns)
-    y = torch.empty(tokens, rows, dtype=x.dtype, device=x.device)
     # A copy, so that the scales of a row are neighbours: 0.25 against 0.32 ms at 512 × 512 and one token.
     by_row = scales.t().contiguous()
-    step = _rows_per_block(weight, x.device)
-    if tokens >= _WHOLE_FROM_TOKENS:
-        dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            fill_rows(weight, by_row, start, stop, dense[start:stop], scratch)
+
+    def put(start: int, stop: int, out: Tensor) -> None:
+        fill_rows(weight, by_row, start, stop, out, scratch)
         if sparse is not None:
-            put_sparse(weight, by_row, sparse, 0, dense, count)
-        torch.mm(split, dense.t(), out=y)
-    else:
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            dense = scratch.take("dense", (stop - start, columns), x.dtype, x.device)
-            fill_rows(weight, by_row, start, stop, dense, scratch)
-            if sparse is not None:
-                put_sparse(weight, by_row, sparse, start, dense, count)
-            torch.mm(split, dense.t(), out=y[:, start:stop])
-    if bias is not None:
-        y.add_(bias.to(y.dtype))
-    return y.view(*x.shape[:-1], rows)
+            put_sparse(weight, by_row, sparse, start, out, weight.parts)
+
+    flat = apart(x, weight)
+    sizes = _sizes(weight, x.device, whole=len(flat) >= _WHOLE_FROM_TOKENS)
+    return finished(product(flat, weight.out_features, put, sizes, scratch), x, bias)
 
 
 def matmul_shown(
     x: Tensor,
-    show: Callable[[Tensor], None],
+    show: Overlay,
     weight: QuantWeight,
     scales: Tensor,
     bias: Tensor | None,
@@ -86,51 +73,37 @@ def matmul_shown(
     """:func:`matmul` with other codes than the weight's own.
 
     Args:
-        show: writes the codes into the buffer, float32 (out, in), in which they are then dequantised in place.
+        show: writes the codes of some rows into the buffer, float32, in which they are then dequantised in place.
     """
-    rows, columns = weight.out_features, weight.in_features
-    dense = scratch.take("dense", (rows, columns), torch.float32, x.device)
-    show(dense)
-    step = _rows_per_block(weight, x.device)
-    if weight.levels is not None:
-        for start in range(0, rows, step):
-            block = dense[start : start + step].view(-1)
-            index = scratch.take("index", (block.numel(),), torch.int32, x.device).copy_(block)
-            torch.index_select(weight.levels, 0, index, out=block)
-    by_row, zeros = scales.t().contiguous(), weight.zeros.t()
-    if weight.group_of is None and columns % weight.group_size == 0:
-        grouped = dense.view(rows, weight.groups, weight.group_size)
-        grouped.sub_(zeros[:, :, None]).mul_(by_row[:, :, None])
-    else:
-        order = weight.group_of
-        order = torch.arange(columns, device=x.device) // weight.group_size if order is None else order.long()
-        for start in range(0, rows, step):
-            some = slice(start, start + step)
-            dense[some].sub_(zeros[some].index_select(1, order)).mul_(by_row[some].index_select(1, order))
-    y = x @ dense.to(x.dtype).t()
-    return y if bias is None else y.add_(bias.to(y.dtype))
+    columns, by_row, zeros = weight.in_features, scales.t().contiguous(), weight.zeros.t()
+    order = weight.group_of
+    order = torch.arange(columns, device=x.device) // weight.group_size if order is None else order.long()
+    in_groups = weight.group_of is None and columns % weight.group_size == 0
+
+    def fill(start: int, stop: int, out: Tensor) -> None:
+        show(out, start * columns)
+        if weight.levels is not None:
+            index = scratch.take("index", (out.numel(),), torch.int32, x.device).copy_(out.view(-1))
+            torch.index_select(weight.levels, 0, index, out=out.view(-1))
+        some = slice(start, stop)
+        if in_groups:
+            grouped = out.view(len(out), weight.groups, weight.group_size)
+            grouped.sub_(zeros[some, :, None]).mul_(by_row[some, :, None])
+        else:
+            out.sub_(zeros[some].index_select(1, order)).mul_(by_row[some].index_select(1, order))
+
+    flat = x.reshape(-1, columns)
+    put, sizes = rounded(fill, scratch), _sizes(weight, x.device, whole=True)
+    return finished(product(flat, weight.out_features, put, sizes, scratch), x, bias)
 
 
 def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tensor | None, scratch: Scratch) -> Tensor:
     """:func:`matmul` for a weight that dequantises its own rows."""
-    rows, columns = weight.out_features, weight.in_features
-    flat = x.reshape(-1, columns)
-    y = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
-    step = _rows_per_block(weight, x.device)
+    flat = x.reshape(-1, weight.in_features)
+    put = rounded(lambda start, stop, out: weight.fill(live, start, stop, out, scratch), scratch)
     # Where x is float32 one product at the end, as in `matmul`; a narrower x takes each block's rounded copy.
     whole = len(flat) >= _WHOLE_FROM_TOKENS and x.dtype == torch.float32
-    dense = scratch.take("dense", (rows if whole else min(step, rows), columns), torch.float32, x.device)
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        block = dense[start:stop] if whole else dense[: stop - start]
-        weight.fill(live, start, stop, block, scratch)
-        if not whole:
-            torch.mm(flat, block.to(x.dtype).t(), out=y[:, start:stop])
-    if whole:
-        torch.mm(flat, dense.t(), out=y)
-    if bias is not None:
-        y.add_(bias.to(y.dtype))
-    return y.view(*x.shape[:-1], rows)
+    return finished(product(flat, weight.out_features, put, _sizes(weight, x.device, whole), scratch), x, bias)
 
 
 def dequantise_rows(weight: RowWeight, live: Sequence[Tensor]) -> Tensor:
@@ -154,3 +127,10 @@ def dequantise(weight: QuantWeight, scales: Tensor) -> Tensor:
 def _rows_per_block(weight: Weight, device: torch.device) -> int:
     limit = BLOCK_BYTES.get(device.type, BLOCK_BYTES_ELSEWHERE)
     return max(8, limit // (4 * weight.in_features))
+
+
+def _sizes(weight: Weight, device: torch.device, whole: bool) -> Sizes:
+    """Rows of a block, and as many whole blocks as may wait for one product."""
+    written = _rows_per_block(weight, device)
+    most = BUFFER_BYTES // (4 * weight.in_features) // written * written
+    return Sizes(written, max(written, min(most, weight.out_features)) if whole else written)

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from forq.coordinates.leaf import SparseCodes
+from forq.layers.kernels.blocks import forward_only
 from forq.layers.kernels.fill import put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
@@ -34,8 +35,7 @@ def matmul(
     Raises:
         RuntimeError: x or the scales require a gradient, which this kernel would drop in silence.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or scales.requires_grad):
-        raise RuntimeError("quantized layers are computed forward only: no gradient passes through them")
+    forward_only(x, scales)
     rows, columns = weight.out_features, weight.in_features
     flat = x.reshape(-1, columns)
     dense = scratch.take("dense", (rows, columns), x.dtype, x.device)
