@@ -19,6 +19,7 @@ from forq.models.quantized import kernels
 from forq.recipes.plan import plan
 from forq.runs import engine, probes
 from forq.runs.config import RunConfig
+from forq.runs.divided import Divided, Together
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
 from forq.runs.oracles.curvature import WithCurvature
@@ -27,7 +28,7 @@ from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
-from forq.tasks import Predicts, Task
+from forq.tasks import Predicts, Score, Task
 
 DIGEST_EVERY = 100
 """Number of lines between two digests of the masters, and so between two snapshots."""
@@ -55,6 +56,7 @@ class Trainer:
         profile: factors of the coordinates' units.
         oracle: measures the losses of a step's probes; by default with the model, on the task's
             batches (:class:`forq.runs.oracles.local.Local`).
+        team: processes that share the probes and the evaluations of this run, this process among them.
 
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.
@@ -76,6 +78,7 @@ class Trainer:
         *,
         profile: Profile | None = None,
         oracle: Callable[[Space], Oracle] | None = None,
+        team: Together | None = None,
     ) -> None:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
@@ -93,7 +96,8 @@ class Trainer:
         self.space = Space(leaves, domain, outputs=probes.outputs if config.method.by_row else None)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
-        self._oracle = oracle or self._local
+        self._oracle = oracle or self._usual
+        self._team = team
         self.first: Scored | None = None
         self.best: Scored | None = None
         self.last: Scored | None = None
@@ -128,7 +132,16 @@ class Trainer:
             if trained and (trained % every == 0 or trained == steps or self.certificate is not None):
                 yield self._score(past, trained, forwards)
 
-    def _local(self, space: Space) -> Oracle:
+    def _usual(self, space: Space) -> Oracle:
+        own = self.local(space)
+        return own if self._team is None else self._team.oracle(own, space)
+
+    def local(self, space: Space) -> Divided:
+        """The oracle that measures with this process's model.
+
+        Raises:
+            ConfigError: the method needs curvature, and the task has none.
+        """
         if self.config.method.needs_curvature:
             task = self.task
             if not isinstance(task, Predicts):
@@ -149,7 +162,7 @@ class Trainer:
         scored = past.scores.get(trained)
         if scored is None:
             with self.space.as_exported():
-                score = self.task.evaluate(self.model, "validation")
+                score = self._evaluated()
             best = score.better_than(self.best.score if self.best else None)
             worse = self.first is not None and clearly_worse(score, self.first.score)
             scored = Scored(trained, forwards, score, best, worse)
@@ -157,6 +170,11 @@ class Trainer:
         if scored.best:
             self.best = scored
         return scored
+
+    def _evaluated(self) -> Score:
+        if self._team is not None:
+            return self._team.evaluate(self.task, self.model)
+        return self.task.evaluate(self.model, "validation")
 
     def _check(self, written: Line) -> None:
         """Compare the masters with the digest in a line of the journal."""
