@@ -21,6 +21,7 @@ A run can be killed at any moment. The complete lines of the journal are a tape,
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -57,7 +58,7 @@ from forq.runs.ranks.session import lead, record
 from forq.runs.ranks.team import Team
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
-from forq.runs.trainer import Trainer, lora_settings
+from forq.runs.trainer import Past, Trainer, lora_settings
 from forq.scalars.protocols import Oracle
 from forq.tasks import Task
 
@@ -111,6 +112,8 @@ class Run:
             model.checkpoint.path, folder / "checkpoint", overwrite=True
         )  # checked now rather than after the last step
         first_line = header(run.trainer)
+        if team is not None:  # before anything is written: a rank may refuse
+            lead(team, run.trainer, json.loads(json.dumps(first_line)), Past())
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
         (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -195,7 +198,7 @@ class Run:
         """
         recorder = Recorder(self.folder, self.trainer)
         try:
-            if self.team is not None:
+            if self.team is not None and not self.team.facts:  # a run that began has told the ranks already
                 lead(self.team, self.trainer, journal.read(self.journal).header, recorder.past)
             for event in self.trainer.events(recorder.past):
                 recorder.record(event)

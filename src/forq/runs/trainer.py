@@ -19,16 +19,15 @@ from forq.models.quantized import kernels
 from forq.recipes.plan import plan
 from forq.runs import engine, probes
 from forq.runs.config import RunConfig
-from forq.runs.divided import Divided, Together
+from forq.runs.divided import Together
 from forq.runs.journal import Line
+from forq.runs.measures import measures
 from forq.runs.metrics import Scored
-from forq.runs.oracles.curvature import WithCurvature
-from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
-from forq.tasks import Predicts, Score, Task
+from forq.tasks import Score, Task
 
 DIGEST_EVERY = 100
 """Number of lines between two digests of the masters, and so between two snapshots."""
@@ -60,6 +59,7 @@ class Trainer:
 
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.
+        plan: the method, or the calibration that chooses it.
         certificate: number of audits in a row without a step worth taking, if that ended the run.
         why_together: why all rows share all directions though the method asks for each row's own; else None.
         start: digest of the adapter that the run goes on from, if any.
@@ -95,7 +95,7 @@ class Trainer:
             domain = profile.over(domain)
         self.space = Space(leaves, domain, outputs=probes.outputs if config.method.by_row else None)
         # The plan is built now, so that an invalid setting is refused before anything is written.
-        self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
+        self.plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._usual
         self._team = team
         self.first: Scored | None = None
@@ -116,7 +116,7 @@ class Trainer:
         past = past or Past()
         steps, every = self.config.steps, self.config.eval_every
         tape = Tape(past.lines, then=self._oracle(self.space))
-        lines = engine.run(self.space, tape, self._plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
+        lines = engine.run(self.space, tape, self.plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
         trained, forwards = 0, 0
         gains: list[float] = []
         yield self._score(past, 0, 0)
@@ -133,30 +133,8 @@ class Trainer:
                 yield self._score(past, trained, forwards)
 
     def _usual(self, space: Space) -> Oracle:
-        own = self.local(space)
+        own = measures(self.config, self.model, self.task, space)
         return own if self._team is None else self._team.oracle(own, space)
-
-    def local(self, space: Space) -> Divided:
-        """The oracle that measures with this process's model.
-
-        Raises:
-            ConfigError: the method needs curvature, and the task has none.
-        """
-        if self.config.method.needs_curvature:
-            task = self.task
-            if not isinstance(task, Predicts):
-                raise ConfigError(
-                    "rule.step=newton measures the curvature of a loss, and this objective has none: expected a task "
-                    "without --reward; use --recipe qzo-slopes"
-                )
-            return WithCurvature(
-                space,
-                self.task.batch,
-                lambda batch, at, uniform: task.predictions(self.model, batch, at, uniform),
-                self.config.seed,
-            )
-        measure = self.task.losses if self.config.method.needs_rows else self.task.loss
-        return Local(space, self.task.batch, lambda batch: measure(self.model, batch))
 
     def _score(self, past: Past, trained: int, forwards: int) -> Scored:
         scored = past.scores.get(trained)

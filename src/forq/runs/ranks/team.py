@@ -81,7 +81,7 @@ class Team:
     def leave(self) -> None:
         """Leave in good order; the others may go on."""
         self.pulse.stop()
-        part()
+        part()  # a second call does nothing
 
     def elect(self, lines: int | None) -> bool:
         """Choose the chief: the rank whose folder holds the longest journal, else rank 0.
