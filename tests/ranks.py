@@ -9,6 +9,7 @@ A specification is a list of launches, one after the other; a launch is a list o
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -22,6 +23,21 @@ from typing import Any
 
 LIMIT = 240
 """Seconds after which a launch is killed."""
+
+PARENT = (
+    "forq.cli._tuning",
+    "forq.models.load",
+    "forq.report.tensorboard",
+    "forq.runs.outcome",
+    "forq.runs.ranks.session",
+    "forq.tasks.text",
+    "onnxruntime",
+    "rich.progress",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.tokenization_utils_tokenizers",
+)
+"""What every rank would import, and threads do not start with."""
 
 
 def run(launches: Sequence[Sequence[Mapping[str, Any]]], folder: Path) -> list[list[int]]:
@@ -177,11 +193,8 @@ def _stopped(pid: int) -> bool:
 
 
 def main() -> None:
-    import forq.cli._tuning
-    import forq.models.load
-    import forq.runs.outcome
-    import forq.runs.ranks.team
-    import forq.tasks.text  # noqa: F401
+    for name in PARENT:
+        importlib.import_module(name)
 
     launches = json.loads(Path(sys.argv[1]).read_text())
     print(json.dumps([_launch(launch) for launch in launches]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,13 @@ import pytest
 from forq.runs import journal
 from tests import ranks
 
+LOSSES = ("--recipe", "mezo", "--move", "scales")
 SETTINGS = ("--set", "task.max_length=32", "--set", "task.validation_rows=20", "--set", "task.test_rows=8")
 
 
 def words(base: Path, text: Path, out: Path, *more: object, steps: int = 6) -> list[object]:
     begin = ["tune", base, "--task", "text", "--data", text, "--out", out]
     return [*begin, "--steps", steps, "--eval-every", 3, *SETTINGS, *more]
-
-
-def cut(run: Path, to: Path, lines: int) -> None:
-    """A run as a kill leaves it: so many whole lines, and part of the next."""
-    shutil.copytree(run, to)
-    for name in ("checkpoint", "result.json", "moved.json", "ranks.json", "rank.log"):
-        path = to / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    rows = (to / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    (to / "journal.jsonl").write_bytes(b"".join(rows[: 1 + lines]) + rows[1 + lines][:9])
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +32,10 @@ def work(base, text, tmp_path_factory) -> Path:
     launches = {
         "one": ranks.ranks(1, *of("one")),
         **{f"{count} ranks": ranks.ranks(count, *of(f"{count} ranks")) for count in (2, 3, 4)},
-        "losses": ranks.ranks(1, *of("losses", "--recipe", "qzo-slopes")),
-        "losses 2": ranks.ranks(2, *of("losses 2", "--recipe", "qzo-slopes")),
-        "idle": ranks.ranks(3, *of("idle", "--recipe", "mezo", "--move", "scales")),
+        # A batch of six forward passes: four ranks share the two probes of a step by rows.
+        "rows": ranks.ranks(1, *of("rows", *LOSSES, "--micro-batch-tokens", 48)),
+        "rows 4": ranks.ranks(4, *of("rows 4", *LOSSES, "--micro-batch-tokens", 48)),
+        "idle": ranks.ranks(3, *of("idle", *LOSSES)),
         "mixed": [{"words": list(map(str, of("mixed", "--kernel", kernel)))} for kernel in ("reference", "ort")],
         "data": [{"words": list(map(str, words(base, data, folder / "data")))} for data in (text, other)],
         "settings": [
@@ -59,7 +50,7 @@ def work(base, text, tmp_path_factory) -> Path:
         ],
         "interrupt": [*ranks.ranks(1, *of("interrupt"), spoil="interrupt"), *ranks.ranks(1, *of("interrupt"))],
     }
-    again = {name: ranks.ranks(2, *of(name, "--resume")) for name in ("die", "stop", "interrupt", "flip", "2 ranks")}
+    again = {name: ranks.ranks(2, *of(name, "--resume")) for name in ("stop", "flip", "2 ranks")}
     launches |= {f"{name} again": launch for name, launch in again.items()}
     # A rank without the chief's folder: its own is elsewhere.
     launches["apart"] = [*ranks.ranks(1, *of("apart")), *ranks.ranks(1, *of("elsewhere"))]
@@ -95,9 +86,10 @@ def test_any_number_of_ranks_writes_the_bytes_of_one_process(work, name):
     assert scores[0]["validation"] == scores[1]["validation"] and scores[0]["test"] == scores[1]["test"]
 
 
-def test_an_oracle_of_losses_too(work):
-    assert codes(work, "losses 2") == [0, 0]
-    assert same(work / "losses", work / "losses 2")
+def test_ranks_share_a_probe_by_rows(work):
+    assert codes(work, "rows 4") == [0] * 4, screen(work, "rows 4", 0)
+    assert same(work / "rows", work / "rows 4")
+    assert "had nothing to measure" not in screen(work, "rows 4", 0)
 
 
 def test_only_the_chief_speaks(work):
@@ -110,6 +102,15 @@ def test_the_folder_says_what_each_rank_did(work):
     assert [row["threads"] for row in found["ranks"]] == [1, 1, 1]
     # Nine probes, and the point itself on every rank: 1 + 8/3 each.
     assert all(row["forwards"] > 2 * found["steps"] and row["bytes"] > 0 for row in found["ranks"])
+
+
+def test_the_report_shows_the_ranks(work):
+    from forq.report.page import facts
+    from forq.report.record import read
+
+    shown = dict(facts(read(work / "2 ranks")))
+    assert "50% of the forward passes" in shown["rank 0"] and "bytes a step" in shown["rank 1"]
+    assert not any(name.startswith("rank") for name, _ in facts(read(work / "one")))
 
 
 def test_ranks_without_work_are_counted(work):
@@ -145,19 +146,19 @@ def test_a_replica_that_differs_is_named_with_its_line(work):
 
 
 @pytest.mark.parametrize(("name", "why"), [("die", "it was killed"), ("stop", "rank 1 gave no sign of life for")])
-def test_the_group_ends_with_a_rank_and_goes_on_from_the_journal(work, name, why):
+def test_the_group_ends_with_a_rank(work, name, why):
     assert codes(work, name)[0] == 1 and why in screen(work, name, 0)
+    assert not (work / "die" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("name", ["stop", "flip"])
+def test_the_run_goes_on_from_its_journal(work, name):
     assert codes(work, f"{name} again") == [0, 0], screen(work, f"{name} again", 0)
     assert same(work / "one", work / name)
 
 
-def test_after_ctrl_c_the_run_goes_on(work):
+def test_ctrl_c_says_how_to_go_on(work):
     assert codes(work, "interrupt")[0] == 130 and "--resume" in screen(work, "interrupt", 0)
-    assert codes(work, "interrupt again") == [0, 0] and same(work / "one", work / "interrupt")
-
-
-def test_a_replica_that_differed_is_rebuilt(work):
-    assert codes(work, "flip again") == [0, 0] and same(work / "one", work / "flip")
 
 
 def test_a_finished_run_is_shown(work):

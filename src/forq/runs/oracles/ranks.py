@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from forq.coordinates.space import Space
 from forq.errors import RunError
 from forq.runs.divided import Divided, Numbers
-from forq.runs.ranks import packing
+from forq.runs.ranks import deal, packing, rows
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 
@@ -54,8 +54,10 @@ class Ranks:
         anchored = team.mixed and not probes[0].terms
         pairs = team.mixed and not anchored and len(probes) % 2 == 0
         from_point = self.own.from_point or anchored
-        dealt = team.shares(len(probes), from_point=from_point, pairs=pairs)
         checksum = self.space.checksum()
+        if len(probes) < team.size and not (from_point or team.mixed):
+            return self._by_rows(step, probes, checksum, began)
+        dealt = team.shares(len(probes), from_point=from_point, pairs=pairs)
         parts, forwards, busy = self._measure(step, probes, dealt[team.rank], anchored)
         sent = _UP.pack(step, checksum, busy, forwards) + packing.pack_numbers(parts)
         bodies = team.wire.gather(sent)
@@ -68,6 +70,35 @@ class Ranks:
         told = _DOWN.pack(len(fresh), ledger.slowest) + fresh + packing.pack(losses)
         self._count(bodies, told)
         return self._told(team.wire.tell(told))
+
+    def _by_rows(self, step: int, probes: Sequence[Move], checksum: int, began: float) -> Sequence[Losses]:
+        """A step of more ranks than probes: the forward passes into which a loss cuts its batch are dealt."""
+        team = self.team
+        dealt = deal.teams(len(probes), team.size, team.chief)
+        with team.pulse.measuring():
+            part, kept = rows.measure(self.own, step, probes, *dealt[team.rank])
+        busy = time.perf_counter() - began
+        bodies = team.wire.gather(_UP.pack(step, checksum, busy, 1) + rows.pack(part, kept))
+        if not team.leads:
+            return self._told(team.wire.tell(b""))
+        heads = [_UP.unpack_from(body) for body in bodies]
+        self._require_same(step, heads)
+        found = [rows.unpack(body[_UP.size :]) for body in bodies]
+        team.idle = rows.idle(dealt, found)
+        parts = [rows.join(self.own, step, probes, place, dealt, found) for place in range(len(probes))]
+        finite = [any(math.isfinite(parts[place][self.own.levels][0]) for place in (own[0],)) for own in dealt]
+        team.ledger.require_finite(finite)
+        self._note(heads, bodies, time.perf_counter() - began, timed=False)
+        told = _DOWN.pack(0, team.ledger.slowest) + packing.pack(self.own.join(step, probes, parts))
+        self._count(bodies, told)
+        return self._told(team.wire.tell(told))
+
+    def _note(
+        self, heads: Sequence[tuple[int, int, float, int]], bodies: Sequence[bytes], wall: float, *, timed: bool = True
+    ) -> None:
+        wire = [len(body) + 8 if rank != self.team.rank else 0 for rank, body in enumerate(bodies)]
+        busy, forwards = [head[2] for head in heads], [head[3] for head in heads]
+        self.team.ledger.note(busy, forwards, wire, wall, timed=timed)
 
     def _measure(
         self, step: int, probes: Sequence[Move], mine: Sequence[int], anchored: bool
@@ -114,9 +145,7 @@ class Ranks:
             found |= dict(zip(places, parts, strict=True))
             finite.append(any(math.isfinite(part[levels][0]) for part in parts) if parts else None)
         team.ledger.require_finite(finite)
-        wall = time.perf_counter() - began
-        wire = [len(body) + 8 if rank != team.rank else 0 for rank, body in enumerate(bodies)]
-        team.ledger.note([head[2] for head in heads], [head[3] for head in heads], wire, wall)
+        self._note(heads, bodies, time.perf_counter() - began)
         return self.own.join(step, probes, [found[place] for place in range(len(probes))])
 
     def _require_same(self, step: int, heads: Sequence[tuple[int, int, float, int]]) -> None:

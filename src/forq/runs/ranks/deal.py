@@ -56,6 +56,21 @@ def shares(
     return dealt
 
 
+def teams(probes: int, ranks: int, chief: int) -> list[tuple[int, int, int]]:
+    """Where there are more ranks than probes: each rank's probe, its turn in the probe's rows, and the turns of that.
+
+    Example:
+        >>> teams(2, 3, 0)
+        [(0, 0, 2), (1, 0, 1), (0, 1, 2)]
+    """
+    order = [chief, *(rank for rank in range(ranks) if rank != chief)]
+    dealt = [(0, 0, 0)] * ranks
+    for turn, rank in enumerate(order):
+        place = turn % probes
+        dealt[rank] = (place, turn // probes, len(range(place, ranks, probes)))
+    return dealt
+
+
 def takes(dealt: Sequence[Sequence[int]], seconds: Sequence[float], *, from_point: bool) -> float:
     """How long a step with these shares takes."""
     return max(

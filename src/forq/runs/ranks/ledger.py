@@ -51,15 +51,27 @@ class Ledger:
         self.steps = 0
         self._dealt = False
 
-    def note(self, busy: Sequence[float], forwards: Sequence[int], wire: Sequence[int], wall: float) -> None:
-        """Add a step: for each rank the seconds it measured, its forward passes and its bytes; and the step's time."""
+    def note(
+        self,
+        busy: Sequence[float],
+        forwards: Sequence[int],
+        wire: Sequence[int],
+        wall: float,
+        *,
+        timed: bool = True,
+    ) -> None:
+        """Add a step: for each rank the seconds it measured, its forward passes and its bytes; and the step's time.
+
+        Args:
+            timed: the forward passes were whole, so that they say how fast a rank is.
+        """
         self.steps += 1
         for place, account in enumerate(self.accounts):
             account.forwards += forwards[place]
             account.busy += busy[place]
             account.idle += max(0.0, wall - busy[place])
             account.wire += wire[place]
-            if forwards[place]:
+            if timed and forwards[place]:
                 account.times = [*account.times[1 - RECENT :], busy[place] / forwards[place]]
 
     @property
