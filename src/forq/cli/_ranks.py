@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
     from forq.runs.ranks import session
     from forq.runs.ranks.team import Team
 
+    asked = _own_device(asked)
     with Team.join(timeout) as team:
         held = team.elect(_lines(way.out))
         config = None
@@ -66,6 +67,16 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
             )
         else:
             _follow(team, config, way.out)
+
+
+def _own_device(asked: Asked) -> Asked:
+    """A device of this rank's own, where its machine has several and none is named."""
+    import torch
+
+    if asked.device not in (None, "auto") or torch.cuda.device_count() < 2:
+        return asked
+    local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+    return replace(asked, device=f"cuda:{local % torch.cuda.device_count()}")
 
 
 def _lines(out: Path) -> int | None:

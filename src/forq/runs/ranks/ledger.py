@@ -44,12 +44,13 @@ class Ledger:
 
     Attributes:
         steps: steps that were measured together.
+        slowest: seconds for a forward pass of the slowest rank in the latest step.
     """
 
     def __init__(self, size: int) -> None:
         self.accounts = [Account() for _ in range(size)]
         self.steps = 0
-        self._dealt = False
+        self.slowest = 0.0
 
     def note(
         self,
@@ -66,6 +67,7 @@ class Ledger:
             timed: the forward passes were whole, so that they say how fast a rank is.
         """
         self.steps += 1
+        self.slowest = max(seconds / max(1, count) for seconds, count in zip(busy, forwards, strict=True))
         for place, account in enumerate(self.accounts):
             account.forwards += forwards[place]
             account.busy += busy[place]
@@ -73,11 +75,6 @@ class Ledger:
             account.wire += wire[place]
             if timed and forwards[place]:
                 account.times = [*account.times[1 - RECENT :], busy[place] / forwards[place]]
-
-    @property
-    def slowest(self) -> float:
-        """Seconds for a forward pass of the slowest rank."""
-        return max((median(account.times) for account in self.accounts if account.times), default=0.0)
 
     def redealt(self, before: Sequence[float], probes: int, chief: int, *, from_point: bool) -> list[float] | None:
         """Times by which to deal the next steps, if that makes them shorter; None: go on as before.

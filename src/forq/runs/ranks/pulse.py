@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from forq.runs.ranks.meeting import Store
 
@@ -84,7 +84,8 @@ class Pulse:
 
     def failed(self, why: str) -> None:
         """Leave a word for the other ranks on why this rank ends."""
-        self._store.set(f"{_FAILED}/{self.rank}", why)
+        with suppress(RuntimeError):  # the store may be gone too
+            self._store.set(f"{_FAILED}/{self.rank}", why)
 
     def why(self, patience: float = 3.0) -> str | None:
         """What ranks that ended have left, if any did."""

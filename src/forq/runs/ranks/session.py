@@ -97,7 +97,9 @@ def follow(
 
 
 def record(team: Team, folder: Path) -> None:
-    """On the chief: write what each rank did into ranks.json."""
+    """On the chief: write what each rank did into ranks.json; nothing where it is alone."""
+    if team.size == 1:
+        return
     ledger = team.ledger
     put_json(folder / FILE, {"steps": ledger.steps, "ranks": ledger.rows(team.facts)})
 

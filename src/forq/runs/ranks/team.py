@@ -64,7 +64,10 @@ class Team:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.pulse.failed(str(error) if isinstance(error, ForqError) else repr(error))
+            stopped = isinstance(error, KeyboardInterrupt)
+            self.pulse.failed(
+                "it was stopped" if stopped else str(error) if isinstance(error, ForqError) else repr(error)
+            )
         self.leave()
 
     @property
@@ -131,12 +134,10 @@ class Team:
             return _score(self.wire.tell(b"" if score is None else json.dumps(asdict(score)).encode()), score)
         batches = task.batches("validation")
         own: dict[int, Tally] = {}
-        with self.pulse.measuring():
-            owners = deal.turns(self.seconds, [0] * self.size)  # batches grow longer, so they are dealt in turn
-            for (place, batch), owner in zip(enumerate(batches), owners, strict=False):
-                if owner == self.rank:
-                    own[place] = task.tally(model, batch)
-                    self.pulse.worked()
+        owners = deal.turns(self.seconds, [0] * self.size)  # batches grow longer, so they are dealt in turn
+        for (place, batch), owner in zip(enumerate(batches), owners, strict=False):
+            if owner == self.rank:
+                own[place] = task.tally(model, batch)
         score = None
         gathered = self.wire.gather(json.dumps([[place, asdict(tally)] for place, tally in own.items()]).encode())
         if gathered:
