@@ -77,7 +77,7 @@ def speed(base: Path, text: Path, work: Path, steps: int, rounds: int, direction
         found[str(ranks)] = {"forwards_a_second": []}
     for turn in range(rounds):
         for ranks in (1, 2, 4):
-            if ranks > (os.cpu_count() or 1) and turn:
+            if ranks > (os.cpu_count() or 1) and (turn or directions > 8):
                 continue  # more ranks than cores: once, for the digest
             run = tuned(ranks, base, text, work / f"{directions} {turn} {ranks}", steps, *settings)
             found[str(ranks)]["forwards_a_second"].append(round(rate(run), 3))
@@ -136,7 +136,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--small", "--model", "--text", "--out"):
         parser.add_argument(name, type=Path, required=True)
-    for name, value in (("--steps", 6), ("--rounds", 3), ("--lines", 1000)):
+    for name, value in (("--steps", 3), ("--rounds", 2), ("--lines", 1000)):
         parser.add_argument(name, type=int, default=value)
     asked = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:

@@ -126,7 +126,7 @@ def test_ranks_of_other_kernels_agree_bit_for_bit(work):
     assert not same(work / "one", work / "mixed")
 
 
-@pytest.mark.parametrize(("name", "what"), [("data", "task digest"), ("settings", "rule.newton")])
+@pytest.mark.parametrize(("name", "what"), [("data", "the chief has task rows"), ("settings", "rule.newton")])
 def test_a_rank_that_differs_is_refused_by_name(work, name, what):
     assert codes(work, name) == [1, 1]
     for rank in (0, 1):

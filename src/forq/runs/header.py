@@ -70,13 +70,19 @@ def of_rank(trainer: Trainer) -> dict[str, object]:
 
 
 def require_same(
-    folder: Path, written: Mapping[str, Any], now: Mapping[str, object], *, of_ranks: bool = False
+    folder: Path,
+    written: Mapping[str, Any],
+    now: Mapping[str, object],
+    *,
+    of_ranks: bool = False,
+    because: str = "cannot resume: its journal was written with",
 ) -> None:
-    """Refuse to resume a run whose header differs.
+    """Refuse to go on with a run whose header differs.
 
     Args:
         written: the header in the run's journal.
         now: the header that this session would write.
+        because: the words in front of what the header says.
         of_ranks: several ranks measure the run's losses, or did, so that device, dtype, kernel and threads may differ.
 
     Raises:
@@ -96,9 +102,7 @@ def require_same(
             expected, found = _difference(theirs.get(key), ours.get(key))
             if key == "task" and older:
                 mend = f"{mend}, and open the task with {BALANCED}=False (--set task.{BALANCED}=false)"
-            raise JournalError(
-                f"{folder}: cannot resume: its journal was written with {key} {expected}, found {found}; {mend}"
-            )
+            raise JournalError(f"{folder}: {because} {key} {expected}, found {found}; {mend}")
 
 
 def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,6 @@ class Store(Protocol):
 
     def check(self, keys: list[str]) -> bool: ...
 
-    def clone(self) -> Store:
-        """The same store over another connection, for another thread."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
@@ -43,11 +39,13 @@ class Meeting:
 
     Attributes:
         store: keys and values that all ranks see; its keys are of this attempt alone.
+        spare: the same store over another connection, for another thread.
     """
 
     rank: int
     size: int
     store: Store
+    spare: Store
 
 
 def meet(wait: float = WAIT) -> Meeting:
@@ -60,9 +58,11 @@ def meet(wait: float = WAIT) -> Meeting:
         raise RunError("expected a process without torch.distributed, found it initialised; let forq begin it")
     with _explained():
         store, rank, size = next(iter(rendezvous("env://", timeout=timedelta(seconds=wait))))
-        own = PrefixStore(f"forq/{_attempt(store, rank, size, time.monotonic() + wait)}", store)
-        dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=timedelta(seconds=wait))
-    return Meeting(rank, size, own)
+        name = f"forq/{attempt(store, rank, size, time.monotonic() + wait)}"
+        own, spare = PrefixStore(name, store), PrefixStore(name, store.clone())
+        # The pulse says when a rank is silent; a chief that saves for an hour is not.
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=timedelta(days=7))
+    return Meeting(rank, size, own, spare)
 
 
 def part() -> None:
@@ -85,7 +85,7 @@ def _explained() -> Iterator[None]:
         raise RunError(f"the ranks did not meet: {words}") from error
 
 
-def _attempt(store: Store, rank: int, size: int, until: float) -> str:
+def attempt(store: Store, rank: int, size: int, until: float) -> str:
     """A name that all ranks of this attempt share, and no earlier attempt on the same store.
 
     Under torchrun the store outlives a restart, so that what it holds may be of ranks that are gone. Each rank posts a

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from forq.runs.ranks.meeting import Store
+from forq.runs.ranks.meeting import Meeting
 
 log = logging.getLogger("forq")
 
@@ -27,6 +27,9 @@ SHORTEST = 10.0
 
 UNKNOWN = 300.0
 """Timeout in seconds while no forward pass has been measured."""
+
+LINGER = 1.0
+"""Seconds that a rank leaves others to learn why it ends."""
 
 _EVERY = 0.5
 _GONE, _FAILED = "gone", "failed"
@@ -42,14 +45,12 @@ class Pulse:
 
     def __init__(
         self,
-        store: Store,
-        rank: int,
-        size: int,
+        meeting: Meeting,
         timeout: float | None,
         ends: Callable[[str], None] | None = None,
     ) -> None:
-        self._store, self._own = store, store.clone()
-        self.rank, self.size, self.chief = rank, size, 0
+        self._store, self._own = meeting.store, meeting.spare
+        self.rank, self.size, self.chief = meeting.rank, meeting.size, 0
         self._timeout, self._ends = timeout, ends or _end
         self._slowest: float | None = None
         self._work, self._measuring, self._stopped = 0, False, threading.Event()
@@ -113,6 +114,7 @@ class Pulse:
                 self._watch(time.monotonic())
             self._own.set(f"pulse/{self.rank}", _GONE)
         except RuntimeError as error:
+            time.sleep(2 * LINGER)  # the main thread may know more, and ends first
             if not self._stopped.is_set():
                 self._ends(f"the rendezvous host is gone: {error}")
 

@@ -86,7 +86,8 @@ def follow(
         config = _placed(configs.parse(told["config"]), own)
         profile = None if config.profile is None else Profile.read(Path(config.profile))
         trainer = Trainer(config, model, open_task(config), profile=profile, team=team)
-        require_same(model.checkpoint.path, told["header"], header(trainer), of_ranks=True)
+        now = header(trainer)
+        require_same(model.checkpoint.path, told["header"], now, of_ranks=True, because="the chief has")
     except (ForqError, OSError) as error:
         refusal = str(error)
     team.agree(refusal)

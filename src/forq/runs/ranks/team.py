@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -16,10 +17,12 @@ from forq.runs.oracles.ranks import Ranks
 from forq.runs.ranks import deal
 from forq.runs.ranks.ledger import Ledger
 from forq.runs.ranks.meeting import Meeting, meet, part
-from forq.runs.ranks.pulse import Pulse
+from forq.runs.ranks.pulse import LINGER, Pulse
 from forq.runs.ranks.wire import Wire
 from forq.scalars.protocols import Oracle
 from forq.tasks import Score, Tallies, Tally, Task
+
+_BYE = b"."
 
 
 class Team:
@@ -40,13 +43,13 @@ class Team:
 
     def __init__(self, meeting: Meeting, timeout: float | None = None) -> None:
         self.rank, self.size, self.chief = meeting.rank, meeting.size, 0
-        self.store = meeting.store
-        self.pulse = Pulse(meeting.store, meeting.rank, meeting.size, timeout)
+        self.pulse = Pulse(meeting, timeout)
         self.wire = Wire(meeting.rank, meeting.size, self._lost)
         self.facts: list[dict[str, object]] = []
         self.seconds = [1.0] * meeting.size
         self.ledger = Ledger(meeting.size)
         self.idle = 0
+        self._left = False
 
     @classmethod
     def join(cls, timeout: float | None = None) -> Self:
@@ -63,12 +66,16 @@ class Team:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        if error is None:
+            self.leave()
+        else:
             stopped = isinstance(error, KeyboardInterrupt)
             self.pulse.failed(
                 "it was stopped" if stopped else str(error) if isinstance(error, ForqError) else repr(error)
             )
-        self.leave()
+            self._end()
+            if self.rank == 0 and self.size > 1:  # it may host the store, where the others look for the reason now
+                time.sleep(LINGER)
 
     @property
     def leads(self) -> bool:
@@ -82,9 +89,16 @@ class Team:
         return any(kind != kinds[0] for kind in kinds)
 
     def leave(self) -> None:
-        """Leave in good order; the others may go on."""
+        """Leave in good order: together with all other ranks, since one of them may host the store."""
+        if not self._left:
+            self.wire.gather(_BYE)
+            self.wire.tell(_BYE)
+            self._end()
+
+    def _end(self) -> None:
+        self._left = True
         self.pulse.stop()
-        part()  # a second call does nothing
+        part()
 
     def elect(self, lines: int | None) -> bool:
         """Choose the chief: the rank whose folder holds the longest journal, else rank 0.
