@@ -141,8 +141,9 @@ def test_a_rank_that_answers_no_number_is_named(work):
 
 def test_a_replica_that_differs_is_named_with_its_line(work):
     assert codes(work, "flip") == [1, 1]
-    line = journal.read(work / "flip" / "journal.jsonl").lines
-    assert f"rank 1: its replica differs from the others' after line {len(line) - 1}" in screen(work, "flip", 1)
+    trained = [line.step for line in journal.read(work / "flip" / "journal.jsonl").lines if line.kind == "train"]
+    for rank in (0, 1):
+        assert f"rank 1: its replica differs from the others' after line {trained[4]}" in screen(work, "flip", rank)
 
 
 @pytest.mark.parametrize(("name", "why"), [("die", "it was killed"), ("stop", "rank 1 gave no sign of life for")])
