@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KINDS = ("kill", "stop", "sleep")
-TIMEOUT = 3.0
+TIMEOUT = 10.0
 """``--rank-timeout`` of the runs, in seconds."""
 
 LIMIT = 1800.0

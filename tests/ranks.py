@@ -3,8 +3,8 @@
     python -m tests.ranks SPECIFICATION.json
 
 A specification is a list of launches, one after the other; a launch is a list of ranks; a rank is a mapping with
-``words`` (the command line), and if need be ``environment``, ``out`` (a file for its output) and ``spoil``
-(a name in :data:`SPOILS`). The exit codes of all launches are printed as JSON.
+``words`` (the command line) or ``python`` (arguments of forq.tune_on_ranks), and if need be ``environment``, ``out`` (a
+file for its output) and ``spoil`` (a name in :data:`SPOILS`). The exit codes of all launches are printed as JSON.
 """
 
 from __future__ import annotations
@@ -146,12 +146,17 @@ def _rank(rank: int, size: int, port: int, of: Mapping[str, Any]) -> None:
         os.dup2(file, 2)
     if (spoil := of.get("spoil")) is not None:
         SPOILS[spoil]()
-    from forq.cli import main
-
-    sys.argv = ["forq", *of["words"]]
     code = 0
     try:
-        main()
+        if "python" in of:
+            import forq
+
+            forq.tune_on_ranks(**of["python"])
+        else:
+            from forq.cli import main
+
+            sys.argv = ["forq", *of["words"]]
+            main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

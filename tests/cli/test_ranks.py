@@ -54,6 +54,9 @@ def work(base, text, tmp_path_factory) -> Path:
     launches |= {f"{name} again": launch for name, launch in again.items()}
     # A rank without the chief's folder: its own is elsewhere.
     launches["apart"] = [*ranks.ranks(1, *of("apart")), *ranks.ranks(1, *of("elsewhere"))]
+    options = {"max_length": 32, "validation_rows": 20, "test_rows": 8}
+    called = {"model": str(base), "task": "text", "data": str(text), "out": str(folder / "python"), "steps": 6}
+    launches["python"] = [{"python": {**called, "eval_every": 3, "settings": {"task": options}}} for _ in range(2)]
     launches["gone"] = ranks.ranks(2, *of("elsewhere", "--resume"))
     for name, launch in launches.items():
         for rank, of_rank in enumerate(launch):
@@ -90,6 +93,11 @@ def test_ranks_share_a_probe_by_rows(work):
     assert codes(work, "rows 4") == [0] * 4, screen(work, "rows 4", 0)
     assert same(work / "rows", work / "rows 4")
     assert "had nothing to measure" not in screen(work, "rows 4", 0)
+
+
+def test_python_does_the_same(work):
+    assert codes(work, "python") == [0, 0], screen(work, "python", 0)
+    assert same(work / "one", work / "python")
 
 
 def test_only_the_chief_speaks(work):
