@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures bench bench-laptop bench-real-size clean
+.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures ranks-chaos ray bench bench-laptop bench-ranks
+.PHONY: bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,8 +52,26 @@ mutants: $(VENV)/.done        ## classic mistakes, made on purpose: each must fa
 	bash tests/oracles/llamacpp/setup.sh
 	touch $@
 
+.venv-ray/.done: $(VENV)/.done tests/oracles/ray/setup.sh
+	bash tests/oracles/ray/setup.sh
+	touch $@
+
+# Random ranks are killed, stopped and put to sleep; every run must end in the bytes of an undisturbed process.
+EVENTS ?= 30
+ranks-chaos: $(VENV)/.done    ## results/ranks-chaos.jsonl
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m experiments.ranks_chaos src/forq/demo/checkpoint $(FORQ_DATA)/tinyshakespeare/input.txt \
+	  --events $(EVENTS) --out results/ranks-chaos.jsonl
+
+ray: $(VENV)/.done .venv-ray/.done   ## the same run on Ray actors, one killed on the way
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m oracle tests/oracles/test_ray_oracle.py
+
+SMOLLM2 = $$($(BIN)/python -c 'from tests import smollm2; print(smollm2.path())')
+bench-ranks: $(VENV)/.done    ## results/bench-ranks.json: bytes a step, two ranks against one, a join, a simulation
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ranks --small src/forq/demo/checkpoint --model $(SMOLLM2) \
+	  --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench-ranks.json
+
 # The environments of the libraries that inputs belong to.
-ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp
+ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp .venv-ray
 
 test-oracles: $(VENV)/.done $(ORACLES:=/.done)   ## the libraries the inputs belong to read what we read
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forq.models.load import load
     from forq.models.space import space
     from forq.runs.optim import QZO, ZeroOrder
+    from forq.runs.ranks.tune import tune_on_ranks
     from forq.runs.replay import replay, verify
     from forq.runs.tune import tune
 
@@ -37,6 +38,7 @@ _HOMES = {
     "replay": "forq.runs.replay",
     "verify": "forq.runs.replay",
     "tune": "forq.runs.tune",
+    "tune_on_ranks": "forq.runs.ranks.tune",
     **dict.fromkeys(
         ("ForqError", "ConfigError", "DataError", "FormatError", "JournalError", "RunError"), "forq.errors"
     ),
@@ -59,6 +61,7 @@ __all__ = [
     "replay",
     "space",
     "tune",
+    "tune_on_ranks",
     "verify",
 ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 import typer
 
 from forq.checkpoints import Checkpoint
@@ -127,14 +128,7 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         ConfigError: the command line names a setting that the run does not have; each is named with both values.
     """
     run = as_begun(configs.read(out / "config.toml"), journal.read(out / "journal.jsonl").header)
-    named = {_PLACES[name]: value for name, value in asked.options.items() if name in _PLACES}
-    if "--forwards" in asked.options:
-        named["steps"] = steps_within(run.method, asked.options["--forwards"])
-    watch = _watch.settings(asked.watch, asked.watch_limit, run.watch)
-    named["watch"] = {name: settings.model_dump() for name, settings in watch.items()}
-    found = agreement.changed(run, named, asked.sets)
-    names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
-    agreement.require(out, run, found, names=names, profile=asked.profile)
+    found = _require(out, run, asked, profile=asked.profile)
     data = run.task.data if asked.data is None else given.data_path(asked.data, run.task.name)
     placed = {
         "checkpoint": asked.checkpoint,
@@ -145,6 +139,38 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         "watch": agreement.watches_moved_to(run, found),
     }
     return run.model_copy(update=placed)
+
+
+def of_rank(out: Path, run: RunConfig, asked: Asked) -> RunConfig:
+    """The settings of a run that another rank leads, with what this rank's command line says of its own machine.
+
+    Raises:
+        ConfigError: the command line names a setting that the run does not have; each is named with both values.
+        DataError: the data is not on this machine.
+    """
+    _require(out, run, asked, profile=None)
+    placed = {
+        "checkpoint": asked.checkpoint,
+        "task": run.task.model_copy(update={"data": given.data_path(asked.data, run.task.name)}),
+        "device": asked.device or "auto",
+        "kernel": asked.kernel or "auto",
+        "threads": torch.get_num_threads(),
+        "adapter": None if asked.adapter is None else str(asked.adapter.resolve()),
+        "profile": None if asked.profile is None else str(asked.profile.resolve()),
+    }
+    return run.model_copy(update=placed)
+
+
+def _require(out: Path, run: RunConfig, asked: Asked, *, profile: Path | None) -> RunConfig:
+    named = {_PLACES[name]: value for name, value in asked.options.items() if name in _PLACES}
+    if "--forwards" in asked.options:
+        named["steps"] = steps_within(run.method, asked.options["--forwards"])
+    watch = _watch.settings(asked.watch, asked.watch_limit, run.watch)
+    named["watch"] = {name: settings.model_dump() for name, settings in watch.items()}
+    found = agreement.changed(run, named, asked.sets)
+    names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
+    agreement.require(out, run, found, names=names, profile=profile)
+    return found
 
 
 def result(out: Path, config: RunConfig) -> Result | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from forq.runs.journal import Line
     from forq.runs.metrics import Scored
     from forq.runs.outcome import Numbers, Result
+    from forq.runs.ranks.team import Team
     from forq.runs.run import Run
     from forq.tasks import Score
 
@@ -28,14 +29,17 @@ def tune(
     tensorboard: bool = False,
     as_json: bool = False,
     chosen: bool = True,
+    team: Team | None = None,
 ) -> Result:
     """Begin or resume a run, show it, save it, score the saved file against the base; the result, also as JSON.
 
     Args:
         chosen: the user says what moves; otherwise a recipe that would move next to nothing is refused.
+        team: ranks that tune together, of which this process is the chief.
     """
     import torch
 
+    from forq.cli import _ranks
     from forq.inspection.coverage import moves, require_floats
     from forq.inspection.memory import summary
     from forq.models.blocks import ALL
@@ -47,7 +51,8 @@ def tune(
 
     if tensorboard:
         board.require()
-    torch.set_num_threads(config.threads)
+    if team is None:  # ranks have as many as each machine gives them
+        torch.set_num_threads(config.threads)
     began = time.perf_counter()
     try:
         with _screen.err.status("loading"):
@@ -56,7 +61,8 @@ def tune(
             if not (resume or chosen):
                 require_floats(config.recipe, config.method, held)
             task = open_task(config.task, model, config.seed)
-            run = Run.resume(out, config, model, task) if resume else Run.begin(out, config, model, task)
+            begin = Run.resume if resume else Run.begin
+            run = begin(out, config, model, task, team=team)
         _screen.print_notes(model)
         _screen.print_rows(task, model.checkpoint, config.task)
         _screen.err.print(moves(run.space.counts, held), highlight=False, soft_wrap=True)
@@ -66,6 +72,9 @@ def tune(
         if run.config.method.by_row or run.trainer.why_together is not None:
             _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
+        if team is not None:
+            _ranks.show_shares(team)
+            team.leave()  # what is left to do needs no other rank
         with _screen.err.status("saving, and scoring what was saved"):
             run.finish()
             saved = outcome(run)
@@ -74,7 +83,7 @@ def tune(
         if lengths:
             _screen.err.print(_why(lengths), highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
-        _say_how_to_go_on(config, out, tensorboard=tensorboard)
+        _say_how_to_go_on(config, out, tensorboard=tensorboard, ranks=team is not None)
         raise
     show(result, config, as_json=as_json)
     return result
@@ -157,12 +166,15 @@ def _sentences(result: Result) -> list[str]:
     return sentences
 
 
-def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool) -> None:
+def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool, ranks: bool) -> None:
     """After Ctrl-C: whether something was begun, and the command that goes on with it."""
     from forq.runs.agreement import holds_run
 
     if not holds_run(out):
         _screen.err.print("stopped before the run began; the same command begins it", highlight=False)
+        return
+    if ranks:
+        _screen.err.print("stopped; nothing is lost. Go on with the same command and --resume", highlight=False)
         return
     again = shlex.join(["forq", "tune", config.checkpoint, "--out", str(out), "--resume"])
     _screen.err.print(

@@ -193,6 +193,15 @@ def tune(
             rich_help_panel=RUN,
         ),
     ] = False,
+    rank_timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Under torchrun: seconds until a rank without a sign of life ends the group. Default: ten forward "
+            "passes, and at least 10.",
+            min=1.0,
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool,
         typer.Option(
@@ -204,14 +213,17 @@ def tune(
     ] = False,
 ) -> None:
     """Tune a quantized checkpoint with forward passes only, and save the same kind of checkpoint."""
-    from forq.cli import _resumed, _screen, _tuning, _watch
+    from forq.cli import _ranks, _resumed, _screen, _tuning, _watch
     from forq.errors import ConfigError
     from forq.inspection.coverage import chosen
     from forq.runs.agreement import holds_run
     from forq.runs.folder import BASE, vacant
 
-    held = holds_run(out)
-    if not vacant(out) and not (resume and held):
+    several = _ranks.several()
+    if several and quantize_on_load is not None:
+        raise ConfigError("--quantize-on-load: expected one process, found several ranks; use `forq quantize` first")
+    held = not several and holds_run(out)
+    if not several and not vacant(out) and not (resume and held):
         raise ConfigError(f"{out} is in the way: " + (TAKEN if held else "it holds no run; choose another --out"))
     if quantize_on_load is not None:
         from forq.models.convert.onload import quantized
@@ -245,6 +257,10 @@ def tune(
         watch=_watch.named(watch or [], "--watch", "NAME=TASK:DATA"),
         watch_limit=_watch.limits(watch_limit or []),
     )
+    if several:
+        way = _ranks.Way(out, resume=resume, tensorboard=tensorboard, as_json=as_json, chosen=chosen(move, sets))
+        _ranks.tune(asked, way, rank_timeout)
+        return
     if held:
         config = _resumed.settings(out, asked)
         drawn = not tensorboard or (out / "tensorboard").is_dir()

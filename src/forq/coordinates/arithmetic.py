@@ -112,3 +112,16 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         state.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """Sum of all bytes, read as integers of the elements' size, modulo 2^64: the same in every order and on any device.
+
+    Much cheaper than a digest; a single bit that differs is always seen, other differences almost always.
+    """
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    total = 0
+    for tensor in tensors.values():
+        flat = tensor.detach().contiguous().view(-1)
+        total += int(flat.view(integers[flat.element_size()]).sum(dtype=torch.int64))
+    return total % 2**64

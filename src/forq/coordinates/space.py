@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from forq.coordinates.arithmetic import LAW, as_stored, digest, stored
+from forq.coordinates.arithmetic import LAW, as_stored, checksum, digest, stored
 from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains, Unit, relative
 from forq.coordinates.leaf import Leaf
@@ -196,6 +196,10 @@ class Space:
     def digest(self) -> str:
         """Hash of names and masters in name order; equal digests mean equal bits."""
         return digest(self.masters())
+
+    def checksum(self) -> int:
+        """A cheap sum over the masters' bits, see :func:`forq.coordinates.arithmetic.checksum`."""
+        return checksum(self.masters())
 
     def _return(self, shown: Iterable[Master]) -> None:
         for master in shown:

@@ -202,6 +202,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "rows": account.line.removeprefix("rows: ") or None,
         "device": f"{header['device']}, {header['dtype']}, CPU threads: {header['threads']}",
         "kernel": ", ".join(kernel) if isinstance(kernel := header.get("kernel", "reference"), dict) else kernel,
+        **({} if record.ranks is None else record.ranks.facts()),
         "same replay on every machine": "yes"
         if header["portable"]
         else "no: Gaussian noise depends on the maths library",

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from forq.errors import ConfigError, JournalError
+from forq.report.ranks import Shares
 from forq.runs import journal
 from forq.runs.changes import Change
 from forq.runs.journal import Journal, Line
 from forq.runs.metrics import Scored, rows_of
+from forq.runs.ranks.ledger import FILE as RANKS
 
 _CLOCK = ("step", "forwards", "seconds")
 
@@ -92,6 +94,7 @@ class Record:
         pictures: pictures drawn before the first step, at the best step and at the last: caption
             and data URI.
         result, moved, samples: files that a run writes at its end; ``None`` if missing.
+        ranks: what each rank did in the latest session, if several processes tuned together.
     """
 
     folder: Path
@@ -105,6 +108,7 @@ class Record:
     moved: list[Change] | None
     samples: dict[str, str] | None
     pictures: tuple[tuple[str, str], ...] = ()
+    ranks: Shares | None = None
 
     @property
     def finished(self) -> bool:
@@ -190,6 +194,7 @@ def read(folder: Path) -> Record:
         moved=_json(folder / "moved.json", TypeAdapter(list[Change])) if finished else None,
         samples=_json(folder / "samples.json", TypeAdapter(dict[str, str])),
         pictures=tuple(_pictures(folder / "samples", scores)),
+        ranks=_json(folder / RANKS, TypeAdapter(Shares)),
     )
 
 

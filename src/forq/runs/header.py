@@ -37,6 +37,8 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
+_OF_RANK = ("device", "dtype", "kernel", "threads")
+
 
 def header(trainer: Trainer) -> dict[str, object]:
     """The fields of the journal's header; a different base, law or setting is refused by them."""
@@ -51,10 +53,7 @@ def header(trainer: Trainer) -> dict[str, object]:
         "profile": None if trainer.profile is None else trainer.profile.digest,
         "adapter": trainer.start,
         "portable": config.method.portable,
-        "device": model.device.type,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "kernel": _kernel(model),
-        "threads": torch.get_num_threads(),
+        **of_rank(trainer),
         **({"watch": _watched(trainer)} if trainer.watches else {}),
         # For people only; the digests above identify the bytes, whatever their path.
         "names": {"checkpoint": Path(config.checkpoint).name, "data": Path(config.task.data).name},
@@ -62,12 +61,32 @@ def header(trainer: Trainer) -> dict[str, object]:
     }
 
 
-def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, object]) -> None:
-    """Refuse to resume a run whose header differs.
+def of_rank(trainer: Trainer) -> dict[str, object]:
+    """What decides the last bits of a loss. Of several ranks each has its own, and the header names the chief's."""
+    model = trainer.model
+    return {
+        "device": model.device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "kernel": _kernel(model),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def require_same(
+    folder: Path,
+    written: Mapping[str, Any],
+    now: Mapping[str, object],
+    *,
+    of_ranks: bool = False,
+    because: str = "cannot resume: its journal was written with",
+) -> None:
+    """Refuse to go on with a run whose header differs.
 
     Args:
         written: the header in the run's journal.
         now: the header that this session would write.
+        because: the words in front of what the header says.
+        of_ranks: several ranks measure the run's losses, or did, so that device, dtype, kernel and threads may differ.
 
     Raises:
         JournalError: a field differs; the message shows both values and what to do.
@@ -80,13 +99,13 @@ def require_same(folder: Path, written: Mapping[str, Any], now: Mapping[str, obj
         older = unbalanced(task) and ours["task"].get(BALANCED) is True
         ours["task"] = {key: value for key, value in ours["task"].items() if key in task}
     for key, mend in _SHARED.items():
+        if of_ranks and key in _OF_RANK:
+            continue
         if theirs.get(key) != ours.get(key):
             expected, found = _difference(theirs.get(key), ours.get(key))
             if key == "task" and older:
                 mend = f"{mend}, and open the task with {BALANCED}=False (--set task.{BALANCED}=false)"
-            raise JournalError(
-                f"{folder}: cannot resume: its journal was written with {key} {expected}, found {found}; {mend}"
-            )
+            raise JournalError(f"{folder}: {because} {key} {expected}, found {found}; {mend}")
 
 
 def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@
     RUN/adapter/                the best adapters in PEFT's format, if adapters moved
     RUN/result.json             the outcome: scores of the base and of the saved file
     RUN/moved.json              the differences between best and base, tensor by tensor
+    RUN/ranks.json              what each rank did in the latest session, if several processes tuned together
     RUN/samples.json            text of the model before and after, if the task can sample it
     RUN/samples/step-N.png      a picture at every score, if the task is on pictures
     RUN/profile.safetensors     factors of the coordinates' units, if the run has a profile
@@ -20,6 +21,7 @@ A run can be killed at any moment. The complete lines of the journal are a tape,
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -51,9 +53,12 @@ from forq.runs.header import header, require_same
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
 from forq.runs.older import as_probed
+from forq.runs.ranks.ledger import FILE as RANKS
+from forq.runs.ranks.session import lead, record
+from forq.runs.ranks.team import Team
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
-from forq.runs.trainer import Trainer, lora_settings
+from forq.runs.trainer import Past, Trainer, lora_settings
 from forq.runs.watch import as_opened, opened
 from forq.scalars.protocols import Oracle
 from forq.tasks import Task
@@ -66,12 +71,13 @@ class Run:
 
     Attributes:
         trainer: the trainer, with model, task, space and the scores so far.
+        team: the ranks that tune together, of which this process is the chief; None where it is alone.
         rounding: relative error of rounding the best to the file's dtype, once it is saved.
         result: the fields of result.json once the run is concluded; else empty.
     """
 
-    def __init__(self, folder: Path, trainer: Trainer) -> None:
-        self.folder, self.trainer = folder, trainer
+    def __init__(self, folder: Path, trainer: Trainer, team: Team | None = None) -> None:
+        self.folder, self.trainer, self.team = folder, trainer, team
         self.rounding: float | None = None
         self.result: Mapping[str, object] = {}
 
@@ -84,11 +90,13 @@ class Run:
         task: Task,
         *,
         oracle: Callable[[Space], Oracle] | None = None,
+        team: Team | None = None,
     ) -> Run:
         """Start a run in a new or empty folder, or in the folder of a run killed before its first journal line.
 
         Args:
             oracle: see :class:`~forq.runs.trainer.Trainer`.
+            team: ranks that tune together; only the chief has a run.
 
         Raises:
             ConfigError: the folder is not empty, a setting is invalid, or nothing can move.
@@ -100,11 +108,13 @@ class Run:
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
         resolved = {"device": str(model.device), "kernel": kernel, "task": fixed(config.task, task)}
         config = config.model_copy(update=resolved)
-        run = cls(folder, _trainer(folder, config, model, task, oracle))
+        run = cls(folder, _trainer(folder, config, model, task, oracle, team), team)
         check_destination(
             model.checkpoint.path, folder / "checkpoint", overwrite=True
         )  # checked now rather than after the last step
         first_line = header(run.trainer)
+        if team is not None:  # before anything is written: a rank may refuse
+            lead(team, run.trainer, json.loads(json.dumps(first_line)), Past())
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
         (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -123,6 +133,7 @@ class Run:
         task: Task,
         *,
         oracle: Callable[[Space], Oracle] | None = None,
+        team: Team | None = None,
     ) -> Run:
         """Resume a run that was stopped.
 
@@ -130,8 +141,8 @@ class Run:
             JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
         written = journal.read(folder / "journal.jsonl").header
-        run = cls(folder, _trainer(folder, as_probed(config, written), model, task, oracle))
-        require_same(folder, written, header(run.trainer))
+        run = cls(folder, _trainer(folder, as_probed(config, written), model, task, oracle, team), team)
+        require_same(folder, written, header(run.trainer), of_ranks=team is not None or (folder / RANKS).exists())
         return run
 
     @property
@@ -189,8 +200,12 @@ class Run:
         self.trainer.remember()  # before a snapshot is restored
         recorder = Recorder(self.folder, self.trainer)
         try:
+            if self.team is not None and not self.team.facts:  # a run that began has told the ranks already
+                lead(self.team, self.trainer, journal.read(self.journal).header, recorder.past)
             for event in self.trainer.events(recorder.past):
                 recorder.record(event)
+                if self.team is not None and (isinstance(event, Scored) or event.digest is not None):
+                    record(self.team, self.folder)
                 yield event
         except JournalError as error:
             raise JournalError(f"{self.folder}: {error}") from error
@@ -271,7 +286,12 @@ class Run:
 
 
 def _trainer(
-    folder: Path, config: RunConfig, model: LoadedModel, task: Task, oracle: Callable[[Space], Oracle] | None
+    folder: Path,
+    config: RunConfig,
+    model: LoadedModel,
+    task: Task,
+    oracle: Callable[[Space], Oracle] | None,
+    team: Team | None,
 ) -> Trainer:
     """A trainer with the run's copy of the profile, or the given profile before it is copied."""
     profile = None
@@ -279,4 +299,5 @@ def _trainer(
         own = folder / FILE
         profile = Profile.read(own if own.exists() else Path(config.profile))
     watches = opened(config, model)
-    return Trainer(as_opened(config, watches), model, task, profile=profile, oracle=oracle, watches=watches)
+    config = as_opened(config, watches)
+    return Trainer(config, model, task, profile=profile, oracle=oracle, watches=watches, team=team)

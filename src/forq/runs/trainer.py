@@ -20,17 +20,17 @@ from forq.models.quantized import kernels
 from forq.recipes.plan import plan
 from forq.runs import engine, probes
 from forq.runs.config import RunConfig
+from forq.runs.divided import Together
 from forq.runs.journal import Line
+from forq.runs.measures import measures
 from forq.runs.metrics import Scored
-from forq.runs.oracles.curvature import WithCurvature
-from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.runs.settled import settled
 from forq.runs.watch import Watch
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
-from forq.tasks import Predicts, Task
+from forq.tasks import Score, Task
 
 DIGEST_EVERY = 100
 """Number of lines between two digests of the masters, and so between two snapshots."""
@@ -59,9 +59,11 @@ class Trainer:
         oracle: measures the losses of a step's probes; by default with the model, on the task's
             batches (:class:`forq.runs.oracles.local.Local`).
         watches: data sets that are scored beside the task.
+        team: processes that share the probes and the evaluations of this run, this process among them.
 
     Attributes:
         first, best, last: the score before the first step, the best score and the latest score.
+        plan: the method, or the calibration that chooses it.
         certificate: number of audits in a row without a step worth taking, if that ended the run.
         why_together: why all rows share all directions though the method asks for each row's own; else None.
         start: digest of the adapter that the run goes on from, if any.
@@ -82,6 +84,7 @@ class Trainer:
         profile: Profile | None = None,
         oracle: Callable[[Space], Oracle] | None = None,
         watches: Sequence[Watch] = (),
+        team: Together | None = None,
     ) -> None:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
@@ -98,8 +101,9 @@ class Trainer:
             domain = profile.over(domain)
         self.space = Space(leaves, domain, outputs=probes.outputs if config.method.by_row else None)
         # The plan is built now, so that an invalid setting is refused before anything is written.
-        self._plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
-        self._oracle = oracle or self._local
+        self.plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
+        self._oracle = oracle or self._usual
+        self._team = team
         self.first: Scored | None = None
         self.best: Scored | None = None
         self.last: Scored | None = None
@@ -130,7 +134,7 @@ class Trainer:
         self.remember()
         steps, every = self.config.steps, self.config.eval_every
         tape = Tape(past.lines, then=self._oracle(self.space))
-        lines = engine.run(self.space, tape, self._plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
+        lines = engine.run(self.space, tape, self.plan, steps=steps, held=past.held, digest_every=DIGEST_EVERY)
         trained, forwards = 0, 0
         gains: list[float] = []
         yield self._score(past, 0, 0)
@@ -148,28 +152,15 @@ class Trainer:
                 if self.over is not None:
                     return
 
-    def _local(self, space: Space) -> Oracle:
-        if self.config.method.needs_curvature:
-            task = self.task
-            if not isinstance(task, Predicts):
-                raise ConfigError(
-                    "rule.step=newton measures the curvature of a loss, and this objective has none: expected a task "
-                    "without --reward; use --recipe qzo-slopes"
-                )
-            return WithCurvature(
-                space,
-                self.task.batch,
-                lambda batch, at, uniform: task.predictions(self.model, batch, at, uniform),
-                self.config.seed,
-            )
-        measure = self.task.losses if self.config.method.needs_rows else self.task.loss
-        return Local(space, self.task.batch, lambda batch: measure(self.model, batch))
+    def _usual(self, space: Space) -> Oracle:
+        own = measures(self.config, self.model, self.task, space)
+        return own if self._team is None else self._team.oracle(own, space)
 
     def _score(self, past: Past, trained: int, forwards: int) -> Scored:
         scored = past.scores.get(trained)
         if scored is None:
             with self.space.as_exported():
-                score = self.task.evaluate(self.model, "validation")
+                score = self._evaluated()
                 watched = {watch.name: watch.measured(self.model) for watch in self.watches}
             over = next((watch.name for watch in self.watches if watch.exceeded(watched[watch.name])), None)
             best = over is None and score.better_than(self.best.score if self.best else None)
@@ -180,6 +171,11 @@ class Trainer:
         if scored.best:
             self.best = scored
         return scored
+
+    def _evaluated(self) -> Score:
+        if self._team is not None:
+            return self._team.evaluate(self.task, self.model)
+        return self.task.evaluate(self.model, "validation")
 
     def _check(self, written: Line) -> None:
         """Compare the masters with the digest in a line of the journal."""

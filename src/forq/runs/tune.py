@@ -26,6 +26,8 @@ from forq.runs.folder import BASE, vacant
 from forq.runs.older import as_begun
 from forq.runs.open_task import open_task, settled
 from forq.runs.outcome import conclude, outcome
+from forq.runs.ranks.session import agreed
+from forq.runs.ranks.team import Team
 from forq.runs.run import Run
 from forq.runs.watch import parts
 from forq.runs.watch import settings as watch_settings
@@ -56,6 +58,7 @@ def tune(
     watch: Mapping[str, str] | None = None,
     watch_limit: Mapping[str, float] | None = None,
     resume: bool = False,
+    team: Team | None = None,
 ) -> Run:
     """Tune a quantized model with forward passes only, and save the best checkpoint.
 
@@ -96,6 +99,8 @@ def tune(
             which the run ends and saves the best within it.
         resume: continue the run in ``out`` if there is one, else begin it. After an interruption,
             the same call ends in the same run.
+        team: ranks of which this process is the chief; see
+            :func:`forq.runs.ranks.tune.tune_on_ranks`, which calls this.
 
     Returns:
         The finished run: ``run.result``, ``run.best``, ``run.folder / "checkpoint"``,
@@ -156,17 +161,21 @@ def tune(
     config = as_begun(config, header)
     if resumed:
         config = as_fixed(config, configs.read(folder / "config.toml"))
+    if team is not None:
+        config = agreed(team, config, lambda run: run)
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else settled(task, loaded)
     if resumed:
         own = as_begun(configs.read(folder / "config.toml"), header)
         require(folder, own, config, profile=None if profile is None else Path(profile))
-        run = Run.resume(folder, moved_to(own, config), loaded, opened)
+        run = Run.resume(folder, moved_to(own, config), loaded, opened, team=team)
     else:
         if move is None and not (isinstance(settings, Settings) or "move" in (settings or {})):
             require_floats(config.recipe, config.method, summary(loaded.checkpoint))
-        run = Run.begin(folder, config, loaded, opened)
+        run = Run.begin(folder, config, loaded, opened, team=team)
     for _ in run.events():
         pass
+    if team is not None:
+        team.leave()  # what is left to do needs no other rank
     run.finish()
     run.result = conclude(outcome(run), run.config, opened, folder, began)
     return run

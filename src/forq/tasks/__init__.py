@@ -24,6 +24,8 @@ __all__ = [
     "Score",
     "Settles",
     "Split",
+    "Tallies",
+    "Tally",
     "Task",
     "Tokenizer",
     "Writes",
@@ -86,6 +88,25 @@ class Score:
     @property
     def _broken(self) -> bool:
         return self.loss != self.loss or self.value != self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a score needs of one batch.
+
+    Attributes:
+        loss: sum of the losses.
+        parts: number of losses in it.
+        sums: sums of the metrics over the rows, by name; the first metric selects the best checkpoint.
+        marks: of each row the class that the model chose, and the right one; None where rows have no classes.
+        rewards: of each row, where the objective is a reward.
+    """
+
+    loss: float
+    parts: int
+    sums: Mapping[str, float] = field(default_factory=dict)
+    marks: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    rewards: tuple[float, ...] = ()
 
 
 SHARES = ("accuracy", "f1", "exact_match", "macro_f1")
@@ -154,6 +175,24 @@ class Predicts(Protocol):
             at: the predictions at the point itself, where the model is displaced; they hold what was drawn there.
             uniform: numbers to draw with.
         """
+        ...
+
+
+@runtime_checkable
+class Tallies(Protocol):
+    """A task whose score is made of what each batch gives, so that several processes can share an evaluation.
+
+    Law: ``evaluate(model, split, limit)`` is ``total`` of the tallies of ``batches(split, limit)``, to the last bit.
+    """
+
+    def batches(self, split: Split, limit: int | None = None) -> Iterator[Any]: ...
+
+    def tally(self, model: nn.Module, batch: Any) -> Tally:
+        """What a score needs of one batch, without gradients."""
+        ...
+
+    def total(self, tallies: Sequence[Tally], split: Split, limit: int | None = None) -> Score:
+        """The score from the tallies of all batches, in their order."""
         ...
 
 

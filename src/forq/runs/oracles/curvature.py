@@ -6,9 +6,9 @@ uses them, so that a journal holds few bytes and a replay decides by the same nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from forq.coordinates.space import Space
 from forq.noise.bits import Bits, leaf_id
+from forq.runs.divided import Numbers
 from forq.scalars.losses import Confirmed, Losses, Own
 from forq.scalars.moves import Move, direction_seed
 from forq.scalars.quadratic import DAMPINGS, damped, kind_of
@@ -34,6 +35,10 @@ FOLDS = 8
 class WithCurvature(Generic[Batch]):
     """Displaces the space by each probe and measures the loss and the predictions.
 
+    It can be measured in several processes, see :class:`forq.runs.divided.Divided`. The part of the point itself holds
+    mean, number of rows, the rows' losses, and of every output the row and the weight; of a probe that all rows share:
+    mean, rise of every row, change of every output; of a probe by row: mean, mean curvature, rise of every row.
+
     Attributes:
         space: what is displaced; restored after every probe, also when the loss raises.
         batch: the step's batch, a pure function of the step.
@@ -41,52 +46,72 @@ class WithCurvature(Generic[Batch]):
         seed: of what is drawn from the model.
     """
 
+    from_point: ClassVar[bool] = True
+    levels: ClassVar[slice] = slice(0, 1)
+
     space: Space
     batch: Callable[[int], Batch]
     predictions: Callable[[Batch, Predictions | None, Uniform], Predictions]
     seed: int
 
     def __call__(self, step: int, probes: Sequence[Move]) -> list[Losses]:
+        return self.join(step, probes, list(self.measure(step, probes, range(len(probes)))))
+
+    def measure(self, step: int, probes: Sequence[Move], places: Sequence[int]) -> Iterator[Numbers]:
         batch = self.batch(step)
         bits = Bits(direction_seed(self.seed, step), leaf_id("drawn from the model"))
 
         def uniform(count: int) -> Tensor:
             return torch.from_numpy((bits.uniform32(0, count).astype(np.float64) + 0.5) * 2.0**-32)
 
-        here: Predictions | None = None
-        means: list[float] = []
-        rises, changes, own = [], [], dict[int, Own]()
-        for probe in probes:
+        def at(probe: Move, here: Predictions | None) -> Predictions:
             with self.space.displaced(probe), torch.no_grad():
-                there = self.predictions(batch, here, uniform)
-            means.append(there.mean)
-            if here is None:
-                here = there
+                return self.predictions(batch, here, uniform)
+
+        if not places:
+            return
+        here = at(probes[0], None)
+        for place in places:
+            if place == 0:
+                held = (here.each.numpy(), here.row.numpy(), here.weights.numpy())
+                yield np.concatenate([[here.mean, len(here.each)], *held])
                 continue
-            rise, change = (there.each - here.each).numpy(), (there.outputs.double() - here.outputs.double()).numpy()
-            if probe.by_row:
-                own[len(means) - 1] = _own(rise, change, here)
-                continue
-            rises.append(rise)
-            changes.append(change)
-        if here is None or not changes or not np.isfinite(means[0]):
+            there = at(probes[place], here)
+            rise = (there.each - here.each).numpy()
+            change = (there.outputs.double() - here.outputs.double()).numpy()
+            if probes[place].by_row:
+                own = _own(rise, change, here)
+                yield np.array([there.mean, own.bend, *own.rises])
+            else:
+                yield np.concatenate([[there.mean], rise, change])
+
+    def join(self, step: int, probes: Sequence[Move], parts: Sequence[Numbers]) -> list[Losses]:
+        means = [float(part[0]) for part in parts]
+        shared = [place for place in range(1, len(parts)) if not probes[place].by_row]
+        if not shared or not np.isfinite(means[0]):
             return [Losses(mean) for mean in means]
-        shared = [place for place in range(1, len(means)) if place not in own]
+        count = int(parts[0][1])
+        row, weights = parts[0][2 + count :].reshape(2, -1)
+        rises = np.array([parts[place][1 : 1 + count] for place in shared])
         whole = np.isfinite(np.array(means)[shared])
-        row, weights = here.row.numpy(), here.weights.numpy()
-        u = np.where(whole[:, None], np.array(changes), 0.0)
-        folds = _folds(len(here.each))
-        parts = np.stack([_products(u, weights, np.isin(row, fold)) for fold in folds])
-        slopes = np.stack([np.where(whole, np.array(rises)[:, fold].mean(axis=1), 0.0) for fold in folds])
-        sizes = np.array([len(fold) for fold in folds]) / len(here.each)
-        fisher = parts.sum(axis=0)
+        u = np.where(whole[:, None], np.array([parts[place][1 + count :] for place in shared]), 0.0)
+        folds = _folds(count)
+        products = np.stack([_products(u, weights, np.isin(row, fold)) for fold in folds])
+        slopes = np.stack([np.where(whole, rises[:, fold].mean(axis=1), 0.0) for fold in folds])
+        sizes = np.array([len(fold) for fold in folds]) / count
+        fisher = products.sum(axis=0)
         kinds = [kind_of(probes[place]) for place in shared]
-        confirmed = _confirmed(slopes, parts / sizes[:, None, None], sizes, kinds)
-        rows = [tuple(_rounded(x) for x in fisher[k, : k + 1]) for k in range(len(fisher))]
+        confirmed = _confirmed(slopes, products / sizes[:, None, None], sizes, kinds)
         first = Losses(means[0], fisher=(), confirmed=confirmed)
-        found = {place: Losses(means[place], fisher=row) for place, row in zip(shared, rows, strict=True)}
-        found |= {place: Losses(means[place], own=rows_own) for place, rows_own in own.items()}
-        return [first, *(found[place] for place in range(1, len(means)))]
+        found = {
+            place: Losses(means[place], fisher=tuple(_rounded(x) for x in fisher[k, : k + 1]))
+            for k, place in enumerate(shared)
+        }
+        for place in range(1, len(parts)):
+            if probes[place].by_row:
+                bend, *own = parts[place][1:].tolist()
+                found[place] = Losses(means[place], own=Own(tuple(own), bend))
+        return [first, *(found[place] for place in range(1, len(parts)))]
 
 
 def _own(rise: Float64, change: Float64, here: Predictions) -> Own:

@@ -21,6 +21,7 @@ from forq.tasks.objectives.predictions import Predictions, Uniform, drawn_from
 from forq.tokens.batches import Batch, only, pieces, unpacked
 from forq.tokens.model import LanguageModel
 from forq.tokens.pretrained import language_model
+from forq.tokens.sharing import measured
 
 
 def token_nll(model: nn.Module, batch: Batch) -> Tensor:
@@ -40,7 +41,8 @@ def token_nll(model: nn.Module, batch: Batch) -> Tensor:
     if len(split) == 1:
         return _token_nll(lm, batch)
     parts = [only(batch, rows) for rows in split]
-    tokens = torch.cat([_token_nll(lm, piece) for piece, _ in parts])
+    counts = [len(places) for _, places in parts]
+    tokens = torch.cat(measured(counts, lm.device, lambda number: _token_nll(lm, parts[number][0])))
     # Restore the batch's order, so that callers do not depend on the pieces.
     return tokens[torch.cat([places for _, places in parts]).argsort().to(tokens.device)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
 from forq.scalars.losses import Losses
-from forq.tasks import Score, Split, Task, Tokenizer
+from forq.tasks import Score, Split, Tally, Task, Tokenizer
 
 _EXCERPT = 200
 """Number of characters from the end of a prompt that an error shows."""
@@ -90,8 +90,15 @@ class Rewarded:
         raise ConfigError(f"the reward {self.name!r} has no gradient")
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        plain: Score = self.inner.evaluate(model, split, limit)
-        rewards = [reward for batch in self.batches(split, limit) for reward in self._rewards(model, batch)]
+        return self.total([self.tally(model, batch) for batch in self.batches(split, limit)], split, limit)
+
+    def tally(self, model: nn.Module, batch: Any) -> Tally:
+        inner: Tally = self.inner.tally(model, batch)
+        return replace(inner, rewards=tuple(self._rewards(model, batch)))
+
+    def total(self, tallies: Sequence[Tally], split: Split, limit: int | None = None) -> Score:
+        plain: Score = self.inner.total(tallies, split, limit)
+        rewards = [reward for tally in tallies for reward in tally.rewards]
         metrics = {**plain.metrics, "reward": sum(rewards) / len(rewards)}
         return replace(plain, metrics=metrics, main="reward")
 

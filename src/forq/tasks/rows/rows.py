@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
 from forq.scalars.losses import Losses
-from forq.tasks import Score, Split, Tokenizer
+from forq.tasks import Score, Split, Tally, Tokenizer
 from forq.tasks.rows.account import SHARE, nine_in_ten
 from forq.tasks.rows.order import balanced_row_at, places_of, row_at
 from forq.tasks.rows.segments import Segment
@@ -206,23 +206,31 @@ class Rows(ABC, Generic[R, B]):
         return self.measured(model, batch)[0].mean()
 
     def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        total, parts = 0.0, 0
+        return self.total([self.tally(model, batch) for batch in self.batches(split, limit)], split, limit)
+
+    def tally(self, model: nn.Module, batch: B) -> Tally:
+        """What a score needs of one batch."""
+        with torch.inference_mode():
+            nll, classes = self.measured(model, batch)
+        found = {} if classes is None else {"accuracy": float(classes.right.sum())}
+        marks = None if classes is None else (tuple(classes.best.tolist()), tuple(classes.label.tolist()))
+        return Tally(float(nll.double().sum()), len(nll), {**found, **self.metrics(model, batch)}, marks)
+
+    def total(self, tallies: Sequence[Tally], split: Split, limit: int | None = None) -> Score:
+        """The score from the tallies of all batches, in their order."""
         rows = len(self.rows[split][:limit])
-        sums: dict[str, float] = {}
-        marks: list[Marks] = []
-        for batch in self.batches(split, limit):
-            with torch.inference_mode():
-                nll, classes = self.measured(model, batch)
-            total += float(nll.double().sum())
-            parts += len(nll)
-            marks += [] if classes is None else [classes]
-            found = {} if classes is None else {"accuracy": float(classes.right.sum())}
-            for name, amount in {**found, **self.metrics(model, batch)}.items():
-                sums[name] = sums.get(name, 0.0) + amount
         if rows == 0:
             raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
+        loss, parts = 0.0, 0
+        sums: dict[str, float] = {}
+        for tally in tallies:
+            loss += tally.loss
+            parts += tally.parts
+            for name, amount in tally.sums.items():
+                sums[name] = sums.get(name, 0.0) + amount
         means = {name: amount / rows for name, amount in sums.items()}
-        return self.counted(Score(total / parts, rows, means, main=next(iter(means), "loss")), marks)
+        marks = [Marks(*map(torch.tensor, tally.marks)) for tally in tallies if tally.marks is not None]
+        return self.counted(Score(loss / parts, rows, means, main=next(iter(means), "loss")), marks)
 
     def _packed(self, rows: Sequence[R]) -> B:
         return self.pack(rows, self.micro_batch_tokens)

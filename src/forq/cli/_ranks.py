@@ -1,0 +1,146 @@
+"""forq tune on several ranks: the chief shows and writes the run, the others measure for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forq.cli import _screen
+from forq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from forq.cli._resumed import Asked
+    from forq.runs.config import RunConfig
+    from forq.runs.ranks.team import Team
+
+IN_THE_WAY = "go on with its run by --resume, or choose another --out"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a run goes: its folder, and what the command line says about screen and files."""
+
+    out: Path
+    resume: bool
+    tensorboard: bool
+    as_json: bool
+    chosen: bool
+
+
+def several() -> bool:
+    """Whether a launcher began more than one process, or could begin another (torchrun with --nnodes 1:4)."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return "RANK" in os.environ and "MASTER_ADDR" in os.environ and size.isdecimal() and int(size) > 0
+
+
+def tune(asked: Asked, way: Way, timeout: float | None) -> None:
+    """The part of this rank in a run of several."""
+    from forq.cli import _resumed, _tuning
+    from forq.runs.ranks import session
+    from forq.runs.ranks.team import Team
+
+    if asked.watch:
+        raise ConfigError(
+            "--watch: expected one process, found ranks; leave it out, and use forq eval on what is saved"
+        )
+    asked = _own_device(asked)
+    with Team.join(timeout) as team:
+        held = team.elect(_lines(way.out))
+        config = None
+        if team.leads:
+            config = _settings(asked, way, held)
+            if held and (result := _resumed.result(way.out, config)) is not None:
+                team.wire.tell(b"finished")
+                _screen.err.print(f"{way.out}: this run is finished", highlight=False, soft_wrap=True)
+                _tuning.show(result, config, as_json=way.as_json)
+                return
+        if team.wire.tell(b"begins") == b"finished":
+            return
+        config = session.agreed(team, config, lambda run: _resumed.of_rank(way.out, run, asked))
+        if team.leads:
+            _tuning.tune(
+                config,
+                way.out,
+                resume=held,
+                tensorboard=way.tensorboard,
+                as_json=way.as_json,
+                chosen=way.chosen,
+                team=team,
+            )
+        else:
+            _follow(team, config, way.out)
+
+
+def _own_device(asked: Asked) -> Asked:
+    """A device of this rank's own, where its machine has several and none is named."""
+    import torch
+
+    if asked.device not in (None, "auto") or torch.cuda.device_count() < 2:
+        return asked
+    local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+    return replace(asked, device=f"cuda:{local % torch.cuda.device_count()}")
+
+
+def _lines(out: Path) -> int | None:
+    """Number of lines in the journal of a run that this rank sees."""
+    from forq.runs import journal
+    from forq.runs.agreement import holds_run
+
+    return len(journal.read(out / "journal.jsonl").lines) if holds_run(out) else None
+
+
+def _settings(asked: Asked, way: Way, held: bool) -> RunConfig:
+    """On the chief: the settings of the run in the folder, or of the run that begins.
+
+    Raises:
+        ConfigError: the folder is not free, or is that of a run on another machine.
+    """
+    from forq.cli import _resumed
+    from forq.runs.folder import vacant
+    from forq.runs.ranks import session
+
+    if held:
+        if not way.resume:
+            raise ConfigError(f"{way.out} is in the way: {IN_THE_WAY}")
+        return _resumed.settings(way.out, asked)
+    session.require_here(way.out)
+    if not vacant(way.out):
+        raise ConfigError(f"{way.out} is in the way: it holds no run; choose another --out")
+    if way.resume:
+        _screen.err.print(f"{way.out}: no run was begun here yet; it begins now", highlight=False, soft_wrap=True)
+    return _resumed.first(asked)
+
+
+def _follow(team: Team, config: RunConfig, out: Path) -> None:
+    from forq.models.load import load
+    from forq.runs.agreement import holds_run
+    from forq.runs.open_task import open_task
+    from forq.runs.ranks import session
+
+    model = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+    events = session.follow(team, model, config, lambda run: open_task(run.task, model, run.seed))
+    next(events)
+    if not holds_run(out):
+        session.remember(out, str(team.facts[team.chief]["host"]))
+    for _ in events:
+        pass
+
+
+def show_shares(team: Team) -> None:
+    """On the chief: what the ranks did, and whether more of them could have been used."""
+    if team.size == 1:
+        return
+    total = sum(account.forwards for account in team.ledger.accounts)
+    shares = ", ".join(
+        f"rank {rank} {account.forwards / max(1, total):.0%}" for rank, account in enumerate(team.ledger.accounts)
+    )
+    _screen.err.print(f"forward passes: {shares}", highlight=False, soft_wrap=True)
+    if team.idle:
+        _screen.err.print(
+            f"{team.idle} of {team.size} ranks had nothing to measure; more directions (estimator.directions) would "
+            "use them",
+            highlight=False,
+            soft_wrap=True,
+        )

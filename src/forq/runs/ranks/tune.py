@@ -1,0 +1,78 @@
+"""``forq.tune_on_ranks``: ``forq.tune`` in several processes of torchrun."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from forq.models.load import load
+from forq.models.loaded import LoadedModel
+from forq.runs import journal
+from forq.runs.agreement import holds_run
+from forq.runs.config import RunConfig
+from forq.runs.data import Data, as_path
+from forq.runs.open_task import open_task, settled
+from forq.runs.ranks import session
+from forq.runs.ranks.team import Team
+from forq.runs.run import Run
+from forq.runs.tune import tune
+from forq.tasks import Task
+
+
+def tune_on_ranks(
+    model: LoadedModel | str | Path,
+    task: str | Task,
+    data: Data = "",
+    *,
+    out: str | Path,
+    timeout: float | None = None,
+    **settings: Any,
+) -> Run | None:
+    """Tune as :func:`forq.tune`, in every process that torchrun began; call it in all of them alike.
+
+    The chief's settings are the run's. Model, data and device are each rank's own, and ranks whose base or rows differ
+    are refused.
+
+    Args:
+        model, task, data, out: as in :func:`forq.tune`.
+        timeout: seconds until a silent rank ends the group; None: ten forward passes, and 10 s at least.
+        settings: further arguments of :func:`forq.tune`.
+
+    Returns:
+        The finished run on the rank that wrote it; None on the others.
+
+    Example:
+        >>> run = forq.tune_on_ranks("opt-125m-gptq", "text", "notes.txt", out="run", resume=True)   # doctest: +SKIP
+
+    Raises:
+        RunError: ranks do not meet, differ, or one was lost. Under ``torchrun --max-restarts`` and with ``resume=True``
+            the run then goes on from its journal.
+    """
+    folder = Path(out)
+    with Team.join(timeout) as team:
+        lines = len(journal.read(folder / "journal.jsonl").lines) if holds_run(folder) else None
+        held = team.elect(lines)
+        if team.leads:
+            if not held:
+                session.require_here(folder)
+            return tune(model, task, data, out=folder, team=team, **settings)
+        loaded = model if isinstance(model, LoadedModel) else load(model)
+        with tempfile.TemporaryDirectory(prefix="forq-") as rows:
+            own = as_path(data, Path(rows))
+
+            def placed(run: RunConfig) -> RunConfig:
+                named = {"checkpoint": str(loaded.checkpoint.path), "device": str(loaded.device)}
+                threads = {"threads": torch.get_num_threads()}
+                return run.model_copy(update={**named, **threads, "task": run.task.model_copy(update={"data": own})})
+
+            config = session.agreed(team, None, placed)
+
+            def opened(run: RunConfig) -> Task:
+                return open_task(run.task, loaded, run.seed) if isinstance(task, str) else settled(task, loaded)
+
+            for _ in session.follow(team, loaded, config, opened):
+                pass
+    return None
