@@ -71,7 +71,7 @@ bench-ranks: $(VENV)/.done    ## results/bench-ranks.json: bytes a step, two ran
 	  --text $(FORQ_DATA)/tinyshakespeare/input.txt --out results/bench-ranks.json
 
 # The environments of the libraries that inputs belong to.
-ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp .venv-ray
+ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp
 
 test-oracles: $(VENV)/.done $(ORACLES:=/.done)   ## the libraries the inputs belong to read what we read
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle
