@@ -66,7 +66,7 @@ def test_floats_say_what_rounding_changed(source: Path, forq, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("form", "variant"),
-    [case for case in CASES if case[0] != "onnx"],  # a graph, which is no model of transformers
+    [case for case in CASES if not case[0].startswith("onnx")],  # a graph is no model of transformers
 )
 def test_floats_of_any_format_answer_as_it_does(form: str, variant: str | None, tmp_path: Path, monkeypatch) -> None:
     # The examples have no vocabulary, which a GGUF file would hold.
