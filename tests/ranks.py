@@ -144,6 +144,7 @@ def _rank(rank: int, size: int, port: int, of: Mapping[str, Any]) -> None:
         file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
     if (spoil := of.get("spoil")) is not None:
         SPOILS[spoil]()
     code = 0
