@@ -9,9 +9,13 @@ import pytest
 from forq.coordinates.profile import Profile
 from forq.errors import ConfigError
 from forq.models.blocks import block_of, within
+from forq.models.leaves import trainable
+from forq.models.load import load
 from forq.recipes import recipe
 from forq.recipes.settings import settings
+from forq.runs.older import with_settled
 from forq.runs.settled import DAMPED, settled
+from tests.fixtures import example
 from tests.unit.test_balanced import opened
 
 
@@ -117,6 +121,22 @@ def test_a_damping_that_is_named_stays(classes, damping):
     rule = recipe("qzo-shared").settings.rule.model_copy(update={"damping": damping})
     method = recipe("qzo-shared").settings.model_copy(update={"rule": rule})
     assert settled(method, leaves(3), classes, profile=None)[0].rule.damping == damping
+
+
+def test_a_fixed_damping_shares_directions_and_the_most_confirmed_leaves_them(classes, tmp_path):
+    scales = trainable(load(example("gptq", tmp_path / "gptq"), device="cpu"))
+    for damping, by_row in ((1.0, False), (10.0, False), ("confirmed", True)):
+        rule = recipe("qzo").settings.rule.model_copy(update={"damping": damping})
+        method = recipe("qzo").settings.model_copy(update={"rule": rule})
+        found, why = settled(method, scales, classes, profile=None)
+        assert found.by_row == by_row and (why is None) == by_row
+
+
+def test_a_run_keeps_what_it_settled():
+    method = recipe("qzo").settings
+    begun = method.model_copy(update={"blocks": "middle", "rule": method.rule.model_copy(update={"damping": 1.0})})
+    assert with_settled(method, begun) == begun
+    assert with_settled(recipe("mezo").settings, begun) == recipe("mezo").settings
 
 
 @pytest.mark.parametrize("damping", [0.3, 0.0, -1.0, float("inf"), "none"])

@@ -117,3 +117,10 @@ def test_steps_are_measured_in_the_unit_of_the_space(base):
     assert absolute.settings.unit == "absolute"
     with pytest.raises(forq.ConfigError, match="with unit 'absolute' give a number"):
         forq.ZeroOrder(forq.space(model, unit="absolute")).step(lambda: 1.0)
+
+
+def test_a_state_from_before_a_setting_existed_goes_on():
+    optimizer = forq.ZeroOrder(Problem().space, "qzo-slopes", lr=1e-2)
+    state = optimizer.state_dict()
+    del state["settings"]["blocks"], state["settings"]["rule"]["damping"]
+    forq.ZeroOrder(Problem().space, "qzo-slopes", lr=1e-2).load_state_dict(state)

@@ -20,7 +20,7 @@ from forq.recipes.plan import steps_within
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
-from forq.runs.older import as_begun
+from forq.runs.older import as_begun, with_settled
 from forq.tokens.model import Kind
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ def _require(out: Path, run: RunConfig, asked: Asked, *, profile: Path | None) -
     watch = _watch.settings(asked.watch, asked.watch_limit, run.watch)
     named["watch"] = {name: settings.model_dump() for name, settings in watch.items()}
     found = agreement.changed(run, named, asked.sets)
+    found = found.model_copy(update={"method": with_settled(found.method, run.method)})
     names = {place: name for name, place in _PLACES.items()} | {"profile": "--profile"}
     agreement.require(out, run, found, names=names, profile=profile)
     return found

@@ -44,20 +44,20 @@ def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     """
     begun = _method(header)
     if begun is not None:
-        config = config.model_copy(update={"method": _with_settled(config.method, begun)})
+        config = config.model_copy(update={"method": with_settled(config.method, settings(begun))})
     together = config.method.together()
     if together == config.method or begun != together.model_dump(mode="json"):
         return config
     return config.model_copy(update={"method": together})
 
 
-def _with_settled(method: Settings, begun: Mapping[str, Any]) -> Settings:
-    """The method, with what it leaves ``auto`` as the run settled it."""
+def with_settled(method: Settings, begun: Settings) -> Settings:
+    """A method, with what it leaves ``auto`` as a run has settled it (:mod:`forq.runs.settled`)."""
     if method.blocks == "auto":
-        method = method.model_copy(update={"blocks": begun["blocks"]})
+        method = method.model_copy(update={"blocks": begun.blocks})
     if own(method.rule, newton.Settings).damping == "auto":
-        rule = method.rule.model_copy(update={"damping": begun["rule"]["damping"]})
-        method = method.model_copy(update={"rule": rule})
+        damping = own(begun.rule, newton.Settings).damping
+        method = method.model_copy(update={"rule": method.rule.model_copy(update={"damping": damping})})
     return method
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, ForqError
+from forq.models.blocks import ALL
 from forq.recipes import recipe as recipe_of
 from forq.recipes.plan import plan
 from forq.recipes.settings import Settings, settings
@@ -127,7 +128,7 @@ class ZeroOrder:
         """
         if state.get("version") != _VERSION:
             raise ConfigError(f"state_dict: expected version {_VERSION}, found {state.get('version')!r}")
-        if state["settings"] != self.settings.model_dump(mode="json"):
+        if settings(state["settings"]) != self.settings:
             raise ConfigError(
                 "state_dict: expected the settings it was saved with, found others; make the optimizer with the same "
                 "recipe, lr, eps, clip and directions"
@@ -193,4 +194,7 @@ def _settings(
         tree["move"] = ",".join(space.groups)
     if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows
         tree["estimator"]["name"], tree["unit"] = "one_sided", space.unit or "relative"
+    tree["blocks"] = ALL  # the space is what moves
+    if tree["rule"]["damping"] == "auto":  # a closure has no task
+        tree["rule"]["damping"] = "confirmed"
     return settings(tree)

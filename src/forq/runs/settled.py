@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from forq.coordinates.leaf import Leaf
 from forq.coordinates.profile import Profile
-from forq.models.blocks import ALL, MIDDLE, block_of
+from forq.models.blocks import ALL, MIDDLE, block_of, within
 from forq.recipes.settings import Settings
 from forq.runs import probes
 from forq.scalars.chain import own
@@ -46,10 +46,11 @@ def settled(
         numbers = {block_of(leaf.name) for leaf in leaves} - {None}
         middle = classes and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
         method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
-    why = probes.why_together(leaves, task, profile) if method.by_row else None
-    if own(method.rule, newton.Settings).damping == "auto":
+    why = probes.why_together(within(leaves, method.blocks), task, profile) if method.by_row else None
+    damping = own(method.rule, newton.Settings).damping
+    if method.by_row and classes and damping != "confirmed":  # as runs from before this was settled have it
+        why = why or COMMON
+    if damping == "auto":
         rule = method.rule.model_copy(update={"damping": DAMPED if classes else "confirmed"})
         method = method.model_copy(update={"rule": rule})
-        if method.by_row and classes:
-            why = why or COMMON
     return method if why is None else method.together(), why
