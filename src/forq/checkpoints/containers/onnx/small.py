@@ -20,10 +20,12 @@ def integers(graph: Graph, name: str) -> NDArray[np.int64]:
     """The values of an initialiser of integers, in its shape; 4-bit ones too.
 
     Raises:
-        FormatError: it has another type, more than a million values, lies outside the graph's file, or
+        FormatError: there is none, or it has another type, more than a million values, lies outside the graph's file, or
             holds another number of values than its shape says.
     """
-    tensor = graph.initialisers[name]
+    tensor = graph.initialisers.get(name)
+    if tensor is None:
+        raise FormatError(f"{graph.path}: {name!r:.80}: expected an initialiser of integers, found none of that name")
     count = math.prod(tensor.shape)
     if tensor.kind not in (*_NUMPY, 21, 22) or count > _MOST or tensor.file:
         raise FormatError(
