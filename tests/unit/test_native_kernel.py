@@ -158,6 +158,8 @@ model = load(sys.argv[1], "cpu")
 print(sorted(kernels(model)), *model.unlike)
 """
 
+_MISSING = "from forq.layers.kernels.native import build\nprint(build.missing())"
+
 
 @pytest.mark.parametrize(
     ("command", "why"), [("false", "false cannot compile rows.c"), ("/nowhere/cc", "No such file")]
@@ -179,18 +181,52 @@ def test_asked_for_without_a_compiler_it_is_refused(tmp_path: Path, monkeypatch:
 
 @needs_compiler
 def test_the_library_is_compiled_once_and_not_loaded_where_another_could_have_written_it(tmp_path: Path) -> None:
-    script = "from forq.layers.kernels.native import build\nprint(build.missing())"
-    assert run([script], XDG_CACHE_HOME=str(tmp_path)) == "None"
+    assert run([_MISSING], XDG_CACHE_HOME=str(tmp_path)) == "None"
     (file,) = (tmp_path / "forq").iterdir()
     before = file.stat().st_mtime_ns
-    assert run([script], XDG_CACHE_HOME=str(tmp_path)) == "None" and file.stat().st_mtime_ns == before
+    assert run([_MISSING], XDG_CACHE_HOME=str(tmp_path)) == "None" and file.stat().st_mtime_ns == before
     file.chmod(0o777)
-    assert "another user" in run([script], XDG_CACHE_HOME=str(tmp_path))
+    assert f"{file} could have been written by another user" in run([_MISSING], XDG_CACHE_HOME=str(tmp_path))
 
 
-def run(words: Sequence[str], **env: str) -> str:
+@needs_compiler
+def test_a_umask_that_lets_a_group_write_is_no_hindrance(tmp_path: Path) -> None:
+    folder = tmp_path / "forq"  # as other code makes it under such a umask
+    folder.mkdir()
+    folder.chmod(0o775)
+    assert run([_MISSING], umask=0o002, XDG_CACHE_HOME=str(tmp_path)) == "None"
+    (file,) = folder.iterdir()
+    assert (file.stat().st_mode | folder.stat().st_mode) & 0o022 == 0
+
+
+@needs_compiler
+def test_a_processor_of_another_kind_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    for machine in ("this", "that"):
+        assert run([f"import platform\nplatform.machine = lambda: {machine!r}\n{_MISSING}"], XDG_CACHE_HOME=str(tmp_path))
+    assert len(list((tmp_path / "forq").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({"CC": "cc '"}, "expected a command in $CC"),
+        ({"HOME": "~", "XDG_CACHE_HOME": "", "CC": "false"}, "home directory"),
+    ],
+)
+def test_no_setting_of_a_machine_fails_more_than_the_kernel(env: dict[str, str], why: str) -> None:
+    assert why in run([_MISSING], **env)
+
+
+def test_a_compilers_messages_may_be_in_any_encoding(tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nprintf 'Datei nicht lesbar: \\374\\n' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    assert "Datei nicht lesbar" in run([_MISSING], CC=str(compiler), XDG_CACHE_HOME=str(tmp_path), PYTHONUTF8="1")
+
+
+def run(words: Sequence[str], umask: int = -1, **env: str) -> str:
     done: Any = subprocess.run(
-        [sys.executable, "-c", *words], env=os.environ | env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", *words], env=os.environ | env, capture_output=True, text=True, check=True, umask=umask
     )
     return str(done.stdout).strip()
 
