@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from forq.layers.weight import QuantWeight, zeros_dtype
 from forq.models.load import load
 from forq.models.quantized import kernels
 from tests.fixtures import gguf as made
+from tests.fixtures import onnx
 
 CPU = torch.device("cpu")
 KINDS = ("Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -122,6 +124,14 @@ def test_c_never_reads_beyond_what_there_is() -> None:
     assert torch.equal(native.matmul_rows(x, weight, [one.half() for one in live], None, Scratch()), torch.zeros(1, 8))
     with pytest.raises(RuntimeError, match=r"expected 8 numbers of torch\.float32"):
         native.matmul_rows(x, weight, [live[0], live[1][:7]], None, Scratch())
+    assert weight.factors is not None
+    for short in (
+        replace(weight, codes=weight.codes[..., :127].contiguous()),
+        replace(weight, factors=weight.factors[..., :11].contiguous()),
+        replace(weight, factors=None),
+    ):
+        with pytest.raises(RuntimeError, match="native kernel"):
+            native.matmul_rows(x, short, live, None, Scratch())
     of, scales = of_codes(8, 32, 256, "own")
     with pytest.raises(RuntimeError, match="native kernel"):
         native.matmul(x, of, scales[:3], None, Scratch())
@@ -158,6 +168,8 @@ model = load(sys.argv[1], "cpu")
 print(sorted(kernels(model)), *model.unlike)
 """
 
+_MISSING = "from forq.layers.kernels.native import build\nprint(build.missing())"
+
 
 @pytest.mark.parametrize(
     ("command", "why"), [("false", "false cannot compile rows.c"), ("/nowhere/cc", "No such file")]
@@ -177,20 +189,84 @@ def test_asked_for_without_a_compiler_it_is_refused(tmp_path: Path, monkeypatch:
         load(base, "cpu", kernel="native")
 
 
+_STARTS_NONE = """
+import sys, torch
+from forq.checkpoints import Checkpoint
+from forq.inspection.memory import summary
+from forq.models.load import load
+from forq.models.options import LoadOptions
+from forq.models.quantized import slower
+print(summary(Checkpoint.open(sys.argv[1])).peak_bytes)
+model = load(sys.argv[1], "cpu", kernel="reference")
+print(slower(model, LoadOptions(torch.device("cuda"), torch.float32, "auto", "float")))
+"""
+
+
+def test_neither_inspect_nor_a_model_on_a_gpu_starts_a_compiler(tmp_path: Path) -> None:
+    base, compiler, started = made.example(tmp_path / "base"), tmp_path / "cc", tmp_path / "started"
+    compiler.write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
+    compiler.chmod(0o755)
+    env = {"CC": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    peak, sentences = run([_STARTS_NONE, str(base)], **env).splitlines()
+    assert int(peak) > 0 and sentences == "()" and not started.exists()
+    assert "cannot compile" in run([_MISSING], **env) and started.exists()
+
+
+def test_a_graph_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected --kernel auto or ort .*found native"):
+        load(onnx.example(tmp_path / "graph"), "cpu", kernel="native")
+
+
 @needs_compiler
 def test_the_library_is_compiled_once_and_not_loaded_where_another_could_have_written_it(tmp_path: Path) -> None:
-    script = "from forq.layers.kernels.native import build\nprint(build.missing())"
-    assert run([script], XDG_CACHE_HOME=str(tmp_path)) == "None"
+    assert run([_MISSING], XDG_CACHE_HOME=str(tmp_path)) == "None"
     (file,) = (tmp_path / "forq").iterdir()
     before = file.stat().st_mtime_ns
-    assert run([script], XDG_CACHE_HOME=str(tmp_path)) == "None" and file.stat().st_mtime_ns == before
+    assert run([_MISSING], XDG_CACHE_HOME=str(tmp_path)) == "None" and file.stat().st_mtime_ns == before
     file.chmod(0o777)
-    assert "another user" in run([script], XDG_CACHE_HOME=str(tmp_path))
+    assert f"{file} could have been written by another user" in run([_MISSING], XDG_CACHE_HOME=str(tmp_path))
 
 
-def run(words: Sequence[str], **env: str) -> str:
+@needs_compiler
+def test_a_umask_that_lets_a_group_write_is_no_hindrance(tmp_path: Path) -> None:
+    folder = tmp_path / "forq"  # as other code makes it under such a umask
+    folder.mkdir()
+    folder.chmod(0o775)
+    assert run([_MISSING], umask=0o002, XDG_CACHE_HOME=str(tmp_path)) == "None"
+    (file,) = folder.iterdir()
+    assert (file.stat().st_mode | folder.stat().st_mode) & 0o022 == 0
+
+
+@needs_compiler
+def test_a_processor_of_another_kind_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    for machine in ("this", "that"):
+        assert run(
+            [f"import platform\nplatform.machine = lambda: {machine!r}\n{_MISSING}"], XDG_CACHE_HOME=str(tmp_path)
+        )
+    assert len(list((tmp_path / "forq").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({"CC": "cc '"}, "expected a command in $CC"),
+        ({"HOME": "~", "XDG_CACHE_HOME": "", "CC": "false"}, "home directory"),
+    ],
+)
+def test_no_setting_of_a_machine_fails_more_than_the_kernel(env: dict[str, str], why: str) -> None:
+    assert why in run([_MISSING], **env)
+
+
+def test_a_compilers_messages_may_be_in_any_encoding(tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nprintf 'Datei nicht lesbar: \\374\\n' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    assert "Datei nicht lesbar" in run([_MISSING], CC=str(compiler), XDG_CACHE_HOME=str(tmp_path), PYTHONUTF8="1")
+
+
+def run(words: Sequence[str], umask: int = -1, **env: str) -> str:
     done: Any = subprocess.run(
-        [sys.executable, "-c", *words], env=os.environ | env, capture_output=True, text=True, check=True
+        [sys.executable, "-c", *words], env=os.environ | env, capture_output=True, text=True, check=True, umask=umask
     )
     return str(done.stdout).strip()
 

@@ -3,7 +3,8 @@
     imports + codes, scales and their masters + overhead + logits + dense buffer + activations
 
 Within 10 % of what loading, masters and forwards of two published files took (``benchmarks/laptop.py memory``,
-results/bench-laptop.json).
+results/bench-laptop.json). The dense buffer is the native kernel's: whether this machine can compile that kernel is
+not asked, since that would start a compiler. Without it, the buffer may take 128 MiB.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from forq.checkpoints import Checkpoint
-from forq.layers.kernels import reference
-from forq.layers.kernels.native import build
 from forq.layers.kernels.native import matmul as native
 from forq.layers.layer import LayerSpec
 from forq.tokens.pretrained import CHUNK_BYTES
@@ -45,5 +44,5 @@ def peak_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], held: int, toke
     activations = 4 * tokens * (6 * width + 3 * widest)
     logits = int(_LOGITS * min(CHUNK_BYTES, 4 * tokens * vocabulary))
     largest = 4 * max(rows * columns for rows, columns in shapes)
-    buffer = min(largest, native.BUFFER_BYTES if build.missing() is None else reference.BUFFER_BYTES)
+    buffer = min(largest, native.BUFFER_BYTES)
     return IMPORTS_BYTES + held + _OVERHEAD_BYTES + activations + logits + buffer

@@ -107,11 +107,13 @@ def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked
 
 def slower(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
     """A sentence on the native kernel, where layers that it could compute go without because it cannot be made."""
-    if options.kernel != "auto" or (why := build.missing()) is None:
+    if options.kernel != "auto":
         return ()
     layers = [module for module in model.modules() if isinstance(module, QuantLinear) and module.kernel == "reference"]
-    count = sum(native.unfit(layer.frozen, options.device) == why for layer in layers)
-    return (f"{count} layers are computed by plain torch, which is slower: {why}",) if count else ()
+    count = sum(native.unlike(layer.frozen, options.device) is None for layer in layers)
+    # Asked last, since it may start a compiler.
+    why = build.missing() if count else None
+    return () if why is None else (f"{count} layers are computed by plain torch, which is slower: {why}",)
 
 
 def _codes(form: Format, ckpt: Checkpoint, spec: LayerSpec) -> Weight:

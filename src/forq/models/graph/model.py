@@ -179,9 +179,10 @@ def check_options(options: LoadOptions, adapter: object) -> None:
         raise ConfigError(
             f"an ONNX model is tuned in float32 on a CPU, found {options.dtype} on {options.device.type}: --device cpu"
         )
-    if options.kernel == "reference" or options.activations != "float":
+    if options.kernel not in ("auto", "ort") or options.activations != "float":
         raise ConfigError(
-            "onnxruntime computes the whole ONNX model: leave --kernel and --activations at their defaults"
+            "onnxruntime computes the whole ONNX model: expected --kernel auto or ort and --activations float, found "
+            f"{options.kernel} and {options.activations}; leave both at their defaults"
         )
     if adapter is not None:
         raise ConfigError("an ONNX model takes no adapter, since its graph is fixed")

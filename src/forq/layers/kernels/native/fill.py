@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ctypes import c_ssize_t, c_void_p
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,15 +13,32 @@ from forq.layers.kernels.native.build import library, missing
 from forq.layers.weight import QuantWeight, RowWeight, Weight
 
 _BITS = (4, 8)
-_KINDS = frozenset(("Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"))
+
+
+class _Block(NamedTuple):
+    """What rows.c reads and writes for a block: bytes of codes and of factors, and values."""
+
+    codes: int
+    factors: int
+    values: int
+
+
+_KINDS: Mapping[str, _Block] = {
+    "Q4_1": _Block(16, 0, 32),
+    "Q5_0": _Block(20, 0, 32),
+    "Q5_1": _Block(20, 0, 32),
+    "Q2_K": _Block(64, 16, 256),
+    "Q3_K": _Block(96, 12, 256),
+    "Q4_K": _Block(128, 12, 256),
+    "Q5_K": _Block(160, 12, 256),
+    "Q6_K": _Block(192, 16, 256),
+}
 """GGUF's types in blocks that rows.c knows, by name."""
 
 
 class _Kind(Protocol):
     @property
     def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
 
 
 class Blocks(RowWeight, Protocol):
@@ -36,7 +53,12 @@ class Blocks(RowWeight, Protocol):
 
 
 def unfit(weight: Weight, device: torch.device) -> str | None:
-    """Why this kernel cannot compute a layer, or None where it can."""
+    """Why this kernel cannot compute a layer on this machine, or None where it can."""
+    return unlike(weight, device) or missing()
+
+
+def unlike(weight: Weight, device: torch.device) -> str | None:
+    """Why this kernel computes no layer like this, or None where it does, given a compiler; starts none."""
     if device.type != "cpu":
         return f"a CPU is needed, found {device.type}"
     if isinstance(weight, QuantWeight):
@@ -46,7 +68,7 @@ def unfit(weight: Weight, device: torch.device) -> str | None:
             return "groups of consecutive inputs are needed, found others"
     elif getattr(getattr(weight, "kind", None), "name", None) not in _KINDS:
         return f"GGUF's types {', '.join(sorted(_KINDS))} are needed, found {type(weight).__name__}"
-    return missing()
+    return None
 
 
 def fill_codes(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: Tensor) -> None:
@@ -69,14 +91,15 @@ def fill_codes(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: 
 
 def fill_blocks(weight: Blocks, live: Sequence[Tensor], start: int, stop: int, out: Tensor) -> None:
     """See :class:`forq.layers.weight.RowWeight`."""
-    codes, factors = weight.codes[start:stop], weight.factors
+    codes, block = weight.codes[start:stop], _KINDS[weight.kind.name]
     blocks = codes.shape[0] * codes.shape[1]
+    factors = codes.new_empty(0) if weight.factors is None else weight.factors[start:stop].view(torch.uint8)
     getattr(library(), weight.kind.name)(
-        _at(codes, torch.uint8, codes.numel()),
-        None if factors is None else _at(factors[start:stop], factors.dtype, blocks * factors.shape[2]),
+        _at(codes, torch.uint8, blocks * block.codes),
+        _at(factors, torch.uint8, blocks * block.factors),
         _at(live[0][start:stop], torch.float32, blocks),
         _at(live[-1][start:stop], torch.float32, blocks),
-        _at(out, torch.float32, blocks * weight.kind.size),
+        _at(out, torch.float32, blocks * block.values),
         c_ssize_t(blocks),
     )
 
