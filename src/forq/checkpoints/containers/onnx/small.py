@@ -20,8 +20,8 @@ def integers(graph: Graph, name: str) -> NDArray[np.int64]:
     """The values of an initialiser of integers, in its shape; 4-bit ones too.
 
     Raises:
-        FormatError: there is none, or it has another type, more than a million values, lies outside the graph's file, or
-            holds another number of values than its shape says.
+        FormatError: there is none, or it has another type, more than a million values, lies outside the
+            graph's file, or holds another number of values than its shape says.
     """
     tensor = graph.initialisers.get(name)
     if tensor is None:
