@@ -57,6 +57,16 @@ def work(base, text, tmp_path_factory) -> Path:
     options = {"max_length": 32, "validation_rows": 20, "test_rows": 8}
     called = {"model": str(base), "task": "text", "data": str(text), "out": str(folder / "python"), "steps": 6}
     launches["python"] = [{"python": {**called, "eval_every": 3, "settings": {"task": options}}} for _ in range(2)]
+    # The chief's machine is gone, and rank 0 is new: the note is on rank 1.
+    launches["swapped"] = [*ranks.ranks(1, *of("new", "--resume")), *ranks.ranks(1, *of("elsewhere", "--resume"))]
+    apart = [{**called, "out": str(folder / name), "steps": 2} for name in ("python apart", "python elsewhere")]
+    launches["python apart"] = [{"python": {**call, "settings": {"task": options}}} for call in apart]
+    spoken = folder / "reward.py"
+    spoken.write_text(
+        f"open({str(folder / 'reward.ran')!r}, 'a').write('x')\ndef short(prompt, text, row): return 1.0\n"
+    )
+    launches["reward"] = [*ranks.ranks(1, *of("reward", "--reward", f"{spoken}:short")), *ranks.ranks(1, *of("reward"))]
+    launches["watch"] = ranks.ranks(2, *of("watch", "--watch", f"other=text:{other}"))
     launches["gone"] = ranks.ranks(2, *of("elsewhere", "--resume"))
     for name, launch in launches.items():
         for rank, of_rank in enumerate(launch):
@@ -183,6 +193,29 @@ def test_a_rank_may_have_no_folder_of_the_chief(work):
 def test_a_run_whose_folder_is_gone_does_not_begin_anew(work):
     assert codes(work, "gone") == [1, 1]
     assert "this machine followed a run whose folder is on" in screen(work, "gone", 0)
+
+
+def test_nor_where_the_chief_is_new(work):
+    assert codes(work, "swapped") == [1, 1]
+    assert "rank 1: " in screen(work, "swapped", 0) and "followed a run whose folder is on" in screen(
+        work, "swapped", 0
+    )
+    assert not (work / "new").exists()
+
+
+def test_python_leaves_the_note_too(work):
+    assert codes(work, "python apart") == [0, 0], screen(work, "python apart", 1)
+    assert [path.name for path in (work / "python elsewhere").iterdir()] == ["rank.log"]
+
+
+def test_code_that_only_the_chief_names_is_not_run(work):
+    assert codes(work, "reward") == [1, 1] and not (work / "reward.ran").exists()
+    assert "rank 1: --reward: expected" in screen(work, "reward", 0)
+
+
+def test_watches_are_refused(work):
+    assert codes(work, "watch") == [1, 1]
+    assert "--watch: expected one process, found 2 ranks" in screen(work, "watch", 0)
 
 
 def test_a_port_in_use_is_said(base, text, tmp_path, monkeypatch, capsys):

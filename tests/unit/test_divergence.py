@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -77,6 +79,24 @@ def test_a_bounded_memory_gives_a_lower_bound(pair, monkeypatch, tokens):
     top = p.topk(tokens, dim=1).indices
     merged = [torch.cat([x.gather(1, top), 1 - x.gather(1, top).sum(1, keepdim=True)], dim=1) for x in (p, q)]
     assert found == pytest.approx(float((merged[0] * (merged[0] / merged[1]).log()).sum(1).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [POSITIONS, VOCABULARY])
+def test_a_masked_vocabulary_counts_nothing(pair, monkeypatch, tokens):
+    monkeypatch.setattr(divergence, "KEPT_BYTES", 8 * POSITIONS * tokens)
+    masked = tuple(logits.clone() for logits in pair)
+    for logits in masked:
+        logits[:, VOCABULARY - 10 :] = -torch.inf
+    assert 0 < measured(*masked) <= wanted(*(logits[:, : VOCABULARY - 10] for logits in pair)) * (1 + 1e-6)
+
+
+def test_predictions_that_are_no_numbers_have_no_divergence_to_pass_by(pair):
+    broken = pair[1].clone()
+    broken[3] = math.nan
+    assert math.isnan(measured(pair[0], broken))
+    gone = pair[1].clone()
+    gone[3, 7] = -torch.inf
+    assert measured(pair[0], gone) == math.inf
 
 
 def test_listening_changes_no_loss(pair):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -76,14 +79,15 @@ def test_a_step_takes_few_bytes():
 
 
 def test_a_rank_that_alone_has_no_finite_loss_is_named():
-    ledger = Ledger(3)
+    ledger, answers = Ledger(3), {1: False}
     for _ in range(2):
-        ledger.require_finite([True, False, None])
-    ledger.require_finite([False, False, False])  # the step was bad for all
-    ledger.require_finite([True, False, None])
-    ledger.require_finite([True, False, True])
+        ledger.require_finite([True, False, None], answers.__getitem__)
+    ledger.require_finite([False, False, False], answers.__getitem__)  # the step was bad for all
+    for _ in range(4):
+        ledger.require_finite([True, False, None], answers.__getitem__)  # there the chief has none either
+    answers[1] = True
     with pytest.raises(RunError, match="rank 1 answered no finite loss in 3 steps"):
-        ledger.require_finite([True, False, True])
+        ledger.require_finite([True, False, True], answers.__getitem__)
 
 
 def test_probes_are_dealt_anew_only_where_it_pays():
@@ -157,6 +161,29 @@ def test_why_a_rank_ended_is_known():
     assert chief.why() == "rank 1: expected a base, found none" and other.why(patience=0.0) is None
     chief.stop()
     other.stop()
+
+
+def test_a_rendezvous_host_that_is_gone_is_no_reason():
+    host = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    stores = [dist.TCPStore("127.0.0.1", host.port, is_master=False, timeout=timedelta(seconds=5)) for _ in range(2)]
+    pulse = Pulse(Meeting(1, 2, *stores), 9.0, ends=print)
+    pulse.stop()
+    del host
+    assert pulse.why() is None
+
+
+def test_a_slow_batch_is_remembered():
+    store = dist.HashStore()
+    pulse = Pulse(Meeting(0, 1, store, store), None)
+    pulse.slowest(20.0)
+    pulse.slowest(1.0)
+    pulse.stop()
+    assert pulse.timeout == 200.0
+
+
+def test_one_process_does_without_the_group():
+    code = "import sys, forq.runs.tune, forq.runs.run; sys.exit('forq.runs.ranks.meeting' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_shared_forward_passes_are_those_of_one_process():

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from forq.runs.config import RunConfig
     from forq.runs.ranks.team import Team
 
-IN_THE_WAY = "go on with its run by --resume, or choose another --out"
-
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -39,15 +37,13 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
     """The part of this rank in a run of several."""
     from forq.cli import _resumed, _tuning
     from forq.runs.ranks import session
+    from forq.runs.ranks.device import own_device
     from forq.runs.ranks.team import Team
 
-    if asked.watch:
-        raise ConfigError(
-            "--watch: expected one process, found ranks; leave it out, and use forq eval on what is saved"
-        )
-    asked = _own_device(asked)
+    if asked.device in (None, "auto"):
+        asked = replace(asked, device=own_device())
     with Team.join(timeout) as team:
-        held = team.elect(_lines(way.out))
+        held = session.elected(team, way.out)
         config = None
         if team.leads:
             config = _settings(asked, way, held)
@@ -58,7 +54,9 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
                 return
         if team.wire.tell(b"begins") == b"finished":
             return
-        config = session.agreed(team, config, lambda run: _resumed.of_rank(way.out, run, asked))
+        config = session.agreed(
+            team, config, lambda run: _resumed.of_rank(way.out, run, asked), reward=asked.options.get("--reward")
+        )
         if team.leads:
             _tuning.tune(
                 config,
@@ -73,39 +71,19 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
             _follow(team, config, way.out)
 
 
-def _own_device(asked: Asked) -> Asked:
-    """A device of this rank's own, where its machine has several and none is named."""
-    import torch
-
-    if asked.device not in (None, "auto") or torch.cuda.device_count() < 2:
-        return asked
-    local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    return replace(asked, device=f"cuda:{local % torch.cuda.device_count()}")
-
-
-def _lines(out: Path) -> int | None:
-    """Number of lines in the journal of a run that this rank sees."""
-    from forq.runs import journal
-    from forq.runs.agreement import holds_run
-
-    return len(journal.read(out / "journal.jsonl").lines) if holds_run(out) else None
-
-
 def _settings(asked: Asked, way: Way, held: bool) -> RunConfig:
     """On the chief: the settings of the run in the folder, or of the run that begins.
 
     Raises:
-        ConfigError: the folder is not free, or is that of a run on another machine.
+        ConfigError: the folder is not free.
     """
     from forq.cli import _resumed
     from forq.runs.folder import vacant
-    from forq.runs.ranks import session
 
     if held:
         if not way.resume:
-            raise ConfigError(f"{way.out} is in the way: {IN_THE_WAY}")
+            raise ConfigError(f"{way.out} is in the way: {_screen.TAKEN}")
         return _resumed.settings(way.out, asked)
-    session.require_here(way.out)
     if not vacant(way.out):
         raise ConfigError(f"{way.out} is in the way: it holds no run; choose another --out")
     if way.resume:
@@ -115,17 +93,11 @@ def _settings(asked: Asked, way: Way, held: bool) -> RunConfig:
 
 def _follow(team: Team, config: RunConfig, out: Path) -> None:
     from forq.models.load import load
-    from forq.runs.agreement import holds_run
     from forq.runs.open_task import open_task
     from forq.runs.ranks import session
 
     model = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
-    events = session.follow(team, model, config, lambda run: open_task(run.task, model, run.seed))
-    next(events)
-    if not holds_run(out):
-        session.remember(out, str(team.facts[team.chief]["host"]))
-    for _ in events:
-        pass
+    session.follow(team, model, config, lambda run: open_task(run.task, model, run.seed), out)
 
 
 def show_shares(team: Team) -> None:

@@ -151,14 +151,28 @@ def of_rank(out: Path, run: RunConfig, asked: Asked) -> RunConfig:
     _require(out, run, asked, profile=None)
     placed = {
         "checkpoint": asked.checkpoint,
-        "task": run.task.model_copy(update={"data": given.data_path(asked.data, run.task.name)}),
+        "task": run.task.model_copy(update={"data": _data_here(run, asked)}),
         "device": asked.device or "auto",
         "kernel": asked.kernel or "auto",
         "threads": torch.get_num_threads(),
-        "adapter": None if asked.adapter is None else str(asked.adapter.resolve()),
-        "profile": None if asked.profile is None else str(asked.profile.resolve()),
+        "adapter": _here(asked.adapter, run.adapter),
+        "profile": _here(asked.profile, run.profile),
     }
     return run.model_copy(update=placed)
+
+
+def _data_here(run: RunConfig, asked: Asked) -> str:
+    """The data that the command line names, else the run's own path if this machine has it, else the default."""
+    own = run.task.data
+    named = own if own.startswith("hf:") or (own and Path(own).exists()) else None
+    return given.data_path(named if asked.data is None else asked.data, run.task.name)
+
+
+def _here(named: Path | None, run: str | None) -> str | None:
+    """A path that the command line names, else the run's own if this machine has it."""
+    if named is not None:
+        return str(named.resolve())
+    return run if run is not None and Path(run).exists() else None
 
 
 def _require(out: Path, run: RunConfig, asked: Asked, *, profile: Path | None) -> RunConfig:

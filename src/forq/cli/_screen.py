@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from forq.runs.config import TaskConfig
     from forq.tasks import Account, Task
 
-__all__ = ["data", "err", "number", "out", "print_notes", "print_rows", "read_as", "size", "table"]
+__all__ = ["TAKEN", "data", "err", "number", "out", "print_notes", "print_rows", "read_as", "size", "table"]
 
 out = Console()
 err = Console(stderr=True)
+
+TAKEN = "go on with its run by --resume, or choose another --out"
+"""What to do about an --out that holds a run."""
 
 
 def data(body: object) -> None:

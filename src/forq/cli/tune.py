@@ -9,9 +9,6 @@ import typer
 
 from forq.cli import _arguments as given
 
-TAKEN = "go on with its run by --resume, or choose another --out"
-
-
 MODEL, DATA, METHOD, RUN, OUTPUT = "Model", "Data", "Method", "Run", "Output"
 """Groups of options in `forq tune --help`."""
 
@@ -224,7 +221,9 @@ def tune(
         raise ConfigError("--quantize-on-load: expected one process, found several ranks; use `forq quantize` first")
     held = not several and holds_run(out)
     if not several and not vacant(out) and not (resume and held):
-        raise ConfigError(f"{out} is in the way: " + (TAKEN if held else "it holds no run; choose another --out"))
+        raise ConfigError(
+            f"{out} is in the way: " + (_screen.TAKEN if held else "it holds no run; choose another --out")
+        )
     if quantize_on_load is not None:
         from forq.models.convert.onload import quantized
 

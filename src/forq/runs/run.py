@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -54,14 +55,15 @@ from forq.runs.journal import Line
 from forq.runs.metrics import Scored
 from forq.runs.older import as_probed
 from forq.runs.ranks.ledger import FILE as RANKS
-from forq.runs.ranks.session import lead, record
-from forq.runs.ranks.team import Team
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
 from forq.runs.trainer import Past, Trainer, lora_settings
 from forq.runs.watch import as_opened, opened
 from forq.scalars.protocols import Oracle
 from forq.tasks import Task
+
+if TYPE_CHECKING:  # a torch without torch.distributed tunes in one process
+    from forq.runs.ranks.team import Team
 
 
 class Run:
@@ -114,6 +116,8 @@ class Run:
         )  # checked now rather than after the last step
         first_line = header(run.trainer)
         if team is not None:  # before anything is written: a rank may refuse
+            from forq.runs.ranks.session import lead
+
             lead(team, run.trainer, json.loads(json.dumps(first_line)), Past())
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
@@ -201,10 +205,14 @@ class Run:
         recorder = Recorder(self.folder, self.trainer)
         try:
             if self.team is not None and not self.team.facts:  # a run that began has told the ranks already
+                from forq.runs.ranks.session import lead
+
                 lead(self.team, self.trainer, journal.read(self.journal).header, recorder.past)
             for event in self.trainer.events(recorder.past):
                 recorder.record(event)
                 if self.team is not None and (isinstance(event, Scored) or event.digest is not None):
+                    from forq.runs.ranks.session import record
+
                     record(self.team, self.folder)
                 yield event
         except JournalError as error:

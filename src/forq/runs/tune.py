@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from forq.errors import ConfigError
 from forq.inspection.coverage import require_floats
@@ -26,12 +27,13 @@ from forq.runs.folder import BASE, vacant
 from forq.runs.older import as_begun
 from forq.runs.open_task import open_task, settled
 from forq.runs.outcome import conclude, outcome
-from forq.runs.ranks.session import agreed
-from forq.runs.ranks.team import Team
 from forq.runs.run import Run
 from forq.runs.watch import parts
 from forq.runs.watch import settings as watch_settings
 from forq.tasks import Task
+
+if TYPE_CHECKING:  # a torch without torch.distributed tunes in one process
+    from forq.runs.ranks.team import Team
 
 log = logging.getLogger("forq")
 
@@ -162,6 +164,8 @@ def tune(
     if resumed:
         config = as_fixed(config, configs.read(folder / "config.toml"))
     if team is not None:
+        from forq.runs.ranks.session import agreed
+
         config = agreed(team, config, lambda run: run)
     opened = open_task(config.task, loaded, seed) if isinstance(task, str) else settled(task, loaded)
     if resumed:

@@ -86,8 +86,8 @@ class Ranks:
         found = [rows.unpack(body[_UP.size :]) for body in bodies]
         team.idle = rows.idle(dealt, found)
         parts = [rows.join(self.own, step, probes, place, dealt, found) for place in range(len(probes))]
-        finite = [any(math.isfinite(parts[place][self.own.levels][0]) for place in (own[0],)) for own in dealt]
-        team.ledger.require_finite(finite)
+        finite = [math.isfinite(parts[place][self.own.levels][0]) for place, _, _ in dealt]
+        team.ledger.require_finite(finite, lambda rank: self._finite_here(step, probes, [dealt[rank][0]]))
         self._note(heads, bodies, time.perf_counter() - began, timed=False)
         told = _DOWN.pack(0, team.ledger.slowest) + packing.pack(self.own.join(step, probes, parts))
         self._count(bodies, told)
@@ -144,9 +144,14 @@ class Ranks:
                     part[levels] += own[0][levels]
             found |= dict(zip(places, parts, strict=True))
             finite.append(any(math.isfinite(part[levels][0]) for part in parts) if parts else None)
-        team.ledger.require_finite(finite)
+        team.ledger.require_finite(finite, lambda rank: self._finite_here(step, probes, dealt[rank]))
         self._note(heads, bodies, time.perf_counter() - began)
         return self.own.join(step, probes, [found[place] for place in range(len(probes))])
+
+    def _finite_here(self, step: int, probes: Sequence[Move], places: Sequence[int]) -> bool:
+        """Whether this process has a finite loss at these probes: then the rank that had none is at fault."""
+        parts = list(self.own.measure(step, probes, places))  # to the end, which puts the model back
+        return any(math.isfinite(part[self.own.levels][0]) for part in parts)
 
     def _require_same(self, step: int, heads: Sequence[tuple[int, int, float, int]]) -> None:
         for rank, (at, checksum, *_) in enumerate(heads):

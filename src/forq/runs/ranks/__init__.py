@@ -1,10 +1,11 @@
 """Several processes tune one model: forward passes are dealt to ranks, and only losses travel between them.
 
     meeting.py   ranks of a launcher find each other
-    wire.py      bytes to the chief and back, counted
+    wire.py      bytes to the chief and back
     pulse.py     which ranks are alive, and why one ended
     deal.py      which rank measures what
     packing.py   losses as bytes
+    device.py    which device is a rank's own
     team.py      the ranks of a run: chief, oracle, evaluation
     session.py   what a rank gets from the chief before the first forward
 

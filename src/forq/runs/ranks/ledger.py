@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -91,21 +91,22 @@ class Ledger:
         )
         return now if new < deal.DRIFT * old else None
 
-    def require_finite(self, finite: Sequence[bool | None]) -> None:
+    def require_finite(self, finite: Sequence[bool | None], again: Callable[[int], bool]) -> None:
         """Refuse a rank that alone has no finite loss, step after step.
 
         Args:
             finite: of each rank, whether any of its losses is finite; None: it measured none.
+            again: whether a loss is finite where this process measures what a rank measured.
 
         Raises:
-            RunError: a rank had none in three steps in a row.
+            RunError: a rank had none in three steps in a row, and this process has one in its place.
         """
         for rank, account in enumerate(self.accounts):
             if finite[rank] is None:
                 continue
             alone = not finite[rank] and any(finite)
             account.bad = account.bad + 1 if alone else 0
-            if account.bad == _NOT_FINITE:
+            if account.bad >= _NOT_FINITE and again(rank):
                 raise RunError(
                     f"rank {rank} answered no finite loss in {_NOT_FINITE} steps in a row, while other ranks did: its "
                     "device, kernel or memory is at fault; leave it out"

@@ -20,7 +20,7 @@ from forq.runs.ranks.meeting import Meeting
 log = logging.getLogger("forq")
 
 FORWARDS = 10.0
-"""Default timeout, in forward passes of the slowest rank."""
+"""Default timeout, in forward passes of the slowest rank, as long as the longest so far."""
 
 SHORTEST = 10.0
 """Shortest default timeout, in seconds: a busy machine may well pause a process that long."""
@@ -66,8 +66,8 @@ class Pulse:
         return UNKNOWN if self._slowest is None else max(SHORTEST, FORWARDS * self._slowest)
 
     def slowest(self, seconds: float) -> None:
-        """Learn how long a forward pass of the slowest rank takes."""
-        self._slowest = seconds
+        """Learn how long a forward pass of the slowest rank took; the longest so far counts, since batches differ."""
+        self._slowest = max(seconds, self._slowest or 0.0)
 
     def worked(self) -> None:
         """Note that a forward pass is done."""
@@ -89,8 +89,12 @@ class Pulse:
             self._store.set(f"{_FAILED}/{self.rank}", why)
 
     def why(self, patience: float = 3.0) -> str | None:
-        """What ranks that ended have left, if any did."""
-        until = time.monotonic() + patience
+        """What ranks that ended have left, if any did and the store still stands."""
+        with suppress(RuntimeError):  # the rendezvous host may be what is gone
+            return self._left(time.monotonic() + patience)
+        return None
+
+    def _left(self, until: float) -> str | None:
         while True:
             for rank in range(self.size):
                 if rank != self.rank and self._store.check([f"{_FAILED}/{rank}"]):

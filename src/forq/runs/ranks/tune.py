@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from forq.errors import ConfigError
 from forq.models.load import load
 from forq.models.loaded import LoadedModel
-from forq.runs import journal
-from forq.runs.agreement import holds_run
 from forq.runs.config import RunConfig
 from forq.runs.data import Data, as_path
 from forq.runs.open_task import open_task, settled
 from forq.runs.ranks import session
+from forq.runs.ranks.device import own_device
 from forq.runs.ranks.team import Team
 from forq.runs.run import Run
 from forq.runs.tune import tune
@@ -48,18 +48,18 @@ def tune_on_ranks(
         >>> run = forq.tune_on_ranks("opt-125m-gptq", "text", "notes.txt", out="run", resume=True)   # doctest: +SKIP
 
     Raises:
+        ConfigError: as in :func:`forq.tune`, or a model is to be quantized on load.
         RunError: ranks do not meet, differ, or one was lost. Under ``torchrun --max-restarts`` and with ``resume=True``
             the run then goes on from its journal.
     """
+    if settings.get("quantize_on_load") is not None:
+        raise ConfigError("quantize_on_load: expected one process, found several ranks; quantize the model first")
     folder = Path(out)
     with Team.join(timeout) as team:
-        lines = len(journal.read(folder / "journal.jsonl").lines) if holds_run(folder) else None
-        held = team.elect(lines)
+        session.elected(team, folder)
+        loaded = model if isinstance(model, LoadedModel) else load(model, own_device())
         if team.leads:
-            if not held:
-                session.require_here(folder)
-            return tune(model, task, data, out=folder, team=team, **settings)
-        loaded = model if isinstance(model, LoadedModel) else load(model)
+            return tune(loaded, task, data, out=folder, team=team, **settings)
         with tempfile.TemporaryDirectory(prefix="forq-") as rows:
             own = as_path(data, Path(rows))
 
@@ -68,11 +68,10 @@ def tune_on_ranks(
                 threads = {"threads": torch.get_num_threads()}
                 return run.model_copy(update={**named, **threads, "task": run.task.model_copy(update={"data": own})})
 
-            config = session.agreed(team, None, placed)
+            config = session.agreed(team, None, placed, reward=settings.get("reward"))
 
             def opened(run: RunConfig) -> Task:
                 return open_task(run.task, loaded, run.seed) if isinstance(task, str) else settled(task, loaded)
 
-            for _ in session.follow(team, loaded, config, opened):
-                pass
+            session.follow(team, loaded, config, opened, folder)
     return None

@@ -1,4 +1,4 @@
-"""Bytes from every rank to the chief, and from the chief to every rank; all of them are counted."""
+"""Bytes from every rank to the chief, and from the chief to every rank."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_LENGTH = 8
-"""Bytes of the length in front of a message."""
-
 
 class Wire:
     """The group's connections.
@@ -21,12 +18,10 @@ class Wire:
 
     Attributes:
         chief: rank that gathers and tells.
-        sent, received: payload of this rank in bytes, lengths included.
     """
 
     def __init__(self, rank: int, size: int, lost: Callable[[RuntimeError], NoReturn]) -> None:
         self.rank, self.size, self.chief = rank, size, 0
-        self.sent = self.received = 0
         self._lost = lost
 
     def gather(self, body: bytes) -> list[bytes]:
@@ -48,24 +43,17 @@ class Wire:
             dist.broadcast(message, self.chief)
         except RuntimeError as error:
             self._lost(error)
-        if self.rank == self.chief:
-            self.sent += (len(body) + _LENGTH) * (self.size - 1)
-            return body
-        found = message.numpy().tobytes()
-        self.received += len(found) + _LENGTH
-        return found
+        return body if self.rank == self.chief else message.numpy().tobytes()
 
     def _send(self, body: bytes) -> None:
         dist.send(torch.tensor([len(body)], dtype=torch.int64), self.chief)
         dist.send(_tensor(body), self.chief)
-        self.sent += len(body) + _LENGTH
 
     def _receive(self, rank: int) -> bytes:
         length = torch.empty(1, dtype=torch.int64)
         dist.recv(length, rank)
         message = torch.empty(int(length), dtype=torch.uint8)
         dist.recv(message, rank)
-        self.received += len(message) + _LENGTH
         return message.numpy().tobytes()
 
 

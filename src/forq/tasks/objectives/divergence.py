@@ -13,6 +13,7 @@ Listening costs no forward pass: the logits are those that the score is computed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,8 @@ class Reference:
     def mean(self) -> float:
         """The mean divergence of the last evaluation that was compared, in nats a token.
 
+        NaN where predictions were not numbers, and infinite where a token that could come cannot come any more.
+
         Raises:
             ConfigError: that evaluation scored other positions than the one that was kept.
         """
@@ -79,7 +82,8 @@ class Reference:
                 f"expected an evaluation of the rows that were kept ({len(self._kept)} pieces), found "
                 f"{self._next}; compare the same rows"
             )
-        return max(0.0, self._sum / self._positions)  # rounding alone makes it negative
+        mean = self._sum / self._positions
+        return mean if math.isnan(mean) else max(0.0, mean)  # rounding alone makes it negative
 
     def _keep(self, logits: Tensor) -> None:
         k = min(self._most, logits.shape[1])
@@ -97,9 +101,9 @@ class Reference:
         tokens = kept.tokens.long().to(logits.device)
         log_q = (logits.gather(1, tokens) - total[:, None]).double().cpu()
         log_p, rest = kept.log_p.double(), kept.rest.double()
-        found = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+        found = _terms(log_p, log_q).sum(dim=1)
         if tokens.shape[1] < logits.shape[1]:
-            found += rest.exp() * (rest - _others(logits, tokens, total).double().cpu())
+            found += _terms(rest, _others(logits, tokens, total).double().cpu())
         self._sum += float(found.sum())
         self._positions += len(logits)
 
@@ -122,6 +126,12 @@ class _Overheard(nn.Module, LanguageModel):
 
     def reader(self, prompts: Sequence[Sequence[int]]) -> Reader:
         return self._inner[0].reader(prompts)
+
+
+def _terms(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """p · (log p − log q), and 0 where p is 0, as for a token that the model masks."""
+    p = log_p.exp()
+    return torch.where(p == 0, 0.0, p * (log_p - log_q))
 
 
 def _others(logits: Tensor, tokens: Tensor, total: Tensor) -> Tensor:
