@@ -199,7 +199,7 @@ def test_fields_of_a_preprocessor_that_are_not_read_are_refused(tmp_path: Path) 
     file.write_text(json.dumps({"do_flip_channel_order": True, "do_pad": False, "image_processor_type": "X"}))
     assert torch.equal(classify_images.open(path, given, seed=0).levels, plain.levels.flip(3))
     file.write_text(json.dumps({"crop_pct": 0.875, "do_pad": True}))
-    with pytest.raises(ConfigError, match="expected fields that forq reads, found .crop_pct, do_pad"):
+    with pytest.raises(ConfigError, match=r"expected fields that forq reads, found .crop_pct, do_pad"):
         classify_images.open(path, given, seed=0)
 
 
