@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.runs.replay import verify
 from forq.tasks import classify_images
+from forq.tasks.kinds.labelled_images import Labelled
+from forq.tasks.kinds.preprocessing import Preprocessing
 from tests import edge_net
 
 NAMES = ("cat", "dog", "fox", "owl")
@@ -108,7 +112,7 @@ def test_preprocessing_is_what_the_file_says(tmp_path: Path) -> None:
     task = classify_images.open(tmp_path / "a.npz", given, seed=0)
     row = task.rows["train"][0]
     place = row.place
-    wide = Image.fromarray(draw[place]).resize((9, round(12 * 9 / 10)), Image.Resampling.BICUBIC)
+    wide = Image.fromarray(draw[place]).resize((9, int(12 * 9 / 10)), Image.Resampling.BICUBIC)
     left, top = (wide.width - 8) // 2, (wide.height - 8) // 2
     want = np.asarray(wide.crop((left, top, left + 8, top + 8)), np.float64) / 255
     want = (want - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.3]
@@ -186,6 +190,75 @@ def test_bad_data_is_refused_with_its_place(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", images=x, labels=np.array(["cat", "dog"])[y % 2])
     with pytest.raises(DataError, match="labels of 4 classes, found 2"):
         classify_images.open(tmp_path / "few.npz", given, seed=0)
+
+
+def test_fields_of_a_preprocessor_that_are_not_read_are_refused(tmp_path: Path) -> None:
+    given, path = usual(tmp_path), arrays(tmp_path / "a.npz")
+    plain = classify_images.open(path, given, seed=0)
+    file = given.folder / "preprocessor_config.json"
+    file.write_text(json.dumps({"do_flip_channel_order": True, "do_pad": False, "image_processor_type": "X"}))
+    assert torch.equal(classify_images.open(path, given, seed=0).levels, plain.levels.flip(3))
+    file.write_text(json.dumps({"crop_pct": 0.875, "do_pad": True}))
+    with pytest.raises(ConfigError, match=r"expected fields that forq reads, found .crop_pct, do_pad"):
+        classify_images.open(path, given, seed=0)
+
+
+def test_the_longer_side_is_cut_to_whole_pixels() -> None:
+    assert Preprocessing(shortest=256).levels(Image.new("RGB", (640, 427))).shape == (256, 383, 3)
+
+
+def test_names_of_the_network_are_matched_whatever_their_capitals(tmp_path: Path) -> None:
+    x, y = pixels()
+    given, path = usual(tmp_path), tmp_path / "a.npz"
+    np.savez(path, images=x, labels=np.array(NAMES)[y])
+    task = classify_images.open(path, given, seed=0, head=("DOG", "CAT", "Owl", "fox"))
+    assert task.names == ("DOG", "CAT", "Owl", "fox")
+    for row in task.rows["train"]:
+        assert row.label == (1, 0, 3, 2)[y[row.place]]
+    with pytest.raises(DataError, match=r"own classes, wolf, cat, owl, fox, found cat, dog, fox, owl; .*task\.labels"):
+        classify_images.open(path, given, seed=0, head=("wolf", "cat", "owl", "fox"))
+    assert classify_images.open(path, given, seed=0, head=tuple(f"LABEL_{n}" for n in range(4))).names == NAMES
+
+
+def test_a_limit_on_held_out_folders_keeps_every_class(tmp_path: Path) -> None:
+    x, y = pixels()
+    order = np.argsort(y, kind="stable")  # folders are read class by class
+    np.savez(tmp_path / "a.npz", train_images=x, train_labels=y, test_images=x[order], test_labels=y[order])
+    task = classify_images.open(tmp_path / "a.npz", usual(tmp_path), seed=0, test_rows=8)
+    assert np.bincount([row.label for row in task.rows["test"]]).tolist() == [2, 2, 2, 2]
+
+
+def test_images_of_16_bits_and_with_transparency_are_read_alike_in_every_task(tmp_path: Path) -> None:
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(ramp * 1000).save(tmp_path / "deep.png")
+    found = np.asarray(Labelled(str(tmp_path / "deep.png"), "x").picture(1))
+    assert np.abs(found - ramp / 63 * 255).max() <= 1
+    Image.new("LA", (8, 8), (0, 0)).save(tmp_path / "clear.png")
+    assert np.asarray(Labelled(str(tmp_path / "clear.png"), "x").picture(3)).min() == 255
+
+
+def test_two_sources_of_one_split_are_refused(tmp_path: Path) -> None:
+    given, (x, y) = usual(tmp_path), pixels()
+    np.savez(tmp_path / "two.npz", images=x, labels=y, train_images=x, train_labels=y)
+    with pytest.raises(DataError, match="a single array of train images, found train_images too"):
+        classify_images.open(tmp_path / "two.npz", given, seed=0)
+    for split in ("train", "val", "dev"):
+        (tmp_path / "folders" / split / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="a single folder of validation images, found two"):
+        classify_images.open(tmp_path / "folders", given, seed=0)
+
+
+def test_an_array_is_read_only_if_its_header_fits_its_bytes_and_others_are_not_read(tmp_path: Path) -> None:
+    given, (x, y) = usual(tmp_path), pixels()
+    np.savez(tmp_path / "a.npz", images=x, labels=y, other=np.array([{}]))
+    assert classify_images.open(tmp_path / "a.npz", given, seed=0).levels.shape == (60, 8, 8, 3)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 45,)})
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as file:
+        file.writestr("images.npy", header.getvalue())
+        file.writestr("labels.npy", header.getvalue())
+    with pytest.raises(DataError, match=r"images\.npy: expected a plain array .*found uint8 \[35184372088832\]"):
+        classify_images.open(tmp_path / "lies.npz", given, seed=0)
 
 
 def test_each_task_gets_the_model_it_is_for(file: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from forq.errors import FormatError
 from forq.models.leaves import trainable
 from forq.models.saved import write
 from tests import edge_net
+from tests.fixtures import onnx_int8
 
 IMAGES = torch.from_numpy(edge_net.images(16))
 
@@ -85,6 +86,52 @@ def test_integer_graphs_run_fused(file: Path) -> None:
     trainable(model, "scales")
     model(IMAGES)
     assert model.training_session == "fused"
+
+
+def pooled(path: Path) -> Path:
+    """Two products around a MaxPool, before and behind which activations are rounded at scales of equal value."""
+    draw, held = np.random.default_rng(5), dict[str, np.ndarray]()
+    nodes = [helper.make_node("QuantizeLinear", ["images", "in_scale", "zero"], ["q_in"], "q_in")]
+    nodes.append(helper.make_node("DequantizeLinear", ["q_in", "in_scale", "zero"], ["x_in"], "dq_in"))
+    held |= {"zero": np.uint8(0), "zero_weight": np.int8(0), "in_scale": np.float32(1 / 255)}
+    for name, source, shape in (("a", "x_in", (4, 3, 3, 3)), ("b", "x_pool", (4, 4, 3, 3))):
+        held[f"{name}.codes"] = draw.integers(-100, 101, shape).astype(np.int8)
+        held[f"{name}.scales"] = np.float32(0.003)
+        weight = [f"{name}.codes", f"{name}.scales", "zero_weight"]
+        nodes.append(helper.make_node("DequantizeLinear", weight, [f"{name}.weight"], f"dq_{name}"))
+        nodes.append(helper.make_node("Conv", [source, f"{name}.weight"], [name], name, pads=[1] * 4))
+        for step, made in ((f"{name}_out", name), *([("pool", "pooled")] if name == "a" else [])):
+            if made == "pooled":
+                nodes.append(
+                    helper.make_node("MaxPool", ["x_a_out"], ["pooled"], "p", kernel_shape=[2, 2], strides=[2, 2])
+                )
+            held[f"{step}_scale"] = np.float32(0.01)
+            nodes.append(
+                helper.make_node("QuantizeLinear", [made, f"{step}_scale", "zero"], [f"q_{step}"], f"q_{step}")
+            )
+            nodes.append(
+                helper.make_node(
+                    "DequantizeLinear", [f"q_{step}", f"{step}_scale", "zero"], [f"x_{step}"], f"dq_{step}"
+                )
+            )
+    nodes.append(helper.make_node("GlobalAveragePool", ["x_b_out"], ["mean"], "mean"))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["scores"], "flat"))
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()]
+    return edge_net.save(path, nodes, tensors, ["n", 3, 8, 8], {"scores": ["n", 4]})
+
+
+def test_a_fused_graph_that_rests_on_two_scales_being_equal_is_not_trained(tmp_path: Path) -> None:
+    path = pooled(tmp_path / "in" / "model.onnx")
+    model = forq.load(path, device="cpu")
+    leaves = {leaf.name: leaf for leaf in trainable(model, "activations")}
+    leaf = leaves["pool_scale"]
+    model(IMAGES)  # as a run begins: the two scales are still equal
+    leaf.write(leaf.read() * 1.3)
+    trained = model(IMAGES).numpy()
+    assert model.training_session == "as written"
+    write(model.checkpoint, {leaf.name: leaf.read()}, tmp_path / "out")
+    plain = edge_net.run(tmp_path / "out" / path.name, IMAGES.numpy())
+    assert np.abs(plain - trained).max() <= 0.02 * np.abs(plain).max()
 
 
 def test_what_did_not_move_keeps_every_byte(file: Path, tmp_path: Path) -> None:
@@ -242,3 +289,77 @@ def test_graphs_without_weights_that_can_move_are_refused(tmp_path: Path) -> Non
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(tmp_path / "q.onnx"))
     with pytest.raises(FormatError, match="QAttention, which forq does not read"):
         forq.load(tmp_path / "q.onnx", device="cpu")
+
+
+def test_a_language_model_with_an_integer_bias_trains_what_its_file_computes(tmp_path: Path) -> None:
+    model: Any = forq.load(onnx_int8.example(tmp_path / "in", head=True), device="cpu")
+    ids = torch.randint(1, 64, (2, 7), generator=torch.Generator().manual_seed(3))
+    before = model(ids).logits.clone()
+    given = moved(model, "scales")
+    trained = model(ids).logits.clone()
+    write(model.checkpoint, given, tmp_path / "out")
+    again: Any = forq.load(tmp_path / "out", device="cpu")
+    assert (trained - before).abs().max() > 0.01
+    assert (again(ids).logits - trained).abs().max() <= 1e-5 * trained.abs().max()
+
+
+def integer_product(path: Path) -> Any:
+    """The second QLinearConv, whose input an operator before it rounds."""
+    nodes = [node for node in onnx.load(str(path)).graph.node if node.op_type == "QLinearConv"]
+    return nodes[1]
+
+
+def changed(source: Path, target: Path, **values: np.ndarray) -> Path:
+    """A copy with other initialisers."""
+    model = onnx.load(str(source))
+    for tensor in model.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    onnx.save(model, str(target))
+    return target
+
+
+def test_an_input_scale_stands_still_where_a_bias_that_depends_on_it_does(tmp_path: Path) -> None:
+    source = edge_net.quantized(tmp_path, "operators")
+    (node,) = (
+        node for node in onnx.load(str(source)).graph.node if node.name.startswith("b") and "Conv" in node.op_type
+    )
+    inputs, scales = node.input[1], node.input[4]
+    free = forq.load(source, device="cpu")
+    assert inputs in {leaf.name for leaf in trainable(free, "activations")}
+    model = onnx.load(str(source))
+    model.graph.node.append(helper.make_node("Identity", [scales], ["read_too"], "read_too"))
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    tied = forq.load(tmp_path / "model.onnx", device="cpu")
+    assert any(sentence.startswith("The weight of b") for sentence in tied.unlike)
+    assert inputs not in {leaf.name for leaf in trainable(tied, "activations")}
+
+
+def test_zero_points_that_do_not_fit_the_outputs_are_refused(tmp_path: Path) -> None:
+    source = edge_net.quantized(tmp_path, "operators")
+    (node,) = (
+        node for node in onnx.load(str(source)).graph.node if node.name.startswith("b") and "Conv" in node.op_type
+    )
+    path = changed(source, tmp_path / "model.onnx", **{node.input[5]: np.zeros(3, np.int8)})
+    with pytest.raises(FormatError, match=r"expected zero points of shape \(8,\), found shape \(3,\)"):
+        forq.load(path, device="cpu")
+
+
+def test_external_data_behind_the_links_of_a_hub_snapshot(qdq: Path, tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    onnx.save_model(
+        onnx.load(str(qdq)), str(blobs / "model.onnx"), save_as_external_data=True, location="data", size_threshold=8
+    )
+    for name, blob in (("model.onnx", "0a1b"), ("data", "2c3d")):
+        (blobs / name).rename(blobs / blob)
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", blob))
+    model = forq.load(snapshot / "model.onnx", device="cpu")
+    assert np.array_equal(model(IMAGES).numpy(), edge_net.run(qdq, IMAGES.numpy()))
+    given = moved(model, "scales")
+    trained = model(IMAGES).numpy()
+    assert model.training_session == "fused"
+    write(model.checkpoint, given, tmp_path / "out")
+    again = forq.load(tmp_path / "out" / "model.onnx", device="cpu")
+    assert np.array_equal(again(IMAGES).numpy(), trained)

@@ -183,6 +183,11 @@ def _spec(ckpt: Checkpoint, product: Product) -> LayerSpec:
     rows, columns = shape[axis], math.prod(shape) // shape[axis]
     size, live = columns, tuple[Live, ...]()
     if not product.still:
+        if product.scales not in ckpt.info:
+            raise FormatError(
+                f"{ckpt.path}: {product.scales}: expected scales in bytes end to end, found none; save the model with "
+                "onnx's own writer"
+            )
         info = ckpt.info[product.scales]
         count = math.prod(info.shape)
         wanted = columns // product.block * rows if product.block else rows
@@ -191,6 +196,8 @@ def _spec(ckpt: Checkpoint, product: Product) -> LayerSpec:
                 f"{ckpt.path}: {product.scales}: expected 1 scale or {wanted} for codes of shape {shape}, found shape "
                 f"{info.shape}"
             )
+        if product.zeros:
+            _check_zeros(ckpt, product, info.shape if product.block else (rows,))
         size = product.block or columns
         out_axis = SHARED if count == 1 and rows > 1 else _place(info.shape, product)
         live = (Live(product.scales, info.dtype, out_axis=out_axis),)
@@ -202,6 +209,22 @@ def _spec(ckpt: Checkpoint, product: Product) -> LayerSpec:
     )
     bits = CODES[initialisers[product.codes].kind][0]
     return LayerSpec(product.name, columns, rows, bits, size, live, None, tuple(filter(None, names)))
+
+
+def _check_zeros(ckpt: Checkpoint, product: Product, wanted: tuple[int, ...]) -> None:
+    """Zero points are constants: one for each scale of a block, else one for each output or a single one.
+
+    Raises:
+        FormatError: they are not.
+    """
+    assert ckpt.graph is not None
+    zeros = ckpt.graph.initialisers.get(product.zeros)
+    fits = zeros is not None and (
+        zeros.shape == wanted if product.block else math.prod(zeros.shape) in (1, math.prod(wanted))
+    )
+    if not fits:
+        found = "no constant" if zeros is None else f"shape {zeros.shape}"
+        raise FormatError(f"{ckpt.path}: {product.zeros}: expected zero points of shape {wanted}, found {found}")
 
 
 def _place(shape: tuple[int, ...], product: Product) -> int:

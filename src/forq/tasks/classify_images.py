@@ -74,15 +74,14 @@ def open(
     channels = graph.channels or (3 if given["train"][0].levels is None else given["train"][0].levels.shape[2])
     if channels not in (1, 3):
         raise ConfigError(f"{graph.path}: expected images of 1 or 3 channels, found {channels}")
-    files = {split: [how.levels(row.picture(channels)) for row in rows] for split, rows in given.items()}
     where = {split: [row.where for row in rows] for split, rows in given.items()}
-    splits = list(files)
-    levels = together(list(chain(*files.values())), list(chain(*where.values())), graph)
-    starts = dict(zip(splits, np.cumsum([0, *(len(files[split]) for split in splits)]).tolist(), strict=False))
+    images = ((how.levels(row.picture(channels)), row.where) for row in chain(*given.values()))
+    levels = together(images, sum(map(len, given.values())), graph)
+    starts = dict(zip(given, np.cumsum([0, *map(len, given.values())]).tolist(), strict=False))
     settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
-    digest = _digest(levels.numpy().tobytes(), settings, classes, balanced=balanced)
+    digest = _digest(levels.numpy().data, settings, classes, balanced=balanced)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    places = stratified(classes, seed=seed, digest=digest, limits=limits)
+    places = stratified(classes, seed=seed, digest=digest, limits=limits, by_class=True)
     rows = {
         split: tuple(ImageRow(starts[file] + row, classes[file][row], where[file][row]) for file, row in found)
         for split, found in places.items()
@@ -119,7 +118,7 @@ def example(folder: Path) -> Path:
 
 
 def _digest(
-    levels: bytes, settings: Mapping[str, object], classes: Mapping[Split, list[int]], *, balanced: bool
+    levels: memoryview, settings: Mapping[str, object], classes: Mapping[Split, list[int]], *, balanced: bool
 ) -> str:
     state = hashlib.sha256(levels)
     state.update(json.dumps([settings, classes, balanced], sort_keys=True).encode())

@@ -15,6 +15,8 @@ def beside(graph: Graph) -> dict[str, str]:
     """Names of such tensors, and their kinds, ``biases`` or ``activations``."""
     wiring, weights = Wiring(graph), products(graph).values()
     held = {name for p in weights for name in (p.scales, *(bias.scales for bias in p.biases))}
+    # A scale that an integer bias is computed with stands still where that bias does.
+    held |= {bias.inputs for p in weights if p.still for bias in p.biases}
     found: dict[str, str] = {}
     for name, tensor in graph.initialisers.items():
         if tensor.kind != FLOAT or name in held or name in graph.outputs or name not in wiring.readers:

@@ -199,6 +199,8 @@ def _still(wiring: Wiring, product: Product) -> str:
     scales = wiring.graph.initialisers[product.scales].shape
     if product.block and (len(shape) != 2 or len(scales) != 2 or shape[product.axis] % product.block):
         return "its scales are by block of a tensor with other than two axes, or blocks do not fill it"
+    if any(not wiring.constant(bias.inputs, FLOAT) for bias in product.biases):
+        return "the scale of its input, on which its bias depends, is no constant of float32"
     tied = [product.scales, *(name for bias in product.biases for name in (bias.codes, bias.scales) if name)]
     for name in tied:
         if not wiring.alone(name):

@@ -17,7 +17,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.layers.kernels.ort import options, session
 from forq.models.graph.inputs import graph_of
-from forq.models.graph.session import Session, add_inputs, short
+from forq.models.graph.session import Session, add_inputs, short, written
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -33,9 +33,9 @@ class PlainSession(Session):
         super().__init__(ckpt, ())
 
     def _made(self, ckpt: Checkpoint) -> InferenceSession:
-        path = graph_of(ckpt).path.resolve()
         try:
-            return session(str(path), path.parent)
+            model, root = written(graph_of(ckpt))
+            return session(model if isinstance(model, str) else model.SerializeToString(), root)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {short(error)}") from error
 
@@ -58,16 +58,19 @@ class FusedSession(Session):
         import onnx
         import onnxruntime as ort
 
-        path = graph_of(ckpt).path.resolve()
+        source, root = written(graph_of(ckpt))
         with tempfile.TemporaryDirectory(prefix="forq-", ignore_cleanup_errors=True) as folder:
             made = Path(folder) / "fused.onnx"
-            settings = options(path.parent)
+            settings = options(root)
             settings.optimized_model_filepath = str(made)
             try:
                 ort.InferenceSession(
-                    str(path), settings, providers=["CPUExecutionProvider"], disabled_optimizers=_MERGES
+                    source if isinstance(source, str) else source.SerializeToString(),
+                    settings,
+                    providers=["CPUExecutionProvider"],
+                    disabled_optimizers=_MERGES,
                 )
-                model = onnx.load(str(made))
+                model = onnx.load(str(made), load_external_data=False)
             except Exception as error:  # onnxruntime's exceptions have no common base
                 raise FormatError(f"{ckpt.path}: onnxruntime cannot load it: {short(error)}") from error
         held = {tensor.name for tensor in model.graph.initializer}
@@ -79,6 +82,6 @@ class FusedSession(Session):
         model.graph.initializer.extend(kept)
         add_inputs(model, self._graph, self.live)
         try:
-            return session(model.SerializeToString(), path.parent, optimise=False)
+            return session(model.SerializeToString(), root, optimise=False)
         except Exception as error:
             raise FormatError(f"{ckpt.path}: onnxruntime cannot load its own graph: {short(error)}") from error

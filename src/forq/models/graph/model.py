@@ -1,7 +1,7 @@
 """A language model that is an ONNX graph: onnxruntime computes it, and tensors that move are its inputs.
 
-Scales are always inputs. Codes and zero points become inputs only if they move, since products with
-constants are faster.
+Scales are always inputs, and so are integer biases that follow them. Codes and zero points become
+inputs only if they move, since products with constants are faster.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
 from forq.formats import Format
+from forq.formats.codecs.onnx_biases import Biases
+from forq.formats.codecs.onnx_products import products
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
 from forq.layers.scratch import Scratch
@@ -67,6 +69,8 @@ class GraphLM(LoadedModel):
         scratch = Scratch()
         self._places = {spec.name: GraphLinear(ckpt, form, spec, scratch) for spec in specs.values()}
         self.layers = nn.ModuleList(self._places.values())
+        own = [product for product in products(graph_of(ckpt)).values() if product.name in self._places]
+        self._biases = Biases(ckpt, own)
         shape = graph_of(ckpt).outputs[self._logits].shape
         vocabulary = shape[-1] if shape and isinstance(shape[-1], int) else ckpt.config.get("vocab_size")
         limit = ckpt.config.get("max_position_embeddings")
@@ -115,6 +119,7 @@ class GraphLM(LoadedModel):
         rows, length = input_ids.shape
         session = self._opened()
         inputs = {name: tensor for layer in self._places.values() for name, tensor in layer.shown().items()}
+        inputs |= self._biases.following(inputs)
         logits = session.run(self._inputs.given(input_ids.numpy()), inputs, self._logits)
         if logits.ndim != 3 or logits.shape[:2] != (rows, length):
             raise FormatError(
@@ -132,7 +137,8 @@ class GraphLM(LoadedModel):
         return self._session
 
     def _live(self) -> frozenset[str]:
-        return frozenset(name for layer in self._places.values() for name in layer.inputs)
+        moving = {name for layer in self._places.values() for name in layer.inputs}
+        return frozenset(moving | self._biases.names(moving))
 
 
 class _GraphReader:

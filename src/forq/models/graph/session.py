@@ -102,6 +102,20 @@ def _places(graph: Graph) -> tuple[Path, dict[str, str]]:
     return root, {name: file.relative_to(root).as_posix() for name, file in real.items()}
 
 
+def written(graph: Graph) -> tuple[str | onnx.ModelProto, Path]:
+    """The model as the file has it, and the folder of its external data: its path, or with external data the model
+    itself with their places below that folder.
+    """
+    import onnx
+
+    root, places = _places(graph)
+    if len(places) == 1:
+        return str(graph.path.resolve()), root
+    model = onnx.load(str(graph.path), load_external_data=False)
+    _point_to_files(model, (), places, graph.path.name)
+    return model, root
+
+
 def _opened(ckpt: Checkpoint, graph: Graph, live: Collection[str], places: Mapping[str, str]) -> bytes:
     """The model with moving tensors as float32 or integer inputs; large tensors stay in their files."""
     import onnx

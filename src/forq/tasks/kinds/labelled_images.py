@@ -12,6 +12,8 @@ Images are uint8 levels. Labels are texts or whole numbers.
 from __future__ import annotations
 
 import csv
+import math
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +22,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.kinds.image_files import ENDS, opened
 
-ENDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _SPLITS: Mapping[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -34,7 +36,8 @@ _SPLITS: Mapping[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
-_MOST_PIXELS = 100_000_000
+_MOST_BYTES = 16 << 30
+"""Most bytes of an array."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,17 +64,8 @@ class Labelled:
         if self.levels is not None:
             grey = self.levels.shape[2] == 1
             return Image.fromarray(self.levels[:, :, 0] if grey else self.levels).convert(mode)
-        try:
-            with Image.open(self.where) as opened:
-                if opened.width * opened.height > _MOST_PIXELS:
-                    raise DataError(
-                        f"{self.where}: expected at most {_MOST_PIXELS:,} pixels, found {opened.size}; make it smaller"
-                    )
-                return ImageOps.exif_transpose(opened).convert(mode)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{self.where}: expected an image that Pillow can read, found {error}; repair or remove it"
-            ) from error
+        with opened(self.where) as picture:
+            return picture.convert(mode)
 
 
 def read(data: Path) -> dict[Split, list[Labelled]]:
@@ -102,6 +96,8 @@ def _folder(folder: Path) -> dict[Split, list[Labelled]]:
         for name, path in inner.items():
             if name not in _SPLITS:
                 raise DataError(f"{path}: expected splits among {', '.join(_SPLITS)} beside train, found {name!r}")
+            if _SPLITS[name] in found:
+                raise DataError(f"{path}: expected a single folder of {_SPLITS[name]} images, found two; join them")
             found[_SPLITS[name]] = list(_classes(path))
         return found
     return {"train": list(_classes(folder))}
@@ -146,21 +142,44 @@ def _table(path: Path) -> dict[Split, list[Labelled]]:
 
 
 def _arrays(path: Path) -> dict[Split, list[Labelled]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: expected an .npz of plain arrays, found {error}") from error
     found: dict[Split, list[Labelled]] = {}
-    for front, split in (("", "train"), *((f"{name}_", split) for name, split in _SPLITS.items())):
-        if f"{front}images" in arrays:
-            if f"{front}labels" not in arrays:
-                raise DataError(f"{path}: expected an array {front}labels beside {front}images, found none")
-            where = f"{path}: {front}images"
-            found[split] = _rows(where, arrays[f"{front}images"], arrays[f"{front}labels"])
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {entry.filename.removesuffix(".npy"): entry for entry in file.infolist()}
+            for front, split in (("", "train"), *((f"{name}_", split) for name, split in _SPLITS.items())):
+                if f"{front}images" not in names:
+                    continue
+                if f"{front}labels" not in names:
+                    raise DataError(f"{path}: expected an array {front}labels beside {front}images, found none")
+                if split in found:
+                    raise DataError(f"{path}: expected a single array of {split} images, found {front}images too")
+                images, labels = (_array(path, file, names[f"{front}{kind}"]) for kind in ("images", "labels"))
+                found[split] = _rows(f"{path}: {front}images", images, labels)
+    except (ValueError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DataError(f"{path}: expected an .npz of plain arrays, found {error}") from error
     if not found:
-        raise DataError(f"{path}: expected the arrays images and labels, found {', '.join(arrays) or 'none'}")
+        raise DataError(f"{path}: expected the arrays images and labels, found {', '.join(names) or 'none'}")
     return found
+
+
+def _array(path: Path, file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array of an .npz, read once its header is known to fit its bytes."""
+    with file.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version} of an .npy")
+        one = version == (1, 0)
+        read_header = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or size > _MOST_BYTES or stream.tell() + size != entry.file_size:
+            raise DataError(
+                f"{path}: {entry.filename}: expected a plain array of at most {_MOST_BYTES:,} bytes, as long as its "
+                f"header says, found {dtype} {list(shape)} in {entry.file_size:,} bytes"
+            )
+    with file.open(entry) as stream:
+        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _rows(where: str, images: NDArray[Any], labels: NDArray[Any]) -> list[Labelled]:
@@ -197,12 +216,18 @@ def indices(
     seen = sorted({row.label for some in rows.values() for row in some})
     if order is not None:
         names = [name.strip() for name in order.split(",")]
-    elif named and set(seen) <= set(named):
+    elif _named(named) and (spelt := _spelt(seen, named)) is not None:
         names = list(named)
+        rows = {split: [Labelled(row.where, spelt[row.label]) for row in some] for split, some in rows.items()}
     elif all(label.isascii() and label.isdigit() and len(label) < 7 for label in seen):
         # Labels that are numbers are the numbers of outputs.
         names = list(map(str, range(count or max(map(int, seen)) + 1)))
         rows = {split: [Labelled(row.where, str(int(row.label))) for row in some] for split, some in rows.items()}
+    elif _named(named):
+        raise DataError(
+            f"expected labels among the network's own classes, {', '.join(named[:12])}, found {', '.join(seen[:12])}; "
+            "give the labels in the order of the network's outputs: --set task.labels=CAT,DOG,…"
+        )
     elif count is None or len(seen) == count:
         names = seen
     else:
@@ -218,3 +243,18 @@ def indices(
             if row.label not in places:
                 raise DataError(f"{row.where}: expected a class among {', '.join(names[:12])}, found {row.label!r:.40}")
     return tuple(names), {split: [places[row.label] for row in some] for split, some in rows.items()}
+
+
+def _named(names: Sequence[str]) -> bool:
+    """Whether a configuration names its classes, not only counts them."""
+    return any(not re.fullmatch(r"LABEL_\d+", name) for name in names)
+
+
+def _spelt(seen: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
+    """The class's own name for each label, exact or by other capitals; None if a label is no class."""
+    folded = {name.casefold(): name for name in names}
+    if set(seen) <= set(names):
+        return {label: label for label in seen}
+    if len(folded) < len(names) or any(label.casefold() not in folded for label in seen):
+        return None
+    return {label: folded[label.casefold()] for label in seen}

@@ -25,15 +25,14 @@ from torch import Tensor
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.kinds.image_files import ENDS, opened
 
-_ENDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _FIELDS = ("text", "caption", "prompt")
 _SPLITS: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test",),
 }
-_MOST_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +72,23 @@ def read(folder: Path) -> list[Picture]:
     if (folder / "metadata.jsonl").is_file():
         captioned = list(_rows(folder))
     else:
-        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _ENDS]
+        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDS]
         captioned = [(path, _caption(path)) for path in files] if files else list(_classes(folder))
     if not captioned:
-        raise DataError(f"{folder}: expected pictures ({', '.join(_ENDS)}) with captions, found none")
+        raise DataError(f"{folder}: expected pictures ({', '.join(ENDS)}) with captions, found none")
     return [Picture(path, caption, hashlib.sha256(path.read_bytes()).hexdigest()) for path, caption in captioned]
 
 
 def pixels(path: Path, size: int) -> Tensor:
     """A picture as float32 (3, size, size), −1 … 1.
 
-    It is rotated by its EXIF orientation, put on white where it is transparent, cropped to its middle
-    square and resized.
+    It is opened by :func:`forq.tasks.kinds.image_files.opened`, cropped to its middle square and resized.
 
     Raises:
         DataError: the picture cannot be read, or has more than a hundred million pixels.
     """
-    try:
-        with Image.open(path) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
-                raise DataError(
-                    f"{path}: expected at most {_MOST_PIXELS:,} pixels, found {opened.size}; make it smaller"
-                )
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I") or picture.mode == "F":  # convert() would clip 16-bit values at 255
-                grey = np.asarray(picture, dtype=np.float64)
-                picture = Image.fromarray((grey / max(grey.max(), 255.0) * 255).astype(np.uint8))
-            if picture.has_transparency_data:
-                rgba = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            plain = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: expected a picture that Pillow can read, found {error}; repair or remove it"
-        ) from error
+    with opened(path) as picture:
+        plain = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(plain).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -142,7 +124,7 @@ def _caption(path: Path) -> str:
 def _classes(folder: Path) -> Iterator[tuple[Path, str]]:
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         for path in sorted(inner.iterdir()):
-            if path.suffix.lower() in _ENDS:
+            if path.suffix.lower() in ENDS:
                 yield path, inner.name.replace("_", " ")
 
 

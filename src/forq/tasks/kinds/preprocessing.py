@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,17 @@ from forq.errors import ConfigError, DataError
 
 FILE = "preprocessor_config.json"
 
+_READ = {
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std", "do_flip_channel_order"),
+    # Images are in the network's own channels and its order of axes whatever these say.
+    *("do_convert_rgb", "data_format", "input_data_format"),
+    # These say nothing of the numbers.
+    *("image_processor_type", "feature_extractor_type", "processor_class", "auto_map", "_valid_processor_keys"),
+    *("default_to_square", "return_tensors", "device", "use_fast", "disable_grouping", "transformers_version"),
+}
+"""Fields of the file that are read, or that change nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -36,6 +47,7 @@ class Preprocessing:
         factor: what levels are multiplied by, usually 1/255.
         mean, std: by channel, or one for all.
         resample: number of Pillow's filter.
+        reverse: whether channels are in the order blue, green, red.
     """
 
     size: tuple[int, int] | None = None
@@ -45,20 +57,23 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     resample: int = 2
+    reverse: bool = False
 
     def levels(self, picture: Image.Image) -> NDArray[np.uint8]:
         """An image in its final size: uint8 [H, W, C]."""
         how = Image.Resampling(self.resample)
         if self.shortest is not None:
-            share = self.shortest / min(picture.size)
-            picture = picture.resize((round(picture.width * share), round(picture.height * share)), how)
+            # The longer side is cut to whole pixels, as torchvision and transformers do.
+            wide, high = (side * self.shortest // min(picture.size) for side in picture.size)
+            picture = picture.resize((wide, high), how)
         elif self.size is not None and picture.size != self.size[::-1]:
             picture = picture.resize(self.size[::-1], how)
         if self.crop is not None and picture.size != self.crop[::-1]:
             left, top = (picture.width - self.crop[1]) // 2, (picture.height - self.crop[0]) // 2
             picture = picture.crop((left, top, left + self.crop[1], top + self.crop[0]))
         array = np.asarray(picture, dtype=np.uint8)
-        return array if array.ndim == 3 else array[..., None]
+        array = array if array.ndim == 3 else array[..., None]
+        return np.ascontiguousarray(array[..., ::-1]) if self.reverse else array
 
     def numbers(self, levels: Tensor, graph: GraphImages) -> Tensor:
         """A batch of levels, uint8 [N, H, W, C], in the type and the order of axes that a graph takes."""
@@ -95,6 +110,11 @@ def preprocessing(
     if path is not None and not file.is_file():
         raise ConfigError(f"task.preprocessor: expected a file, found none at {file}")
     settings = _read(file) if file.is_file() else {}
+    if unread := sorted(name for name, value in settings.items() if value and name not in _READ):
+        raise ConfigError(
+            f"{file}: expected fields that forq reads, found {', '.join(unread)!r:.200}; prepare the images by "
+            "hand and remove these fields, or set task.preprocessor to another file"
+        )
     own = None if graph.height is None or graph.width is None else (graph.height, graph.width)
     size, shortest, crop = _sizes(file, settings, own)
     final = crop or size
@@ -115,7 +135,8 @@ def preprocessing(
     resample = settings.get("resample", 2)
     if resample not in {filter.value for filter in Image.Resampling}:
         raise ConfigError(f"{file}: expected resample to be a number of Pillow's filters, found {resample!r:.40}")
-    return Preprocessing(size, shortest, crop, float(factor), means, stds, int(resample))
+    reverse = settings.get("do_flip_channel_order") is True
+    return Preprocessing(size, shortest, crop, float(factor), means, stds, int(resample), reverse)
 
 
 def _sides(size: Sequence[int]) -> str:
@@ -174,17 +195,26 @@ def _numbers(
     return numbers
 
 
-def together(levels: list[NDArray[np.uint8]], where: list[str], graph: GraphImages) -> Tensor:
-    """Images of one size as a batch, uint8 [N, H, W, C].
+def together(images: Iterable[tuple[NDArray[np.uint8], str]], count: int, graph: GraphImages) -> Tensor:
+    """Images of one size as a batch, uint8 [N, H, W, C]; each is copied as it comes, so that none is held twice.
+
+    Args:
+        images: levels of each image, and where it lies.
+        count: number of images, 1 or more.
 
     Raises:
         DataError: an image has another size than the first, or than the graph takes.
     """
-    wanted = (graph.height or levels[0].shape[0], graph.width or levels[0].shape[1])
-    for image, name in zip(levels, where, strict=True):
-        if image.shape[:2] != wanted:
+    whole: NDArray[np.uint8] | None = None
+    for place, (image, name) in enumerate(images):
+        if whole is None:
+            high, wide, channels = image.shape
+            whole = np.empty((count, graph.height or high, graph.width or wide, channels), np.uint8)
+        if image.shape != whole.shape[1:]:
             raise DataError(
-                f"{name}: expected an image of {_sides(wanted)}, found {_sides(image.shape)}; "
+                f"{name}: expected an image of {_sides(whole.shape[1:])}, found {_sides(image.shape)}; "
                 f"say in {FILE} how images are resized"
             )
-    return torch.from_numpy(np.stack(levels))
+        whole[place] = image
+    assert whole is not None
+    return torch.from_numpy(whole)
