@@ -118,6 +118,7 @@ def tune(
         typer.Option(
             help="Blocks that move: 10-24, 10-, middle or all; embedding and head only with all. Default: the "
             "recipe's; qzo moves the middle where a deep language model learns classes.",
+            metavar="RANGE",
             rich_help_panel=METHOD,
         ),
     ] = None,

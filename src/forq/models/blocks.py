@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from forq.coordinates.leaf import Leaf
@@ -10,8 +9,6 @@ from forq.errors import ConfigError
 
 ALL, MIDDLE = "all", "middle"
 """The whole model; the half of its blocks that begins after the first third."""
-
-_RANGE = re.compile(r"(\d+)(?:-(\d*))?")
 
 
 def block_of(name: str) -> int | None:
@@ -28,10 +25,10 @@ def within(leaves: Sequence[Leaf], blocks: str) -> list[Leaf]:
 
     Args:
         blocks: a number ``11``, a range ``10-24`` with both ends, an open one ``10-``, ``middle``, or ``all``: every
-            leaf.
+            leaf. :class:`forq.recipes.settings.Settings` checks the text.
 
     Raises:
-        ConfigError: the text is none of these, or no leaf is left.
+        ConfigError: no leaf is left.
     """
     if blocks == ALL:
         return list(leaves)
@@ -48,8 +45,5 @@ def within(leaves: Sequence[Leaf], blocks: str) -> list[Leaf]:
 def _bounds(blocks: str, count: int) -> tuple[int, int]:
     if blocks == MIDDLE:
         return count // 3, max(count // 3, 5 * count // 6 - 1)
-    match = _RANGE.fullmatch(blocks)
-    if match is None:
-        raise ConfigError(f"--blocks: expected a range such as 10-24 or 10-, {MIDDLE} or {ALL}, found {blocks!r}")
-    first = int(match[1])
-    return first, first if match[2] is None else int(match[2] or count - 1)
+    first, dash, last = blocks.partition("-")
+    return int(first), int(last or count - 1) if dash else int(first)

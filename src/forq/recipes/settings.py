@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -121,7 +122,7 @@ class Settings(Frozen):
 
     move: str
     unit: Unit
-    blocks: Annotated[str, Field(pattern=r"^(auto|all|middle|\d+(-\d*)?)$")] = "all"
+    blocks: str = "all"
     estimator: EstimatorSettings
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
@@ -129,8 +130,11 @@ class Settings(Frozen):
 
     @field_validator("blocks", mode="before")
     @classmethod
-    def _one_block(cls, value: object) -> object:
-        return str(value) if type(value) is int else value
+    def _range_of_blocks(cls, value: object) -> object:
+        text = str(value) if type(value) is int else value
+        if not isinstance(text, str) or re.fullmatch(r"auto|all|middle|\d+(-\d*)?", text) is None:
+            raise ConfigError(f"--blocks: expected a range such as 10-24 or 10-, middle or all, found {value!r}")
+        return text
 
     @model_validator(mode="after")
     def _groups_move(self) -> Settings:
