@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,9 @@ def test_the_folder_says_what_each_rank_did(work):
     found = json.loads((work / "3 ranks" / "ranks.json").read_text())
     assert found["steps"] == len(journal.read(work / "3 ranks" / "journal.jsonl").lines) - 1
     assert [row["threads"] for row in found["ranks"]] == [1, 1, 1]
-    # Nine probes, and the point itself on every rank: 1 + 8/3 each.
-    assert all(row["forwards"] > 2 * found["steps"] and row["bytes"] > 0 for row in found["ranks"])
+    # The point itself on every rank, and of the other eight as many as it is fast: on a busy machine perhaps none.
+    assert all(row["forwards"] >= found["steps"] and row["bytes"] > 0 for row in found["ranks"])
+    assert sum(row["forwards"] for row in found["ranks"]) >= (3 + 8) * (found["steps"] - 1)
 
 
 def test_the_report_shows_the_ranks(work):
@@ -127,7 +129,8 @@ def test_the_report_shows_the_ranks(work):
     from forq.report.record import read
 
     shown = dict(facts(read(work / "2 ranks")))
-    assert "50% of the forward passes" in shown["rank 0"] and "bytes a step" in shown["rank 1"]
+    shares = [int(re.search(r"(\d+)% of the forward passes", shown[f"rank {rank}"])[1]) for rank in (0, 1)]
+    assert 99 <= sum(shares) <= 101 and min(shares) > 0 and "bytes a step" in shown["rank 1"]
     assert not any(name.startswith("rank") for name, _ in facts(read(work / "one")))
 
 
