@@ -35,7 +35,7 @@ from forq.checkpoints import Streamed
 from forq.checkpoints.replace import check_destination
 from forq.coordinates import space as spaces
 from forq.coordinates.leaf import Leaf
-from forq.coordinates.profile import FILE, Profile
+from forq.coordinates.profile import FILE
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers import heap
@@ -46,6 +46,7 @@ from forq.models.quantized import kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
+from forq.runs.assembled import assembled
 from forq.runs.changes import changes, rounding_error
 from forq.runs.config import RunConfig
 from forq.runs.facts import fixed
@@ -58,7 +59,6 @@ from forq.runs.ranks.ledger import FILE as RANKS
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
 from forq.runs.trainer import Past, Trainer, lora_settings
-from forq.runs.watch import as_opened, opened
 from forq.scalars.protocols import Oracle
 from forq.tasks import Task
 
@@ -110,7 +110,7 @@ class Run:
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
         resolved = {"device": str(model.device), "kernel": kernel, "task": fixed(config.task, task)}
         config = config.model_copy(update=resolved)
-        run = cls(folder, _trainer(folder, config, model, task, oracle, team), team)
+        run = cls(folder, assembled(folder, config, model, task, oracle, team), team)
         check_destination(
             model.checkpoint.path, folder / "checkpoint", overwrite=True
         )  # checked now rather than after the last step
@@ -145,7 +145,7 @@ class Run:
             JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
         written = journal.read(folder / "journal.jsonl").header
-        run = cls(folder, _trainer(folder, as_probed(config, written), model, task, oracle, team), team)
+        run = cls(folder, assembled(folder, as_probed(config, written), model, task, oracle, team), team)
         require_same(folder, written, header(run.trainer), of_ranks=team is not None or (folder / RANKS).exists())
         return run
 
@@ -291,21 +291,3 @@ class Run:
             return convert(leaf, masters[leaf.name])
 
         return Streamed({leaf.name: partial(make, leaf) for leaf in self.space.leaves})
-
-
-def _trainer(
-    folder: Path,
-    config: RunConfig,
-    model: LoadedModel,
-    task: Task,
-    oracle: Callable[[Space], Oracle] | None,
-    team: Team | None,
-) -> Trainer:
-    """A trainer with the run's copy of the profile, or the given profile before it is copied."""
-    profile = None
-    if config.profile is not None:
-        own = folder / FILE
-        profile = Profile.read(own if own.exists() else Path(config.profile))
-    watches = opened(config, model)
-    config = as_opened(config, watches)
-    return Trainer(config, model, task, profile=profile, oracle=oracle, watches=watches, team=team)

@@ -31,8 +31,8 @@ class Newton:
     dampings λ, the slope s and the curvature c along the step of a part of the batch, on the rest of it. Means of both
     over the last steps say what a step gains, s²/2c, and how long it should be, −s/c. The damping of the largest gain
     is used, or a fixed one. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short,
-    or λ large. A fixed λ of 1 or less shortens a step along what all rows share, such as the bias of a class: each
-    step's noise disturbs the bias, so correcting it is always the largest gain of the next step, and teaches nothing.
+    or λ large. A fixed λ of 1 or less shortens a step along what all rows share, such as the bias of a class. Each
+    step's noise disturbs that bias, and its correction is then the surest gain of the next step (``LOG.md``).
 
     Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
     predictions by about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
