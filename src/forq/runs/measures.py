@@ -9,6 +9,9 @@ from forq.runs.config import RunConfig
 from forq.runs.divided import Divided
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
+from forq.scalars.chain import own
+from forq.scalars.quadratic import tried
+from forq.scalars.rules import newton
 from forq.tasks import Predicts, Task
 
 
@@ -26,7 +29,8 @@ def measures(config: RunConfig, model: LoadedModel, task: Task, space: Space) ->
             )
         predictions = task.predictions
         return WithCurvature(
-            space, task.batch, lambda batch, at, uniform: predictions(model, batch, at, uniform), config.seed
-        )
+            space, task.batch, lambda batch, at, uniform: predictions(model, batch, at, uniform), config.seed,
+            tried(own(config.method.rule, newton.Settings).fixed),
+        )  # fmt: skip
     measure = task.losses if config.method.needs_rows else task.loss
     return Local(space, task.batch, lambda batch: measure(model, batch))

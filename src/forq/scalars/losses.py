@@ -48,7 +48,7 @@ class Losses:
             and with itself: the mean over the batch of products of what each changes in the model's predictions. The
             first probe is the point itself, and its row is empty. See :mod:`forq.scalars.quadratic`.
         confirmed: of a step's first probe, where ``fisher`` is measured: how far the batch agrees with itself on the
-            step, for each of :data:`forq.scalars.quadratic.DAMPINGS`.
+            step, for each damping of :func:`forq.scalars.quadratic.tried`.
         own: of a probe by row, where curvature is measured; ``fisher`` does not count such probes.
     """
 

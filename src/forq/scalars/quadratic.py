@@ -26,6 +26,11 @@ DAMPINGS = (1e-3, 0.1, 1.0, 10.0, math.inf)
 Matrix = Sequence[Sequence[float]]
 
 
+def tried(fixed: float | None) -> tuple[float, ...]:
+    """:data:`DAMPINGS`, and a fixed damping after them if it is none of them."""
+    return DAMPINGS if fixed is None or fixed in DAMPINGS else (*DAMPINGS, fixed)
+
+
 @dataclass(frozen=True, slots=True)
 class Quadratic:
     """The quadratic model of the loss along a step's directions.
@@ -36,7 +41,7 @@ class Quadratic:
         fisher: lower triangle of F, in loss per product of two probes.
         kinds: kind of each direction, by group and law.
         radii: radius of each probe, in leaf units.
-        confirmed: for each of :data:`DAMPINGS`, what rows that were left out say of the step :func:`damped` of the
+        confirmed: for each damping of :func:`tried`, what rows that were left out say of the step :func:`damped` of the
             others.
         own: further directions that one row each has measured, a :class:`~forq.scalars.losses.Own` for each probe.
             In a move their terms come first.

@@ -44,6 +44,7 @@ class WithCurvature(Generic[Batch]):
         batch: the step's batch, a pure function of the step.
         predictions: of a batch under the displaced weights, see :class:`forq.tasks.Predicts`.
         seed: of what is drawn from the model.
+        dampings: those whose steps the left-out rows judge.
     """
 
     from_point: ClassVar[bool] = True
@@ -53,6 +54,7 @@ class WithCurvature(Generic[Batch]):
     batch: Callable[[int], Batch]
     predictions: Callable[[Batch, Predictions | None, Uniform], Predictions]
     seed: int
+    dampings: Sequence[float] = DAMPINGS
 
     def __call__(self, step: int, probes: Sequence[Move]) -> list[Losses]:
         return self.join(step, probes, list(self.measure(step, probes, range(len(probes)))))
@@ -101,7 +103,7 @@ class WithCurvature(Generic[Batch]):
         sizes = np.array([len(fold) for fold in folds]) / count
         fisher = products.sum(axis=0)
         kinds = [kind_of(probes[place]) for place in shared]
-        confirmed = _confirmed(slopes, products / sizes[:, None, None], sizes, kinds)
+        confirmed = _confirmed(slopes, products / sizes[:, None, None], sizes, kinds, self.dampings)
         first = Losses(means[0], fisher=(), confirmed=confirmed)
         found = {
             place: Losses(means[place], fisher=tuple(_rounded(x) for x in fisher[k, : k + 1]))
@@ -132,7 +134,9 @@ def _folds(rows: int) -> list[NDArray[np.int64]]:
     return np.array_split(np.arange(rows), min(FOLDS, rows))
 
 
-def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]) -> tuple[Confirmed, ...]:
+def _confirmed(
+    slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str], dampings: Sequence[float]
+) -> tuple[Confirmed, ...]:
     """For each damping, slope and curvature on a part along the step of all other parts; means over the parts.
 
     Args:
@@ -141,15 +145,15 @@ def _confirmed(slopes: Float64, parts: Float64, sizes: Float64, kinds: list[str]
     """
     count = len(slopes)
     if count < 2:  # nothing is left to confirm anything
-        return (Confirmed(0.0, 0.0, 0.0),) * len(DAMPINGS)
-    found = np.zeros((len(DAMPINGS), count, 2))
+        return (Confirmed(0.0, 0.0, 0.0),) * len(dampings)
+    found = np.zeros((len(dampings), count, 2))
     for out in range(count):
         rest = np.delete(np.arange(count), out)
         share = sizes[rest] / sizes[rest].sum()
         fisher = np.einsum("f,fjk->jk", share, parts[rest])
         rises = (share @ slopes[rest] - 0.5 * np.diag(fisher)).tolist()
         held = slopes[out] - 0.5 * np.diag(parts[out])
-        for place, damping in enumerate(DAMPINGS):
+        for place, damping in enumerate(dampings):
             step = -np.array(damped(rises, fisher.tolist(), kinds, damping))
             found[place, out] = held @ step, step @ parts[out] @ step
     means = np.einsum("f,dfx->dx", sizes, found)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from forq.errors import ConfigError, RunError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
 from forq.scalars.losses import Own
 from forq.scalars.moves import Move
 from forq.scalars.protocols import Estimate, Json, State
-from forq.scalars.quadratic import DAMPINGS, Quadratic
+from forq.scalars.quadratic import Quadratic, tried
 
 MEMORY = 0.03
 """Weight of the latest step in what the steps confirm."""
@@ -46,7 +46,7 @@ class Newton:
             Kullback–Leibler divergence, in nats. Beyond, the quadratic model is not to be trusted.
         noise: how much all steps of the run change the predictions at least, in nats.
         steps: of the run.
-        damping: the place of a fixed λ in :data:`~forq.scalars.quadratic.DAMPINGS`; None where the gain chooses.
+        damping: a fixed λ; None where the gain chooses one of :data:`~forq.scalars.quadratic.DAMPINGS`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -57,7 +57,7 @@ class Newton:
     reach: float
     noise: float
     steps: int
-    damping: int | None = None
+    damping: float | None = None
 
     def __post_init__(self) -> None:
         if not (0.0 < self.share <= 1.0 and 0.0 < self.reach < math.inf and 0.0 <= self.noise < math.inf):
@@ -67,7 +67,7 @@ class Newton:
             )
 
     def init(self) -> State:
-        none = [0.0] * len(DAMPINGS)
+        none = [0.0] * len(tried(self.damping))
         return {"steps": 0, "slopes": none, "variances": none, "bends": none, "usual": 0.0}
 
     def update(self, step: int, estimate: Estimate, state: State) -> tuple[Estimate, State]:
@@ -88,7 +88,8 @@ class Newton:
         # By the usual curvature, so that a steeper batch goes further.
         sure = self.share * length
         length = max(sure, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
-        way = model.step(DAMPINGS[best])
+        damping = tried(self.damping)[best]
+        way = model.step(damping)
         own_way, curvature = _own_step(model.own, min(length / self.share, 1.0))
         bend = length**2 * model.bend(way) + self.share**2 * curvature * math.fsum(x * x for x in own_way)
         held = min(1.0, math.sqrt(self.reach / bend)) if bend > 0.0 else 1.0
@@ -99,7 +100,7 @@ class Newton:
             replace(term, weight=weight * radius)
             for term, weight, radius in zip(estimate.move.terms, weights, radii, strict=True)
         )
-        notes = {"length": length, "sure": float(length <= sure), "damping": DAMPINGS[best]}
+        notes = {"length": length, "sure": float(length <= sure), "damping": damping}
         return replace(estimate, move=Move(terms), notes=notes), after
 
 
@@ -140,7 +141,7 @@ def _remembered(state: State, model: Quadratic) -> State:
     return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends, "usual": usual}
 
 
-def _best(state: State, fixed: int | None) -> tuple[int, float]:
+def _best(state: State, fixed: float | None) -> tuple[int, float]:
     """The place of the damping, and the best length of its step, 0 … 1; 0 where nothing surely gains.
 
     The damping is the fixed one, or the one that surely gains most, or the last.
@@ -148,7 +149,10 @@ def _best(state: State, fixed: int | None) -> tuple[int, float]:
     slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
     sure = [slope + ERRORS * math.sqrt(variance) for slope, variance in zip(slopes, variances, strict=True)]
     gains = [s * s / c if s < 0.0 < c else 0.0 for s, c in zip(sure, bends, strict=True)]
-    best = max(range(len(gains)), key=lambda place: (gains[place], place)) if fixed is None else fixed
+    if fixed is not None:
+        best = tried(fixed).index(fixed)
+    else:
+        best = max(range(len(gains)), key=lambda place: (gains[place], place))
     return best, min(-sure[best] / bends[best], 1.0) if gains[best] > 0.0 else 0.0
 
 
@@ -168,23 +172,19 @@ class Settings(Frozen):
 
     reach: Annotated[float, Field(gt=0)] = 0.1
     noise: Annotated[float, Field(ge=0)] = 0.03
-    damping: Literal["auto", "confirmed"] | float = "confirmed"
+    damping: Literal["auto", "confirmed"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "confirmed"
 
-    @field_validator("damping")
-    @classmethod
-    def _measured(cls, value: float | str) -> float | str:
-        if isinstance(value, float) and (value not in DAMPINGS or math.isinf(value)):
-            some = ", ".join(f"{x:g}" for x in DAMPINGS if math.isfinite(x))
-            raise ValueError(f"expected one of those that are measured: {some}")
-        return value
+    @property
+    def fixed(self) -> float | None:
+        """The fixed damping, if it is one."""
+        return self.damping if isinstance(self.damping, float) else None
 
 
 def make(settings: Settings, inputs: Inputs) -> Newton | None:
     """The rule, where the step is Gauss–Newton's."""
     if inputs.step != "newton":
         return None
-    place = DAMPINGS.index(settings.damping) if isinstance(settings.damping, float) else None
-    return Newton(inputs.newton, settings.reach, settings.noise, inputs.course.steps, place)
+    return Newton(inputs.newton, settings.reach, settings.noise, inputs.course.steps, settings.fixed)
 
 
 def check(settings: Settings, choices: Choices) -> None:
