@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 from forq.coordinates.space import Space
 from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
+from forq.models.prefix import prefix_of
 from forq.runs.config import RunConfig
 from forq.runs.divided import Divided
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.scalars.chain import own
+from forq.scalars.losses import Losses
 from forq.scalars.quadratic import tried
 from forq.scalars.rules import newton
 from forq.tasks import Predicts, Task
+from forq.tasks.objectives.predictions import Predictions, Uniform
 
 
 def measures(config: RunConfig, model: LoadedModel, task: Task, space: Space) -> Divided:
@@ -21,16 +27,30 @@ def measures(config: RunConfig, model: LoadedModel, task: Task, space: Space) ->
     Raises:
         ConfigError: the method needs curvature, and the task has none.
     """
+    prefix = prefix_of(model, space.leaves)
+
+    def once(batch: Any) -> AbstractContextManager[None]:
+        """What stands before all that moves is computed once for all of a step's forward passes."""
+        return nullcontext() if prefix is None else prefix.once_for(batch)
+
     if config.method.needs_curvature:
         if not isinstance(task, Predicts):
             raise ConfigError(
                 "rule.step=newton measures the curvature of a loss, and this objective has none: expected a task "
                 "without --reward; use --recipe qzo-slopes"
             )
-        predictions = task.predictions
-        return WithCurvature(
-            space, task.batch, lambda batch, at, uniform: predictions(model, batch, at, uniform), config.seed,
-            tried(own(config.method.rule, newton.Settings).fixed),
-        )  # fmt: skip
+        predict = task.predictions
+
+        def predictions(batch: Any, at: Predictions | None, uniform: Uniform) -> Predictions:
+            with once(batch):
+                return predict(model, batch, at, uniform)
+
+        dampings = tried(own(config.method.rule, newton.Settings).fixed)
+        return WithCurvature(space, task.batch, predictions, config.seed, dampings)
     measure = task.losses if config.method.needs_rows else task.loss
-    return Local(space, task.batch, lambda batch: measure(model, batch))
+
+    def loss(batch: Any) -> float | Losses:
+        with once(batch):
+            return measure(model, batch)
+
+    return Local(space, task.batch, loss)
