@@ -42,7 +42,7 @@ SEEDS = (0, 1, 2)
 SIZES = (200, 1000)
 SHIFTS = {"noise": (0.04, 0.08, 0.12), "blur": (1.0, 1.5, 2.0), "contrast": (0.5, 0.3, 0.15)}
 """Standard deviation of Gaussian noise in units of the range; radius of the disk in pixels; factor of the contrast."""
-SCALE_STEPS, CODE_STEPS, CEILING_STEPS, BATCH = 20, 120, 60, 64
+SCALE_STEPS, CODE_STEPS, CEILING_STEPS, BATCH = 60, 270, 60, 64
 CEILING_RATE = 0.01
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
@@ -337,11 +337,15 @@ def jobs() -> Iterator[Row]:
                 yield cell("scales", kind, size, 1000, seed, "operators")
     for seed in SEEDS:
         for kind, size in others:
-            for what in ("scales", "ceiling", "codes"):
+            for what in ("scales", "ceiling"):
                 yield cell(what, kind, size, 1000, seed)
-            yield cell("scales", kind, size, 200, seed)
         for kind, size in hardest:
-            for what in ("ceiling", "codes"):
+            yield cell("ceiling", kind, size, 200, seed)
+    for kind, size in others:
+        yield cell("codes", kind, size, 1000, SEEDS[0])
+    for seed in SEEDS:
+        for kind, size in others:
+            for what in ("scales", "ceiling"):
                 yield cell(what, kind, size, 200, seed)
 
 
