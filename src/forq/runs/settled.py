@@ -17,7 +17,7 @@ from forq.tasks.kinds.choice import Choice
 DEEP = 12
 """Blocks of a network whose middle is told from its ends; shallower ones were not measured."""
 
-DAMPED = 0.3
+DAMPED = 1.0
 """Damping of steps that learn classes: they hardly follow the bias of the classes' words, which few rows misjudge."""
 
 
