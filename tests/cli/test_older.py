@@ -9,6 +9,7 @@ import pytest
 
 import forq as library
 from forq.plugins import registry
+from forq.recipes.settings import USUAL
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig, complete
@@ -67,7 +68,7 @@ def whole(base, films, tmp_path) -> tuple[journal.Line, ...]:
         "recipe": "qzo-shared",
         "steps": STEPS,
         "eval_every": 2,
-        "settings": {"task": options, "rule.damping": "confirmed"},
+        "settings": {"task": options, "rule.damping": "confirmed", "estimator.noise": list(USUAL)},
     }
     run = library.tune(base, "sst2", films, out=tmp_path / "whole", **how)
     assert journal.read(run.journal).header["task"]["balanced"] is False

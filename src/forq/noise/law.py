@@ -36,6 +36,7 @@ class Law:
             at which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
         on: from (bits, start, count, device) to the same numbers drawn on a GPU by :mod:`forq.noise.triton`, float32.
         sparse_on: ``sparse`` on a GPU; places int64, z int8.
+        of_layer: z is one for a layer, whose scales then share it.
         signs: where z is ±1 by a bit each: whose bit it is, the coordinate's own or its output row's.
         sized: where the name leaves the size of z to a calibration (``cells:auto``), which draws nothing: from a root
             mean square to the name of the law of that size.
@@ -48,6 +49,7 @@ class Law:
     sparse: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
     on: Callable[[Bits, int, int, torch.device], Tensor] | None = None
     sparse_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
+    of_layer: bool = False
     signs: Literal["own", "row"] | None = None
     sized: Callable[[float], str] | None = None
     shrunk: Callable[[float], str] | None = None

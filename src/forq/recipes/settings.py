@@ -18,7 +18,7 @@ from pydantic import (
 from forq.coordinates.domain import DOMAINS, Domain, Unit, usual_unit
 from forq.coordinates.leaf import INTEGERS, Leaf
 from forq.errors import ConfigError
-from forq.noise.law import law, sized
+from forq.noise.law import AUTO, law, sized
 from forq.plugins import registry
 from forq.recipes.groups import ProbedGroup
 from forq.recipes.step import Positive, RuleSettings
@@ -26,6 +26,10 @@ from forq.scalars.chain import Choices, Frozen, registered, standardises
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+USUAL = ("rows:rademacher", "rademacher")
+"""Half of the directions by output, half by coordinate."""
 
 
 def one_or_more(value: object) -> object:
@@ -37,7 +41,8 @@ class EstimatorSettings(Frozen):
     """What a step probes.
 
     Attributes:
-        noise: laws of z; ``cells:auto`` is calibrated, for steps by vote.
+        noise: laws of z; ``cells:auto`` is calibrated, for steps by vote. ``auto`` is chosen by the task
+            (:mod:`forq.runs.settled`), and :data:`USUAL` where there is none.
         step_noise: laws of a step's directions, one for each of ``noise``, by default those of its probes. A kind with
             a noise of its own steps as it probes.
         phases: several kinds move one after the other, each for its part of the run, not in turn.
@@ -62,9 +67,14 @@ class EstimatorSettings(Frozen):
         return self
 
     @property
+    def laws(self) -> tuple[str, ...]:
+        """``noise``, or what it is where nothing has settled it."""
+        return USUAL if self.noise == (AUTO,) else self.noise
+
+    @property
     def steps_by(self) -> dict[str, str]:
         """From the law of a probe to that of its step."""
-        return dict(zip(self.noise, self.step_noise, strict=False))
+        return dict(zip(self.laws, self.step_noise, strict=False))
 
 
 class GroupSettings(Frozen):
@@ -204,6 +214,11 @@ class Settings(Frozen):
         return found
 
     @property
+    def by_layer(self) -> bool:
+        """Whether the scales of a layer share their noise: its outputs are multiplied, or all of it."""
+        return self.by_row or any(law(noise).of_layer for group in self.probed for noise in group.noise)
+
+    @property
     def needs_curvature(self) -> bool:
         """Whether the step needs the curvature along the probes, which an oracle measures from a task's predictions."""
         return self.rule.step == "newton"
@@ -225,7 +240,7 @@ class Settings(Frozen):
         # A recipe of the lattice says itself how far and how many; under another, integers move few at a time.
         whole = kind in INTEGERS or (kind == "lora" and self.lora.bits is not None)
         coarse = whole and self.unit != "cells"
-        cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.noise)
+        cell, sparse = (1.0, ("sparse:0.02",)) if coarse else (probe.eps, probe.laws)
         return ProbedGroup(
             name,
             kind,

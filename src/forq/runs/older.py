@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forq.errors import ConfigError
+from forq.noise.law import AUTO
 from forq.recipes.settings import Settings, settings
 from forq.runs.config import RunConfig
 from forq.scalars.chain import own
@@ -53,6 +54,11 @@ def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
 
 def with_settled(method: Settings, begun: Settings) -> Settings:
     """A method, with what it leaves ``auto`` as a run has settled it (:mod:`forq.runs.settled`)."""
+    if method.estimator.noise == (AUTO,):
+        name = begun.estimator.name if begun.by_layer and not begun.by_row else method.estimator.name
+        probe = method.estimator.model_copy(update={"name": name, "noise": begun.estimator.noise})
+        unit = begun.unit if name != method.estimator.name or begun.by_layer else method.unit
+        method = method.model_copy(update={"estimator": probe, "unit": unit})
     if method.blocks == "auto":
         method = method.model_copy(update={"blocks": begun.blocks})
     if own(method.rule, newton.Settings).damping == "auto":

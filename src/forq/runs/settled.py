@@ -1,4 +1,4 @@
-"""What a method leaves open until model and task are known: blocks, damping, and how directions are shared."""
+"""What a method leaves open until model and task are known: blocks, damping, noise, and how directions are shared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from forq.coordinates.leaf import Leaf
 from forq.coordinates.profile import Profile
 from forq.models.blocks import ALL, MIDDLE, block_of, within
-from forq.recipes.settings import Settings
+from forq.noise.law import AUTO
+from forq.recipes.settings import USUAL, Settings
 from forq.runs import probes
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
@@ -20,6 +21,8 @@ DEEP = 12
 DAMPED = 1.0
 """Damping of steps that learn classes: they hardly follow the bias of the classes' words, which few rows misjudge."""
 
+CLASSES = ("layers:rademacher", "rows:rademacher")
+"""Noise of scales where few rows show little of the gradient: half of the directions are factors of whole layers."""
 
 COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
 """Why steps that learn classes share their directions."""
@@ -32,7 +35,7 @@ def settled(
 
     Where a language model learns classes, late blocks and the head shift all rows towards one word, and early ones see
     little of the class; both add noise to every step. So the middle half of a deep one moves (``docs/learning.md``,
-    "Where to move"), rows share their directions, and steps are damped.
+    "Where to move"), rows share their directions, half of these multiply whole layers, and steps are damped.
 
     Args:
         profile: says what moves, in place of blocks, if there is one.
@@ -53,4 +56,14 @@ def settled(
     if damping == "auto":
         rule = method.rule.model_copy(update={"damping": DAMPED if classes else "confirmed"})
         method = method.model_copy(update={"rule": rule})
-    return method if why is None else method.together(), why
+    method = method if why is None else method.together()
+    return _with_noise(method, classes=classes), why
+
+
+def _with_noise(method: Settings, *, classes: bool) -> Settings:
+    if method.estimator.noise != (AUTO,):
+        return method
+    whole = classes and method.kinds == ("scales",) and not method.by_row
+    probe = method.estimator.model_copy(update={"noise": CLASSES if whole else USUAL})
+    # Scale and minimum of a layer are multiplied by one factor.
+    return method.model_copy(update={"estimator": probe, "unit": "signed" if whole else method.unit})

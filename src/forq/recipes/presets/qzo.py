@@ -10,7 +10,7 @@ recipe = Recipe(
         move="scales",
         unit="signed",
         blocks="auto",
-        estimator=EstimatorSettings(name="by_row", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")),
+        estimator=EstimatorSettings(name="by_row", eps="auto", directions=8, noise=("auto",)),
         rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6, damping="auto"),
     ),
 )

@@ -9,9 +9,7 @@ recipe = Recipe(
         move="scales",
         unit="relative",
         blocks="auto",
-        estimator=EstimatorSettings(
-            name="one_sided", eps="auto", directions=8, noise=("rows:rademacher", "rademacher")
-        ),
+        estimator=EstimatorSettings(name="one_sided", eps="auto", directions=8, noise=("auto",)),
         rule=RuleSettings(lr="auto", clip="off", decay="late", step="newton", newton=0.6, damping="auto"),
     ),
 )

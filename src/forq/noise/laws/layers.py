@@ -1,0 +1,38 @@
+"""One z for a whole layer: its strength, and nothing else, is probed.
+
+Where few rows show little of the gradient, few coordinates learn more. A layer's strength is one of a hundred numbers,
+and holds far more than its share of what tells classes apart (docs/learning.md, "Where to move").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from forq.errors import ConfigError
+from forq.noise.bits import Bits, Drawn
+from forq.noise.law import Law, unsized
+from forq.noise.law import law as resolve
+
+
+def law(argument: str | None) -> Law:
+    """z_i = z′_0 for the law z′ named after the colon, as ``layers:rademacher``.
+
+    In a run the scales of a layer share z, so that scale and minimum move as one factor.
+    """
+    if argument is None:
+        raise ConfigError("noise 'layers' takes the law that its layers draw from, as 'layers:rademacher'")
+    inner = resolve(argument)
+    if (size := inner.sized) is not None:
+        return unsized(inner.portable, inner.integer, lambda radius: f"layers:{size(radius)}")
+
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
+        one = np.empty(1, dtype=np.float32)
+        inner.draw(bits, 0, one)
+        out[:] = one[0]
+
+    def draw_on(bits: Bits, start: int, count: int, device: torch.device) -> torch.Tensor:
+        assert inner.on is not None
+        return inner.on(bits, 0, 1, device).expand(count).clone()
+
+    return Law(draw, inner.portable, on=None if inner.on is None else draw_on, of_layer=True)
