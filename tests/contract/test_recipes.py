@@ -141,8 +141,11 @@ def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):
         ({"move": "scales, zeros"}, "qzo-slopes"),
         ({"move": "lora"}, "qzo-slopes"),
         ({"kind": "diffusion"}, "qzo-slopes"),
-        ({"kind": "masked"}, "qzo-slopes"),
-        ({"kind": "encoder"}, "qzo-slopes"),
+        ({"kind": "masked"}, "qzo-shared"),
+        ({"kind": "encoder"}, "qzo-shared"),
+        ({"kind": "classifier"}, "qzo-shared"),
+        ({"kind": "images"}, "qzo-shared"),
+        ({"kind": "images", "reward": True}, "qzo-slopes"),
     ],
 )
 def test_the_default_is_newtons_where_it_was_compared(chosen, name):

@@ -14,6 +14,7 @@ from forq.scalars.chain import own
 from forq.scalars.rules import newton
 from forq.tasks import Task
 from forq.tasks.kinds.choice import Choice
+from forq.tasks.rows.classed import Classed
 
 DEEP = 12
 """Blocks of a network whose middle is told from its ends; shallower ones were not measured."""
@@ -35,7 +36,8 @@ def settled(
 
     Where a language model learns classes, late blocks and the head shift all rows towards one word, and early ones see
     little of the class; both add noise to every step. So the middle half of a deep one moves (``docs/learning.md``,
-    "Where to move"), rows share their directions, half of these multiply whole layers, and steps are damped.
+    "Where to move"), rows share their directions, and steps are damped. Where any network learns classes, half of the
+    directions multiply whole layers.
 
     Args:
         profile: says what moves, in place of blocks, if there is one.
@@ -44,20 +46,20 @@ def settled(
         The reason is None where the method does not probe by row, or can.
     """
     leaves = list(leaves)
-    classes = isinstance(task, Choice)
+    words = isinstance(task, Choice)
     if method.blocks == "auto":
         numbers = {block_of(leaf.name) for leaf in leaves} - {None}
-        middle = classes and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
+        middle = words and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
         method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
     why = probes.why_together(within(leaves, method.blocks), task, profile) if method.by_row else None
     damping = own(method.rule, newton.Settings).damping
-    if method.by_row and classes and damping != "confirmed":  # as runs from before this was settled have it
+    if method.by_row and words and damping != "confirmed":  # as runs from before this was settled have it
         why = why or COMMON
     if damping == "auto":
-        rule = method.rule.model_copy(update={"damping": DAMPED if classes else "confirmed"})
+        rule = method.rule.model_copy(update={"damping": DAMPED if words else "confirmed"})
         method = method.model_copy(update={"rule": rule})
     method = method if why is None else method.together()
-    return _with_noise(method, classes=classes), why
+    return _with_noise(method, classes=isinstance(task, Classed)), why
 
 
 def _with_noise(method: Settings, *, classes: bool) -> Settings:
