@@ -53,7 +53,15 @@ def test_no_number_changes_what_is_computed(seed: int) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        *("rademacher", "rows:rademacher", "uniform_grid:1", "uniform_grid:300", "sign:uniform_grid:3"),
+        *(
+            "rademacher",
+            "rows:rademacher",
+            "layers:rademacher",
+            "layers:uniform_grid:2",
+            "uniform_grid:1",
+            "uniform_grid:300",
+            "sign:uniform_grid:3",
+        ),
         *("sparse:0.25", "sparse:0.01", "sparse:1", "cells:0.1", "cells:3", "rows:uniform_grid:2"),
     ],
 )

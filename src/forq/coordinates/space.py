@@ -41,8 +41,8 @@ class Space:
         domain: from a leaf and its coordinates to where they may go; see :func:`relative`.
         unit: name of the unit that ``domain`` measures in, where it has one.
         chunk: coordinates computed at a time; by default what suits the device. It changes no bit.
-        outputs: from a leaf to the noise key that it shares with the other scales of its layer, where probes by row
-            multiply the layer's outputs (:attr:`forq.scalars.moves.Move.by_row`), or to None.
+        outputs: from a leaf to the noise key that it shares with the other scales of its layer, where probes multiply
+            the layer or its outputs (:attr:`forq.scalars.moves.Move.by_row`), or to None.
 
     Attributes:
         unit: as given; ``None`` where a caller built its own domains.

@@ -1,4 +1,4 @@
-"""Whether a run can show probes by row: each row of a batch a direction of its own."""
+"""Which leaves of a layer share their noise, and whether a run can show probes by row."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from forq.coordinates.leaf import Leaf, ScaleLeaf
 from forq.coordinates.profile import Profile
+from forq.layers.leaves import LiveLeaf
 from forq.tasks import Task
 from forq.tasks.rows.rows import Rows
 
@@ -13,6 +14,11 @@ from forq.tasks.rows.rows import Rows
 def outputs(leaf: Leaf) -> str | None:
     """The noise key that the scales of a layer share; None for a leaf whose layer cannot multiply its outputs."""
     return leaf.outputs if isinstance(leaf, ScaleLeaf) else None
+
+
+def layer(leaf: Leaf) -> str | None:
+    """The noise key that all scales of a layer share where whole layers are multiplied; None for other leaves."""
+    return leaf.layer.leaf_name if isinstance(leaf, LiveLeaf) and leaf.group == "scales" else None
 
 
 def why_together(leaves: Iterable[Leaf], task: Task, profile: Profile | None) -> str | None:

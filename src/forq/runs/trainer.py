@@ -99,7 +99,8 @@ class Trainer:
         if profile is not None:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
-        self.space = Space(leaves, domain, outputs=probes.outputs if config.method.by_layer else None)
+        shared = probes.outputs if method.by_row else probes.layer if method.by_layer else None
+        self.space = Space(leaves, domain, outputs=shared)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self.plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._usual
