@@ -69,7 +69,7 @@ def tune(
         if (blocks := run.config.method.blocks) != ALL:
             _screen.err.print(_blocks(run, blocks), highlight=False, soft_wrap=True)
         _watch.introduce(run)
-        if run.config.method.by_row or run.trainer.why_together is not None:
+        if run.config.method.by_layer or run.trainer.why_together is not None:
             _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         if team is not None:
@@ -100,11 +100,16 @@ def _blocks(run: Run, blocks: str) -> str:
 
 def _directions(run: Run) -> str:
     """Which directions a step of the run has, and why."""
+    from forq.runs.settled import CLASSES
     from forq.scalars.estimators.by_row import SHARED
 
+    method = run.config.method
+    whole = "; half of them multiply whole layers" if method.estimator.noise == CLASSES else ""
     if (why := run.trainer.why_together) is not None:
-        return f"directions: shared by all rows, because {why}"
-    all_of_them = run.config.method.estimator.directions
+        return f"directions: shared by all rows, because {why}{whole}"
+    if not method.by_row:
+        return f"directions: shared by all rows{whole}"
+    all_of_them = method.estimator.directions
     shared = min(SHARED, max(all_of_them - 1, 1))
     return f"directions: {shared} shared by all rows, {all_of_them - shared} in which each row has its own"
 
