@@ -14,7 +14,7 @@ from forq.noise.bits import Bits, leaf_id
 from forq.noise.law import AUTO, law, sized
 from forq.plugins import registry
 from forq.recipes import recipe
-from forq.recipes.settings import USUAL, Settings
+from forq.recipes.settings import USUAL, Settings, settings
 from forq.runs.config import TaskConfig, complete
 from forq.runs.journal import read
 from forq.runs.older import with_settled
@@ -74,6 +74,12 @@ def test_a_noise_that_is_named_stays(tmp_path, films):
     named = recipe("qzo-shared").settings.estimator.model_copy(update={"noise": ("gaussian",)})
     found, _ = settled(method("qzo-shared", estimator=named), leaves, films, profile=None)
     assert found.estimator.noise == ("gaussian",) and found.unit == "relative"
+
+
+def test_rows_of_their_own_have_no_factor_of_a_layer():
+    tree = recipe("qzo").settings.model_dump()
+    with pytest.raises(ConfigError, match="whole layer"):
+        settings({**tree, "estimator": {**tree["estimator"], "noise": (LAYERS,)}})
 
 
 def test_a_run_keeps_the_noise_it_settled(tmp_path, films):

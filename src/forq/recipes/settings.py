@@ -163,6 +163,11 @@ class Settings(Frozen):
                 f"estimator.name=by_row multiplies outputs of layers: expected unit=signed for scales, found {unit}; "
                 "with another unit set estimator.name=one_sided too"
             )
+        if any(law(noise).of_layer for noise in self.estimator.laws):
+            raise ConfigError(
+                "estimator.name=by_row gives each row a sign of its own for every output: expected another noise than "
+                "one sign for a whole layer; set estimator.name=one_sided too"
+            )
         if self.rule.step != "newton" or self.estimator.step_noise:
             raise ConfigError(
                 "estimator.name=by_row: expected rule.step=newton, which weighs rows' own directions and shared "

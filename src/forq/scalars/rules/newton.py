@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from forq.errors import ConfigError, RunError
 from forq.scalars.chain import Choices, Frozen, Inputs, Registration
@@ -172,7 +172,14 @@ class Settings(Frozen):
 
     reach: Annotated[float, Field(gt=0)] = 0.1
     noise: Annotated[float, Field(ge=0)] = 0.03
-    damping: Literal["auto", "confirmed"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "confirmed"
+    damping: Literal["auto", "confirmed"] | float = "confirmed"
+
+    @field_validator("damping")
+    @classmethod
+    def _positive(cls, value: float | str) -> float | str:
+        if isinstance(value, float) and not 0.0 < value < math.inf:
+            raise ConfigError(f"rule.damping: expected a positive number, confirmed or auto, found {value}")
+        return value
 
     @property
     def fixed(self) -> float | None:
