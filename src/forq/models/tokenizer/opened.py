@@ -12,6 +12,7 @@ from typing import Any
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import ConfigError, FormatError
+from forq.layers import heap
 
 _FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 GENERATION = "generation_config.json"
@@ -90,6 +91,7 @@ def open_tokenizer(ckpt: Checkpoint) -> CheckpointTokenizer:
         FormatError: a file beside it is damaged.
     """
     own = _loaded(ckpt.folder) if ckpt.contents.tokenizer is None else ckpt.contents.tokenizer()
+    heap.trim()  # building a vocabulary of 262,144 tokens leaves 350 MB of freed memory behind
     rows = ckpt.config.get("vocab_size")
     return CheckpointTokenizer(own, rows if type(rows) is int else None, generation_ends(ckpt), ckpt.path)
 
