@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from forq.runs.settled import CLASSES, settled
 from forq.runs.trainer import Trainer
 from forq.runs.tune import tune
 from forq.scalars.moves import Move, Term, direction_seed
+from forq.scalars.quadratic import DAMPINGS
 from tests.fixtures import example
 from tests.unit.test_balanced import opened
 
@@ -76,6 +78,15 @@ def test_a_noise_that_is_named_stays(tmp_path, films):
     assert found.estimator.noise == ("gaussian",) and found.unit == "relative"
 
 
+@pytest.mark.parametrize("name", ["qzo-shared", "qzo-slopes"])
+def test_a_unit_that_is_no_factor_stays(tmp_path, films, name):
+    leaves = trainable(load(example("gptq", tmp_path / "gptq"), device="cpu"))
+    found, _ = settled(method(name, unit="absolute"), leaves, films, profile=None)
+    assert found.unit == "absolute" and found.estimator.noise == USUAL
+    begun, _ = settled(method("qzo-shared"), leaves, films, profile=None)
+    assert begun.unit == "signed" and with_settled(method("qzo-shared", unit="absolute"), begun).unit == "absolute"
+
+
 def test_rows_of_their_own_have_no_factor_of_a_layer():
     tree = recipe("qzo").settings.model_dump()
     with pytest.raises(ConfigError, match="whole layer"):
@@ -121,3 +132,17 @@ def test_a_run_rebuilds_from_its_journal_and_resumes(base, tmp_path):
     assert (tmp_path / "again/model.safetensors").read_bytes() == (whole.folder / name).read_bytes()
     tune(base, "sst2", data, out=tmp_path / "parts", **how | {"steps": 4}, resume=True)
     assert (tmp_path / "parts" / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_run_has_a_damping_of_its_own_number(base, tmp_path):
+    """The oracle judges the same dampings that the rule counts, one more than the usual five."""
+    data = tmp_path / "sst2"
+    data.mkdir()
+    registry.get("tasks", "sst2").example(data)
+    how: dict[str, Any] = {"steps": 2, "eval_every": 2, "settings": {"task": {"max_length": 48}, "rule.damping": 0.3}}
+    run = tune(base, "sst2", data, out=tmp_path / "run", **how)
+    trained = [line for line in read(run.journal).lines if line.kind == "train"]
+    assert [len(line.losses[0].confirmed or ()) for line in trained] == [len(DAMPINGS) + 1] * 2
+    notes = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [note["damping"] for note in notes if "damping" in note] == [0.3, 0.3]
+    replay(run.folder, base, tmp_path / "again")

@@ -9,6 +9,7 @@ from forq.errors import ConfigError
 from forq.noise.law import AUTO
 from forq.recipes.settings import Settings, settings
 from forq.runs.config import RunConfig
+from forq.runs.settled import FACTORS
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
 
@@ -57,7 +58,7 @@ def with_settled(method: Settings, begun: Settings) -> Settings:
     if method.estimator.noise == (AUTO,):
         name = begun.estimator.name if begun.by_layer and not begun.by_row else method.estimator.name
         probe = method.estimator.model_copy(update={"name": name, "noise": begun.estimator.noise})
-        unit = begun.unit if name != method.estimator.name or begun.by_layer else method.unit
+        unit = begun.unit if begun.by_layer and method.unit in FACTORS else method.unit
         method = method.model_copy(update={"estimator": probe, "unit": unit})
     if method.blocks == "auto":
         method = method.model_copy(update={"blocks": begun.blocks})

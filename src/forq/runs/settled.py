@@ -25,6 +25,9 @@ DAMPED = 1.0
 CLASSES = ("layers:rademacher", "rows:rademacher")
 """Noise of scales where few rows show little of the gradient: half of the directions are factors of whole layers."""
 
+FACTORS = ("relative", "signed")
+"""Units that measure a scale by itself, so that one number multiplies a layer; a unit of another kind stays."""
+
 COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
 """Why steps that learn classes share their directions."""
 
@@ -65,7 +68,7 @@ def settled(
 def _with_noise(method: Settings, *, classes: bool) -> Settings:
     if method.estimator.noise != (AUTO,):
         return method
-    whole = classes and method.kinds == ("scales",) and not method.by_row
+    whole = classes and method.kinds == ("scales",) and not method.by_row and method.unit in FACTORS
     probe = method.estimator.model_copy(update={"noise": CLASSES if whole else USUAL})
     # Scale and minimum of a layer are multiplied by one factor.
     return method.model_copy(update={"estimator": probe, "unit": "signed" if whole else method.unit})

@@ -1,7 +1,7 @@
 """One z for a whole layer: its strength, and nothing else, is probed.
 
 Where few rows show little of the gradient, few coordinates learn more. A layer's strength is one of a hundred numbers,
-and holds far more than its share of what tells classes apart (docs/learning.md, "Where to move").
+and holds far more than its share of what tells classes apart (docs/learning.md, "Few coordinates").
 """
 
 from __future__ import annotations
