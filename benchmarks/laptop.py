@@ -9,8 +9,8 @@ and reference kernels, and the same model with every matrix dense in float32. Wi
 has xllamacpp (tests/oracles/llamacpp/setup.sh), llama.cpp takes its turn too, in a process of its own. ``layers`` is a
 single matrix of 2048 × 2048 in each type against torch's float32 product. Medians of processor time: other work on the
 machine counts little, but makes caches smaller. ``memory`` takes one file and reads the high-water mark of its process
-(Linux) after the imports, after loading, with the masters of the scales, and in a forward of so many tokens, beside
-what ``forq inspect`` predicts for as many. All results are added to the file that --out names.
+(Linux) after the imports, after loading, after opening the tokenizer, with the masters of the scales, and in a forward
+of so many tokens, beside what ``forq inspect`` predicts for as many. All results are added to the file of --out.
 """
 
 from __future__ import annotations
@@ -221,6 +221,8 @@ def memory(file: str, tokens: tuple[int, ...]) -> dict[str, float]:
     marks = {"imports": peak_bytes()}
     model: Any = load(file, "cpu")
     marks["loaded"] = peak_bytes()
+    assert len(model.tokenizer)  # opened here
+    marks["tokenizer"] = peak_bytes()
     moves = space(model)
     marks[f"two copies of {moves.size:,} scales"] = peak_bytes()
     for count in tokens:

@@ -40,20 +40,20 @@ task = TaskConfig(name="text", data=data, tokens_per_probe=int(tokens))
 sets = [f"move={move}", f"task.max_length={min(128, int(tokens) // 2)}"]
 config = complete(recipe, sets, steps=int(steps), eval_every=int(steps), checkpoint=checkpoint, device="cpu", task=task)
 run = Run.begin(Path(out), config, model, open_task(config.task, model, 0))
-back()
+opened = peak(); back()
 for _ in run.events(): pass
 stepped = peak()
 back(); run.finish()
 saved = peak()
 from forq.inspection.memory import summary
 predicted = summary(model.checkpoint, int(tokens)).peak_bytes or 0
-print(json.dumps({"imports": imports, "loaded": loaded - imports, "steps": stepped - imports, "save": saved - imports,
-                  "predicted": predicted - imports}))
+print(json.dumps({"imports": imports, "loaded": loaded - imports, "opened": opened - imports,
+                  "steps": stepped - imports, "save": saved - imports, "predicted": predicted - imports}))
 """
 
 
 def peaks(checkpoint: str, text: Path, move: str, steps: int, tokens: int) -> dict[str, float]:
-    """Peaks above the imports in MB: of loading, of the steps, of the save, and as predicted."""
+    """Peaks above the imports in MB: of loading, opening tokenizer and data, steps and save; and the predicted one."""
     with tempfile.TemporaryDirectory() as where:
         data = Path(where) / "text.txt"
         data.write_bytes(text.read_bytes()[:_TEXT_BYTES])

@@ -17,6 +17,7 @@ import forq
 from forq.checkpoints import Checkpoint, Streamed, TensorInfo
 from forq.checkpoints import tensor as header
 from forq.coordinates import space as spaces
+from forq.coordinates.leaf import PackedLeaf
 from forq.errors import FormatError, RunError
 from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
@@ -24,6 +25,7 @@ from forq.runs import snapshots
 from forq.runs.changes import rounding_error
 from forq.runs.snapshots import Snapshot
 from tests import tiny_lm
+from tests.fixtures import gguf
 
 LEAVES = 14
 
@@ -128,3 +130,27 @@ def test_a_tensor_in_pieces_is_read_and_written_some_pieces_at_a_time(
     path.write_bytes(before[: 7 + info.span - 1])
     with path.open("rb") as stream, pytest.raises(FormatError, match="it was truncated"):
         info.read(stream)
+
+
+@pytest.mark.parametrize("name", ["k", "q8_0", "iq4", "ternary"])
+def test_parts_of_a_tensor_are_the_tensor(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ckpt = Checkpoint.open(gguf.example(tmp_path / "file", **gguf.VARIANTS[name]))
+    whole = {tensor: ckpt.read(tensor).reshape(-1) for tensor in ckpt.info}
+    digest = Checkpoint.open(ckpt.path).digest()
+    monkeypatch.setattr(header, "SPAN_BYTES", 1 << 9)
+    many = 0
+    for tensor, want in whole.items():
+        parts = list(ckpt.parts(tensor))
+        many += len(parts) > 1
+        assert all(part.dtype == want.dtype and part.ndim == 1 for part in parts)
+        assert torch.equal(torch.cat(parts).view(torch.uint8), want.view(torch.uint8))
+    assert many and Checkpoint.open(ckpt.path).digest() == digest
+
+
+def test_codes_that_a_file_holds_as_blocks_are_exported_as_a_copy(tmp_path: Path) -> None:
+    leaves = trainable(forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS["k"]), "cpu"), "codes")
+    leaf = next(leaf for leaf in leaves if isinstance(leaf, PackedLeaf))
+    before = spaces.stored(leaf, leaf.storage)
+    want = before.clone()
+    leaf.put(0, 1 - leaf.take(0, leaf.shape[1]).clamp(0, 1))
+    assert torch.equal(before, want) and not torch.equal(spaces.stored(leaf, leaf.storage), want)

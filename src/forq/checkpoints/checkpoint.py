@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -108,6 +108,19 @@ class Checkpoint:
         except FormatError as error:
             raise FormatError(f"{name}: {error}") from None
 
+    def parts(self, name: str) -> Iterator[Tensor]:
+        """Read one tensor in order, flat and in parts, so that a large one is never whole in memory.
+
+        Raises:
+            FormatError: as :meth:`read`.
+        """
+        info = self._find(name)
+        with (self.folder / info.file).open("rb") as stream:
+            try:
+                yield from info.parts(stream)
+            except FormatError as error:
+                raise FormatError(f"{name}: {error}") from None
+
     def same(self, first: str, second: str) -> bool:
         """Whether two tensors have the same dtype, shape and bytes. Files are compared chunk by chunk."""
         a, b = self._find(first), self._find(second)
@@ -134,7 +147,8 @@ class Checkpoint:
                 head = json.dumps([name, _CODES[info.dtype], list(info.shape)]).encode()
                 state.update(len(head).to_bytes(8, "little") + head)
                 if info.pitch:
-                    state.update(byte_view(self.read(name)))
+                    for part in self.parts(name):
+                        state.update(byte_view(part))
                     continue
                 with (self.folder / info.file).open("rb") as stream:
                     stream.seek(info.start)

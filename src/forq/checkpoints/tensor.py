@@ -82,6 +82,23 @@ class TensorInfo:
         """
         return self._meant(self._stored(stream))
 
+    def parts(self, stream: BinaryIO) -> Iterator[Tensor]:
+        """Read the tensor in order, flat and in parts of a megabyte; at once if the file stores it in another order.
+
+        Raises:
+            FormatError: the file ends before the tensor does.
+        """
+        if self.order is not None or self.turned or self.added:
+            yield self.read(stream).reshape(-1)
+        elif self.pitch:
+            for _, pieces, _ in self._spans(stream):
+                own = _taken(pieces, self.mask) if self.mask else pieces.contiguous()
+                yield own.reshape(-1).view(self.dtype)
+        else:
+            for done in range(0, self.nbytes, SPAN_BYTES):
+                raw = self._bytes(stream, self.start + done, min(SPAN_BYTES, self.nbytes - done))
+                yield raw.view(self.dtype)
+
     def write(self, stream: BinaryIO, tensor: Tensor) -> None:
         """Replace the tensor's bytes, and no others, in a file open for reading and writing.
 
@@ -100,19 +117,20 @@ class TensorInfo:
             stream.seek(self.start)
             stream.write(byte_view(tensor))
             return
-        for pieces, span, start in self._spans(stream, tensor.contiguous().reshape(-1).view(torch.uint8)):
-            held = self._pieces(span)
-            held.copy_(_put(held, self.mask, pieces) if self.mask else pieces)
-            stream.seek(start)
+        rows = tensor.contiguous().reshape(-1).view(torch.uint8).view(-1, self._width)
+        for first, pieces, span in self._spans(stream):
+            own = rows[first : first + len(pieces)]
+            pieces.copy_(_put(pieces, self.mask, own) if self.mask else own)
+            stream.seek(self.start + first * self.pitch)
             stream.write(byte_view(span))
 
     def _stored(self, stream: BinaryIO) -> Tensor:
         """The values as the file stores them; their shape is the file's too."""
         if self.pitch:
             raw = torch.empty(self.nbytes, dtype=torch.uint8)
-            for pieces, span, _ in self._spans(stream, raw):
-                held = self._pieces(span)
-                pieces.copy_(_taken(held, self.mask) if self.mask else held)
+            rows = raw.view(-1, self._width)
+            for first, pieces, _ in self._spans(stream):
+                rows[first : first + len(pieces)] = _taken(pieces, self.mask) if self.mask else pieces
         else:
             raw = self._bytes(stream, self.start, self.nbytes)
         return raw.view(self.dtype).reshape(self.shape[::-1] if self.turned else self.shape)
@@ -128,22 +146,17 @@ class TensorInfo:
         """The sum in float64, rounded once to the tensor's dtype."""
         return (tensor.double() + by).to(self.dtype)
 
-    def _spans(self, stream: BinaryIO, raw: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Go through the tensor span by span: its own bytes of each piece (n, width), the span's bytes, and its offset.
+    def _spans(self, stream: BinaryIO) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Go through the tensor span by span: the number of its first piece, its pieces (n, piece), and its bytes.
 
-        A span is the range of the file from the first byte of some pieces to the last.
+        A span is the range of the file from the first byte of some pieces to the last; the pieces are a view of it.
         """
         most, count = max(1, SPAN_BYTES // self.pitch), self.nbytes // self._width
         for first in range(0, count, most):
             n = min(most, count - first)
             start = self.start + first * self.pitch
             span = self._bytes(stream, start, (n - 1) * self.pitch + self.piece)
-            yield raw.view(count, self._width)[first : first + n], span, start
-
-    def _pieces(self, span: Tensor) -> Tensor:
-        """A view of the pieces in a span, (n, piece)."""
-        n = (len(span) - self.piece) // self.pitch + 1
-        return span.as_strided((n, self.piece), (self.pitch, 1))
+            yield first, span.as_strided((n, self.piece), (self.pitch, 1)), span
 
     def _bytes(self, stream: BinaryIO, start: int, nbytes: int) -> Tensor:
         raw = torch.empty(nbytes, dtype=torch.uint8)

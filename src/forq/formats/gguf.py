@@ -94,7 +94,7 @@ class GGUF(Format):
         kind = _types(ckpt)[f"{spec.name}.weight"]
         if kind.name in STILL:
             return None
-        packed = partial(_filed, kind=kind) if kind.name in _PLAIN else torch.clone
+        packed = partial(_filed, kind=kind) if kind.name in _PLAIN else _as_they_are
         return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
 
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
@@ -138,6 +138,11 @@ def _codes(qs: Tensor, kind: Kind) -> Tensor:
     if kind.bits == 8:
         return (qs.view(torch.uint8) ^ 128).flatten(1)
     return pack(taken_apart(qs, kind).flatten(1), kind.bits)
+
+
+def _as_they_are(codes: Tensor) -> Tensor:
+    """Blocks are kept as the file has them."""
+    return codes
 
 
 def _filed(codes: Tensor, kind: Kind) -> Tensor:

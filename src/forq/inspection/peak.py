@@ -1,6 +1,6 @@
 """Predict the peak memory of a process that tunes a language model's scales on a CPU, from headers alone.
 
-    imports + codes, scales and their masters + overhead + logits + dense buffer + activations
+    imports + codes, scales and their masters + overhead + tokenizer + logits + dense buffer + activations
 
 Within 10 % of what loading, masters and forwards of two published files took (``benchmarks/laptop.py memory``,
 results/bench-laptop.json). The dense buffer is the native kernel's: whether this machine can compile that kernel is
@@ -27,6 +27,10 @@ _OVERHEAD_BYTES = 32_000_000
 """A loaded model's modules, the buffers of the noise, and pages of the heap that are not full."""
 
 
+_TOKEN_BYTES = 340
+"""A tokenizer's memory by token of its vocabulary: its spelling in two tables, and about two merges."""
+
+
 def peak_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], held: int, tokens: int) -> int | None:
     """Predict the peak of a run in bytes, imports included; None without a vocabulary in the configuration.
 
@@ -45,4 +49,4 @@ def peak_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], held: int, toke
     logits = int(_LOGITS * min(CHUNK_BYTES, 4 * tokens * vocabulary))
     largest = 4 * max(rows * columns for rows, columns in shapes)
     buffer = min(largest, native.BUFFER_BYTES)
-    return IMPORTS_BYTES + held + _OVERHEAD_BYTES + activations + logits + buffer
+    return IMPORTS_BYTES + held + _OVERHEAD_BYTES + _TOKEN_BYTES * vocabulary + activations + logits + buffer

@@ -110,7 +110,8 @@ class FiledCodes:
         dtype: of its words.
         shape: (rows, codes of a row): one code a weight, or fewer where a code names several.
         bits: of one code.
-        packed: from codes as the layer's :class:`~forq.layers.weight.CodedWeight` keeps them to the tensor, fresh.
+        packed: from codes as the layer's :class:`~forq.layers.weight.CodedWeight` keeps them to the tensor. It may
+            be the same tensor.
     """
 
     name: str

@@ -144,7 +144,8 @@ class Codes(ABC):
         self.weight.put_codes_at(codes.places, codes.x)
 
     def packed(self, x: Tensor) -> Tensor:
-        return self.file.packed(x.cpu())
+        packed = self.file.packed(x.cpu())
+        return packed.clone() if packed.data_ptr() == self.storage.data_ptr() else packed  # codes go on moving
 
 
 @dataclass(slots=True, eq=False)

@@ -31,6 +31,10 @@ class Scratch:
                 flat = self._flat[key] = torch.empty(size, dtype=dtype, device=device)
         return flat[:size].view(shape)
 
+    def clear(self) -> None:
+        """Free the buffers; the next forward makes its own again."""
+        self._flat.clear()
+
     @property
     def memory_bytes(self) -> int:
         """Bytes held at present."""

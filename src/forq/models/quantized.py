@@ -105,6 +105,14 @@ def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked
     return "native" if why is None else "reference"
 
 
+def free_buffers(model: nn.Module) -> None:
+    """Give the memory of dense buffers back to the system before something else needs it."""
+    for module in model.modules():
+        if isinstance(module, QuantLinear):
+            module.scratch.clear()
+    heap.trim()
+
+
 def slower(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
     """A sentence on the native kernel, where layers that it could compute go without because it cannot be made."""
     if options.kernel != "auto":

@@ -92,3 +92,21 @@ def unsized(portable: bool, integer: bool, name: Callable[[float], str]) -> Law:
         raise ConfigError(f"noise '{name(1.0)}': its size is left to a calibration, and none has run")
 
     return Law(draw, portable, integer, sized=name)
+
+
+def over(name: str, argument: str | None, takes: str, made: Callable[[Law], Law]) -> Law:
+    """A law that draws from another, named after the colon: of one whose size is left open, the law of each size.
+
+    Args:
+        takes: what the argument is, with an example, for the message where there is none.
+        made: from the other law to this one.
+
+    Raises:
+        ConfigError: there is no argument.
+    """
+    if argument is None:
+        raise ConfigError(f"noise '{name}' takes {takes}")
+    inner = law(argument)
+    if (size := inner.sized) is not None:
+        return unsized(inner.portable, inner.integer, lambda radius: f"{name}:{size(radius)}")
+    return made(inner)

@@ -54,28 +54,29 @@ class Change:
     flipped: int | None
 
 
-def changes(leaves: Iterable[Leaf], base: Callable[[str], Tensor], saved: Mapping[str, Tensor]) -> list[Change]:
+def changes(
+    leaves: Iterable[Leaf], base: Callable[[str], Iterable[Tensor]], saved: Mapping[str, Tensor]
+) -> list[Change]:
     """The changes of a run, tensor by tensor.
 
     Args:
-        base: reads a tensor of the base checkpoint.
+        base: reads a tensor of the base checkpoint in order, flat and in parts.
         saved: the saved tensors, in the file's dtypes.
     """
     rows = []
     for leaf in leaves:
-        # The saved tensor is made first: packing takes twice its size, and the base is not in memory yet.
         new = saved[leaf.name].cpu().reshape(-1)
-        old = base(leaf.name).reshape(-1)
-        changed, flipped, norm, moved = 0, 0, 0.0, 0.0
-        for start in range(0, old.numel(), _CHUNK):
-            was, now = old[start : start + _CHUNK], new[start : start + _CHUNK]
+        total, changed, flipped, norm, moved = 0, 0, 0, 0.0, 0.0
+        for was in base(leaf.name):
+            now = new[total : total + len(was)]
+            total += len(was)
             changed += int((was != now).sum())
-            if not old.is_floating_point():
+            if not was.is_floating_point():
                 continue
             x, y = was.double(), now.double()
             flipped += int((x * y < 0).sum())
             norm += float(x.square().sum())
             moved += float((y - x).square().sum())
-        numbers = (math.sqrt(norm), math.sqrt(moved), flipped) if old.is_floating_point() else (None, None, None)
-        rows.append(Change(leaf.name, leaf.group, old.numel(), changed, *numbers))
+        numbers = (math.sqrt(norm), math.sqrt(moved), flipped) if new.is_floating_point() else (None, None, None)
+        rows.append(Change(leaf.name, leaf.group, total, changed, *numbers))
     return rows

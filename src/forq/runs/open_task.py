@@ -70,7 +70,8 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
         )
     # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
-    task = opener(Path(config.data), open_tokenizer(ckpt), seed=seed, **config.options, **extra)
+    tokenizer = open_tokenizer(ckpt) if isinstance(model, Checkpoint) else model.tokenizer
+    task = opener(Path(config.data), tokenizer, seed=seed, **config.options, **extra)
     task = task if isinstance(model, Checkpoint) else settled(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])

@@ -14,7 +14,6 @@ import torch
 
 from forq.errors import ConfigError, DataError
 from forq.models.loaded import LoadedModel
-from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import check_options, given, settled
@@ -96,7 +95,7 @@ def opened(
         )
     check_options(config, module.open)
     ckpt = model.checkpoint
-    task: Classed[Any, Any] = asker(records, open_tokenizer(ckpt), config.options, described, **given(ckpt))
+    task: Classed[Any, Any] = asker(records, model.tokenizer, config.options, described, **given(ckpt))
     return settled(task, model).budgeted(None, config.micro_batch_tokens)
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from forq.layers import heap
 from forq.models.adapters import peft
 from forq.models.adapters.lora import held, starts
 from forq.models.loaded import LoadedModel
-from forq.models.quantized import kernels
+from forq.models.quantized import free_buffers, kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
@@ -234,7 +234,7 @@ class Run:
 
     def finish(self) -> None:
         """Save the best into the run's folder, close the journal with it, and load it into the model."""
-        heap.trim()  # frees unused buffers of the allocator before the save needs memory
+        free_buffers(self.model)
         masters = self._best()
         best = self._made(masters, spaces.stored)
         self._close_journal(spaces.digest(best))
@@ -262,16 +262,16 @@ class Run:
     def _write(self, checkpoint: Path, adapter: Path, tensors: Mapping[str, Tensor]) -> None:
         save(self.model.checkpoint, self.model.adapters, tensors, checkpoint, adapter)
 
-    def _base(self) -> Callable[[str], Tensor]:
-        """A function that reads a leaf's tensor before the first step."""
+    def _base(self) -> Callable[[str], Iterable[Tensor]]:
+        """A function that reads a leaf's tensor before the first step, flat and in parts."""
         model = self.model
         if self.adapter is None:
-            return model.checkpoint.read
+            return model.checkpoint.parts
         folder = self.config.adapter
         begun = (
             starts(model, **lora_settings(self.config)) if folder is None else held(peft.opened(model, Path(folder)))
         )
-        return lambda name: begun[name] if name in begun else model.checkpoint.read(name)
+        return lambda name: [begun[name].reshape(-1)] if name in begun else model.checkpoint.parts(name)
 
     def _best(self) -> Mapping[str, Tensor]:
         """The best masters, each read from the run's folder on demand."""

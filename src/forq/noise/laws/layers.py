@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forq.errors import ConfigError
 from forq.noise.bits import Bits, Drawn
-from forq.noise.law import Law, unsized
-from forq.noise.law import law as resolve
+from forq.noise.law import Law, over
 
 
 def law(argument: str | None) -> Law:
@@ -20,12 +18,10 @@ def law(argument: str | None) -> Law:
 
     In a run the scales of a layer share z, so that scale and minimum move as one factor.
     """
-    if argument is None:
-        raise ConfigError("noise 'layers' takes the law that its layers draw from, as 'layers:rademacher'")
-    inner = resolve(argument)
-    if (size := inner.sized) is not None:
-        return unsized(inner.portable, inner.integer, lambda radius: f"layers:{size(radius)}")
+    return over("layers", argument, "the law that its layers draw from, as 'layers:rademacher'", _law)
 
+
+def _law(inner: Law) -> Law:
     def draw(bits: Bits, start: int, out: Drawn) -> None:
         one = np.empty(1, dtype=np.float32)
         inner.draw(bits, 0, one)

@@ -9,20 +9,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forq.errors import ConfigError
 from forq.noise.bits import Bits, Drawn
-from forq.noise.law import Law, unsized
-from forq.noise.law import law as resolve
+from forq.noise.law import Law, over
 
 
 def law(argument: str | None) -> Law:
     """z_i = z′_{row(i)} for the law z′ named after the colon, as ``rows:rademacher``."""
-    if argument is None:
-        raise ConfigError("noise 'rows' takes the law that its rows draw from, as 'rows:rademacher'")
-    inner = resolve(argument)
-    if (size := inner.sized) is not None:
-        return unsized(inner.portable, inner.integer, lambda radius: f"rows:{size(radius)}")
+    return over("rows", argument, "the law that its rows draw from, as 'rows:rademacher'", _law)
 
+
+def _law(inner: Law) -> Law:
     def draw(bits: Bits, start: int, out: Drawn) -> None:
         stride, count = bits.rows
         if stride == 1 and start + len(out) <= count:  # a row for every coordinate

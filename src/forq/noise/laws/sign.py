@@ -5,20 +5,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forq.errors import ConfigError
 from forq.noise.bits import Bits, Drawn
-from forq.noise.law import Law, unsized
-from forq.noise.law import law as resolve
+from forq.noise.law import Law, over
 
 
 def law(argument: str | None) -> Law:
     """Elementwise sign of the law named after the colon, as ``sign:uniform_grid:3``; sgn(0) = 0."""
-    if argument is None:
-        raise ConfigError("noise 'sign' takes the law whose sign it is, as 'sign:uniform_grid:3'")
-    inner = resolve(argument)
-    if (size := inner.sized) is not None:
-        return unsized(inner.portable, inner.integer, lambda radius: f"sign:{size(radius)}")
+    return over("sign", argument, "the law whose sign it is, as 'sign:uniform_grid:3'", _law)
 
+
+def _law(inner: Law) -> Law:
     def draw(bits: Bits, start: int, out: Drawn) -> None:
         inner.draw(bits, start, out)
         np.sign(out, out=out)

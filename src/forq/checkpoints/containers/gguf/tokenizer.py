@@ -39,7 +39,7 @@ def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
     _frame(built, vocabulary)
     names, unnamed = _names(vocabulary)
     made = PreTrainedTokenizerFast(
-        tokenizer_object=built,
+        tokenizer_object=_Uncopied(built),
         chat_template=_chat_templates(path, values),
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
@@ -47,6 +47,19 @@ def tokenizer(path: Path, values: Mapping[str, Any]) -> Any:
     )
     made.notes = (*vocabulary.notes, *notes, *unnamed)
     return made
+
+
+class _Uncopied:
+    """A tokenizer that transformers keeps as it is: transformers takes a deep copy of what it is given.
+
+    A copy of 262,144 tokens takes 320 MB and two and a half seconds.
+    """
+
+    def __init__(self, built: Tokenizer) -> None:
+        self.built = built
+
+    def __deepcopy__(self, _: object) -> Tokenizer:
+        return self.built
 
 
 def _byte_pairs(path: Path, values: Mapping[str, Any], vocabulary: Vocabulary) -> tuple[Tokenizer, tuple[str, ...]]:
