@@ -71,8 +71,9 @@ def rate(run: Path) -> float:
 
 def speed(base: Path, text: Path, work: Path, steps: int, rounds: int, directions: int) -> dict[str, Any]:
     """Forward passes a second of one process, two and four ranks, in turn; the digests of what they saved."""
-    settings = ("--set", f"estimator.directions={directions}", "--set", "task.max_length=128")
-    found: dict[str, Any] = {"directions": directions, "steps": steps}
+    rows = ("--set", "task.max_length=128", "--set", "task.batch_rows=2")
+    settings = ("--set", f"estimator.directions={directions}", *rows)
+    found: dict[str, Any] = {"directions": directions, "steps": steps, "tokens": 256}
     for ranks in (1, 2, 4):
         found[str(ranks)] = {"forwards_a_second": []}
     for turn in range(rounds):

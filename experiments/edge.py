@@ -23,18 +23,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import edge_ceiling
 import numpy as np
 import torch
 from attacks import cifar10, floats, resnet20
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 import forq
-from forq.formats.codecs.onnx_products import products
-from forq.models.graph.inputs import graph_of
-from forq.models.leaves import trainable
-from forq.models.saved import write
+from forq.runs.config import TaskConfig, complete
+from forq.runs.journal import Line
+from forq.runs.open_task import open_task
+from forq.runs.run import Run
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "results" / "edge.jsonl"
@@ -42,8 +41,7 @@ SEEDS = (0, 1, 2)
 SIZES = (200, 1000)
 SHIFTS = {"noise": (0.04, 0.08, 0.12), "blur": (1.0, 1.5, 2.0), "contrast": (0.5, 0.3, 0.15)}
 """Standard deviation of Gaussian noise in units of the range; radius of the disk in pixels; factor of the contrast."""
-SCALE_STEPS, CODE_STEPS, CEILING_STEPS, BATCH = 40, 180, 60, 64
-CEILING_RATE = 0.01
+SCALE_STEPS, CODE_STEPS, BATCH = 40, 180, 64
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
 
@@ -191,80 +189,21 @@ def changed(before: Path, after: Path) -> dict[str, int]:
     return counts
 
 
-class Dequantised:
-    """ResNet-20 with the file's weights in floats; ``factors`` multiply the scales of every output."""
-
-    def __init__(self, file: Path) -> None:
-        import onnx
-        from onnx import numpy_helper
-
-        self.model = forq.load(file, device="cpu")
-        trainable(self.model, "scales")  # its inputs, so that moved scales can be saved
-        stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(file)).graph.initializer}
-        found = products(graph_of(self.model.checkpoint))
-        names = [node.name for node in graph_of(self.model.checkpoint).nodes if node.name in found]  # as they run
-        self.layers = [self.model.get_submodule(name) for name in names]
-        self.weights, self.biases = [], []
-        for layer, product in zip(self.layers, map(found.__getitem__, names), strict=True):
-            (bias,) = product.biases
-            scale = stored[bias.scales] if bias.scales else stored[bias.inputs] * stored[product.scales]
-            self.weights.append(layer.dequantise().view(stored[product.codes].shape))
-            self.biases.append(torch.from_numpy((stored[bias.codes] * scale).astype(np.float32)))
-        self.factors = [torch.ones(len(weight), requires_grad=True) for weight in self.weights]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        places = iter(range(len(self.weights)))
-
-        def conv(x: Tensor, stride: int = 1) -> Tensor:
-            at = next(places)
-            weight = self.weights[at] * self.factors[at][:, None, None, None]
-            return functional.conv2d(x, weight, self.biases[at], stride, 1)
-
-        x = conv((x - mean[:, None, None]) / std[:, None, None]).relu()
-        for block in range(9):
-            stride = 2 if block in (3, 6) else 1
-            y = conv(conv(x, stride).relu())
-            if stride == 2:
-                pad = x.shape[1] // 2
-                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, pad, pad))
-            x = (x + y).relu()
-        at = next(places)
-        weight = self.weights[at] * self.factors[at][:, None]
-        return functional.linear(x.mean((2, 3)), weight, self.biases[at])
-
-
 def ceiling(job: Row, file: Path, data: Path, work: Path) -> Row:
     """Back-propagation through the same scales; the file that holds them is what is scored."""
     path = rows(data, work, job["shift"], job["size"], job["images"], job["seed"])
     with np.load(path) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     path.unlink()
-    net, began = Dequantised(file), time.process_time()
-    draw = np.random.default_rng(job["seed"])
-    optimizer = torch.optim.Adam(net.factors, lr=CEILING_RATE)
-    x, y = torch.from_numpy(floats(given["train_images"])), torch.from_numpy(given["train_labels"])
-    for step in range(CEILING_STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = CEILING_RATE * (1.0 - step / CEILING_STEPS)
-        chosen = torch.from_numpy(draw.choice(len(x), BATCH, replace=False))
-        loss = functional.cross_entropy(net(x[chosen]), y[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    moved = {
-        layer.leaf_name: layer.scales * factor.detach().view(layer.scales.shape)
-        for layer, factor in zip(net.layers, net.factors, strict=True)
-    }
-    shutil.rmtree(work / "ceiling", ignore_errors=True)
-    write(net.model.checkpoint, moved, work / "ceiling")
-    saved = work / "ceiling" / file.name
+    began = time.process_time()
+    x, y = floats(given["train_images"]), given["train_labels"]
+    saved = edge_ceiling.tuned(file, x, y, job["seed"], work / "ceiling")
     _, (clean, labels) = images(data)
     return {
         "shifted": accuracy(file, given["test_images"], given["test_labels"]),
         "after": accuracy(saved, given["test_images"], given["test_labels"]),
         "clean_after": accuracy(saved, clean, labels),
-        "steps": CEILING_STEPS, "cpu_seconds": round(time.process_time() - began, 1),
+        "steps": edge_ceiling.STEPS, "cpu_seconds": round(time.process_time() - began, 1),
     }  # fmt: skip
 
 
@@ -293,29 +232,30 @@ def times(job: Row, file: Path, data: Path, work: Path) -> Row:
     shown = {layer.leaf_name: layer.scales for layer in live.layers}
     given = {live.images.name: np.ascontiguousarray(x.numpy())}
     measured("unfused", lambda: unfused.run(given, shown, "scores"), 15)
-    task = forq_task(file, data, work)
-    optimizer = forq.ZeroOrder(moves, "qzo-slopes")
-    batch = task.batch(0)
-    for _ in range(30):  # the calibration
-        optimizer.step(lambda: task.loss(live, batch))
-    measured("step", lambda: optimizer.step(lambda: task.loss(live, batch)), 9)
+    found["step"] = step_time(file, data, work)
     return {
         **found,
-        "step_is": "nine forwards of qzo-slopes, images prepared, and the update",
+        "step_is": "nine forwards of qzo-shared, images prepared, and the update",
         "session": live.training_session,
     }
 
 
-def forq_task(file: Path, data: Path, work: Path) -> Any:
-    from forq.checkpoints import Checkpoint
-    from forq.runs.config import TaskConfig
-    from forq.runs.open_task import open_task
-
-    path = rows(data, work, "noise", 0.08, 200, 0)
-    options = {"batch_rows": BATCH}
-    task = open_task(TaskConfig(name="classify_images", data=str(path), options=options), Checkpoint.open(file), 0)
+def step_time(file: Path, data: Path, work: Path) -> float:
+    """Processor seconds of a step of qzo-shared, the default: the median of a short run."""
+    path, out = rows(data, work, "noise", 0.08, 200, 0), work / "timed"
+    shutil.rmtree(out, ignore_errors=True)
+    task = TaskConfig(name="classify-images", data=str(path), options={"batch_rows": BATCH})
+    config = complete("qzo-shared", [], steps=12, eval_every=12, checkpoint=str(file), device="cpu", task=task)
+    model = forq.load(file, device="cpu")
+    begun = Run.begin(out, config, model, open_task(task, model, 0))
     path.unlink()
-    return task
+    spent, began = [], time.process_time()
+    for event in begun.events():
+        if isinstance(event, Line) and event.kind == "train":
+            assert event.forwards == 9
+            spent.append(time.process_time() - began)
+        began = time.process_time()
+    return round(float(np.median(spent[1:])), 5)
 
 
 def jobs() -> Iterator[Row]:
