@@ -1,0 +1,89 @@
+"""The methods of the honest table: one description each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["published", "dequantised", "nf4"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to tune a file within a budget of forward passes.
+
+    Attributes:
+        says: one sentence for the page.
+        form: which file it starts from: the published one, its dequantised weights in float32, or these in NF4.
+        by: ``forwards`` is ``forq tune``, ``gradients`` is ``experiments/backprop.py``, ``nothing`` scores the file.
+        words: of the command.
+        rates: learning rates to choose from on validation with seed 0; empty: nothing is chosen.
+    """
+
+    says: str
+    form: Form = "published"
+    by: Literal["nothing", "forwards", "gradients"] = "forwards"
+    words: tuple[str, ...] = ()
+    rates: tuple[str, ...] = ()
+
+
+_THREE_ORDERS = ("1e-6", "1e-5", "1e-4", "1e-3")
+_GRADIENTS = ("1e-4", "1e-3", "1e-2", "1e-1")
+_FULL = ("1e-6", "1e-5", "1e-4", "1e-3")
+
+METHODS: Mapping[str, Method] = {
+    "zero-shot": Method("the file as published", by="nothing"),
+    "qzo": Method("forq's default: nothing is set"),
+    "qzo-paper-tuned": Method(
+        "QZO with its paper's settings, the learning rate chosen (arXiv 2505.13430)",
+        words=("--recipe", "qzo-paper"),
+        rates=_THREE_ORDERS,
+    ),
+    "grzo": Method(
+        "every row of a batch has signs of its own, on the same scales; plain steps, their length calibrated",
+        words=("--recipe", "qzo-slopes", "--set", "estimator.name=by_row", "--set", "unit=signed"),
+    ),
+    "zoqo": Method("codes move by the sign of a loss difference (arXiv 2501.06736)", words=("--recipe", "zoqo")),
+    "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),
+    "qes": Method("codes move by a population with error feedback (arXiv 2602.03120)", words=("--recipe", "qes")),
+    "mezo": Method(
+        "every float of the dequantised file moves (arXiv 2305.17333); the file is not quantized any more",
+        "dequantised",
+        words=("--recipe", "mezo"),
+        rates=("1e-6", "1e-5", "1e-4", "1e-3"),
+    ),
+    "peqa": Method(
+        "the same scales by back-propagation (arXiv 2305.14152)",
+        by="gradients",
+        words=("--what", "scales"),
+        rates=_GRADIENTS,
+    ),
+    "lora": Method(
+        "adapters of rank 8 by back-propagation, beside the published file",
+        by="gradients",
+        words=("--what", "lora"),
+        rates=_GRADIENTS,
+    ),
+    "qlora": Method(
+        "the same adapters over NF4 of the dequantised file (arXiv 2305.14314)",
+        "nf4",
+        by="gradients",
+        words=("--what", "lora"),
+        rates=_GRADIENTS,
+    ),
+    "full": Method(
+        "every weight of the dequantised file by back-propagation",
+        "dequantised",
+        by="gradients",
+        words=("--what", "full"),
+        rates=_FULL,
+    ),
+}
+
+SOME = ("zero-shot", "qzo", "zoqo", "qzo-paper-tuned", "peqa")
+"""Run on every problem; the others on the core alone."""
+
+
+def chosen(core: bool) -> tuple[str, ...]:
+    return tuple(METHODS) if core else SOME

@@ -1,0 +1,73 @@
+"""The problems of the honest table: one description each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Base = Literal["tinystories", "minilm", "smollm2", "gemma"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A published or quantized file, and data to tune it on.
+
+    Attributes:
+        title: what the page calls it.
+        base: the model; ``files.py`` makes its other forms.
+        task: of ``forq tune --task``.
+        data: the place of its data in the data folder.
+        options: of the task, whole numbers.
+        forwards: the budget of every method. A backward pass counts as two forwards.
+        seeds: of the methods that are run in full.
+        judged: what the table compares on test, and which way is better.
+        core: whether every method is run, or only those that ``methods.SOME`` names.
+    """
+
+    title: str
+    base: Base
+    task: str
+    data: str
+    options: Mapping[str, int]
+    forwards: int
+    seeds: tuple[int, ...]
+    judged: Literal["loss", "accuracy"]
+    core: bool = True
+
+    @property
+    def sets(self) -> list[str]:
+        """The options as words of ``forq tune``."""
+        return [word for name, value in self.options.items() for word in ("--set", f"task.{name}={value}")]
+
+
+_ROWS = {"batch_rows": 16}
+_FEW = {**_ROWS, "validation_rows": 160}
+
+PROBLEMS: Mapping[str, Problem] = {
+    "tinystories": Problem(
+        "TinyStories-656K, GPTQ 4 bits, on Shakespeare",
+        *("tinystories", "text", "tinyshakespeare/input.txt", {"validation_rows": 64}, 1000),
+        seeds=(0, 1, 2, 3, 4),
+        judged="loss",
+    ),
+    "minilm": Problem(
+        "all-MiniLM-L6-v2, GPTQ 4 bits, on SST-2",
+        *("minilm", "sst2", "sst2", _ROWS, 1000),
+        seeds=(0, 1, 2),
+        judged="accuracy",
+    ),
+    "smollm2": Problem(
+        "SmolLM2-135M-Instruct, its own Q4_1 file, on SST-2",
+        *("smollm2", "sst2", "sst2", _FEW, 1000),
+        seeds=(0, 1, 2),
+        judged="accuracy",
+    ),
+    "gemma": Problem(
+        "Gemma-3-270M, Q4_K_M, on SST-2",
+        *("gemma", "sst2", "sst2", _FEW, 500),
+        seeds=(0, 1, 2),
+        judged="accuracy",
+        core=False,
+    ),
+}

@@ -1,0 +1,171 @@
+"""Forward-only methods and their rivals on the same quantized files, at equal forward passes.
+
+    python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
+    python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
+    python experiments/evidence/page.py                                                                      # the page
+
+Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
+again. Rates are chosen on validation with seed 0; the rows of the other rates stay, as the search's cost. Batches are
+those of ``forq tune``: the same rows for every method of a seed. What a method saves is its best on validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from files import Files
+from methods import METHODS, chosen
+from problems import PROBLEMS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from learning import course
+from shakespeare import command
+
+ROOT = Path(__file__).parents[2]
+TARGET = ROOT / "results" / "evidence.jsonl"
+SCORES = 10
+"""Validation scores of a run: its curve, and the steps among which the best is taken."""
+
+Row = dict[str, Any]
+
+
+def recorded() -> list[Row]:
+    return [json.loads(line) for line in TARGET.read_text().splitlines()] if TARGET.exists() else []
+
+
+def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
+    """The rate whose seed 0 validated best; None while one of them is missing, or where there is none."""
+    rates = METHODS[method].rates
+    tried = {row["rate"]: row for row in rows if (row["problem"], row["method"], row["seed"]) == (problem, method, 0)}
+    good = [rate for rate in rates if rate in tried and "error" not in tried[rate]]
+    if not good or not set(rates) <= set(tried):
+        return None
+    return min(good, key=lambda rate: float(tried[rate]["validation"]["after"]["loss"]))
+
+
+def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
+    """Problem, method, rate and seed of all cells that are not on record, seed by seed."""
+    for name, problem in PROBLEMS.items():
+        for seed in problem.seeds:
+            for method in chosen(problem.core):
+                if only and name not in only and f"{name}:{method}" not in only:
+                    continue
+                spec = METHODS[method]
+                if spec.by == "nothing" and seed != problem.seeds[0]:
+                    continue  # the same score again
+                rates: tuple[str | None, ...] = spec.rates or (None,)
+                if spec.rates and seed != problem.seeds[0]:
+                    best = best_rate(name, method, recorded())
+                    rates = () if best is None else (best,)
+                for rate in rates:
+                    cell = (name, method, rate, seed)
+                    if cell not in {(r["problem"], r["method"], r["rate"], r["seed"]) for r in recorded()}:
+                        yield cell
+
+
+def words(name: str, method: str, rate: str | None, seed: int, files: Files, data: Path, out: Path) -> list[str]:
+    """What is run, after ``python``."""
+    problem, spec = PROBLEMS[name], METHODS[method]
+    file, rows = str(files.of(problem.base, spec.form)), str(data / problem.data)
+    if spec.by == "gradients":
+        assert rate is not None
+        made = ["experiments/backprop.py", file, "--task", problem.task, "--data", rows, *spec.words, "--lr", rate]
+        made += ["--steps", str(problem.forwards // 3), "--eval-every", str(problem.forwards // 3 // SCORES)]
+        return [*made, "--seed", str(seed), *_options(problem.options)]
+    if spec.by == "nothing":
+        return ["-m", "forq", "eval", file, "--task", problem.task, "--data", rows, *problem.sets, "--json"]
+    made = ["-m", "forq", "tune", file, "--task", problem.task, "--data", rows, *problem.sets, *spec.words]
+    made += [] if rate is None else ["--set", f"rule.lr={rate}"]
+    return [*made, "--forwards", str(problem.forwards), "--seed", str(seed), "--out", str(out), "--json"]
+
+
+def _options(options: Any) -> list[str]:
+    return [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+
+
+def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: Path) -> Row:
+    """One row: the process and its numbers, or its last word."""
+    name, method, rate, seed = cell
+    out = work / "-".join(map(str, cell))
+    shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
+    full = words(*cell, files, data, out)
+    folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
+    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": "small real"}
+    row["command"] = command(full, folders)
+    began, spent = time.perf_counter(), processor_seconds()
+    done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        return row | {"error": said[-1] if said else f"exit code {done.returncode}, nothing said"}
+    found = json.loads(done.stdout)
+    row["seconds"] = round(time.perf_counter() - began, 1)
+    row["processor_seconds"] = round(processor_seconds() - spent, 1)
+    by = METHODS[method].by
+    if by == "nothing":
+        return row | {"forwards": 0, "test": {"after": _numbers(found)}}
+    scores = {split: {when: _numbers(found[split][when]) for when in ("before", "after")} for split in _SPLITS}
+    row |= {**scores, "peak_mb": found["peak_mb"], "imports_mb": imports_mb()}
+    if by == "gradients":
+        return row | {"forwards": 3 * found["steps"], "course": found["course"]}
+    digest = json.loads((out / "journal.jsonl").read_text().splitlines()[-1])["digest"]
+    row |= {"forwards": found["forwards"], "course": course(out), "digest": digest}
+    shutil.rmtree(out)  # a checkpoint for every cell would fill a disk
+    return row
+
+
+def processor_seconds() -> float:
+    """Of all processes that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+_SPLITS = ("validation", "test")
+
+
+def _numbers(score: Mapping[str, Any]) -> dict[str, float]:
+    return {name: round(score[name], 5) for name in ("accuracy", "loss") if name in score}
+
+
+@cache
+def imports_mb() -> int:
+    """Peak memory of a process that imports what a run imports, and does nothing."""
+    code = "import forq.runs.run, transformers.models.llama.modeling_llama as _, forq.inspection.process as p\n"
+    code += "print(p.peak_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return int(done.stdout) // 1_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("data", "work", "minilm", "smollm2", "gemma"):
+        parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve(), required=name in ("data", "work"))
+    parser.add_argument("--only", action="append", default=[], help="a problem, or problem:method; all by default")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no cell begins")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    given = {name: getattr(args, name) for name in ("minilm", "smollm2", "gemma") if getattr(args, name) is not None}
+    files = Files({"tinystories": args.data / "tinystories-656k", **given}, args.work)
+    began = time.monotonic()
+    for cell in jobs(args.only):
+        if time.monotonic() - began > args.limit:
+            return
+        if PROBLEMS[cell[0]].base not in files.given:
+            continue
+        print(*cell, file=sys.stderr, flush=True)
+        row = run(cell, files, args.data, args.work)
+        with TARGET.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
