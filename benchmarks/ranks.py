@@ -31,12 +31,9 @@ from forq.runs.trainer import Trainer
 
 WIRES = {
     "8 shared directions": ("--recipe", "qzo-slopes"),
-    "32 directions x 16 row losses": (
-        *("--recipe", "qzo-slopes", "--set", "estimator.name=by_row", "--set", "estimator.directions=32"),
-        *("--set", "unit=signed", "--set", "task.batch_rows=16"),
-    ),
     "Gauss-Newton, 2 shared directions and 6 by row": ("--recipe", "qzo"),
     "Gauss-Newton, 8 shared directions": ("--recipe", "qzo-shared"),
+    "Gauss-Newton, 32 shared directions": ("--recipe", "qzo-shared", "--set", "estimator.directions=32"),
 }
 EVAL = ("--set", "task.validation_rows=4", "--set", "task.test_rows=4")
 

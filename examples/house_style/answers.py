@@ -4,6 +4,7 @@ Run it where the package xllamacpp is installed; it needs nothing else. One JSON
 written: the question, the answer, and the answer that the desk itself gave.
 
     python answers.py FILE.gguf rows/test.jsonl > answers.jsonl
+    python answers.py FILE.gguf rows/test.jsonl rows/train.jsonl 4 > answers.jsonl    # after four examples in the prompt
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ def answer(server: xllamacpp.Server, messages: list[dict[str, str]]) -> str:
     return text
 
 
-def main(model: str, rows: str) -> None:
-    """Write an answer to each row's question."""
+def main(model: str, rows: str, examples: str = "", count: str = "0") -> None:
+    """Write an answer to each row's question; so many examples stand before it as earlier turns."""
     server = served(Path(model))
+    lines = Path(examples).read_text(encoding="utf-8").splitlines()[: int(count)] if examples else []
+    shown = [message for line in lines for message in json.loads(line)["messages"][-2:]]
     for line in Path(rows).read_text(encoding="utf-8").splitlines():
         *asked, own = json.loads(line)["messages"]
+        asked[-1:] = [*shown, asked[-1]]
         found = {"question": asked[-1]["content"], "answer": answer(server, asked), "desk": own["content"]}
         print(json.dumps(found, ensure_ascii=False), flush=True)
 

@@ -41,8 +41,8 @@ METHODS: Mapping[str, Method] = {
         rates=_THREE_ORDERS,
     ),
     "grzo": Method(
-        "every row of a batch has signs of its own, on the same scales; plain steps, their length calibrated",
-        words=("--recipe", "qzo-slopes", "--set", "estimator.name=by_row", "--set", "unit=signed"),
+        "every row of a batch has signs of its own, on the same scales; slopes alone decide where a step goes",
+        words=("--recipe", "qzo", "--set", "estimator.name=by_row", "--set", "rule.damping=inf"),
     ),
     "zoqo": Method("codes move by the sign of a loss difference (arXiv 2501.06736)", words=("--recipe", "zoqo")),
     "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),

