@@ -9,7 +9,8 @@ import pytest
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.installed import find, installed
-from forq.errors import FormatError
+from forq.cli.models import models
+from forq.errors import ConfigError, FormatError
 
 
 def package(site, name: str, files: dict[str, bytes], record: tuple[str, ...] = ()) -> None:
@@ -85,9 +86,6 @@ def test_the_published_one_is_found_by_name(smollm2):
 
 
 def test_the_path_of_one_model_is_all_that_is_printed(site, capsys):
-    from forq.cli.models import models
-    from forq.errors import ConfigError
-
     package(site, "One.File", {"One.File/a.gguf": b"GGUF"})
     models(path="one-file", as_json=False)
     said = capsys.readouterr()
