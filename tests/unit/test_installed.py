@@ -9,6 +9,7 @@ import pytest
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.installed import find, installed
+from forq.cli import _screen  # noqa: F401  # loaded before sys.path is replaced
 from forq.cli.models import models
 from forq.errors import ConfigError, FormatError
 
