@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures ranks-chaos ray bench bench-laptop bench-ranks
+.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures ranks-chaos ray evidence bench bench-laptop bench-ranks
 .PHONY: bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -103,6 +103,15 @@ bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	  --out results/bench-formats.json
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.grid --small $(FORQ_DATA)/tinystories-656k \
 	  --demo src/forq/demo/checkpoint --out results/bench-grid.json
+
+# Many core-hours; it goes on where it stopped. LIMIT=3600 ends it after an hour, ARGS='--only tinystories' runs a part.
+GEMMA ?=
+LIMIT ?= inf
+WORK ?= build/evidence
+evidence: $(VENV)/.done       ## results/evidence.jsonl and .html: methods at equal forwards; needs FORQ_DATA
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python experiments/evidence/run.py --data $(FORQ_DATA) --work $(WORK) --smollm2 $(SMOLLM2) \
+	  $(if $(MINILM),--minilm $(MINILM)) $(if $(GEMMA),--gemma $(GEMMA)) --limit $(LIMIT) $(ARGS)
+	$(BIN)/python experiments/evidence/page.py
 
 bench-real-size: $(VENV)/.done  ## random 4-bit weights of the shapes of SD3.5 Large, Llama-2-7B and 13B; needs a CUDA device
 	$(ENV) $(BIN)/python -m benchmarks.real_size --out results/real-size.json

@@ -42,7 +42,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "grzo": Method(
         "every row of a batch has signs of its own, on the same scales; slopes alone decide where a step goes",
-        words=("--recipe", "qzo", "--set", "estimator.name=by_row", "--set", "rule.damping=inf"),
+        words=("--recipe", "qzo", "--set", "estimator.name=by_row", "--set", "rule.damping=1e9"),
     ),
     "zoqo": Method("codes move by the sign of a loss difference (arXiv 2501.06736)", words=("--recipe", "zoqo")),
     "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),
