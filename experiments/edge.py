@@ -195,9 +195,10 @@ def ceiling(job: Row, file: Path, data: Path, work: Path) -> Row:
     with np.load(path) as arrays:
         given = {name: arrays[name] for name in arrays.files}
     path.unlink()
-    began = time.process_time()
+    net, began = edge_ceiling.Dequantised(file), time.process_time()
     x, y = floats(given["train_images"]), given["train_labels"]
-    saved = edge_ceiling.tuned(file, x, y, job["seed"], work / "ceiling")
+    edge_ceiling.tuned(net, x, y, job["seed"], work / "ceiling")
+    saved = work / "ceiling" / file.name
     _, (clean, labels) = images(data)
     return {
         "shifted": accuracy(file, given["test_images"], given["test_labels"]),

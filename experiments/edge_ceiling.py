@@ -63,9 +63,9 @@ class Dequantised:
         return functional.linear(x.mean((2, 3)), weight, self.biases[at])
 
 
-def tuned(file: Path, images: NDArray[np.float32], labels: NDArray[np.int64], seed: int, folder: Path) -> Path:
-    """The file with scales that Adam moved, its rate falling to zero; written into ``folder``, which is replaced."""
-    net, draw = Dequantised(file), np.random.default_rng(seed)
+def tuned(net: Dequantised, images: NDArray[np.float32], labels: NDArray[np.int64], seed: int, folder: Path) -> None:
+    """Write the file with scales that Adam moved, its rate falling to zero, into ``folder``, which is replaced."""
+    draw = np.random.default_rng(seed)
     optimizer = torch.optim.Adam(net.factors, lr=RATE)
     x, y = torch.from_numpy(images), torch.from_numpy(labels)
     for step in range(STEPS):
@@ -82,4 +82,3 @@ def tuned(file: Path, images: NDArray[np.float32], labels: NDArray[np.int64], se
     }
     shutil.rmtree(folder, ignore_errors=True)
     write(net.model.checkpoint, moved, folder)
-    return folder / file.name

@@ -4,7 +4,7 @@ Run it where the package xllamacpp is installed; it needs nothing else. One JSON
 written: the question, the answer, and the answer that the desk itself gave.
 
     python answers.py FILE.gguf rows/test.jsonl > answers.jsonl
-    python answers.py FILE.gguf rows/test.jsonl rows/train.jsonl 4 > answers.jsonl    # after four examples in the prompt
+    python answers.py FILE.gguf rows/test.jsonl rows/train.jsonl 4 > answers.jsonl    # after four examples
 """
 
 from __future__ import annotations

@@ -30,10 +30,9 @@ from digits import STYLES, test_digits, train_digits
 from PIL import Image, ImageDraw
 from pipeline import CAPTIONS, ROOM
 from torch import Tensor, nn
-from torch.nn.functional import linear, relu
+from torch.nn.functional import relu
 
 import forq
-from forq.layers.linear import QuantLinear
 from forq.models.convert.onload import quantized
 from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
@@ -44,35 +43,13 @@ from forq.tasks.text_to_image import open as open_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from attacks import mnist_cnn
+from twins import Scaled, swap
 
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
 BATCH, DRAWN, SHOWN, EULER, RATES = 16, 1000, 8, 12, (3e-3, 1e-2, 3e-2, 1e-1)
 GGUF = ("q4_0", "q8_0")
 OURS: dict[str, dict[str, dict[str, str]]] = {"qzo": {}, "qzo, decay linear": {"rule": {"decay": "linear"}}}
 CELL = ("style", "form", "method", "steps", "seed", "rate")
-
-
-class Trained(nn.Module):
-    """A quantized layer whose scales have gradients: scale₀ · (1 + θ)."""
-
-    def __init__(self, layer: QuantLinear) -> None:
-        super().__init__()
-        self.layer = layer
-        start = layer.scales.clone()
-        layer.scales.fill_(1.0)
-        self.register_buffer("levels", layer.dequantise())
-        layer.scales.copy_(start)
-        # The scale of every weight, by its number, from the same layer asked for numbers in place of scales.
-        layer.scales.copy_(torch.arange(start.numel(), dtype=torch.float32).view(start.shape) + 1)
-        numbers = (layer.dequantise() / self.levels.where(self.levels != 0, torch.nan)).nan_to_num(1.0) - 1
-        layer.scales.copy_(start)
-        self.register_buffer("place", numbers.round().long())
-        self.register_buffer("start", start)
-        self.theta = nn.Parameter(torch.zeros_like(start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scales = (self.start * (1 + self.theta)).view(-1)
-        return linear(x, self.levels * scales[self.place], self.layer.bias)
 
 
 def folder(data: Path, work: Path, style: str) -> Path:
@@ -218,11 +195,7 @@ def backprop(
 ) -> None:
     model: Any = load(base)
     task, began = opened(model, seed), time.perf_counter()
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, QuantLinear):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, Trained(layer))
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = swap(model, Scaled)
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):

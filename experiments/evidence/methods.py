@@ -28,21 +28,21 @@ class Method:
     rates: tuple[str, ...] = ()
 
 
-_THREE_ORDERS = ("1e-6", "1e-5", "1e-4", "1e-3")
-_GRADIENTS = ("1e-4", "1e-3", "1e-2", "1e-1")
-_FULL = ("1e-6", "1e-5", "1e-4", "1e-3")
+_RATES = ("1e-5", "1e-4", "1e-3", "1e-2")
+"""Three orders of magnitude for steps of all scales or weights."""
 
+_OF_FACTORS = ("1e-4", "1e-3", "1e-2", "1e-1")
+"""The same for what begins at 0: relative changes of scales, and adapters."""
+
+# GRZO (signs of every row of a batch, plain steps) is not among them: forq has rows' own directions with Gauss–Newton
+# steps alone, and that is `qzo` on text.
 METHODS: Mapping[str, Method] = {
     "zero-shot": Method("the file as published", by="nothing"),
     "qzo": Method("forq's default: nothing is set"),
     "qzo-paper-tuned": Method(
         "QZO with its paper's settings, the learning rate chosen (arXiv 2505.13430)",
         words=("--recipe", "qzo-paper"),
-        rates=_THREE_ORDERS,
-    ),
-    "grzo": Method(
-        "every row of a batch has signs of its own, on the same scales; slopes alone decide where a step goes",
-        words=("--recipe", "qzo", "--set", "estimator.name=by_row", "--set", "rule.damping=1e9"),
+        rates=_RATES,
     ),
     "zoqo": Method("codes move by the sign of a loss difference (arXiv 2501.06736)", words=("--recipe", "zoqo")),
     "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),
@@ -51,33 +51,33 @@ METHODS: Mapping[str, Method] = {
         "every float of the dequantised file moves (arXiv 2305.17333); the file is not quantized any more",
         "dequantised",
         words=("--recipe", "mezo"),
-        rates=("1e-6", "1e-5", "1e-4", "1e-3"),
+        rates=_RATES,
     ),
     "peqa": Method(
         "the same scales by back-propagation (arXiv 2305.14152)",
         by="gradients",
         words=("--what", "scales"),
-        rates=_GRADIENTS,
+        rates=_OF_FACTORS,
     ),
     "lora": Method(
         "adapters of rank 8 by back-propagation, beside the published file",
         by="gradients",
         words=("--what", "lora"),
-        rates=_GRADIENTS,
+        rates=_OF_FACTORS,
     ),
     "qlora": Method(
         "the same adapters over NF4 of the dequantised file (arXiv 2305.14314)",
         "nf4",
         by="gradients",
         words=("--what", "lora"),
-        rates=_GRADIENTS,
+        rates=_OF_FACTORS,
     ),
     "full": Method(
         "every weight of the dequantised file by back-propagation",
         "dequantised",
         by="gradients",
         words=("--what", "full"),
-        rates=_FULL,
+        rates=_RATES,
     ),
 }
 

@@ -25,11 +25,10 @@ from forq.report.curves import Curve
 
 def told(rows: Sequence[Row], problem: str, method: str) -> tuple[list[Row], list[Row]]:
     """The rows that count, of the chosen rate, and those of the search beside them."""
-    mine = [row for row in rows if (row["problem"], row["method"]) == (problem, method) and "error" not in row]
-    if not METHODS[method].rates:
-        return mine, []
+    mine = [row for row in rows if (row["problem"], row["method"]) == (problem, method)]
     best = best_rate(problem, method, list(rows))
-    return [row for row in mine if row["rate"] == best], [row for row in mine if row["rate"] != best]
+    counted = [row for row in mine if row["rate"] == best and "error" not in row]
+    return counted, [row for row in mine if row["rate"] != best]
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -58,7 +57,8 @@ def line(problem: Problem, name: str, method: str, rows: Sequence[Row], index: i
         "value": statistics.fmean(judged(problem, row) for row in counted),
         "test": spread([judged(problem, row) for row in counted], digits),
         "seeds": len(counted),
-        "search": f"{sum(row['forwards'] for row in searched):,}" if searched else "none",
+        # A run that broke off is counted in full: nobody knew that it would.
+        "search": f"{sum(row.get('forwards', problem.forwards) for row in searched):,}" if searched else "none",
         "memory": f"{max(memory):,}" if memory else "–",
         "seconds": f"{statistics.median(seconds):,.0f}",
         "digests": [row["digest"] for row in counted if "digest" in row],
@@ -88,18 +88,20 @@ def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] 
     shown = [one for one in lines if one is not None]
     if not shown:
         return None
+    labels = {one["label"] for one in shown}
     shown.sort(key=lambda one: one["value"], reverse=problem.judged == "accuracy")
-    best = min(max(course[2] for course in one["rows"][0]["course"]) for one in shown if one["rows"][0].get("course"))
+    start = max((one["rows"][0]["course"][0][2] for one in shown if one["rows"][0].get("course")), default=0.0)
     charts: list[Chart | None] = [
         chart(
             f"Validation loss{suffix}",
-            [curve(one["label"], one["index"], one["rows"], axis) for one in shown if _falls(one, best)],
+            [curve(one["label"], one["index"], one["rows"], axis) for one in shown if _falls(one, start)],
             caption="the colours are those of the table; the band is one standard deviation",
             x_label=label,
         )
         for axis, suffix, label in ((0, "", "forward passes"), (1, " over time", "seconds"))
     ]
-    before = [judged(problem, row, "before") for one in shown for row in one["rows"] if "before" in row["test"]]
+    published = [one for one in shown if METHODS[one["label"]].form == "published"]
+    before = [judged(problem, row, "before") for one in published for row in one["rows"] if "before" in row["test"]]
     digits = 1 if problem.judged == "accuracy" else 3
     return {
         "name": name,
@@ -108,10 +110,16 @@ def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] 
         "judged": "accuracy, %" if problem.judged == "accuracy" else "loss, nats",
         "before": f"{before[0]:.{digits}f}" if before else "",
         "label": shown[0]["rows"][0]["label"],
-        "missing": [method for method, one in zip(methods, lines, strict=True) if one is None],
+        "missing": [f"{method}{_failed(rows, name, method)}" for method in methods if method not in labels],
         "rows": shown,
         "charts": [drawn for drawn in charts if drawn is not None],
     }
+
+
+def _failed(rows: Sequence[Row], problem: str, method: str) -> str:
+    """Why nothing of a method is shown, if it was tried."""
+    mine = [row["error"] for row in rows if (row["problem"], row["method"]) == (problem, method) and "error" in row]
+    return f" (failed: {mine[0]:.80})" if mine else ""
 
 
 def _falls(one: dict[str, Any], start: float) -> bool:

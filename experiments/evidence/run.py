@@ -33,7 +33,7 @@ from shakespeare import command
 
 ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "results" / "evidence.jsonl"
-SCORES = 10
+SCORES = 20
 """Validation scores of a run: its curve, and the steps among which the best is taken."""
 
 Row = dict[str, Any]
@@ -44,13 +44,18 @@ def recorded() -> list[Row]:
 
 
 def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
-    """The rate whose seed 0 validated best; None while one of them is missing, or where there is none."""
+    """The rate that validated best with seed 0, by what the table compares; None while one of them is missing."""
     rates = METHODS[method].rates
     tried = {row["rate"]: row for row in rows if (row["problem"], row["method"], row["seed"]) == (problem, method, 0)}
     good = [rate for rate in rates if rate in tried and "error" not in tried[rate]]
     if not good or not set(rates) <= set(tried):
         return None
-    return min(good, key=lambda rate: float(tried[rate]["validation"]["after"]["loss"]))
+
+    def rank(rate: str) -> tuple[float, float]:
+        score = tried[rate]["validation"]["after"]
+        return -score["accuracy"] if PROBLEMS[problem].judged == "accuracy" else 0.0, score["loss"]
+
+    return min(good, key=rank)
 
 
 def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
@@ -84,6 +89,7 @@ def words(name: str, method: str, rate: str | None, seed: int, files: Files, dat
         return [*made, "--seed", str(seed), *_options(problem.options)]
     if spec.by == "nothing":
         return ["-m", "forq", "eval", file, "--task", problem.task, "--data", rows, *problem.sets, "--json"]
+    # `forq tune` takes a twentieth of its steps between scores, if it is told nothing.
     made = ["-m", "forq", "tune", file, "--task", problem.task, "--data", rows, *problem.sets, *spec.words]
     made += [] if rate is None else ["--set", f"rule.lr={rate}"]
     return [*made, "--forwards", str(problem.forwards), "--seed", str(seed), "--out", str(out), "--json"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import linear
 
-sys.path.append(str(Path(__file__).parents[2] / "experiments" / "evidence"))
-run = pytest.importorskip("run")
-page = pytest.importorskip("page")
+import forq
+from forq.layers.linear import QuantLinear
+from forq.tasks import Score
+from tests.fixtures import gguf
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+sys.path += [str(EXPERIMENTS), str(EXPERIMENTS / "evidence")]
+backprop, page, run, twins = map(importlib.import_module, ("backprop", "page", "run", "twins"))
 
 
 def row(method: str, seed: int, loss: float, rate: str | None = None, problem: str = "tinystories") -> dict[str, Any]:
@@ -50,8 +58,58 @@ def test_a_row_on_record_is_not_run_again_and_a_failed_rate_is_never_the_best(re
     assert ("minilm", "qzo", None, 0) not in set(run.jobs([]))
     rates = run.METHODS["peqa"].rates
     failed = {"problem": "minilm", "method": "peqa", "rate": rates[0], "seed": 0, "error": "it diverged"}
-    record(failed, *(row("peqa", 0, 0.5, rate, "minilm") for rate in rates[1:]))
-    assert run.best_rate("minilm", "peqa", run.recorded()) == rates[1]
+    others = [row("peqa", 0, 0.5, rate, "minilm") for rate in rates[1:]]
+    for place, one in enumerate(others):
+        for split in ("validation", "test"):
+            one[split]["before"]["accuracy"], one[split]["after"]["accuracy"] = 0.5, 0.7 + 0.01 * (place == 1)
+    record(failed, *others)
+    assert run.best_rate("minilm", "peqa", run.recorded()) == rates[2]  # accuracy is what is compared
+    text = page.page([failed, *others])
+    assert "71.0" in text and "2,000" in text  # the failed rate costs its 1,000 forward passes, the other its 1,000
+
+
+def test_a_page_of_nothing_but_the_published_file(record: Any) -> None:
+    only = {"problem": "tinystories", "method": "zero-shot", "rate": None, "seed": 0, "label": "small real"}
+    only |= {"forwards": 0, "processor_seconds": 5.0, "test": {"after": {"loss": 6.5}}}
+    failed = {"problem": "tinystories", "method": "qes", "rate": None, "seed": 0, "error": "no memory"}
+    text = page.page([only, failed])
+    assert "6.500" in text and "qes (failed: no memory)" in text and "<svg" not in text
+
+
+def test_all_methods_have_as_many_scores(tmp_path: Path) -> None:
+    class Files:
+        def of(self, base: str, form: str) -> Path:
+            return tmp_path
+
+    words = run.words("tinystories", "peqa", "1e-2", 0, Files(), tmp_path, tmp_path)
+    steps, every = (int(words[words.index(name) + 1]) for name in ("--steps", "--eval-every"))
+    assert 3 * steps <= 1000 and 20 <= steps / every < 22
+    assert "--eval-every" not in run.words("tinystories", "qzo", None, 0, Files(), tmp_path, tmp_path)
+
+
+def test_the_best_is_by_the_main_metric_and_comes_back() -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    best = backprop.Best([weight], Score(1.0, 10, {"accuracy": 0.5}, "accuracy"))
+    for step, (loss, right) in enumerate(((2.0, 0.7), (0.5, 0.6))):
+        weight.data.fill_(step + 1.0)
+        best.offer(step + 1, 1.0, Score(loss, 10, {"accuracy": right}, "accuracy"))
+    best.restore()
+    assert weight.tolist() == [1.0, 1.0] and [place[0] for place in best.course] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("name", ["q4_1", "k", "five"])
+def test_a_twin_begins_as_its_layer_and_follows_its_scales(name: str, tmp_path: Path) -> None:
+    model = forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS[name]), device="cpu")
+    layer = next(m for m in model.modules() if isinstance(m, QuantLinear) and not m.embeds)
+    twin, x = twins.Scaled(layer), torch.randn(3, layer.in_features)
+    assert torch.allclose(twin(x), linear(x, layer.dequantise(), layer.bias), atol=1e-5)
+    for place, tensor in enumerate(t for s, t in layer.live.items() if s.group == "scales"):
+        factors = torch.rand_like(tensor)
+        twin.thetas[place].data.copy_(factors)
+        tensor.mul_(1 + factors)
+    assert torch.allclose(twin(x), linear(x, layer.dequantise(), layer.bias), atol=1e-4)
+    twin(x).square().sum().backward()
+    assert all(theta.grad is not None and theta.grad.abs().max() > 0 for theta in twin.thetas)
 
 
 def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record: Any) -> None:

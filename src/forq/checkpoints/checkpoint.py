@@ -109,7 +109,7 @@ class Checkpoint:
             raise FormatError(f"{name}: {error}") from None
 
     def parts(self, name: str) -> Iterator[Tensor]:
-        """Read one tensor in order, flat and in parts, so that a large one is never whole in memory.
+        """Read one tensor in order, flat and in parts; at once only if its file stores it in another order.
 
         Raises:
             FormatError: as :meth:`read`.

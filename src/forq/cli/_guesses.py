@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
+from forq.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -51,7 +53,11 @@ class Guesses:
     choices: float
 
     def right(self, counts: Callable[[bool], bool]) -> float:
-        """The share of pieces that were guessed, of those that count: ``counts`` is asked whether one is in a label."""
+        """The share of pieces that were guessed, of those that count.
+
+        Args:
+            counts: says whether a piece counts; its argument: the piece is in a label.
+        """
         some = [piece.right for row in self.rows for piece, label in _labelled(row) if counts(label)]
         return sum(some) / len(some)
 
@@ -109,6 +115,8 @@ def typical(before: Guesses, after: Guesses) -> list[tuple[str, str, str]]:
         for match in _CARD.finditer(text):
             sides = [match.group(), *(side[match.start() : match.end()] for side in shown)]
             cards.append((_seen(sides[2]) - _seen(sides[1]), sides))
+    if not cards:
+        raise DataError("the test text has no whole card: expected lines name, takes and does, and an empty one")
     mean = sum(gain for gain, _ in cards) / len(cards)
     _, sides = min(cards, key=lambda card: abs(card[0] - mean))
     return list(zip(*(side.splitlines() for side in sides), strict=True))

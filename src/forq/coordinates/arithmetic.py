@@ -81,7 +81,9 @@ def inside(new: Tensor, old: Tensor, domain: Domain) -> Tensor:
 
 
 def stored(leaf: Leaf, x: Tensor) -> Tensor:
-    """A copy of coordinates as the leaf's file will hold them: rounded to nearest, but bfloat16 at random.
+    """Coordinates as the leaf's file will hold them: rounded to nearest, but bfloat16 at random.
+
+    They are never the leaf's own storage; other packed integers may come back as they are.
 
     A step of a thousandth is an eighth of a bfloat16's last place. Rounded to nearest, most of a fine-tune would
     vanish; rounded at random, it stays on average. The bits come from the leaf's name, so that the same coordinates

@@ -3,7 +3,7 @@
 The demo model was pretrained on ordinary prose. These texts need no download:
 
 * `cards`: an index card for every function: its name, what it takes, what it does. This is the task
-  of the demo: the form is strict, and the model learns most of it in minutes of forward-only tuning.
+  of the demo: the form is strict, and the model learns most of the form in minutes of forward-only tuning.
 * `upper_docs`: docstrings in capitals.
 * `python_source`: program text without comments and docstrings, which are prose and may have been
   in the pretraining text. They are removed by parsing each file and printing its syntax tree,

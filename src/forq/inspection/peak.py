@@ -28,7 +28,7 @@ _OVERHEAD_BYTES = 32_000_000
 
 
 _TOKEN_BYTES = 340
-"""A tokenizer's memory by token of its vocabulary: its spelling in two tables, and about two merges."""
+"""A tokenizer's memory by token of its vocabulary: two tables hold its spelling, and about two merges form it."""
 
 
 def peak_bytes(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], held: int, tokens: int) -> int | None:

@@ -106,7 +106,7 @@ def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked
 
 
 def free_buffers(model: nn.Module) -> None:
-    """Give the memory of dense buffers back to the system before something else needs it."""
+    """Free the dense buffers of quantized layers before something else needs the memory."""
     for module in model.modules():
         if isinstance(module, QuantLinear):
             module.scratch.clear()

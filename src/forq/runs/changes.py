@@ -67,7 +67,7 @@ def changes(
     for leaf in leaves:
         new = saved[leaf.name].cpu().reshape(-1)
         total, changed, flipped, norm, moved = 0, 0, 0, 0.0, 0.0
-        for was in base(leaf.name):
+        for was in (few for part in base(leaf.name) for few in part.split(_CHUNK)):
             now = new[total : total + len(was)]
             total += len(was)
             changed += int((was != now).sum())

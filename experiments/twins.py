@@ -1,0 +1,84 @@
+"""Trainable twins of quantized layers, for ceilings by back-propagation: their scales, or adapters beside them.
+
+They hold dense float32 matrices, which forq does not: their memory says nothing of a tuned kernel's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from forq.layers.linear import QuantLinear
+
+
+class Scaled(nn.Module):
+    """A quantized layer whose scales have gradients: scale₀ · (1 + θ). All else stands still.
+
+    A weight is linear in the scales of its group: the sum of a level times its entry of every tensor of scales.
+    """
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__()
+        self.bias = layer.bias
+        scales = [tensor for spec, tensor in layer.live.items() if spec.group == "scales"]
+        start = [tensor.clone() for tensor in scales]
+        self.levels, self.places, self.starts, self.thetas = [], [], start, nn.ParameterList()
+        for tensor in scales:
+
+            def dense(own: Tensor, tensor: Tensor = tensor) -> Tensor:
+                """The matrix where this tensor is ``own``, and the others are 0."""
+                for other in scales:
+                    other.copy_(own) if other is tensor else other.zero_()
+                return layer.dequantise()
+
+            levels = dense(torch.ones_like(tensor))
+            # The entry of every weight, by its number, from the layer itself: no format's layout is known here.
+            numbers = dense(torch.arange(1, tensor.numel() + 1, dtype=torch.float32).view(tensor.shape))
+            places = (numbers / levels.where(levels != 0, torch.nan)).nan_to_num(1.0) - 1
+            self.levels.append(levels)
+            self.places.append(places.round().int())
+            self.thetas.append(nn.Parameter(torch.zeros_like(tensor)))
+        for tensor, before in zip(scales, start, strict=True):
+            tensor.copy_(before)
+
+    def weight(self) -> Tensor:
+        parts = zip(self.levels, self.places, self.starts, self.thetas, strict=True)
+        return sum((a * (s * (1 + t)).reshape(-1)[at] for a, at, s, t in parts), torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight(), self.bias)
+
+
+class Adapted(nn.Module):
+    """LoRA (Hu et al., arXiv 2106.09685) of rank r beside a frozen quantized layer; B starts at zero."""
+
+    def __init__(self, layer: QuantLinear, rank: int = 8, alpha: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("weight", layer.dequantise())
+        self.bias, self.factor = layer.bias, alpha / rank
+        self.a = nn.Parameter(torch.empty(rank, layer.in_features))
+        self.b = nn.Parameter(torch.zeros(layer.out_features, rank))
+        nn.init.kaiming_uniform_(self.a, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias) + linear(linear(x, self.a), self.b) * self.factor
+
+
+def swap(model: Any, twin: Callable[[QuantLinear], nn.Module]) -> list[nn.Parameter]:
+    """Put a twin in the place of every quantized layer but the tables of embeddings; the parameters to train.
+
+    Raises:
+        SystemExit: no layer is quantized.
+    """
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, QuantLinear) and not layer.embeds:
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, twin(layer))
+    found = [p for p in model.parameters() if p.requires_grad]
+    if not found:
+        raise SystemExit("nothing quantized to train")
+    return found
