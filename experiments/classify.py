@@ -48,11 +48,11 @@ PROMPTS = {
 LIMITS = {"smollm2": Limits(1000, 160, None), "minilm": Limits(1000, 500, None), "head": Limits(1000, 500, None)}
 TRIAL = Limits(64, 32, 32)
 PROBLEMS: Mapping[str, tuple[str, str, int]] = {
-    "minilm-sst2": ("minilm", "sst2", 2400),
-    "minilm-cb": ("minilm", "cb", 2400),
-    "smollm2-sst2": ("smollm2", "sst2", 400),
-    "smollm2-cb": ("smollm2", "cb", 400),
-    "head-cb": ("head", "cb", 2400),
+    "minilm-sst2": ("minilm", "sst2", 800),
+    "minilm-cb": ("minilm", "cb", 800),
+    "smollm2-sst2": ("smollm2", "sst2", 150),
+    "smollm2-cb": ("smollm2", "cb", 150),
+    "head-cb": ("head", "cb", 800),
 }
 """Name: model, data set, forward passes."""
 HEAD = {"batch": 16, "lr": 5e-5, "max_length": 128}
