@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
@@ -67,7 +68,7 @@ def changes(
     for leaf in leaves:
         new = saved[leaf.name].cpu().reshape(-1)
         total, changed, flipped, norm, moved = 0, 0, 0, 0.0, 0.0
-        for was in (few for part in base(leaf.name) for few in part.split(_CHUNK)):
+        for was in (few for part in base(leaf.name) for few in torch.split(part, _CHUNK)):
             now = new[total : total + len(was)]
             total += len(was)
             changed += int((was != now).sum())
