@@ -48,7 +48,11 @@ from twins import Scaled, swap
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
 BATCH, DRAWN, SHOWN, EULER, RATES = 16, 1000, 8, 12, (3e-3, 1e-2, 3e-2, 1e-1)
 GGUF = ("q4_0", "q8_0")
-OURS: dict[str, dict[str, dict[str, str]]] = {"qzo": {}, "qzo, decay linear": {"rule": {"decay": "linear"}}}
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qzo": ("qzo-slopes", {}),  # the default until 2026-11-30
+    "qzo, decay linear": ("qzo-slopes", {"rule": {"decay": "linear"}}),
+    "qzo-shared": ("qzo-shared", {}),
+}
 CELL = ("style", "form", "method", "steps", "seed", "rate")
 
 
@@ -167,8 +171,8 @@ def main() -> None:
             mark = f"{told.style}-{told.form}-{name.replace(', ', '-').replace(' ', '-')}-{told.steps}-{seed}"
             out, picture = told.work / f"run-{mark}", grids / f"{mark}.png"
             shutil.rmtree(out, ignore_errors=True)
-            settings: dict[str, Any] = {"seed": seed, "eval_every": max(1, told.steps // 10), "settings": OURS[name]}
-            recipe = "qzo-slopes"  # the default when the rows were measured
+            recipe, own = OURS[name]
+            settings: dict[str, Any] = {"seed": seed, "eval_every": max(1, told.steps // 10), "settings": own}
             run = forq.tune(model, opened(model, seed), recipe=recipe, steps=told.steps, out=out, **settings)
             spent = time.perf_counter() - began
             tuned = load(out / "checkpoint")

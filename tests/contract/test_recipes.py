@@ -140,7 +140,7 @@ def test_votes_walk_less_and_adapters_further(name, move, walk, monkeypatch):
         ({"changed": ["norms.clip"]}, "qzo-slopes"),
         ({"move": "scales, zeros"}, "qzo-slopes"),
         ({"move": "lora"}, "qzo-slopes"),
-        ({"kind": "diffusion"}, "qzo-slopes"),
+        ({"kind": "diffusion"}, "qzo-shared"),
         ({"kind": "masked"}, "qzo-shared"),
         ({"kind": "encoder"}, "qzo-shared"),
         ({"kind": "classifier"}, "qzo-shared"),

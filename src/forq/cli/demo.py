@@ -38,10 +38,6 @@ def demo(
     from forq.runs.open_task import open_task
 
     given.free(out, "choose another --out")
-    _screen.err.print(
-        "A 4-bit model that learned English prose now learns index cards of Python functions, by forward passes alone.",
-        soft_wrap=True,
-    )
     # The texts first: where there are none, no folder is left that would be in the way of the next try.
     texts = cards(300_000)
     data = out / "data"
@@ -50,6 +46,10 @@ def demo(
         (data / f"{name}.txt").write_text(text, encoding="utf-8")
     task = TaskConfig(name="text", data=str(data), options={"batch_rows": 4, "validation_rows": 48, "test_rows": 48})
     config = complete(None, forwards=forwards, checkpoint=str(CHECKPOINT), task=task)
+    _screen.err.print(
+        "A 4-bit model that learned English prose now learns index cards of Python functions, by forward passes alone.",
+        soft_wrap=True,
+    )
     _tuning.tune(config, out / "run")
     (record,) = read_all([out / "run"])
     before, after = (

@@ -100,8 +100,8 @@ def tune(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Method; `forq ls recipes` lists them. Default: qzo; qzo-shared for encoders and images; qzo-slopes "
-            "with --reward or a rate.",
+            help="Method; `forq ls recipes` lists them. Default: qzo; qzo-shared for encoders, images and "
+            "diffusion; qzo-slopes with --reward or a rate.",
             rich_help_panel=METHOD,
         ),
     ] = None,

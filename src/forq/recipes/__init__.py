@@ -37,9 +37,9 @@ class Recipe:
 def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: str) -> str:
     """The recipe where none is named.
 
-    It is ``qzo``, and ``qzo-shared`` for encoders and classifiers, whose rows cannot be probed apart. It is
-    ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is set, which a step
-    ``newton`` does not have; and where such steps are not ahead or were not compared: diffusion, integers and adapters.
+    It is ``qzo``, and ``qzo-shared`` for encoders, classifiers, images and diffusion, whose rows cannot be probed
+    apart. It is ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is set,
+    which a step ``newton`` does not have; and where such steps were not compared: integers and adapters.
 
     Args:
         kind: of the model.
@@ -48,7 +48,7 @@ def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: st
     """
     rates = any(name.rpartition(".")[2] in ("lr", "clip") for name in changed)
     others = {kind.strip() for kind in move.split(",")} & {*INTEGERS, "lora"}
-    if reward or rates or others or kind == "diffusion":
+    if reward or rates or others:
         return "qzo-slopes"
     return "qzo" if kind == "causal" else "qzo-shared"
 
