@@ -56,9 +56,11 @@ class RayOracle:
     def __call__(self, step: int, probes: Sequence[Move]) -> Sequence[Losses]:
         dealt = shares(len(probes), [1.0] * ACTORS, 0, from_point=self.own.from_point)
         jobs = list(zip(self.workers, dealt, strict=True))
+        # An actor does one thing after the other, so its process is asked for before it gets work.
+        _, process = ray.get(self.workers[-1].state.remote()) if step == self.kill_at else (0, None)
         asked = [self.ask(worker, step, probes, places) for worker, places in jobs]
-        if step == self.kill_at:
-            os.kill(ray.get(self.workers[-1].state.remote())[1], signal.SIGKILL)
+        if process is not None:
+            os.kill(process, signal.SIGKILL)
         parts: dict[int, Numbers] = {}
         checksums = set()
         for (worker, places), answer in zip(jobs, asked, strict=True):
