@@ -34,6 +34,11 @@ _RATES = ("1e-5", "1e-4", "1e-3", "1e-2")
 _OF_FACTORS = ("1e-4", "1e-3", "1e-2", "1e-1")
 """The same for what begins at 0: relative changes of scales, and adapters."""
 
+
+def _gradients(says: str, what: str, form: Form = "published", rates: tuple[str, ...] = _OF_FACTORS) -> Method:
+    return Method(says, form, "gradients", ("--what", what), rates)
+
+
 # GRZO (signs of every row of a batch, plain steps) is not among them: forq has rows' own directions with Gauss–Newton
 # steps alone, and that is `qzo` on text.
 METHODS: Mapping[str, Method] = {
@@ -53,32 +58,10 @@ METHODS: Mapping[str, Method] = {
         words=("--recipe", "mezo"),
         rates=_RATES,
     ),
-    "peqa": Method(
-        "the same scales by back-propagation (arXiv 2305.14152)",
-        by="gradients",
-        words=("--what", "scales"),
-        rates=_OF_FACTORS,
-    ),
-    "lora": Method(
-        "adapters of rank 8 by back-propagation, beside the published file",
-        by="gradients",
-        words=("--what", "lora"),
-        rates=_OF_FACTORS,
-    ),
-    "qlora": Method(
-        "the same adapters over NF4 of the dequantised file (arXiv 2305.14314)",
-        "nf4",
-        by="gradients",
-        words=("--what", "lora"),
-        rates=_OF_FACTORS,
-    ),
-    "full": Method(
-        "every weight of the dequantised file by back-propagation",
-        "dequantised",
-        by="gradients",
-        words=("--what", "full"),
-        rates=_RATES,
-    ),
+    "peqa": _gradients("the same scales by back-propagation (arXiv 2305.14152)", "scales"),
+    "lora": _gradients("adapters of rank 8 by back-propagation, beside the published file", "lora"),
+    "qlora": _gradients("the same adapters over NF4 of the dequantised file (arXiv 2305.14314)", "lora", "nf4"),
+    "full": _gradients("every weight of the dequantised file by back-propagation", "full", "dequantised", _RATES),
 }
 
 SOME = ("zero-shot", "qzo", "zoqo", "qzo-paper-tuned", "peqa")
