@@ -22,7 +22,7 @@ from forq.errors import FormatError, RunError
 from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.runs import snapshots
-from forq.runs.changes import rounding_error
+from forq.runs.changes import changes, rounding_error
 from forq.runs.snapshots import Snapshot
 from tests import tiny_lm
 from tests.fixtures import gguf
@@ -154,3 +154,15 @@ def test_codes_that_a_file_holds_as_blocks_are_exported_as_a_copy(tmp_path: Path
     want = before.clone()
     leaf.put(0, 1 - leaf.take(0, leaf.shape[1]).clamp(0, 1))
     assert torch.equal(before, want) and not torch.equal(spaces.stored(leaf, leaf.storage), want)
+
+
+def test_changes_are_counted_over_all_parts_of_a_tensor(base: Path) -> None:
+    leaf = next(leaf for leaf in trainable(forq.load(base, "cpu"), "scales"))
+    old = leaf.read().reshape(-1)
+    new = old.clone()
+    new[:2] *= -1.0  # in the first part
+    new[-1] += 1.0  # in the last
+    (change,) = changes([leaf], lambda name: old.split(3), {leaf.name: new.view(leaf.shape)})
+    assert (change.total, change.changed, change.flipped) == (old.numel(), 3, 2)
+    assert change.moved == pytest.approx(float((new - old).double().norm()))
+    assert change.norm == pytest.approx(float(old.double().norm()))
