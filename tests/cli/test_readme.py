@@ -53,8 +53,13 @@ def test_links_lead_somewhere(page):
 def test_the_python_runs(base, text, tmp_path, monkeypatch):
     (code,) = [block for kind, block in BLOCKS if kind == "python"]
     monkeypatch.chdir(tmp_path)
-    code = code.replace('"path/to/gptq-model"', repr(str(base))).replace('"notes.txt"', repr(str(text)))
-    code = code.replace("steps=500", 'steps=3, settings={"task": {"max_length": 32, "validation_rows": 8}}')
+        for shown, here in (
+        ('"smollm2"', repr(str(base))),
+        ('"notes.txt"', repr(str(text))),
+        ("steps=20", 'steps=3, settings={"task": {"max_length": 32, "validation_rows": 8}}'),
+    ):
+        assert shown in code, "the README no longer shows this"
+        code = code.replace(shown, here)
 
     def loss_of(model, batch):
         return model(input_ids=batch, labels=batch).loss.item()
@@ -62,7 +67,7 @@ def test_the_python_runs(base, text, tmp_path, monkeypatch):
     import torch
 
     exec(code, {"batches": [torch.arange(1, 20)[None]], "loss_of": loss_of})
-    assert (tmp_path / "run" / "checkpoint" / "model.safetensors").exists()
+    assert (tmp_path / "notes" / "checkpoint" / "model.safetensors").exists()
 
 
 def test_the_profile_page_runs(base, text, tmp_path, monkeypatch):
