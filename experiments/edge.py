@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import edge_ceiling
+import edge_table
 import numpy as np
 import torch
 from attacks import cifar10, floats, resnet20
-from numpy.typing import NDArray
+from edge_images import SHIFTS, Labels, Pixels, images, rows
+from edge_table import SEEDS, TARGET, Row
 
 import forq
 from forq.runs.config import TaskConfig, complete
@@ -35,37 +37,7 @@ from forq.runs.journal import Line
 from forq.runs.open_task import open_task
 from forq.runs.run import Run
 
-ROOT = Path(__file__).parents[1]
-TARGET = ROOT / "results" / "edge.jsonl"
-SEEDS = (0, 1, 2)
-SIZES = (200, 1000)
-SHIFTS = {"noise": (0.04, 0.08, 0.12), "blur": (1.0, 1.5, 2.0), "contrast": (0.5, 0.3, 0.15)}
-"""Standard deviation of Gaussian noise in units of the range; radius of the disk in pixels; factor of the contrast."""
 SCALE_STEPS, CODE_STEPS, BATCH = 40, 180, 64
-Row = dict[str, Any]
-Pixels = NDArray[np.uint8]
-
-
-def shifted(x: Pixels, kind: str, size: float, seed: int) -> Pixels:
-    """Images of a worse camera; the same seed gives the same noise."""
-    y = x.astype(np.float64) / 255.0
-    if kind == "noise":
-        y = y + np.random.default_rng(seed).normal(0.0, size, y.shape)
-    elif kind == "contrast":
-        middle = y.mean(axis=(1, 2, 3), keepdims=True)
-        y = (y - middle) * size + middle
-    else:
-        reach = int(np.ceil(size))
-        grid = np.arange(-reach, reach + 1)
-        distance = np.hypot(*np.meshgrid(grid, grid))
-        disk = np.clip(size + 0.5 - distance, 0.0, 1.0)  # its edge is one pixel wide
-        padded = np.pad(y, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-        high, wide = y.shape[1:3]
-        y = sum(
-            disk[down, across] / disk.sum() * padded[:, down : down + high, across : across + wide]
-            for down, across in np.ndindex(disk.shape)
-        )
-    return (y.clip(0.0, 1.0) * 255.0).round().astype(np.uint8)
 
 
 def quantized(data: Path, work: Path) -> dict[str, Path]:
@@ -102,27 +74,7 @@ def quantized(data: Path, work: Path) -> dict[str, Path]:
     return files
 
 
-def images(data: Path) -> tuple[tuple[Pixels, NDArray[np.int64]], tuple[Pixels, NDArray[np.int64]]]:
-    """Training images without those of the calibration, and test images."""
-    parts = [cifar10(data, batch) for batch in range(5)]
-    x, y = (np.concatenate(some) for some in zip(*parts, strict=True))
-    return (x[256:], y[256:]), cifar10(data, 50)
-
-
-def rows(data: Path, work: Path, kind: str, size: float, count: int, seed: int) -> Path:
-    """The images of a cell as an .npz; kind "" shifts nothing."""
-    (x, y), (test, labels) = images(data)
-    chosen = np.random.default_rng(seed).permutation(len(x))[:count]
-    path = work / f"rows-{kind}-{size}-{count}-{seed}.npz"
-    few = shifted(x[chosen], kind, size, seed + 1)
-    np.savez(
-        path, train_images=few, train_labels=y[chosen],
-        test_images=shifted(test, kind, size, 1000), test_labels=labels,
-    )  # fmt: skip
-    return path
-
-
-def accuracy(file: Path, x: Pixels, y: NDArray[np.int64], *, fused: bool = True) -> float:
+def accuracy(file: Path, x: Pixels, y: Labels, *, fused: bool = True) -> float:
     """Of a file in a session of onnxruntime's own: a plain one, or one that fuses nothing."""
     import onnxruntime
 
@@ -310,17 +262,13 @@ def measure(job: Row, data: Path, work: Path) -> Row:
     return (ceiling if job["what"] == "ceiling" else tuned)(job, file, data, work)
 
 
-def done(target: Path) -> list[Row]:
-    return [json.loads(line) for line in target.read_text().splitlines()] if target.is_file() else []
-
-
 def run(data: Path, work: Path, only: str | None, limit: float) -> None:
     torch.set_num_threads(1)
     command = " ".join(
         ["python experiments/edge.py run --data $FORQ_DATA --work FOLDER", *([f"--only {only}"] if only else [])]
     )
     for job in jobs():
-        if (only and job["what"] != only) or any(job.items() <= row.items() for row in done(TARGET)):
+        if (only and job["what"] != only) or any(job.items() <= row.items() for row in edge_table.recorded()):
             continue
         if time.process_time() > limit:
             return
@@ -328,34 +276,6 @@ def run(data: Path, work: Path, only: str | None, limit: float) -> None:
         with TARGET.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(json.dumps(row), file=sys.stderr, flush=True)
-
-
-def table() -> None:
-    """Means and spreads over seeds, as Markdown."""
-    found = done(TARGET)
-
-    def share(what: str, field: str, kind: str, size: float, count: int | None = None, form: str = "qdq") -> str:
-        values = [
-            row[field] for row in found
-            if row["what"] == what and row["form"] == form and (row["shift"], row["size"]) == (kind, size)
-            and count in (None, row["images"])
-        ]  # fmt: skip
-        if not values:
-            return "–"
-        mean = f"{100 * np.mean(values):.1f}"
-        return mean + (f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 and count else "")
-
-    print(
-        "| shift | before | scales, 200 | scales, 1,000 | codes, 200 | codes, 1,000 | ceiling, 200 | ceiling, 1,000 |"
-    )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    for kind, sizes in SHIFTS.items():
-        for size in sizes:
-            cells = [share(what, "after", kind, size, n) for what in ("scales", "codes", "ceiling") for n in SIZES]
-            print(f"| {kind} {size:g} | {share('scales', 'shifted', kind, size)} | {' | '.join(cells)} |")
-    for row in found:
-        if row["what"] in ("clean", "time"):
-            print(json.dumps({name: value for name, value in row.items() if name != "command"}))
 
 
 def main() -> None:
@@ -369,7 +289,7 @@ def main() -> None:
     commands.add_parser("table")
     given = parser.parse_args()
     if given.command == "table":
-        table()
+        print(edge_table.table())
     else:
         run(given.data, given.work, given.only, given.limit)
 
