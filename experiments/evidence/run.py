@@ -27,6 +27,8 @@ from files import Files
 from methods import METHODS, chosen
 from problems import PROBLEMS
 
+from forq.runs import journal
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from learning import course
 from shakespeare import command
@@ -123,7 +125,7 @@ def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: 
     row |= {**scores, "peak_mb": found["peak_mb"], "imports_mb": imports_mb()}
     if by == "gradients":
         return row | {"forwards": 3 * found["steps"], "course": found["course"]}
-    digest = json.loads((out / "journal.jsonl").read_text().splitlines()[-1])["digest"]
+    digest = journal.read(out / "journal.jsonl").lines[-1].digest
     row |= {"forwards": found["forwards"], "course": course(out), "digest": digest}
     shutil.rmtree(out)  # a checkpoint for every cell would fill a disk
     return row

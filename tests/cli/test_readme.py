@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page):
 def test_the_python_runs(base, text, tmp_path, monkeypatch):
     (code,) = [block for kind, block in BLOCKS if kind == "python"]
     monkeypatch.chdir(tmp_path)
-        for shown, here in (
+    for shown, here in (
         ('"smollm2"', repr(str(base))),
         ('"notes.txt"', repr(str(text))),
         ("steps=20", 'steps=3, settings={"task": {"max_length": 32, "validation_rows": 8}}'),
