@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Processes of two cores share nothing gladly: each test worker takes one thread.
 ENV    := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test check fuzz-rows mutants test-oracles owners architectures ranks-chaos ray evidence bench bench-laptop bench-ranks
+.PHONY: demo test check environments fuzz-rows mutants test-oracles owners architectures ranks-chaos ray evidence bench bench-laptop bench-ranks
 .PHONY: bench-real-size clean
 
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -72,6 +72,8 @@ bench-ranks: $(VENV)/.done    ## results/bench-ranks.json: bytes a step, two ran
 
 # The environments of the libraries that inputs belong to.
 ORACLES = .venv-gptq .venv-formats .venv-chat .venv-llamacpp
+
+environments: $(VENV)/.done $(ORACLES:=/.done)   ## all of them; -j 2 installs two at a time
 
 test-oracles: $(VENV)/.done $(ORACLES:=/.done)   ## the libraries the inputs belong to read what we read
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m oracle

@@ -53,6 +53,10 @@ def test_ls_shows_each_family_and_refuses_others(forq):
     found = json.loads(forq("ls", "--json").stdout)
     assert "gptq" in found["formats"] and "qzo" in found["recipes"] and all(found["tasks"].values())
     assert json.loads(forq("ls", "rules", "--json").stdout).keys() == {"rules"}
+    shown, every = (forq("ls", "recipes", *more).stdout.splitlines() for more in ((), ("--all",)))
+    first = [{line.split()[0] for line in lines[1:]} for lines in (shown[:-1], every)]
+    assert {"qzo", "zoqo"} <= first[0] and "mezo" not in first[0] and "mezo" in shown[-1]
+    assert {name.replace("-", "_") for name in first[1]} == set(found["recipes"])
     wrong = forq("ls", "rule")
     assert wrong.returncode == 1 and "did you mean 'rules'" in wrong.stderr
 

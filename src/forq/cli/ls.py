@@ -13,9 +13,13 @@ from forq.plugins import registry
 
 FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "attacks")
 
+COMPARED = {"recipes": ("mezo", "qes", "quzo", "qzo_lora", "qzo_paper", "zo_signsgd", "zoqo_paper")}
+"""What is there to compare with: no measurement recommends it (results/, section "x"). ``--all`` lists it too."""
+
 
 def ls(
     family: Annotated[str | None, typer.Argument(help=f"One of {', '.join(FAMILIES)}; all by default.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List what is only there to compare with, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """List formats, recipes, rules, estimators, noises, tasks and attacks, with what each is."""
@@ -34,8 +38,13 @@ def ls(
     for kind, plugins in listing.items():
         typer.echo(typer.style(kind, bold=True))
         width = max(map(len, plugins))
+        hidden = () if everything else COMPARED.get(kind, ())
         for name, summary in plugins.items():
-            typer.echo(f"  {registry.shown(kind, name):<{width}} {summary}")
+            if name not in hidden:
+                typer.echo(f"  {registry.shown(kind, name):<{width}} {summary}")
+        if hidden:
+            names = ", ".join(registry.shown(kind, name) for name in hidden)
+            typer.echo(f"  to compare with: {names} (forq ls {kind} --all)")
 
 
 def _summary(family: str, name: str) -> str:
