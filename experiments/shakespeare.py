@@ -106,6 +106,7 @@ def lora_jobs(ckpt: Path) -> list[dict[str, Any]]:
                 tune(f"{name}: zoqo, 8 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=8"),
                 tune(f"{name}: zoqo, 4 bits", base, "zoqo", VOTES // part, seed, *lora, "lora.bits=4"),
                 tune(f"{name}: qzo, float adapters", base, "qzo-slopes", POPULATION // part, seed, *lora),
+                tune(f"{name}: qzo-shared, float adapters", base, "qzo-shared", POPULATION // part, seed, *lora),
                 tune(f"{name}: qzo-lora, adapters then scales", base, "qzo-lora", POPULATION // part, seed),
                 backprop(f"{name}: back-propagation, 100 steps", base, "lora", 3e-3, 100, seed),
                 tune(f"{name}: qzo, no adapters, scales", base, "qzo-slopes", POPULATION // part, seed),
