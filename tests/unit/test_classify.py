@@ -352,3 +352,13 @@ def test_a_head_less_checkpoint_does_not_say_which_labels_there_are(tmp_path: Pa
         opened(TaskConfig(name="text", data=""), model, new, {})
     preset = opened(TaskConfig(name="sst2", data=""), model, [Record({"sentence": "it is"}, "x")], {})
     assert predict(model, preset).names == ("terrible", "great")
+
+
+def test_a_sorted_file_over_its_limit_gives_every_class_its_share() -> None:
+    from forq.tasks.rows.stratified import stratified
+
+    known = {"train": [0, 1] * 20, "validation": [0] * 30 + [1] * 30, "test": [0] * 60 + [1] * 60}
+    found = stratified(known, seed=0, digest="d", limits={"train": None, "validation": 10, "test": 40})
+    for split, most in (("validation", 10), ("test", 40)):
+        labels = [known[split][row] for _, row in found[split]]
+        assert sorted(labels) == [0] * (most // 2) + [1] * (most // 2)

@@ -6,6 +6,7 @@ import pytest
 
 from forq.errors import ConfigError, DataError
 from forq.plugins import registry
+from forq.tasks import boolq, cb, rte
 from tests import tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()
@@ -91,3 +92,12 @@ def test_empty_and_missing_files_are_refused(tmp_path):
         opened("rte", tmp_path)
     with pytest.raises(ConfigError, match="1 row or more"):
         opened("rte", tmp_path, train_rows=0)
+
+
+def test_a_head_reads_the_texts_as_they_are_and_the_prompt_ends_its_own_sentence() -> None:
+    pair = {"premise": "A man sleeps.", "hypothesis": "A man rests."}
+    for module in (rte, cb):
+        asked = module._ask(pair)
+        assert asked.plain == ("A man sleeps.", "A man rests.") and '"A man rests"' in asked.prompt
+    asked = boolq._ask({"passage": "Ice is cold.", "question": "is ice cold?"})
+    assert asked.plain == ("is ice cold?", "Ice is cold.") and asked.prompt.endswith("Is ice cold?\n")

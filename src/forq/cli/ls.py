@@ -13,8 +13,8 @@ from forq.plugins import registry
 
 FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "attacks")
 
-COMPARED = {"recipes": ("mezo", "qes", "quzo", "qzo_lora", "qzo_paper", "zo_signsgd", "zoqo_paper")}
-"""What is there to compare with: no measurement recommends it (results/, section "x"). ``--all`` lists it too."""
+COMPARED = {"recipes": ("mezo", "quzo", "qzo_lora", "qzo_paper", "zo_signsgd", "zoqo_paper")}
+"""What is there to compare with: no row of results/README.md, section x, recommends it. ``--all`` lists it too."""
 
 
 def ls(

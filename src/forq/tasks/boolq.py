@@ -35,8 +35,9 @@ def example(folder: Path) -> Path:
 
 
 def _ask(row: Mapping[str, object]) -> Asked:
-    passage, question = text(row, "passage"), text(row, "question").removesuffix("?")
-    prompt = f"{passage} {question[:1].upper()}{question[1:]}?\n"
+    passage, question = text(row, "passage"), text(row, "question")
+    asked = question.removesuffix("?")
+    prompt = f"{passage} {asked[:1].upper()}{asked[1:]}?\n"
     return Asked(prompt.strip(), prompt, (question, passage))
 
 

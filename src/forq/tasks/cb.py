@@ -36,8 +36,9 @@ def example(folder: Path) -> Path:
 
 
 def _ask(row: Mapping[str, object]) -> Asked:
-    premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
-    prompt = f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n'
+    premise, hypothesis = text(row, "premise"), text(row, "hypothesis")
+    claim = hypothesis.removesuffix(".")  # the prompt ends the sentence itself; a head reads the text as it is
+    prompt = f'Suppose {premise} Can we infer that "{claim}"? Yes, No, or Maybe?\n'
     return Asked(prompt.strip(), prompt, (premise, hypothesis))
 
 

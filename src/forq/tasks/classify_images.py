@@ -81,7 +81,7 @@ def open(
     settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
     digest = _digest(levels.numpy().data, settings, classes, balanced=balanced)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    places = stratified(classes, seed=seed, digest=digest, limits=limits, by_class=True)
+    places = stratified(classes, seed=seed, digest=digest, limits=limits)
     rows = {
         split: tuple(ImageRow(starts[file] + row, classes[file][row], where[file][row]) for file, row in found)
         for split, found in places.items()

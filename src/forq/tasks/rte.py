@@ -36,8 +36,9 @@ def example(folder: Path) -> Path:
 
 
 def _ask(row: Mapping[str, object]) -> Asked:
-    premise, hypothesis = text(row, "premise"), text(row, "hypothesis").removesuffix(".")
-    question = f'Does this mean that "{hypothesis}" is true? Yes or No?\n'
+    premise, hypothesis = text(row, "premise"), text(row, "hypothesis")
+    claim = hypothesis.removesuffix(".")  # the prompt ends the sentence itself; a head reads the text as it is
+    question = f'Does this mean that "{claim}" is true? Yes or No?\n'
     return Asked(f"{premise} {question}".strip(), f"{premise}\n{question}", (premise, hypothesis))
 
 

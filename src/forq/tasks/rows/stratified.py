@@ -19,19 +19,16 @@ def stratified(
     seed: int,
     digest: str,
     limits: Mapping[Split, int | None],
-    by_class: bool = False,
 ) -> dict[Split, list[tuple[Split, int]]]:
     """Where the rows of each split lie: the split of the file, and the row's number in it.
 
     A split without a file of its own is drawn from the training rows, one in ten, with as many rows of
     each class as its share is, up to one row; at least one row of each class stays for training. A
-    limit on training rows keeps the shares too. Other splits keep their file's order, and a limit keeps
-    their first rows.
+    limit on training rows keeps the shares too. Other splits keep their file's order, and a limit draws
+    rows of them, with every class's share: many files list one class after the other.
 
     Args:
         known: the class of each row, by split of the file; there are training rows.
-        by_class: the files list rows class by class, so a limit on a split with a file of its own draws rows, with
-            every class's share.
 
     Raises:
         ConfigError: a limit is below 1.
@@ -44,7 +41,7 @@ def stratified(
     found: dict[Split, list[tuple[Split, int]]] = {}
     for split in _HELD_OUT:
         if split in known:
-            found[split] = [(split, row) for row in _kept(known[split], limits[split], seed, digest, by_class)]
+            found[split] = [(split, row) for row in _kept(known[split], limits[split], seed, digest)]
             continue
         size = min(limits[split] or len(labels), max(1, len(labels) // _SHARE))
         picked, rest = _taken(labels, rest, size, left=1)
@@ -59,9 +56,9 @@ def stratified(
     return {"train": [("train", row) for row in rest], **found}
 
 
-def _kept(labels: Sequence[int], most: int | None, seed: int, digest: str, by_class: bool) -> list[int]:
+def _kept(labels: Sequence[int], most: int | None, seed: int, digest: str) -> list[int]:
     """The rows of a split with a file of its own, in the file's order."""
-    if most is None or most >= len(labels) or not by_class:
+    if most is None or most >= len(labels):
         return list(range(len(labels)))[:most]
     rows = [int(row) for row in draw(len(labels), len(labels), seed=seed, digest=f"{digest} held out")]
     return sorted(_taken(labels, rows, most, left=0)[0])
