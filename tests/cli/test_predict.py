@@ -70,6 +70,19 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     assert forq("predict", out, "--data", new, "--out", lines, "--overwrite").returncode == 0
 
 
+def test_a_score_of_a_run_reads_the_rows_as_the_run_did(base, reviews, tmp_path, forq):
+    out = tmp_path / "run"
+    own = ("--set", "task.prior=false", "--set", "task.second=id", "--seed", 1)
+    done = forq("tune", base, "--task", "classify", "--data", reviews, *OPTIONS, *own, "--steps", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    scored = forq("eval", out, "--task", "classify", "--data", reviews, "--json")
+    after = json.loads((out / "result.json").read_text())["test"]["after"]
+    assert json.loads(scored.stdout)["loss"] == after["loss"], scored.stderr
+    assert "taken out" not in scored.stderr
+    other = forq("eval", out, "--task", "classify", "--data", reviews, "--seed", 0, "--json")
+    assert json.loads(other.stdout)["loss"] != after["loss"]
+
+
 def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
     for words, says in (
         (("--data", reviews, "--out", tmp_path / "x.txt"), "expected a name that ends in .csv or .jsonl"),

@@ -22,7 +22,9 @@ def evaluate(
     task: given.Task,
     data: given.Data = None,
     split: Annotated[str, typer.Option(help="test or validation.")] = "test",
-    seed: Annotated[int, typer.Option(help="Seed of the rows drawn, where a task draws them.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the rows drawn, where a task draws them. Default: the run's, else 0.")
+    ] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Of text-to-image: pixels of a side. Default: 512.")] = None,
     reward: given.Reward = None,
@@ -39,7 +41,7 @@ def evaluate(
     from forq.errors import ConfigError
     from forq.models.load import load
     from forq.runs.config import task_config
-    from forq.runs.facts import of_checkpoint
+    from forq.runs.facts import begun, of_checkpoint
     from forq.runs.open_task import open_task
     from forq.tasks import Compares
 
@@ -56,6 +58,8 @@ def evaluate(
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
+    if seed is None:
+        seed = 0 if (tuned := begun(checkpoint)) is None else tuned.seed
     opened = open_task(settings, model, seed)
     rows = _screen.print_rows(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from forq.tasks import Task
 FACTS = ("moment", "prior")
 """Options whose value a task's description says, under the same name."""
 
-PROMPT = ("prompt", "labels", "by")
+PROMPT = ("prompt", "labels", "by", "second")
 """Options that say what a row is asked, and so what a prior was measured on."""
 
 
@@ -43,9 +43,10 @@ def as_fixed(asked: RunConfig, run: RunConfig) -> RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The run that saved a checkpoint: its task's settings, and the description of its task in the journal."""
+    """The run that saved a checkpoint: its task's settings, its seed, the description of its task in the journal."""
 
     task: TaskConfig
+    seed: int
     described: dict[str, Any]
 
 
@@ -55,24 +56,24 @@ def begun(checkpoint: str) -> Begun | None:
     for run in (folder, folder.parent):
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
-            return Begun(configs.read(run / "config.toml").task, dict(described or {}))
+            config = configs.read(run / "config.toml")
+            return Begun(config.task, config.seed, dict(described or {}))
     return None
 
 
 def of_checkpoint(checkpoint: str, asked: TaskConfig) -> dict[str, Option]:
-    """The options of a task, with what the run that saved a checkpoint has fixed, if its task is the same.
+    """The options of a task: those asked for, and others of the run that saved a checkpoint if its task is the same.
 
-    The prompt and the labels are the run's too, unless they are asked for.
+    They decide how a row is read, and which rows were held out.
     """
     run = begun(checkpoint)
     if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
         return dict(asked.options)
-    prompt = {name: value for name, value in run.task.options.items() if name in PROMPT}
-    return with_facts({**facts(run.task), **prompt}, asked.options)
+    return with_facts(run.task.options, asked.options)
 
 
 def with_facts(run: Mapping[str, Option], asked: Mapping[str, Option]) -> dict[str, Option]:
     """The options of a run, changed by those asked for; its prior is dropped where they change what a row is asked."""
     changed = any(asked.get(name, run.get(name)) != run.get(name) for name in PROMPT)
-    kept = {name: value for name, value in run.items() if not (changed and name == "prior")}
+    kept = {name: value for name, value in run.items() if not (changed and name == "prior" and isinstance(value, str))}
     return {**kept, **asked}
