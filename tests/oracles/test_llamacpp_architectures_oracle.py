@@ -1,15 +1,16 @@
 """llama.cpp itself: every architecture of the table, in float32 and quantized, as made and as saved after a move.
 
-Float32 files agree to the last bits, but for GELU: llama.cpp looks it up in a table of float16, so that
-the same lookup in forq's model (``llamacpp/rounded.py``) must give its logits. A value whose float32
-differs in the last bit may fall to the next entry of the table, 2⁻¹¹ of it away; the median token is
-therefore held to 1e-4. Quantized files are held as ``test_llamacpp_oracle.py`` explains: to forq's model
-with llama.cpp's rounding of activations, the median token to 1e-3, and the mean to half of what the
-rounding changes.
+Float32 files agree to the last bits. Both programs round every sum, and the errors of the blocks add up like noise:
+the bound grows with the root of the number of blocks. GELU is the exception: llama.cpp looks it up in a table of
+float16, so that the same lookup in forq's model (``llamacpp/rounded.py``) must give its logits. A value whose float32
+differs in the last bit may fall to the next entry of the table, 2⁻¹¹ of it away; the median token is therefore held
+to 1e-4. Quantized files are held as ``test_llamacpp_oracle.py`` explains: to forq's model with llama.cpp's rounding of
+activations, the median token to 1e-3, and the mean to half of what the rounding changes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ pytestmark = ask.pytestmark
 
 IDS = torch.randint(0, 320, (1, 40), generator=torch.Generator().manual_seed(2))
 EXACT, TABLE, ROUNDED = 5e-6, 1e-4, 1e-3
+"""EXACT is for two blocks, as most rows have."""
 TYPES = (Q.Q8_0, Q.Q4_K, Q.Q6_K, Q.F16, Q.Q4_0, Q.Q5_1, Q.Q5_K)
 WITHOUT_GELU = ("llama", "qwen2", "qwen3", "granite", "smollm3", "phi3", "stablelm", "nemotron", "command-r", "cohere2")
 WITHOUT_GELU += ("glm4", "olmo2")
@@ -92,7 +94,7 @@ def test_float_files_agree(name: str, files: Files, compared: Any) -> None:
         theirs, plain = np.load(f"{file}.npy"), outputs(file)
         compared("llama.cpp", f"{name}: float32; relative, median token", np.median(gap(plain, theirs)))
         if name.partition(",")[0] in WITHOUT_GELU:
-            assert gap(plain, theirs).max() < EXACT
+            assert gap(plain, theirs).max() < EXACT * math.sqrt(ROWS[name].layers / 2)
             continue
         ours = outputs(file, looked_up)
         what = f"{name}: float32, its table of GELU imitated; relative, median token"
