@@ -52,6 +52,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "qzo": ("qzo-slopes", {}),  # the default until 2026-11-30
     "qzo, decay linear": ("qzo-slopes", {"rule": {"decay": "linear"}}),
     "qzo-shared": ("qzo-shared", {}),
+    "qzo, by row": ("qzo", {}),
 }
 CELL = ("style", "form", "method", "steps", "seed", "rate")
 

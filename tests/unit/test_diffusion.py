@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from forq.checkpoints import Checkpoint
+from forq.coordinates.domain import DOMAINS
+from forq.coordinates.space import Space
 from forq.errors import ConfigError, DataError, FormatError
+from forq.models.convert.onload import quantized
 from forq.models.diffusion import encoders
 from forq.models.diffusion.denoiser import library, skeleton
 from forq.models.diffusion.encoders import Encoders
+from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.noise.bits import Bits
+from forq.runs import probes
+from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tasks import text_to_image
 from forq.tasks.kinds import noised as _noised
 from forq.tasks.kinds.pictures import pixels, read, read_splits
@@ -289,6 +296,25 @@ def test_a_loaded_denoiser_is_diffusers_own(pipeline):
         found, want = (model(*given, return_dict=False)[0] for model in (ours, theirs))
     assert want.abs().max() > 0.01
     assert torch.allclose(found, want, atol=1e-5)
+
+
+def test_pictures_see_directions_of_their_own_however_a_batch_is_cut(pipeline, data, tmp_path):
+    small = quantized(pipeline, "nf4", tmp_path / "nf4")
+    model = load(small, device="cpu")
+    moving = Space(trainable(model), DOMAINS["signed"], outputs=probes.outputs)
+    term = Term(11 << 64, 0.1, group=OUTPUTS)
+    task = opened(small, data, tmp_path / "cache")
+    batch = task.batch(0)
+    plain, by_hand = task.losses(model, batch).each, []
+    for row in range(4):
+        with moving.displaced(Move((replace(term, row=row),))):  # every picture sees this row's direction
+            by_hand.append(task.losses(model, batch).each[row])
+    for most in (1, 3, 16):
+        with moving.displaced(Move((term,), by_row=True)):
+            found = task.losses(model, replace(batch, most=most)).each
+        np.testing.assert_allclose(found, by_hand, rtol=1e-4)
+    assert np.abs(np.subtract(by_hand, plain)).min() > 1e-3
+    assert probes.why_together(moving.leaves, task, None) is None
 
 
 def test_a_pipeline_of_another_class_is_named(pipeline, tmp_path):

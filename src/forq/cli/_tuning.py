@@ -109,6 +109,8 @@ def _directions(run: Run) -> str:
         return f"directions: shared by all rows, because {why}{whole}"
     if not method.by_row:
         return f"directions: shared by all rows{whole}"
+    if method.estimator.name != "by_row":
+        return "directions: each row has its own"
     all_of_them = method.estimator.directions
     shared = min(SHARED, max(all_of_them - 1, 1))
     return f"directions: {shared} shared by all rows, {all_of_them - shared} in which each row has its own"

@@ -157,18 +157,19 @@ class Settings(Frozen):
     def _multiplied(self) -> Settings:
         if not self.by_row:
             return self
+        name = self.estimator.name
         unit = next((group.unit for group in self.probed if group.kind == "scales"), "signed")
         if unit != "signed":
             raise ConfigError(
-                f"estimator.name=by_row multiplies outputs of layers: expected unit=signed for scales, found {unit}; "
+                f"estimator.name={name} multiplies outputs of layers: expected unit=signed for scales, found {unit}; "
                 "with another unit set estimator.name=one_sided too"
             )
         if any(law(noise).of_layer for noise in self.estimator.laws):
             raise ConfigError(
-                "estimator.name=by_row gives each row a sign of its own for every output: expected another noise than "
+                f"estimator.name={name} gives each row a sign of its own for every output: expected another noise than "
                 "one sign for a whole layer; set estimator.name=one_sided too"
             )
-        if self.rule.step != "newton" or self.estimator.step_noise:
+        if name == "by_row" and (self.rule.step != "newton" or self.estimator.step_noise):
             raise ConfigError(
                 "estimator.name=by_row: expected rule.step=newton, which weighs rows' own directions and shared "
                 "ones apart, and no estimator.step_noise; set estimator.name=one_sided for other steps"
@@ -206,8 +207,11 @@ class Settings(Frozen):
         return needed
 
     def together(self) -> Settings:
-        """The same method with directions that all rows share, where a model or a task cannot be probed by row."""
-        if not self.by_row:
+        """The same method with directions that all rows share, where a model or a task cannot be probed by row.
+
+        A method whose every probe is by row (``grzo``) has no such form, and stays as it is.
+        """
+        if self.estimator.name != "by_row":
             return self
         probe = self.estimator.model_copy(update={"name": "one_sided"})
         return self.model_copy(update={"estimator": probe, "unit": "relative"})

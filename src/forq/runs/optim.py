@@ -192,7 +192,7 @@ def _settings(
         tree["unit"] = space.unit
     if tree["move"] != "all-float":  # all-float has no groups to choose from
         tree["move"] = ",".join(space.groups)
-    if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows
+    if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows; grzo says so itself
         tree["estimator"]["name"], tree["unit"] = "one_sided", space.unit or "relative"
     tree["blocks"] = ALL  # the space is what moves
     if tree["rule"]["damping"] == "auto":  # a closure has no task

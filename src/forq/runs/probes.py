@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from forq.coordinates.leaf import Leaf, ScaleLeaf
 from forq.coordinates.profile import Profile
 from forq.layers.leaves import LiveLeaf
-from forq.tasks import Task
-from forq.tasks.rows.rows import Rows
+from forq.tasks import ReadsApart, Task
 
 
 def outputs(leaf: Leaf) -> str | None:
@@ -25,6 +24,6 @@ def why_together(leaves: Iterable[Leaf], task: Task, profile: Profile | None) ->
     """Why all rows have to share all directions, in words; None where a run can probe by row."""
     if not any(outputs(leaf) for leaf in leaves):
         return "no scale that moves belongs to one output of a layer that forq computes"
-    if not (isinstance(task, Rows) and task.read_apart):
-        return "the task's rows are not read one by one by a causal language model"
+    if not (isinstance(task, ReadsApart) and task.read_apart):
+        return "the task's rows are not read one by one by a causal language model or a diffusion model"
     return None if profile is None else "a profile shapes the noise"

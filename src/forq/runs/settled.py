@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from forq.coordinates.leaf import Leaf
 from forq.coordinates.profile import Profile
+from forq.errors import ConfigError
 from forq.models.blocks import ALL, MIDDLE, block_of, within
 from forq.noise.law import AUTO
 from forq.recipes.settings import USUAL, Settings
@@ -47,6 +48,9 @@ def settled(
 
     Returns:
         The reason is None where the method does not probe by row, or can.
+
+    Raises:
+        ConfigError: the method needs probes by row, and model or task have none.
     """
     leaves = list(leaves)
     words = isinstance(task, Choice)
@@ -61,7 +65,13 @@ def settled(
     if damping == "auto":
         rule = method.rule.model_copy(update={"damping": DAMPED if words else "confirmed"})
         method = method.model_copy(update={"rule": rule})
-    method = method if why is None else method.together()
+    if why is not None:
+        if (together := method.together()).by_row:
+            raise ConfigError(
+                f"estimator.name={method.estimator.name}: expected rows with directions of their own, found none: {why}; "
+                "take --recipe qzo"
+            )
+        method = together
     return _with_noise(method, classes=isinstance(task, Classed)), why
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Compares",
     "Draws",
     "Predicts",
+    "ReadsApart",
     "Score",
     "Settles",
     "Split",
@@ -176,6 +177,18 @@ class Predicts(Protocol):
             uniform: numbers to draw with.
         """
         ...
+
+
+@runtime_checkable
+class ReadsApart(Protocol):
+    """A task that says whether a model reads each of its rows as an input of its own.
+
+    Only then can every row see directions of its own (:attr:`forq.scalars.moves.Move.by_row`). The task names the
+    rows of each forward pass with :func:`forq.tokens.forward.forward_of`.
+    """
+
+    @property
+    def read_apart(self) -> bool: ...
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from PIL import Image
@@ -51,6 +51,8 @@ class TextToImage:
         feature_samples: number of pictures drawn for that comparison.
         most: maximum number of pictures in one forward.
     """
+
+    read_apart: ClassVar[bool] = True
 
     rows: Mapping[Split, Sequence[Picture]]
     encoded: Encoded

@@ -25,12 +25,11 @@ def rows_in_forward() -> tuple[int, ...]:
     """Numbers of the batch's rows in the forward pass in progress, in order.
 
     Raises:
-        RunError: nobody named them: the task does not pass its rows to a causal language model.
+        RunError: nobody named them: the task does not pass its rows to the model one by one.
     """
     rows = _ROWS.get()
     if rows is None:
         raise RunError(
-            "estimator.name=by_row: expected a task whose rows a causal language model reads one by one, found "
-            "another; use one_sided"
+            "estimator.name=by_row: expected a task whose rows a model reads one by one, found another; use one_sided"
         )
     return rows

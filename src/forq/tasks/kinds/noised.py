@@ -19,6 +19,7 @@ from torch import Tensor
 
 from forq.noise.bits import Bits
 from forq.noise.law import law
+from forq.tokens.forward import forward_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +85,8 @@ def flow(
         sigma = level[:, None, None, None]
         x = ((1 - sigma) * x0 + sigma * noise).to(dtype)
         texts, pooled = (embedding[some].to(device, dtype) for embedding in (batch.texts, batch.pooled))
-        out = model(x, texts, pooled, level).float()
+        with forward_of(range(start, start + len(x))):
+            out = model(x, texts, pooled, level).float()
         found.append(((out - (noise - x0)).square().flatten(1).mean(dim=1), out))
     errors, outputs = (torch.cat(column) for column in zip(*found, strict=True))
     return errors, outputs

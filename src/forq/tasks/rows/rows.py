@@ -55,8 +55,7 @@ class Rows(ABC, Generic[R, B]):
         unused: files and splits of the data that are not read.
         by_class: the row numbers of each class of training rows, if every batch has as many rows of
             each; see :func:`forq.tasks.rows.order.balanced_row_at`. None: all rows take part alike.
-        read_apart: whether a causal language model reads the rows, each as an input of its own, so that
-            probes by row (:attr:`forq.scalars.moves.Move.by_row`) can be shown.
+        read_apart: see :class:`forq.tasks.ReadsApart`.
 
     Raises:
         DataError: more training rows are dropped than kept, or all rows of another split are dropped.
