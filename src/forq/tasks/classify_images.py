@@ -20,7 +20,8 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split
 from forq.tasks.kinds.image_rows import ImageRow, ImageRows
 from forq.tasks.kinds.labelled_images import indices, read
-from forq.tasks.kinds.preprocessing import preprocessing, together
+from forq.tasks.kinds.preprocessing import together
+from forq.tasks.kinds.preprocessor_file import preprocessing
 from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.stratified import stratified
 
