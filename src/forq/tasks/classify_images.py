@@ -18,8 +18,9 @@ import numpy as np
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
+from forq.tasks.kinds.image_classes import indices
 from forq.tasks.kinds.image_rows import ImageRow, ImageRows
-from forq.tasks.kinds.labelled_images import indices, read
+from forq.tasks.kinds.labelled_images import read
 from forq.tasks.kinds.preprocessing import together
 from forq.tasks.kinds.preprocessor_file import preprocessing
 from forq.tasks.rows.order import of_each_class
@@ -76,7 +77,8 @@ def open(
     if channels not in (1, 3):
         raise ConfigError(f"{graph.path}: expected images of 1 or 3 channels, found {channels}")
     where = {split: [row.where for row in rows] for split, rows in given.items()}
-    images = ((how.levels(row.picture(channels)), row.where) for row in chain(*given.values()))
+    mode = "L" if channels == 1 else "RGB"
+    images = ((how.levels(row.picture().convert(mode)), row.where) for row in chain(*given.values()))
     levels = together(images, sum(map(len, given.values())), graph)
     starts = dict(zip(given, np.cumsum([0, *map(len, given.values())]).tolist(), strict=False))
     settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
