@@ -82,6 +82,7 @@ def open(
     levels = together(images, sum(map(len, given.values())), graph)
     starts = dict(zip(given, np.cumsum([0, *map(len, given.values())]).tolist(), strict=False))
     settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
+    settings |= {"probabilities": True} if scores in graph.probabilities else {}
     digest = _digest(levels.numpy().data, settings, classes, balanced=balanced)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     places = stratified(classes, seed=seed, digest=digest, limits=limits)
@@ -92,9 +93,11 @@ def open(
     for split, some in rows.items():
         if not some:
             raise DataError(f"classify-images: {split} has no images")
+    least = graph.probabilities.get(scores)
+    description = {"output": scores, "images": [*levels.shape[1:]], **how.plain()}
     return ImageRows(
         name="classify-images",
-        description={"output": scores, "images": [*levels.shape[1:]], **how.plain()},
+        description=description | ({} if least is None else {"probabilities": True}),
         classes=len(names),
         names=names,
         rows=rows,
@@ -107,6 +110,7 @@ def open(
         output=scores,
         outputs=tuple(graph.outputs),
         at_once=1 if graph.apart else min(at_once, graph.rows or at_once),
+        least=least,
     )
 
 
