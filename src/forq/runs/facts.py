@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forq.errors import ConfigError
+from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig
@@ -65,10 +67,19 @@ def of_checkpoint(checkpoint: str, asked: TaskConfig) -> dict[str, Option]:
     """The options of a task: those asked for, and others of the run that saved a checkpoint if its task is the same.
 
     They decide how a row is read, and which rows were held out.
+
+    Raises:
+        ConfigError: this version would hold out other rows than the run did.
     """
     run = begun(checkpoint)
     if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
         return dict(asked.options)
+    law, now = run.described.get("law", 1), getattr(registry.get("tasks", asked.name), "LAW", 1)
+    if law != now:
+        raise ConfigError(
+            f"{checkpoint}: expected held-out rows drawn by law {now}, found law {law} of an earlier version, which "
+            "drew others; score the saved file by its own path, on data with a test split of its own"
+        )
     return with_facts(run.task.options, asked.options)
 
 

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
+from forq.tasks.kinds.image_classes import indices, ordered
 from forq.tasks.kinds.image_rows import ImageRow, ImageRows
-from forq.tasks.kinds.labelled_images import indices, read
-from forq.tasks.kinds.preprocessing import preprocessing, together
+from forq.tasks.kinds.labelled_images import Labelled, read
+from forq.tasks.kinds.preprocessing import Preprocessing, together
+from forq.tasks.kinds.preprocessor_file import preprocessing
 from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.stratified import stratified
+
+LAW = 2
+"""Version of how held-out images are drawn. Law 1 drew others for other settings of the same data."""
 
 
 def open(
@@ -74,36 +79,43 @@ def open(
     channels = graph.channels or (3 if given["train"][0].levels is None else given["train"][0].levels.shape[2])
     if channels not in (1, 3):
         raise ConfigError(f"{graph.path}: expected images of 1 or 3 channels, found {channels}")
-    where = {split: [row.where for row in rows] for split, rows in given.items()}
-    images = ((how.levels(row.picture(channels)), row.where) for row in chain(*given.values()))
-    levels = together(images, sum(map(len, given.values())), graph)
+    state = hashlib.sha256()
+    levels = together(_prepared(given, how, channels, state), sum(map(len, given.values())), graph)
     starts = dict(zip(given, np.cumsum([0, *map(len, given.values())]).tolist(), strict=False))
-    settings = {"task": "classify-images", "law": 1, "batch_rows": batch_rows, "names": names, **how.plain()}
-    digest = _digest(levels.numpy().data, settings, classes, balanced=balanced)
+    # Held-out images are a function of the data and the seed alone: other settings score the same ones.
+    by_label = {
+        label: place for place, label in enumerate(ordered({row.label for some in given.values() for row in some}))
+    }
+    known = {split: [by_label[row.label] for row in some] for split, some in given.items()}
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    places = stratified(classes, seed=seed, digest=digest, limits=limits)
+    places = stratified(known, seed=seed, digest=state.hexdigest(), limits=limits)
     rows = {
-        split: tuple(ImageRow(starts[file] + row, classes[file][row], where[file][row]) for file, row in found)
+        split: tuple(ImageRow(starts[file] + row, classes[file][row], given[file][row].where) for file, row in found)
         for split, found in places.items()
     }
     for split, some in rows.items():
         if not some:
             raise DataError(f"classify-images: {split} has no images")
+    least = graph.probabilities.get(scores)
+    settings = {"task": "classify-images", "law": LAW, "batch_rows": batch_rows, "names": names, **how.plain()}
+    settings |= {"balanced": balanced} | ({} if least is None else {"probabilities": True})
+    description = {"output": scores, "images": [*levels.shape[1:]], "law": LAW, **how.plain()}
     return ImageRows(
         name="classify-images",
-        description={"output": scores, "images": [*levels.shape[1:]], **how.plain()},
+        description=description | ({} if least is None else {"probabilities": True}),
         classes=len(names),
         names=names,
         rows=rows,
         seed=seed,
         batch_rows=batch_rows,
-        digest=hashlib.sha256(f"{digest} {[row[:2] for some in rows.values() for row in some]}".encode()).hexdigest(),
+        digest=_digest(levels.numpy().data, settings, rows),
         by_class=of_each_class(row.label for row in rows["train"]) if balanced else None,
         levels=levels,
         numbers=partial(how.numbers, graph=graph),
         output=scores,
         outputs=tuple(graph.outputs),
         at_once=1 if graph.apart else min(at_once, graph.rows or at_once),
+        least=least,
     )
 
 
@@ -117,9 +129,21 @@ def example(folder: Path) -> Path:
     return path
 
 
-def _digest(
-    levels: memoryview, settings: Mapping[str, object], classes: Mapping[Split, list[int]], *, balanced: bool
-) -> str:
+def _prepared(
+    given: Mapping[Split, list[Labelled]], how: Preprocessing, channels: int, state: hashlib._Hash
+) -> Iterator[tuple[NDArray[np.uint8], str]]:
+    """The prepared levels of each image, and its place; ``state`` takes the images as they are read, and labels."""
+    for split, some in given.items():
+        for row in some:
+            picture = row.picture()
+            state.update(json.dumps([split, row.label, picture.mode, picture.size]).encode())
+            state.update(picture.tobytes())
+            yield how.levels(picture.convert("L" if channels == 1 else "RGB")), row.where
+
+
+def _digest(levels: memoryview, settings: Mapping[str, object], rows: Mapping[Split, tuple[ImageRow, ...]]) -> str:
+    """Digest of all that batches depend on: images, settings, and the rows of each split."""
     state = hashlib.sha256(levels)
-    state.update(json.dumps([settings, classes, balanced], sort_keys=True).encode())
+    places = {split: [row[:2] for row in some] for split, some in rows.items()}
+    state.update(json.dumps([settings, places], sort_keys=True).encode())
     return state.hexdigest()

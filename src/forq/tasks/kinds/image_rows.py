@@ -50,6 +50,7 @@ class ImageRows(Classed[ImageRow, Images]):
         output: name of the network's output that holds the scores.
         outputs: names of all its outputs, which a reward gets.
         at_once: most images in a run of the network.
+        least: where the output holds probabilities, the smallest that it can tell from 0; None: it holds logits.
     """
 
     levels: Tensor
@@ -57,6 +58,7 @@ class ImageRows(Classed[ImageRow, Images]):
     output: str
     outputs: tuple[str, ...]
     at_once: int
+    least: float | None = None
     tokenizer: Tokenizer = field(default=cast(Tokenizer, None))  # images have no tokens
     max_length: int = 1
 
@@ -79,19 +81,14 @@ class ImageRows(Classed[ImageRow, Images]):
         return Images(self.levels[list(places)], torch.tensor(labels), where)
 
     def logits(self, model: nn.Module, batch: Images) -> Tensor:
-        scores = self._run(model, batch, self.output)
-        scores = scores.flatten(1) if scores.dim() == 4 and scores.shape[2:] == (1, 1) else scores
-        if scores.dim() != 2 or scores.shape[1] != self.classes:
-            raise DataError(
-                f"{self.output}: expected scores ({len(batch.labels)}, {self.classes}), found {tuple(scores.shape)}; "
-                "give the classes in the order of the outputs: --set task.labels=CAT,DOG,…"
-            )
-        return scores
+        """Logits of the classes; those of a network that gives probabilities are log p, whose softmax is p again."""
+        scores = self._scores(self._run(model, batch, self.output))
+        return scores if self.least is None else scores.clamp(min=self.least).log()
 
     def answers(self, model: nn.Module, batch: Images) -> list[Answer]:
-        """The likeliest class of each image; a reward's ``row`` holds all outputs of the graph, by name."""
+        """The likeliest class of each image; a reward's ``row`` holds the graph's outputs as they are, by name."""
         given = {name: self._run(model, batch, name) for name in self.outputs}
-        scores = self.logits(model, batch) if len(self.outputs) > 1 else given[self.output].flatten(1)
+        scores = self._scores(given[self.output])
         likeliest = scores.argmax(dim=1).tolist()
         return [
             Answer(
@@ -106,6 +103,16 @@ class ImageRows(Classed[ImageRow, Images]):
             )
             for place, (best, right) in enumerate(zip(likeliest, batch.labels.tolist(), strict=True))
         ]
+
+    def _scores(self, scores: Tensor) -> Tensor:
+        """The output as a matrix [images, classes]."""
+        scores = scores.flatten(1) if scores.dim() == 4 and scores.shape[2:] == (1, 1) else scores
+        if scores.dim() != 2 or scores.shape[1] != self.classes:
+            raise DataError(
+                f"{self.output}: expected scores (images, {self.classes}), found {tuple(scores.shape)}; "
+                "give the classes in the order of the outputs: --set task.labels=CAT,DOG,…"
+            )
+        return scores
 
     def _run(self, model: nn.Module, batch: Images, output: str) -> Tensor:
         assert isinstance(model, Network)

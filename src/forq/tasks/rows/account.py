@@ -34,6 +34,7 @@ class Account:
         balanced: every training batch has as many rows of each class.
         classes: number of training rows of each class that has a name.
         prior: shares of the words on an empty prompt, which are taken out of every answer.
+        probabilities: the network gives probabilities, and the logarithms of these are learned.
     """
 
     used: Mapping[str, int]
@@ -47,6 +48,7 @@ class Account:
     balanced: bool = False
     classes: Mapping[str, int] = field(default_factory=dict)
     prior: Mapping[str, float] = field(default_factory=dict)
+    probabilities: bool = False
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -66,6 +68,7 @@ class Account:
             balanced=description.get("balanced") is True,
             classes=_by_name(description),
             prior=_prior(description),
+            probabilities=description.get("probabilities") is True,
         )
 
     def only(self, split: str) -> Account:
@@ -101,6 +104,8 @@ class Account:
         if self.prior:
             shares = {word: f"{share:.0%}" for word, share in self.prior.items()}
             parts.append(f"taken out of every answer, what is said on an empty prompt: {_some(shares)}")
+        if self.probabilities:
+            parts.append("the network ends in a Softmax: the loss takes the logarithms of its probabilities")
         return "; ".join(parts)
 
     @property

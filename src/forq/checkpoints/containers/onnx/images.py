@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forq.checkpoints.containers.onnx.graph import Graph
+from forq.checkpoints.containers.onnx.probabilities import least_of
 from forq.errors import ConfigError, FormatError
 
 _FLOAT32, _UINT8 = 1, 2
@@ -29,6 +30,7 @@ class GraphImages:
         channels, height, width: size of an image; None: any.
         rows: number of images in a run of the graph, where it is fixed.
         outputs: shapes of the outputs, by name.
+        probabilities: outputs that a Softmax computes, and the smallest probability that each can tell from 0.
         apart: whether each image has to be computed in a run of its own, since a DynamicQuantizeLinear
             measures the range of all rows together.
         detects: whether a NonMaxSuppression chooses among boxes.
@@ -44,6 +46,7 @@ class GraphImages:
     width: int | None
     rows: int | None
     outputs: Mapping[str, Shape]
+    probabilities: Mapping[str, float]
     apart: bool
     detects: bool
 
@@ -79,9 +82,11 @@ class GraphImages:
             else tuple(size if isinstance(size, int) and size > 0 else None for size in one.shape)
             for key, one in graph.outputs.items()
         }
+        least = {key: least_of(graph, key) for key in outputs}
         ops = {node.op for node in graph.nodes}
         return cls(
             graph.path, folder, name, floats, first, channels, height, width, rows, outputs,
+            {key: value for key, value in least.items() if value is not None},
             apart=bool(ops & {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}),
             detects="NonMaxSuppression" in ops,
         )  # fmt: skip

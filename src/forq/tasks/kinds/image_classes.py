@@ -1,0 +1,97 @@
+"""The classes of labelled images, in the order of a network's outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from forq.errors import DataError
+from forq.tasks import Split
+from forq.tasks.kinds.labelled_images import Labelled
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def indices(
+    rows: Mapping[Split, Sequence[Labelled]], count: int | None, named: Sequence[str], order: str | None
+) -> tuple[tuple[str, ...], dict[Split, list[int]]]:
+    """The names of the classes in the order of the network's outputs, and the class of each image.
+
+    The order is the one that the user gives, else that of the network's own names. Labels 0, 1, 2, … are the numbers
+    of outputs. Others take the outputs in order: numbers by value, texts by their characters.
+
+    Args:
+        count: number of outputs, if it is known.
+        named: names in the network's own configuration; empty if it has none.
+        order: names in the order of the outputs, separated by commas, as the user gives them.
+
+    Raises:
+        DataError: a label is no class of the network, or a number is spelled in two ways.
+    """
+    seen = ordered({row.label for some in rows.values() for row in some})
+    names, spelt = list(seen), {label: label for label in seen}
+    if order is not None:
+        names = [name.strip() for name in order.split(",")]
+    elif _named(named) and (own := _spelt(seen, named)) is not None:
+        names, spelt = list(named), own
+    elif all(label.isascii() and label.isdigit() and len(label) < 7 for label in seen):
+        _check_spelling(seen)
+        names = list(map(str, range(count or max(map(int, seen)) + 1)))
+        spelt = {label: str(int(label)) for label in seen}
+    elif _named(named):
+        raise DataError(
+            f"expected labels among the network's own classes, {', '.join(named[:12])}, found {', '.join(seen[:12])}; "
+            "give the labels in the order of the network's outputs: --set task.labels=CAT,DOG,…"
+        )
+    elif count is None or len(seen) == count:
+        _check_spelling(seen)
+    else:
+        raise DataError(
+            f"expected labels of {count} classes, found {len(seen)}: {', '.join(seen[:8])}; give the classes in the "
+            "order of the network's outputs: --set task.labels=CAT,DOG,…"
+        )
+    if len(set(names)) != len(names) or (count is not None and len(names) != count) or len(names) < 2:
+        raise DataError(f"expected {count or 'two or more'} different classes, found {len(names)}: {names!r:.120}")
+    places = {name: place for place, name in enumerate(names)}
+    for some in rows.values():
+        for row in some:
+            if spelt[row.label] not in places:
+                raise DataError(f"{row.where}: expected a class among {', '.join(names[:12])}, found {row.label!r:.40}")
+    return tuple(names), {split: [places[spelt[row.label]] for row in some] for split, some in rows.items()}
+
+
+def ordered(labels: set[str]) -> list[str]:
+    """Labels in order: by value where all are numbers, else by their characters.
+
+    Example:
+        >>> ordered({"10.0", "2.0"}), ordered({"10", "2", "cat"})
+        (['2.0', '10.0'], ['10', '2', 'cat'])
+    """
+    if all(map(_NUMBER.fullmatch, labels)):
+        return sorted(labels, key=lambda label: (float(label), label))
+    return sorted(labels)
+
+
+def _check_spelling(seen: Sequence[str]) -> None:
+    """Refuse two spellings of a number, as 1 and 1.0."""
+    if not all(map(_NUMBER.fullmatch, seen)):
+        return
+    for one, other in pairwise(seen):
+        if float(one) == float(other):
+            raise DataError(f"labels: expected a single spelling of each number, found {one} and {other}; use one")
+
+
+def _named(names: Sequence[str]) -> bool:
+    """Whether a configuration names its classes, not only counts them."""
+    return any(not re.fullmatch(r"LABEL_\d+", name) for name in names)
+
+
+def _spelt(seen: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
+    """The class's own name for each label, exact or by other capitals; None if a label is no class."""
+    folded = {name.casefold(): name for name in names}
+    if set(seen) <= set(names):
+        return {label: label for label in seen}
+    if len(folded) < len(names) or any(label.casefold() not in folded for label in seen):
+        return None
+    return {label: folded[label.casefold()] for label in seen}
