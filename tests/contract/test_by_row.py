@@ -17,8 +17,8 @@ from tests.fixtures import CASES, example
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33], [7, 8, 3, 2, 11, 30], [4, 4, 9, 12, 13, 1]])
 EPS, SEED = 0.05, 7 << 64
-MULTIPLIED = ("gptq", "awq", "gguf", "compressed_tensors", "bnb8", "torchao", "aqlm")
-"""Formats whose plain example can be probed by row: a scale belongs to one output, and forq computes it."""
+MULTIPLIED = ("gptq", "awq", "gguf", "compressed_tensors", "bnb4-rows", "bnb8", "hqq", "torchao", "aqlm")
+"""Examples that can be probed by row: a scale belongs to one output, and forq computes it."""
 
 
 def keys(leaf):
@@ -29,12 +29,12 @@ def keys(leaf):
 def model(request, tmp_path_factory):
     name, variant = request.param
     made = load(example(name, tmp_path_factory.mktemp(name) / "example", variant), device="cpu")
-    return name if variant is None else "", made
+    return "-".join(filter(None, (name, variant))), made
 
 
 def test_every_row_sees_its_own_direction(model):
     name, network = model
-    space = Space(trainable(network, "scales"), DOMAINS["signed"], outputs=keys)
+    space = Space(trainable(network, "scales"), DOMAINS["signed"], shared=keys)
     own = [leaf for leaf in space.leaves if keys(leaf)]
     if not own:
         assert name not in MULTIPLIED
@@ -62,7 +62,7 @@ def test_every_row_sees_its_own_direction(model):
 def test_a_step_writes_the_sum_of_the_rows_directions(model):
     """In the law's order: each term's product is rounded, then added; the rows' terms are summed before they spread."""
     _, network = model
-    space = Space(trainable(network, "scales"), DOMAINS["signed"], outputs=keys)
+    space = Space(trainable(network, "scales"), DOMAINS["signed"], shared=keys)
     rows = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
     terms = tuple(Term(SEED + k, 0.01 * (k + n - 1.3), group=OUTPUTS, row=n) for k, n in rows)
     terms += (Term(SEED + 99, 0.003),)

@@ -16,7 +16,7 @@ TOGETHER = [name for name in NAMES if not registry.get("estimators", name).make.
 MEANS = [
     name for name in NAMES if not all(p.by_row for p in registry.get("estimators", name).make(seed=0, eps=1.0).ask(0))
 ]
-"""Those that can estimate from means alone, as by_row does of a single direction; tests/unit/test_grzo.py has the rest."""
+"""Those that can estimate from means alone, as by_row does of one direction; the rest: tests/unit/test_grzo.py."""
 SIZE = 6
 
 

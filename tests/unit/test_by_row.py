@@ -171,7 +171,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def network(folder):
     model = load(folder, device="cpu")
-    return model, Space(trainable(model), DOMAINS["signed"], outputs=probes.outputs)
+    return model, Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
 
 
 BATCH = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)], None)

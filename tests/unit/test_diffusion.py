@@ -302,7 +302,7 @@ def test_a_loaded_denoiser_is_diffusers_own(pipeline):
 def test_pictures_see_directions_of_their_own_however_a_batch_is_cut(pipeline, data, tmp_path):
     small = quantized(pipeline, "nf4", tmp_path / "nf4")
     model = load(small, device="cpu")
-    moving = Space(trainable(model), DOMAINS["signed"], outputs=probes.outputs)
+    moving = Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
     term = Term(11 << 64, 0.1, group=OUTPUTS)
     task = opened(small, data, tmp_path / "cache")
     batch = task.batch(0)

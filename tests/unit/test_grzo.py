@@ -108,7 +108,7 @@ def test_a_run_learns_and_replays(folder):
 
     def make():
         model = load(folder, device="cpu")
-        return model, Space(trainable(model), DOMAINS["signed"], outputs=probes.outputs)
+        return model, Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
 
     def each(model):
         with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,13 +75,25 @@ class LazyLeaf(Leaf, Protocol):
         """The float tensor itself: it is its own master, and updates are written into it."""
 
 
+class Shared(NamedTuple):
+    """How leaves share their noise.
+
+    Attributes:
+        key: the noise key of all of them.
+        run: neighbouring coordinates along the output axis that take one number, as those of one output do.
+    """
+
+    key: str
+    run: int = 1
+
+
 @runtime_checkable
 class ScaleLeaf(Leaf, Protocol):
     """The scales of a layer, or a part of them: as all of a layer's scale leaves are multiplied, so are its outputs."""
 
     @property
-    def outputs(self) -> str | None:
-        """The noise key that the scale leaves of a layer share; None where its outputs cannot be multiplied."""
+    def outputs(self) -> Shared | None:
+        """How the scale leaves of a layer share their noise; None where its outputs cannot be multiplied."""
 
     def multiply(self, factors: Callable[[Sequence[int]], Tensor] | None) -> None:
         """Multiply the layer's outputs in every forward, before the bias; None: no more.

@@ -25,7 +25,7 @@ from torch import Tensor
 from forq.coordinates.arithmetic import LAW, as_stored, checksum, digest, stored
 from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains, Unit, relative
-from forq.coordinates.leaf import Leaf
+from forq.coordinates.leaf import Leaf, Shared
 from forq.coordinates.masters import Master, master_of
 from forq.errors import ConfigError, JournalError, RunError
 from forq.scalars.moves import Move, Moved
@@ -41,8 +41,8 @@ class Space:
         domain: from a leaf and its coordinates to where they may go; see :func:`relative`.
         unit: name of the unit that ``domain`` measures in, where it has one.
         chunk: coordinates computed at a time; by default what suits the device. It changes no bit.
-        outputs: from a leaf to the noise key that it shares with the other scales of its layer, where probes multiply
-            the layer or its outputs (:attr:`forq.scalars.moves.Move.by_row`), or to None.
+        shared: from a leaf to how it shares its noise with the other scales of its layer, where probes multiply the
+            layer or its outputs (:attr:`forq.scalars.moves.Move.by_row`), or to None.
 
     Attributes:
         unit: as given; ``None`` where a caller built its own domains.
@@ -58,7 +58,7 @@ class Space:
         *,
         unit: Unit | None = None,
         chunk: int | None = None,
-        outputs: Callable[[Leaf], str | None] | None = None,
+        shared: Callable[[Leaf], Shared | None] | None = None,
     ) -> None:
         masters: dict[str, Master] = {}
         buffer = NoiseBuffer()
@@ -66,8 +66,8 @@ class Space:
             if leaf.name in masters:
                 raise ConfigError(f"two leaves are called {leaf.name!r}")
             master = master_of(leaf, domain, buffer, chunk)
-            if outputs is not None and (key := outputs(leaf)) is not None:
-                master.multiply(key)
+            if shared is not None and (own := shared(leaf)) is not None:
+                master.share(own)
             masters[leaf.name] = master
         if not masters:
             raise ConfigError("nothing here can move: the model holds no leaf of the kinds asked for")
@@ -112,7 +112,7 @@ class Space:
     def table(self) -> list[list[str | int]]:
         """What it takes to make the leaves from files: name, group, output axis, dtype of the master.
 
-        A fifth entry is the noise key of a leaf that shares one.
+        A fifth entry is the noise key of a leaf that shares one, a sixth the length of a run where it is not 1.
         """
         return [
             [
@@ -120,7 +120,7 @@ class Space:
                 master.leaf.group,
                 master.leaf.out_axis,
                 str(master.tensor.dtype).removeprefix("torch."),
-                *([] if master.outputs is None else [master.outputs]),
+                *_listed(master.shared),
             ]
             for master in self._masters
         ]
@@ -205,3 +205,9 @@ class Space:
         for master in shown:
             master.hide()
         self._displaced = False
+
+
+def _listed(shared: Shared | None) -> list[str | int]:
+    if shared is None:
+        return []
+    return [shared.key] if shared.run == 1 else [shared.key, shared.run]

@@ -171,7 +171,8 @@ def _spec(ckpt: Checkpoint, weight: str) -> LayerSpec:
         kinds.append(bias)
     # The inputs of one row that share a magnitude, wherever in the row.
     size = math.gcd(columns, how.blocksize)
-    live = (Live(f"{weight}.absmax", torch.float32),)
+    run = columns // how.blocksize if columns % how.blocksize == 0 else 1
+    live = (Live(f"{weight}.absmax", torch.float32, run=run),)
     return LayerSpec(module, columns, rows, 4, size, live, bias, tuple(kinds))
 
 

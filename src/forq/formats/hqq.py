@@ -112,7 +112,8 @@ def _spec(ckpt: Checkpoint, module: str) -> LayerSpec:
 
     expect("W_q", (words(how.tall, how.bits), how.wide), (torch.int32 if how.bits == 3 else torch.uint8,))
     shape, axis = ((how.groups, 1), 0) if how.axis == 1 else ((1, how.groups), SHARED)
-    scales = Live(f"{module}.scale", expect("scale", shape), out_axis=axis)
+    run = how.columns // how.group_size if how.axis == 1 and how.inside else 1
+    scales = Live(f"{module}.scale", expect("scale", shape), out_axis=axis, run=run)
     zeros = Live(f"{module}.zero", expect("zero", shape), "offsets", out_axis=axis)
     kinds = ["W_q", "scale", "zero"]
     bias = f"{module}.bias" if f"{module}.bias" in ckpt.info else None

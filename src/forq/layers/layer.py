@@ -23,12 +23,15 @@ class Live:
         dtype: what a saved file stores.
         group: ``scales``, ``offsets`` (continuous zero points) or ``codebooks``.
         out_axis: which axis counts the outputs of the layer; :data:`SHARED` where none does.
+        run: neighbours along that axis which belong to one output, where a file lists the groups of a row one behind
+            the other.
     """
 
     name: str
     dtype: torch.dtype
     group: str = "scales"
     out_axis: int = 0
+    run: int = 1
 
 
 @dataclass(frozen=True, slots=True)

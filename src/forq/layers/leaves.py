@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import Overlay, SparseCodes
+from forq.coordinates.leaf import Overlay, Shared, SparseCodes
 from forq.layers.layer import FiledCodes, Live, ZeroPoints
 from forq.layers.linear import QuantLinear
 from forq.layers.weight import CodedWeight
@@ -185,19 +185,21 @@ class CodeLeaf(Codes):
 class LiveLeaf(TensorLeaf):
     """A continuous tensor of one quantized layer, in the layout of the checkpoint's: scales, offsets, codebooks."""
 
-    __slots__ = ("layer",)
+    __slots__ = ("layer", "run")
     layer: QuantLinear
+    run: int
 
     def __init__(self, layer: QuantLinear, spec: Live) -> None:
         super().__init__(spec.name, spec.group, spec.dtype, layer.live[spec], out_axis=spec.out_axis)
         object.__setattr__(self, "layer", layer)
+        object.__setattr__(self, "run", spec.run)
 
     @property
-    def outputs(self) -> str | None:
+    def outputs(self) -> Shared | None:
         """See :class:`forq.coordinates.leaf.ScaleLeaf`."""
         axis, layer = self.out_axis, self.layer
-        by_output = self.group == "scales" and axis >= 0 and self.shape[axis] == layer.out_features
-        return layer.leaf_name if by_output and layer.multiplies else None
+        by_output = self.group == "scales" and axis >= 0 and self.shape[axis] == layer.out_features * self.run
+        return Shared(layer.leaf_name, self.run) if by_output and layer.multiplies else None
 
     def multiply(self, factors: Callable[[Sequence[int]], Tensor] | None) -> None:
         """See :class:`forq.coordinates.leaf.ScaleLeaf`."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from forq.coordinates.leaf import Leaf, ScaleLeaf
+from forq.coordinates.leaf import Leaf, ScaleLeaf, Shared
 from forq.coordinates.profile import Profile
 from forq.layers.leaves import LiveLeaf
 from forq.tasks import ReadsApart, Task
 
 
-def outputs(leaf: Leaf) -> str | None:
-    """The noise key that the scales of a layer share; None for a leaf whose layer cannot multiply its outputs."""
+def outputs(leaf: Leaf) -> Shared | None:
+    """How the scales of a layer share their noise; None for a leaf whose layer cannot multiply its outputs."""
     return leaf.outputs if isinstance(leaf, ScaleLeaf) else None
 
 
-def layer(leaf: Leaf) -> str | None:
-    """The noise key that all scales of a layer share where whole layers are multiplied; None for other leaves."""
-    return leaf.layer.leaf_name if isinstance(leaf, LiveLeaf) and leaf.group == "scales" else None
+def layer(leaf: Leaf) -> Shared | None:
+    """How all scales of a layer share their noise where whole layers are multiplied; None for other leaves."""
+    return Shared(leaf.layer.leaf_name) if isinstance(leaf, LiveLeaf) and leaf.group == "scales" else None
 
 
 def why_together(leaves: Iterable[Leaf], task: Task, profile: Profile | None) -> str | None:

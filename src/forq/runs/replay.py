@@ -12,7 +12,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint
 from forq.coordinates import space as spaces
 from forq.coordinates.domain import Domains
-from forq.coordinates.leaf import Leaf
+from forq.coordinates.leaf import Leaf, Shared
 from forq.coordinates.profile import FILE, Profile
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
@@ -190,8 +190,8 @@ def _header(past: Journal) -> Header:
         seed, steps = int(method.pop("seed")), int(method.pop("steps"))
         method.pop("recipe")
         leaves = tuple(
-            (str(n), str(g), int(axis), getattr(torch, dtype), str(key[0]) if key else None)
-            for n, g, axis, dtype, *key in fields["leaves"]
+            (str(n), str(g), int(axis), getattr(torch, dtype), Shared(str(own[0]), *map(int, own[1:])) if own else None)
+            for n, g, axis, dtype, *own in fields["leaves"]
         )
         return Header(
             str(fields["base"]),
@@ -222,8 +222,8 @@ def _space(header: Header, ckpt: Checkpoint, adapters: Sequence[Adapter], profil
         if own.digest != header.profile:
             raise JournalError(f"{profile}: expected the run's profile of digest {header.profile}, found {own.digest}")
         domain = own.over(domain)
-    keys = {name: key for name, *_, key in header.leaves}
-    return Space(leaves, domain, outputs=lambda leaf: keys[leaf.name])
+    shared = {name: own for name, *_, own in header.leaves}
+    return Space(leaves, domain, shared=lambda leaf: shared[leaf.name])
 
 
 def _adapters(header: Header, ckpt: Checkpoint, folder: Path | None) -> list[Adapter]:

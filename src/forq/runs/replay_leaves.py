@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.coordinates.leaf import QUANTIZED, Leaf, Overlay, SparseCodes
+from forq.coordinates.leaf import QUANTIZED, Leaf, Overlay, Shared, SparseCodes
 from forq.errors import FormatError
 from forq.formats import Format, recognised
 from forq.layers.layer import FiledCodes, LayerSpec, Live, ZeroPoints
 from forq.layers.leaves import Codes
 from forq.layers.weight import CodedWeight, QuantWeight
 
-Listed = tuple[str, str, int, torch.dtype, str | None]
-"""A leaf as a journal's header lists it: name, group, axis of the outputs, dtype, and the noise key that it shares."""
+Listed = tuple[str, str, int, torch.dtype, Shared | None]
+"""A leaf as a journal's header lists it: name, group, axis of the outputs, dtype, and how it shares its noise."""
 
 
 class _Filed:

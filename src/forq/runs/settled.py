@@ -68,8 +68,8 @@ def settled(
     if why is not None:
         if (together := method.together()).by_row:
             raise ConfigError(
-                f"estimator.name={method.estimator.name}: expected rows with directions of their own, found none: {why}; "
-                "take --recipe qzo"
+                f"estimator.name={method.estimator.name}: expected rows with directions of their own, found none: "
+                f"{why}; take --recipe qzo"
             )
         method = together
     return _with_noise(method, classes=isinstance(task, Classed)), why

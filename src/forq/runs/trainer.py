@@ -100,7 +100,7 @@ class Trainer:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
         shared = probes.outputs if method.by_row else probes.layer if method.by_layer else None
-        self.space = Space(leaves, domain, outputs=shared)
+        self.space = Space(leaves, domain, shared=shared)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self.plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)
         self._oracle = oracle or self._usual

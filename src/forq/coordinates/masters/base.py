@@ -13,9 +13,9 @@ from torch import Tensor
 from forq.coordinates.arithmetic import fitting, inside, stored
 from forq.coordinates.directions import LeafDirections, NoiseBuffer
 from forq.coordinates.domain import Domains
-from forq.coordinates.leaf import Leaf
+from forq.coordinates.leaf import Leaf, Shared
 from forq.coordinates.steps import Step, float_step
-from forq.errors import JournalError
+from forq.errors import ConfigError, JournalError
 from forq.noise.bits import leaf_id
 from forq.scalars.moves import Move, Moved
 
@@ -39,7 +39,7 @@ class Master(ABC):
     """
 
     leaf: Leaf
-    outputs: str | None = None
+    shared: Shared | None = None
 
     def __init__(
         self,
@@ -58,13 +58,20 @@ class Master(ABC):
         rows = (1, self.size) if axis < 0 else (math.prod(shape[axis + 1 :]), shape[axis])
         self.directions = LeafDirections(leaf.group, leaf_id(leaf.name), rows, tensor.device, buffer)
 
-    def multiply(self, key: str) -> None:
+    def share(self, shared: Shared) -> None:
         """Draw the leaf's noise by a key that all scales of its layer share, so that they move together.
 
         Then its layer can show a probe by row.
+
+        Raises:
+            ConfigError: the leaf does not consist of such runs.
         """
-        self.outputs = key
-        self.directions = replace(self.directions, key=leaf_id(key), multiplied=True)
+        self.shared = shared
+        stride, count = self.directions.rows
+        if shared.run < 1 or count % shared.run:
+            raise ConfigError(f"{self.leaf.name}: expected runs of {shared.run} coordinates, found {count} in all")
+        rows = (stride * shared.run, count // shared.run)
+        self.directions = replace(self.directions, key=leaf_id(shared.key), rows=rows, multiplied=True)
 
     @property
     def size(self) -> int:
