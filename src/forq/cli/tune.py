@@ -192,7 +192,7 @@ def tune(
         bool,
         typer.Option(
             "--resume",
-            help="Continue the run in OUT, or begin it if there is none. After an interruption, give the same command again.",
+            help="Continue the run in OUT, or begin it if there is none. After an interruption, repeat the command.",
             rich_help_panel=RUN,
         ),
     ] = False,
