@@ -70,6 +70,27 @@ def test_the_python_runs(base, text, tmp_path, monkeypatch):
     assert (tmp_path / "notes" / "checkpoint" / "model.safetensors").exists()
 
 
+def test_the_page_on_python_watches_a_run(base, text, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/python.md")], re.S)
+    monkeypatch.chdir(tmp_path)
+    for shown, here in (
+        ('"smollm2"', repr(str(base))),
+        ('"notes.txt"', repr(str(text))),
+        ('{"max_length": 64}', '{"max_length": 32, "validation_rows": 8}'),
+        ("steps=20", "steps=2"),
+        ("eval_every=5", "eval_every=1"),
+    ):
+        assert shown in code, "the page no longer shows this"
+        code = code.replace(shown, here)
+    found = {}
+    exec(code, found)
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[0] for words in printed if len(words) == 2] == ["0", "1", "2"]
+    assert sum(words[1:2] == ["train"] for words in printed) == 2
+    assert (tmp_path / "watched" / "checkpoint" / "model.safetensors").exists()
+    assert not (tmp_path / "watched" / "result.json").exists()
+
+
 def test_the_profile_page_runs(base, text, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/recipes.md")], re.S)
     monkeypatch.chdir(tmp_path)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from forq.cli.ls import baseline
 from forq.coordinates.domain import DOMAINS
 from forq.coordinates.space import Space
 from forq.errors import ConfigError
@@ -27,6 +28,11 @@ NAMES = registry.names("recipes")
 
 def test_something_is_listed():
     assert {"qzo", "qzo_paper", "mezo"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_listing_reads_from_the_file_what_the_recipe_says(name):
+    assert baseline(name) is recipe(name).baseline
 
 
 START = torch.linspace(0.1, 1.0, 64)

@@ -43,6 +43,15 @@ Checkpoint = Annotated[
         metavar="CHECKPOINT",
     ),
 ]
+Tuned = Annotated[
+    str,
+    typer.Argument(
+        help="A checkpoint: a file, a folder, a name that `forq models` lists, or a hub id. Or the folder of a "
+        "finished run.",
+        parser=source,
+        metavar="CHECKPOINT|RUN",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Task = Annotated[str, typer.Option(help="Task to score; `forq ls tasks` lists them.")]
 Data = Annotated[
@@ -56,7 +65,10 @@ Reward = Annotated[
     ),
 ]
 MicroBatch = Annotated[
-    int | None, typer.Option(help="Most tokens in one forward, padding included; bounds memory, losses stay the same.")
+    int | None,
+    typer.Option(
+        help="Most tokens in one forward pass, padding included. Bounds memory; changes only the last bits of losses."
+    ),
 ]
 Adapter = Annotated[
     Path | None,
@@ -67,12 +79,14 @@ Adapter = Annotated[
 Start = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the adapter that the run went on from, if it did (tune --adapter).", parser=path, metavar="PATH"
+        help="Folder of the adapter that the run began from, if it was begun with `forq tune --adapter`.",
+        parser=path,
+        metavar="PATH",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
-    str, typer.Option(help="float, or int8, which rounds the inputs of 8-bit layers with one scale a row.")
+    str, typer.Option(help="float; or int8, which rounds the inputs of 8-bit layers that have one scale per row.")
 ]
 Kernel = Annotated[
     str,

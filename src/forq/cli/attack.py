@@ -19,37 +19,48 @@ def attack(
         Path, typer.Option(help=".npz with images and labels (uint8), or a folder of PNG files.", parser=given.path)
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder of the results; the same command goes on there.", parser=given.path)
+        Path,
+        typer.Option(
+            help="Folder for the results. The same command continues an attack that was stopped.", parser=given.path
+        ),
     ],
     labels: Annotated[
-        Path | None, typer.Option(help=".csv, .json, .npy or .npz, where the images have none.", parser=given.path)
+        Path | None,
+        typer.Option(help="File with the labels, if --images has none: .csv, .json, .npy or .npz.", parser=given.path),
     ] = None,
     output: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The output with the scores, where a file has several.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the output with the scores, if the file has several outputs."),
     ] = None,
-    norm: Annotated[Literal["linf", "l2"], typer.Option(help="What ε bounds: every level, or all together.")] = "linf",
-    eps: Annotated[float, typer.Option(help="Radius in levels of 255 (8 is 8/255); also in l2.")] = 8.0,
-    budget: Annotated[int, typer.Option(help="Queries of one image, its first one included.")] = 1000,
-    recipe: Annotated[str, typer.Option(help="The method; `forq ls attacks`.")] = "zoqo",
+    norm: Annotated[
+        Literal["linf", "l2"], typer.Option(help="Norm that --eps bounds: linf (the largest change) or l2.")
+    ] = "linf",
+    eps: Annotated[float, typer.Option(help="Largest change allowed, in pixel levels of 0 … 255; also for l2.")] = 8.0,
+    budget: Annotated[int, typer.Option(help="Most queries for one image, that of the original included.")] = 1000,
+    recipe: Annotated[str, typer.Option(help="Attack method; `forq ls attacks` lists them.")] = "zoqo",
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recipe.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the method; repeatable.")
     ] = None,
     targeted: Annotated[
-        bool, typer.Option("--targeted", help="Reach one class, drawn for each image, instead of any wrong one.")
+        bool, typer.Option("--targeted", help="Aim at one class, drawn for each image, instead of any wrong class.")
     ] = False,
-    loss: Annotated[Literal["margin", "cross-entropy"], typer.Option(help="What is minimised.")] = "margin",
+    loss: Annotated[Literal["margin", "cross-entropy"], typer.Option(help="Loss to minimize.")] = "margin",
     input: Annotated[
-        Literal["uint8", "float"], typer.Option(help="uint8 [N, H, W, C], or float32 [N, C, H, W] in 0 … 1.")
+        Literal["uint8", "float"],
+        typer.Option(help="What the victim takes: uint8 [N, H, W, C], or float32 [N, C, H, W] in 0 … 1."),
     ] = "uint8",
-    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
-    batch: Annotated[int, typer.Option(help="Images scored by one call.")] = 64,
-    timeout: Annotated[float | None, typer.Option(help="Seconds one call of the victim may take.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    batch: Annotated[int, typer.Option(help="Number of images in one call of the victim.")] = 64,
+    timeout: Annotated[
+        float | None, typer.Option(help="Most seconds for one call of the victim. Default: no limit.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of an .onnx victim.")] = None,
     as_json: given.Json = False,
 ) -> None:
     """Attack your own image classifier through its scores, on whole pixel levels, and count the queries.
 
-    Images it gets wrong are left out; a success is one only after it was written as PNG and read again.
+    Images that the classifier gets wrong from the start are left out. A success counts only after its image was
+    written as PNG, read again and scored once more.
     """
     from forq.attacks import images as _images
     from forq.attacks import picture as _picture

@@ -13,15 +13,15 @@ FORWARDS = 1000
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="The folder to make; new or empty.", parser=given.path, metavar="PATH")
-    ] = Path("demo-run"),
-    forwards: Annotated[int, typer.Option(help="Budget of forward passes.", min=1)] = FORWARDS,
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", parser=given.path, metavar="PATH")] = Path(
+        "demo-run"
+    ),
+    forwards: Annotated[int, typer.Option(help="Budget of forward passes, calibration included.", min=1)] = FORWARDS,
 ) -> None:
     """Tune the shipped 4-bit model with forward passes only, and show before and after.
 
-    The model learned English prose; the task is index cards of the functions of this Python, each of three lines:
-    name, what it takes, what it does. Nothing is downloaded. A few minutes on two cores.
+    The model learned English prose. The task is to write index cards of Python's functions. A card has three lines:
+    the name, what the function takes, and what it does. Nothing is downloaded. It takes a few minutes on two cores.
     """
     from dataclasses import replace
 

@@ -18,15 +18,20 @@ BEFORE = f"{DISTANCE} before"
 
 
 def evaluate(
-    checkpoint: given.Checkpoint,
+    checkpoint: given.Tuned,
     task: given.Task,
     data: given.Data = None,
-    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    split: Annotated[str, typer.Option(help="Rows to score: test or validation.")] = "test",
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the rows drawn, where a task draws them. Default: the run's, else 0.")
+        int | None, typer.Option(help="Seed of tasks that draw their rows. Default: the run's, or 0 for a checkpoint.")
     ] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Of text-to-image: pixels of a side. Default: 512.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Option of the task, such as task.max_length=64. Default: the run's options."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the pictures of text-to-image, in pixels. Default: 512.")
+    ] = None,
     reward: given.Reward = None,
     micro_batch_tokens: given.MicroBatch = None,
     adapter: given.Adapter = None,

@@ -19,18 +19,20 @@ def export(
     ],
     to: Annotated[
         str,
-        typer.Option(help="gptq, awq, compressed-tensors, gguf, gguf-lora (adapters), float16, bfloat16 or float32."),
+        typer.Option(
+            help="Target: gptq, awq, compressed-tensors, gguf, gguf-lora (adapters), float16, bfloat16 or float32."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to write; new.", parser=given.path, metavar="PATH")],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", parser=given.path, metavar="PATH")],
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a LoRA adapter in PEFT's format, for gguf-lora; by default the run's.",
+            help="Folder of a LoRA adapter in PEFT's format, for --to gguf-lora. Default: the run's.",
             parser=given.path,
             metavar="PATH",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace PATH if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
     """Convert a checkpoint to another format, exactly or with only float rounding, and report what is lost."""

@@ -17,11 +17,13 @@ def inspect(
     checkpoint: given.Checkpoint,
     data: given.Data = None,
     task: Annotated[
-        str | None, typer.Option(help="The task that reads the data; `forq ls tasks`. Default: completion.")
+        str | None, typer.Option(help="Task that reads the data; `forq ls tasks` lists them. Default: completion.")
     ] = None,
-    rows: Annotated[int, typer.Option(help="With --data: how many training rows to show.", min=1)] = 2,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="Option of the task, as task.max_length=64.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the rows drawn, as in forq tune.")] = 0,
+    rows: Annotated[int, typer.Option(help="Number of training rows to show, with --data.", min=1)] = 2,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Option of the task, such as task.max_length=64.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of tasks that draw their rows, as in `forq tune`.")] = 0,
     as_json: given.Json = False,
 ) -> None:
     """Show the format, what can move, what a save looks like, and the memory and time it takes; loads no tensor.

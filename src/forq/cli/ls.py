@@ -13,13 +13,12 @@ from forq.plugins import registry
 
 FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "attacks")
 
-COMPARED = {"recipes": ("mezo", "quzo", "qzo_lora", "qzo_paper", "zo_signsgd", "zoqo_paper")}
-"""What is there to compare with: no row of results/README.md, section x, recommends it. ``--all`` lists it too."""
-
 
 def ls(
     family: Annotated[str | None, typer.Argument(help=f"One of {', '.join(FAMILIES)}; all by default.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="List what is only there to compare with, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list the recipes that are only there to compare with.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """List formats, recipes, rules, estimators, noises, tasks and attacks, with what each is."""
@@ -38,7 +37,7 @@ def ls(
     for kind, plugins in listing.items():
         typer.echo(typer.style(kind, bold=True))
         width = max(map(len, plugins))
-        hidden = () if everything else COMPARED.get(kind, ())
+        hidden = [name for name in plugins if kind == "recipes" and not everything and baseline(name)]
         for name, summary in plugins.items():
             if name not in hidden:
                 typer.echo(f"  {registry.shown(kind, name):<{width}} {summary}")
@@ -47,8 +46,18 @@ def ls(
             typer.echo(f"  to compare with: {names} (forq ls {kind} --all)")
 
 
+def baseline(recipe: str) -> bool:
+    """Whether a recipe is only there to compare with (``Recipe.baseline``), read from its file."""
+    words = (node for node in ast.walk(_parsed("recipes", recipe)) if isinstance(node, ast.keyword))
+    return any(word.arg == "baseline" and ast.literal_eval(word.value) for word in words)
+
+
 def _summary(family: str, name: str) -> str:
-    """First line of the plug-in's docstring, read without importing it (and so without torch)."""
-    source = registry.source(family, name)
-    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    """First line of the plug-in's docstring."""
+    text = ast.get_docstring(_parsed(family, name)) or ""
     return text.split("\n\n")[0].replace("\n", " ")
+
+
+def _parsed(family: str, name: str) -> ast.Module:
+    """The file of a plug-in, which is not imported: that would import torch."""
+    return ast.parse(registry.source(family, name).read_text(encoding="utf-8"))

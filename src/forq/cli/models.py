@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def models(
     path: Annotated[
-        str | None, typer.Option(help="Print the path of this model alone, for other programs.", metavar="NAME")
+        str | None, typer.Option(help="Print only the path of this model, for use in scripts.", metavar="NAME")
     ] = None,
     as_json: given.Json = False,
 ) -> None:

@@ -11,26 +11,24 @@ from forq.cli import _arguments as given
 
 
 def predict(
-    checkpoint: given.Checkpoint,
+    checkpoint: given.Tuned,
     data: Annotated[str, typer.Option(help="File with the rows to classify (CSV, TSV, JSON lines), or a data set.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="File to write, .csv or .jsonl; by default CSV on stdout.", parser=given.path, metavar="PATH"
-        ),
+        typer.Option(help="File to write, .csv or .jsonl. Default: CSV on stdout.", parser=given.path, metavar="PATH"),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Classification task. Default: the run's, or classify.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data set, where it has several.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to classify, if the data set has several.")] = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Option of the task, as task.labels=labels.csv; a run has its own."),
+        typer.Option("--set", help="Option of the task, such as task.labels=labels.csv. Default: the run's options."),
     ] = None,
     micro_batch_tokens: given.MicroBatch = None,
     adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
     activations: given.Activations = "float",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
     """Classify the rows of a file with a checkpoint, or with what a run saved."""

@@ -15,15 +15,27 @@ def quantize(
         str,
         typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.", parser=given.source),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.", parser=given.path)],
-    to: Annotated[str, typer.Option(help="gptq; nf4 or fp4, as bitsandbytes rounds and stores them.")] = "gptq",
-    bits: Annotated[int, typer.Option(help="Bits of a code: 2, 3, 4 or 8.")] = 4,
-    group_size: Annotated[int, typer.Option(help="Inputs that share a scale; −1: all of a row.")] = 64,
-    asym: Annotated[bool, typer.Option("--asym", help="Zero points of their own instead of symmetric ranges.")] = False,
-    checkpoint_format: Annotated[str, typer.Option(help="gptq (v1 zeros) or gptq_v2.")] = "gptq",
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, new or empty.", parser=given.path)],
+    to: Annotated[
+        str, typer.Option(help="Format: gptq; or nf4 or fp4, which are bitsandbytes' 4-bit formats.")
+    ] = "gptq",
+    bits: Annotated[int, typer.Option(help="Bits of a code, for gptq: 2, 3, 4 or 8.")] = 4,
+    group_size: Annotated[
+        int, typer.Option(help="Number of inputs that share a scale; -1: the whole row, for gptq.")
+    ] = 64,
+    asym: Annotated[
+        bool,
+        typer.Option("--asym", help="Give each group its own zero point, for gptq; by default, ranges are symmetric."),
+    ] = False,
+    checkpoint_format: Annotated[
+        str, typer.Option(help="How gptq stores zero points: gptq (minus one) or gptq_v2.")
+    ] = "gptq",
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A layer to leave in float: its name, the end of it, or with * in it."),
+        typer.Option(
+            metavar="NAME",
+            help="Layer to leave in float: its name, the end of its name, or a pattern with *; repeatable.",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: given.Json = False,

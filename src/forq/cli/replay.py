@@ -17,9 +17,9 @@ def replay(
     base: Annotated[
         str, typer.Option(help="The checkpoint the run began from.", parser=given.source, metavar="CHECKPOINT")
     ],
-    out: Annotated[Path, typer.Option(help="The folder to write; new.", parser=given.path, metavar="PATH")],
+    out: Annotated[Path, typer.Option(help="Folder to write, new or empty.", parser=given.path, metavar="PATH")],
     step: Annotated[
-        int | None, typer.Option(help="Training step to rebuild; by default the one the run saved.")
+        int | None, typer.Option(help="Training step to rebuild. Default: the step that the run saved.")
     ] = None,
     profile: Annotated[
         Path | None,

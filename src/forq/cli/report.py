@@ -18,25 +18,25 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The page. Default: report.html in the run's folder; of several runs, here.",
+            help="HTML file to write. Default: report.html in the run's folder, or here for several runs.",
             parser=given.path,
             metavar="FILE",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace --out even where it is no earlier report.")
+        bool, typer.Option("--overwrite", help="Replace --out even if it is not an earlier report.")
     ] = False,
     tensorboard: Annotated[
         Path | None,
         typer.Option(
-            help="Also write TensorBoard's files, a folder in DIR for every run.", parser=given.path, metavar="DIR"
+            help="Also write TensorBoard files, one folder in DIR for each run.", parser=given.path, metavar="DIR"
         ),
     ] = None,
     as_json: given.Json = False,
 ) -> None:
     """Write one HTML page about one or several runs: curves, before and after, what moved; loads no model.
 
-    Runs that differ in their seed alone are drawn as their mean and spread.
+    Runs that differ only in their seed are drawn as their mean and spread.
     """
     from forq.cli import _screen
     from forq.report import page

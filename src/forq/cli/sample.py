@@ -11,18 +11,20 @@ from forq.cli import _arguments as given
 
 
 def sample(
-    pipeline: given.Checkpoint,
+    pipeline: given.Tuned,
     prompt: Annotated[str, typer.Option(help="What to draw.")],
-    out: Annotated[Path, typer.Option(help="The picture to write, a PNG.", parser=given.path, metavar="PATH")],
-    seed: Annotated[int, typer.Option(help="Of the noise it begins from.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of the scheduler.")] = 28,
-    guidance: Annotated[float, typer.Option(help="Guidance without a classifier; 1: none.")] = 4.5,
-    resolution: Annotated[int, typer.Option(help="Pixels of a side.")] = 512,
-    text_tokens: Annotated[int, typer.Option(help="Of T5, max_sequence_length to diffusers.")] = 256,
+    out: Annotated[Path, typer.Option(help="PNG file to write.", parser=given.path, metavar="PATH")],
+    seed: Annotated[int, typer.Option(help="Seed of the noise that the picture begins from.")] = 0,
+    steps: Annotated[int, typer.Option(help="Number of steps of the scheduler.")] = 28,
+    guidance: Annotated[float, typer.Option(help="Scale of classifier-free guidance; 1 turns it off.")] = 4.5,
+    resolution: Annotated[int, typer.Option(help="Side of the picture, in pixels.")] = 512,
+    text_tokens: Annotated[
+        int, typer.Option(help="Most tokens of the prompt for T5 (max_sequence_length in diffusers).")
+    ] = 256,
     adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
     """Draw a picture with a diffusion pipeline; for a run, draw base and tuned side by side."""

@@ -37,13 +37,14 @@ def tune(
     activations: Annotated[
         str | None,
         typer.Option(
-            help="int8 rounds the inputs of 8-bit layers with one scale a row. Default: float.", rich_help_panel=MODEL
+            help="int8 rounds the inputs of 8-bit layers that have one scale per row. Default: float.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     quantize_on_load: Annotated[
         str | None,
         typer.Option(
-            help="Quantize a float checkpoint into OUT/base first: gptq4, gptq8, gptq3, gptq2, nf4, fp4.",
+            help="Quantize a float checkpoint into OUT/base first: gptq4, gptq8, gptq3, gptq2, nf4 or fp4.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -71,7 +72,8 @@ def tune(
     micro_batch_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Most tokens in one forward, padding included; bounds memory, losses stay the same.",
+            help="Most tokens in one forward pass, padding included. Bounds memory; changes only the last bits of "
+            "losses.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -83,8 +85,8 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="NAME=TASK:DATA",
-            help="Another data set to score at every evaluation, with the divergence from the base on its tokens; "
-            "repeatable. Its options: --set watch.NAME.rows=16, watch.NAME.max_length=64.",
+            help="Another data set to score at every evaluation, with the divergence from the base on its tokens. "
+            "Its options: --set watch.NAME.rows=16, --set watch.NAME.max_length=64. Repeatable.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -92,16 +94,17 @@ def tune(
         list[str] | None,
         typer.Option(
             metavar="NAME=KL",
-            help="Mean KL(base ‖ tuned) on a watched data set, in nats a token, beyond which the run ends and saves "
-            "the best within it; repeatable.",
+            help="End the run once the mean KL(base ‖ tuned) on a watched data set is above this number of nats per "
+            "token. The best step within the limit is saved. Repeatable.",
             rich_help_panel=DATA,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Method; `forq ls recipes` lists them. Default: qzo; qzo-shared for encoders, images and "
-            "diffusion; qzo-slopes with --reward or a rate.",
+            help="Method; `forq ls recipes` lists them. Default: qzo for causal language models, qzo-shared for all "
+            "other models. With --reward, with a learning rate or a clip in --set, or with codes, zeros or lora in "
+            "--move, the default is qzo-slopes.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -117,8 +120,8 @@ def tune(
     blocks: Annotated[
         str | None,
         typer.Option(
-            help="Blocks that move: 10-24, 10-, middle or all; embedding and head only with all. Default: the "
-            "recipe's; qzo moves the middle where a deep language model learns classes.",
+            help="Blocks that move: 11, 10-24, 10-, middle or all. Embedding and head move only with all. Default: the "
+            "recipe's; qzo takes middle where the scales of a language model of 12 blocks or more learn classes.",
             metavar="RANGE",
             rich_help_panel=METHOD,
         ),
@@ -140,14 +143,15 @@ def tune(
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Bits of the adapters' integer grid, 2 to 8. Default: 8 with zoqo, otherwise float.",
+            help="Put LoRA adapters on an integer grid of 2 to 8 bits. Default: 8 with the recipes zoqo, zoqo-paper, "
+            "quzo and qes; with others, adapters are floats.",
             rich_help_panel=METHOD,
         ),
     ] = None,
     adapter: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a LoRA adapter in PEFT's format to go on from, with --move lora.",
+            help="Folder of a LoRA adapter in PEFT's format that the run begins from, with --move lora.",
             parser=given.path,
             metavar="PATH",
             rich_help_panel=METHOD,
@@ -156,7 +160,7 @@ def tune(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Safetensors file of per-coordinate step multipliers; 0 freezes a coordinate.",
+            help="Safetensors file of factors by which single coordinates move, in probes and steps; 0 freezes one.",
             parser=given.path,
             metavar="PATH",
             rich_help_panel=METHOD,
@@ -166,7 +170,7 @@ def tune(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Change a setting of the recipe or the task: rule.lr=1e-3, task.max_length=64; repeatable.",
+            help="Change a setting of the recipe or the task, such as rule.lr=1e-3 or task.max_length=64; repeatable.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -188,15 +192,15 @@ def tune(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in OUT, or begin it. The same command line, repeated, ends in a finished run.",
+            help="Continue the run in OUT, or begin it if there is none. After an interruption, repeat the command.",
             rich_help_panel=RUN,
         ),
     ] = False,
     rank_timeout: Annotated[
         float | None,
         typer.Option(
-            help="Under torchrun: seconds until a rank without a sign of life ends the group. Default: ten forward "
-            "passes, and at least 10.",
+            help="Under torchrun: seconds until a silent rank ends the group. Default: the time of ten forward passes, "
+            "but at least 10 seconds.",
             min=1.0,
             rich_help_panel=RUN,
         ),

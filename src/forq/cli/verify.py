@@ -18,7 +18,9 @@ def verify(
     base: Annotated[
         str | None,
         typer.Option(
-            help="The checkpoint the run began from; rebuilds every digest.", parser=given.source, metavar="CHECKPOINT"
+            help="The checkpoint the run began from. With it, every digest is rebuilt.",
+            parser=given.source,
+            metavar="CHECKPOINT",
         ),
     ] = None,
     adapter: given.Start = None,

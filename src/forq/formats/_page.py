@@ -21,11 +21,12 @@ names them. `forq inspect CHECKPOINT` says what of it can move, what that takes,
 **Hub ids**: `organisation/name` for safetensors and HQQ, `organisation/name/x.gguf` or `organisation/name/onnx/x.onnx`
 for one file ([models](models.md#hub-ids)).
 
-**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load`
-(`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`. A layer whose shape a format cannot
-hold stays in float with `--keep NAME`: its name, the end of it, or with `*` in it. The configuration written names such
-layers as the owner's loaders read it (`dynamic` and `modules_in_block_to_quantize` for GPTQ, `llm_int8_skip_modules`
-for bitsandbytes).
+**Float checkpoints** (any tensor can move: `--move all-float`) are quantized on the way in by `--quantize-on-load` of
+`forq tune` (`gptq4`, `gptq2`, `gptq3`, `gptq8`, `nf4`, `fp4`), or for good by `forq quantize`. Both refuse a layer
+whose shape the format cannot hold. `forq quantize --keep NAME` leaves such a layer in float: NAME is its name, the end
+of it, or has `*` in it. `--quantize-on-load` has no such option. The configuration written names these layers as the
+owner's loaders read it (`dynamic` and `modules_in_block_to_quantize` for GPTQ, `llm_int8_skip_modules` for
+bitsandbytes).
 
 **From one format to another**: `forq export RUN --to {targets}|gguf|float16|bfloat16|float32 --out FOLDER`.
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.

@@ -27,11 +27,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A preset, and where it comes from."""
+    """A preset, and where it comes from.
+
+    Attributes:
+        baseline: it is there to compare with: no row of results/README.md, section x, recommends it. ``forq ls`` reads
+            this from the file, as it is written, and shows such a recipe only with ``--all``.
+    """
 
     summary: str
     source: str
     settings: Settings
+    baseline: bool = False
 
 
 def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: str) -> str:

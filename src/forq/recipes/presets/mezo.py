@@ -5,6 +5,7 @@ from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 recipe = Recipe(
     summary="MeZO on a float model: every tensor moves, ε 1e-3, η 1e-6, Gaussian z",
     source="arXiv 2305.17333, algorithm 1 and table 15",
+    baseline=True,
     settings=Settings(
         move="all-float",
         unit="free",

@@ -9,6 +9,7 @@ from forq.recipes import EstimatorSettings, LoraSettings, Recipe, RuleSettings, 
 recipe = Recipe(
     summary="QuZO: probe and step are two independent roundings of one Gaussian direction; the step rounds at random",
     source="arXiv 2502.12346, section 4; the spread and η are calibrated, as zoqo's radius",
+    baseline=True,
     settings=Settings(
         move="codes",
         unit="cells",

@@ -5,6 +5,7 @@ from forq.recipes import EstimatorSettings, LoraSettings, Recipe, RuleSettings, 
 recipe = Recipe(
     summary="QZO + LoRA: first half float adapters on queries and values, second half the scales of all other layers",
     source="arXiv 2505.13430 (QZO + LoRA); estimator, step and calibration are those of qzo-slopes",
+    baseline=True,
     settings=Settings(
         move="lora,scales",
         unit="relative",

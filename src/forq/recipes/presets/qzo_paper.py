@@ -5,6 +5,7 @@ from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 recipe = Recipe(
     summary="QZO with the paper's own settings: ε 1e-3 absolute, η 1e-7, C 100, Gaussian z",
     source="arXiv 2505.13430, section 4 and appendix; floor 1e-7 from the released code",
+    baseline=True,
     settings=Settings(
         move="scales",
         unit="absolute",

@@ -5,6 +5,7 @@ from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 recipe = Recipe(
     summary="ZO-SignSGD: four two-sided directions averaged, then every coordinate takes a step of one length",
     source="Liu et al., ICLR 2019, algorithm 1 (the ancestor of arXiv 2501.06736); the numbers are ours",
+    baseline=True,
     settings=Settings(
         move="scales",
         unit="relative",

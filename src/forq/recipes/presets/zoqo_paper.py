@@ -5,6 +5,7 @@ from forq.recipes import EstimatorSettings, LoraSettings, Recipe, RuleSettings, 
 recipe = Recipe(
     summary="ZOQO as published: u uniform on {−1, 0, 1} cells everywhere, one cell a step; random walk in large models",
     source="arXiv 2501.06736, section 3",
+    baseline=True,
     settings=Settings(
         move="codes",
         unit="cells",
