@@ -9,6 +9,7 @@ recipe = Recipe(
         move="scales",
         unit="signed",
         estimator=EstimatorSettings(name="grzo", eps=1e-2),
-        rule=RuleSettings(lr=1e-2),
+        rule=RuleSettings(lr=3e-2),
     ),
+    baseline=True,
 )
