@@ -31,6 +31,9 @@ class Method:
 _RATES = ("1e-5", "1e-4", "1e-3", "1e-2")
 """Three orders of magnitude for steps of all scales or weights."""
 
+_OF_LENGTHS = ("1e-4", "1e-3", "1e-2", "3e-2", "1e-1")
+"""The same for slopes in units of their spread, and the rate that is the recipe's own."""
+
 _OF_FACTORS = ("1e-4", "1e-3", "1e-2", "1e-1")
 """The same for what begins at 0: relative changes of scales, and adapters."""
 
@@ -39,8 +42,6 @@ def _gradients(says: str, what: str, form: Form = "published", rates: tuple[str,
     return Method(says, form, "gradients", ("--what", what), rates)
 
 
-# GRZO (signs of every row of a batch, plain steps) is not among them: forq has rows' own directions with Gauss–Newton
-# steps alone, and that is `qzo` on text.
 METHODS: Mapping[str, Method] = {
     "zero-shot": Method("the file as published", by="nothing"),
     "qzo": Method("forq's default: nothing is set"),
@@ -48,6 +49,11 @@ METHODS: Mapping[str, Method] = {
         "QZO with its paper's settings, the learning rate chosen (arXiv 2505.13430)",
         words=("--recipe", "qzo-paper"),
         rates=_RATES,
+    ),
+    "grzo": Method(
+        "scales move by slopes of every row's own direction (arXiv 2606.02857)",
+        words=("--recipe", "grzo"),
+        rates=_OF_LENGTHS,
     ),
     "zoqo": Method("codes move by the sign of a loss difference (arXiv 2501.06736)", words=("--recipe", "zoqo")),
     "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),
@@ -68,5 +74,6 @@ SOME = ("zero-shot", "qzo", "zoqo", "qzo-paper-tuned", "peqa")
 """Run on every problem; the others on the core alone."""
 
 
-def chosen(core: bool) -> tuple[str, ...]:
-    return tuple(METHODS) if core else SOME
+def chosen(core: bool, apart: bool) -> tuple[str, ...]:
+    """The methods of a problem; `grzo` needs rows that can see directions of their own."""
+    return tuple(name for name in METHODS if (core or name in SOME) and (apart or name != "grzo"))

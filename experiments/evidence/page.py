@@ -83,7 +83,7 @@ def curve(label: str, index: int, rows: Sequence[Row], axis: int) -> Curve | Non
 
 def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] | None:
     """A problem's part of the page; None where nothing of it was measured."""
-    methods = chosen(problem.core)
+    methods = chosen(problem.core, problem.apart)
     lines = [line(problem, name, method, rows, index) for index, method in enumerate(methods)]
     shown = [one for one in lines if one is not None]
     if not shown:

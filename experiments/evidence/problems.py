@@ -23,6 +23,7 @@ class Problem:
         seeds: of the methods that are run in full.
         judged: what the table compares on test, and which way is better.
         core: whether every method is run, or only those that ``methods.SOME`` names.
+        apart: whether the model reads every row by itself, so that rows can see directions of their own.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Problem:
     seeds: tuple[int, ...]
     judged: Literal["loss", "accuracy"]
     core: bool = True
+    apart: bool = True
 
     @property
     def sets(self) -> list[str]:
@@ -56,6 +58,7 @@ PROBLEMS: Mapping[str, Problem] = {
         *("minilm", "sst2", "sst2", _ROWS, 1000),
         seeds=(0, 1, 2),
         judged="accuracy",
+        apart=False,
     ),
     "smollm2": Problem(
         "SmolLM2-135M-Instruct, its own Q4_1 file, on SST-2",

@@ -64,7 +64,7 @@ def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
     """Problem, method, rate and seed of all cells that are not on record, seed by seed."""
     for name, problem in PROBLEMS.items():
         for seed in problem.seeds:
-            for method in chosen(problem.core):
+            for method in chosen(problem.core, problem.apart):
                 if only and name not in only and f"{name}:{method}" not in only:
                     continue
                 spec = METHODS[method]
