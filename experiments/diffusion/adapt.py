@@ -48,12 +48,18 @@ from twins import Scaled, swap
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
 BATCH, DRAWN, SHOWN, EULER, RATES = 16, 1000, 8, 12, (3e-3, 1e-2, 3e-2, 1e-1)
 GGUF = ("q4_0", "q8_0")
-OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "qzo": ("qzo-slopes", {}),  # the default until 2026-11-30
-    "qzo, decay linear": ("qzo-slopes", {"rule": {"decay": "linear"}}),
-    "qzo-shared": ("qzo-shared", {}),
-    "qzo, by row": ("qzo", {}),
+OURS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "qzo": ("qzo-slopes", {}, BATCH),  # the default until 2026-11-30
+    "qzo, decay linear": ("qzo-slopes", {"rule": {"decay": "linear"}}, BATCH),
+    "qzo-shared": ("qzo-shared", {}, BATCH),
+    "qzo-shared, 64 rows": ("qzo-shared", {}, 4 * BATCH),
+    "qzo-shared, 32 directions": ("qzo-shared", {"estimator": {"directions": 32}}, BATCH),
+    "qzo, by row": ("qzo", {}, BATCH),
 }
+"""Recipe, settings and rows of a batch. The two of four times the forward passes say what bounds a step."""
+
+USUAL = ("qzo", "qzo, decay linear", "qzo-shared")
+"""What is run where ``--only`` names nothing."""
 CELL = ("style", "form", "method", "steps", "seed", "rate")
 
 
@@ -136,9 +142,9 @@ def main() -> None:
     grids = told.work / "grids"
     grids.mkdir(exist_ok=True)
 
-    def opened(model: Any, seed: int) -> Any:
+    def opened(model: Any, seed: int, rows: int = BATCH) -> Any:
         encoded = Encoders(model.checkpoint, told.work / "cache", torch.device("cpu"), pixels)
-        settings: dict[str, Any] = {"resolution": 28, "batch_rows": BATCH, "text_tokens": ROOM, "samples": 0}
+        settings: dict[str, Any] = {"resolution": 28, "batch_rows": rows, "text_tokens": ROOM, "samples": 0}
         return open_task(where, encoded, seed=seed, micro_batch=64, **settings)
 
     def put(method: str, seed: int, rate: float | None, found: dict[str, Any], seconds: float) -> None:
@@ -165,16 +171,16 @@ def main() -> None:
             model = load(path)
             picture = grids / f"{told.style}-{told.form}-{method}.png"
             put(method, 0, None, score(model, opened(model, 0), judge, picture) | {"forwards": 0}, 0.0)
-    ours = [(name, seed) for name in OURS for seed in told.seeds]
+    ours = [(name, seed) for name in (USUAL if told.only is None else OURS) for seed in told.seeds]
     for name, seed in ours if told.only in (None, *OURS) else ():
         if told.only in (None, name) and wanted(name, seed):
             model, began = load(base), time.perf_counter()
             mark = f"{told.style}-{told.form}-{name.replace(', ', '-').replace(' ', '-')}-{told.steps}-{seed}"
             out, picture = told.work / f"run-{mark}", grids / f"{mark}.png"
             shutil.rmtree(out, ignore_errors=True)
-            recipe, own = OURS[name]
+            recipe, own, count = OURS[name]
             settings: dict[str, Any] = {"seed": seed, "eval_every": max(1, told.steps // 10), "settings": own}
-            run = forq.tune(model, opened(model, seed), recipe=recipe, steps=told.steps, out=out, **settings)
+            run = forq.tune(model, opened(model, seed, count), recipe=recipe, steps=told.steps, out=out, **settings)
             spent = time.perf_counter() - began
             tuned = load(out / "checkpoint")
             assert run.best is not None
