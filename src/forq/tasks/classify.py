@@ -88,7 +88,7 @@ def open(
         head=head,
     )
     asking = _asking(text, second, prompt, label)
-    table = read(data)
+    table = read(data, None if labels is None else Path(labels))
     named = {
         split: [label_of(record, label, table.classes.get(label, ())) for record in records]
         for split, records in table.rows.items()
