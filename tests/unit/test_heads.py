@@ -17,7 +17,9 @@ from forq.errors import ConfigError, FormatError
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.families import FAMILIES, classes_of
+from forq.runs import journal
 from forq.runs.config import TaskConfig
+from forq.runs.header import require_same
 from forq.runs.open_task import open_task
 from forq.runs.predict import opened, predict
 from forq.tasks.kinds.head import Head, Headed, called, places_in
@@ -185,6 +187,15 @@ def test_a_file_of_labels_names_what_is_predicted(tmp_path: Path) -> None:
     assert found.names == ("GOOD", "BAD") and set(found.labels) <= {"GOOD", "BAD"}
     plain = TaskConfig(name="classify", data="")
     assert predict(model, opened(plain, model, rows, {})).names == ("LABEL_0", "LABEL_1")
+
+
+def test_a_run_that_called_its_classes_label_0_goes_on(tmp_path: Path) -> None:
+    folder, out = tiny_heads.folder(tmp_path / "float", "bert", ("LABEL_0", "LABEL_1")), tmp_path / "run"
+    forq.quantize(folder, tmp_path / "q", group_size=16)
+    forq.tune(tmp_path / "q", "classify", reviews(tmp_path), steps=1, out=out, settings=OWN)
+    now = journal.read(out / "journal.jsonl").header
+    assert now["task"]["names"] == ["BAD", "GOOD"]
+    require_same(out, {**now, "task": {**now["task"], "names": ["LABEL_0", "LABEL_1"]}}, now)
 
 
 def test_the_names_of_the_classes_are_the_configurations() -> None:

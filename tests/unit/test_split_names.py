@@ -51,7 +51,8 @@ SPLITS: list[tuple[tuple[str, ...], Mapping[str, list[str]]]] = [
      {"train": ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"], "test": ["test_1.csv", "test_2.csv"]}),
     (("a.csv", "latest.csv", "training.csv"), {"train": ["a.csv", "latest.csv", "training.csv"]}),
     (("a.csv", ".hidden/test.csv", ".test.csv", "model/config.json", "model/tokenizer.json", "run/journal.jsonl",
-      "run/result.json", "plots/a.png"), {"train": ["a.csv"]}),
+      "run/result.json", "run/checkpoint/config.json", "plots/a.png"), {"train": ["a.csv"]}),
+    (("train/config.json",), {"train": ["train/config.json"]}),
 ]  # fmt: skip
 
 
@@ -101,6 +102,9 @@ def test_a_file_of_labels_beside_the_rows_is_no_data(tmp_path: Path) -> None:
         classify.open(tmp_path, tiny_lm.tokenizer(), seed=0)
     task = classify.open(tmp_path, tiny_lm.tokenizer(), seed=0, labels=str(tmp_path / "labels.CSV"))
     assert len(task.rows["test"]) == 40 and len(task.rows["train"]) == 36
+    (tmp_path / "words").mkdir()
+    deeper = (tmp_path / "labels.CSV").rename(tmp_path / "words" / "labels.csv")
+    assert classify.open(tmp_path, tiny_lm.tokenizer(), seed=0, labels=str(deeper)).digest == task.digest
 
 
 TEXTS: list[tuple[tuple[str, ...], Mapping[str, list[str]], tuple[str, ...]]] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from forq.errors import DataError
@@ -22,13 +22,17 @@ def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None)
 
     Args:
         suffixes: the endings of tables, in small letters.
-        aside: a file that is no table of rows.
+        aside: a file in the folder, or below, that has no rows.
 
     Raises:
         DataError: there are no tables, or it is not clear which split a table belongs to.
     """
-    tables = [file for file in _tables(folder, suffixes) if aside is None or file.resolve() != aside.resolve()]
-    inner = [path for path in _visible(folder) if path.is_dir() and _has_tables(path, suffixes)]
+
+    def is_table(path: Path) -> bool:
+        known = path.suffix.lower() in suffixes and path.is_file()
+        return known and (aside is None or path.resolve() != aside.resolve())
+
+    tables, inner = _within(folder, is_table)
     if not tables and not inner:
         raise DataError(f"{folder}: found no {' or '.join(suffixes)} file in it")
     named = {path: split_of(path) for path in (*tables, *inner)}
@@ -48,32 +52,32 @@ def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None)
     for split in dict.fromkeys(split for split in named.values() if split is not None):
         require_single(split, [path for path, other in named.items() if other == split])
     found = [(file, named[file] or "train") for file in tables]
-    return found + [(file, named[path] or "train") for path in inner for file in _of_folder(path, suffixes)]
+    return found + [(file, named[path] or "train") for path in inner for file in _of_folder(path, is_table)]
 
 
-def _of_folder(folder: Path, suffixes: Collection[str]) -> list[Path]:
+def _of_folder(folder: Path, is_table: Callable[[Path], bool]) -> list[Path]:
     """The tables of a split's sub-folder."""
-    if deeper := next((path for path in _visible(folder) if path.is_dir() and _has_tables(path, suffixes)), None):
-        raise DataError(f"{deeper}: expected tables in {folder.name} itself, found deeper ones; move them up")
-    tables, own = _tables(folder, suffixes), split_of(folder)
+    tables, inner = _within(folder, is_table)
+    if inner:
+        raise DataError(f"{inner[0]}: expected tables in {folder.name} itself, found deeper ones; move them up")
+    own = split_of(folder)
     if other := next((file for file in tables if split_of(file) not in (own, None)), None):
         raise DataError(f"{other}: expected {own} data in {folder.name}, found {split_of(other)} in a name; move it")
     return tables
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _within(folder: Path, is_table: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """The tables of a folder, and its sub-folders that have tables, at any depth."""
+    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return [path for path in visible if is_table(path)], [path for path in visible if _has_tables(path, is_table)]
 
 
-def _tables(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in suffixes and path.is_file()]
-
-
-def _has_tables(folder: Path, suffixes: Collection[str]) -> bool:
+def _has_tables(folder: Path, is_table: Callable[[Path], bool]) -> bool:
+    """Whether a path is a folder of data: one that is called as a split is, whatever else lies in it."""
+    if not folder.is_dir():
+        return False
     if folder.name.casefold() not in NAMES and any((folder / name).is_file() for name in _NO_DATA):
         return False
-    if _tables(folder, suffixes):
-        return True
+    inner = [path for path in folder.iterdir() if not path.name.startswith(".")]
     # A link could lead back to the folder it is in.
-    deeper = (path for path in _visible(folder) if path.is_dir() and not path.is_symlink())
-    return any(_has_tables(path, suffixes) for path in deeper)
+    return any(is_table(path) or (not path.is_symlink() and _has_tables(path, is_table)) for path in inner)
