@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,9 @@ def test_labels_are_found_in_the_data_and_are_their_own_words(tmp_path: Path) ->
         ([True, False], ("false", "true")),
         (["b", " a "], ("a", "b")),
         (["--5", "-5", "9" * 40], ("-5", "--5", "9" * 40)),
+        (["10.0", "2.0", "-1", "1"], ("-1", "1", "2.0", "10.0")),
+        (["9" * 40, "8", "+7.5", "-1e2"], ("-1e2", "+7.5", "8", "9" * 40)),
+        (["10.5", "9.5", "b"], ("10.5", "9.5", "b")),
         (["one_two", "x"], ("one_two", "x")),
     ],
 )
@@ -69,6 +73,15 @@ def test_labels_have_an_order_of_their_own(tmp_path: Path, values: list[Any], na
     rows = [{"text": f"t {n}", "label": values[n % len(values)]} for n in range(60)]
     task = made(written(tmp_path, rows))
     assert task.names == names and (task.words[0] == " one two") is (names[0] == "one_two")
+
+
+@pytest.mark.parametrize("values", [("1", "1.0"), ("01", "1"), ("1e1", "10"), ("-0", "0"), ("1", "01", "b")])
+def test_a_number_in_two_spellings_is_refused_unless_a_file_lists_both(tmp_path: Path, values: tuple[str, ...]) -> None:
+    rows = written(tmp_path, [{"text": f"t {n}", "label": values[n % len(values)]} for n in range(60)])
+    with pytest.raises(DataError, match=r"expected a single spelling of each number, found .*task\.labels=FILE"):
+        made(rows)
+    file = written(tmp_path, [{"label": value} for value in values], "labels.jsonl")
+    assert made(rows, labels=str(file)).names == values
 
 
 def test_numbers_of_a_data_set_have_the_names_it_gives(tmp_path: Path) -> None:
@@ -92,6 +105,16 @@ def test_words_and_sentences_are_given_in_a_file(tmp_path: Path) -> None:
     bare: Any = classify.open(path, tiny_encoders.tokenizer(), seed=3, labels=str(file), kind="encoder")
     assert bare.describe()["sentences"] == ["it is good", "it is bad", "green"]
     assert Labels.of(Labels.read(file).plain()) == Labels.read(file)
+
+
+def test_a_word_in_a_file_may_be_zero_and_must_be_text_or_an_integer(tmp_path: Path) -> None:
+    rows = [{"label": "red", "word": 0, "sentence": False}, {"label": "blue", "word": 1, "sentence": None}]
+    known = Labels.read(written(tmp_path, [*rows, {"label": "green", "word": " "}]))
+    assert known.words == ("0", "1", "green") and known.sentences == ("false", "1", "green")
+    for column, value in (("word", 0.0), ("word", []), ("sentence", {}), ("sentence", 0.5)):
+        file = written(tmp_path, [{"label": "red"}, {"label": "blue", column: value}])
+        with pytest.raises(DataError, match=f"line 2: expected a {column}, text or an integer, found "):
+            Labels.read(file)
 
 
 def test_a_template_names_the_fields_of_a_row(tmp_path: Path) -> None:
@@ -231,6 +254,21 @@ def test_what_is_predicted_is_what_is_scored(tmp_path: Path, base: Path) -> None
     assert scored.metrics["accuracy"] == right / 24
     nll = [-torch.tensor(row).log()[found.names.index(x["label"])] for row, x in zip(found.scores, fresh, strict=True)]
     assert float(torch.stack(nll).mean()) == pytest.approx(scored.loss, abs=1e-4)
+
+
+def test_the_label_is_the_likeliest_before_scores_are_rounded() -> None:
+    logits = torch.tensor([[0.0, 1e-7, 0.0], [1.0, 1.0 + 2e-7, 0.0]])
+    task: Any = SimpleNamespace(
+        rows={"test": [0, 1]},
+        names=COLOURS,
+        batch_rows=2,
+        micro_batch_tokens=None,
+        length=lambda row: 1,
+        pack=lambda rows, most: rows,
+        logits=lambda model, batch: logits[batch],
+    )
+    found = predict(Any, task)  # type: ignore[arg-type]
+    assert found.labels == ("green", "green") and found.scores[0] == (0.333333,) * 3
 
 
 def test_a_score_counts_classes_and_f1(tmp_path: Path) -> None:

@@ -17,10 +17,14 @@ from forq.errors import ConfigError, FormatError
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.families import FAMILIES, classes_of
+from forq.runs import journal
 from forq.runs.config import TaskConfig
+from forq.runs.header import require_same
 from forq.runs.open_task import open_task
-from forq.tasks.kinds.head import Head, Headed, places_in
+from forq.runs.predict import opened, predict
+from forq.tasks.kinds.head import Head, Headed, called, places_in
 from forq.tasks.rows.sentences import texts
+from forq.tasks.rows.table import Record
 from tests import tiny_encoders, tiny_heads
 
 KINDS = sorted(FAMILIES.keys() & WITH_HEAD.keys())
@@ -158,6 +162,42 @@ def test_labels_that_the_head_does_not_have_are_refused(head: Any, labels: Any, 
         places_in(head, labels, ordered=False)
 
 
+@pytest.mark.parametrize(
+    ("head", "labels", "places", "names"),
+    [
+        (("NEG", "POS"), ("pos", "neg"), (1, 0), ("NEG", "POS")),
+        (("NEG", "NEUTRAL", "POS"), ("neg", "pos"), (0, 2), ("NEG", "NEUTRAL", "POS")),
+        (("NEG", "POS"), ("1", "0"), (1, 0), ("NEG", "POS")),
+        (("LABEL_0", "LABEL_1"), ("bad", "good"), (0, 1), ("bad", "good")),
+        (("LABEL_0", "LABEL_1"), ("1", "0"), (1, 0), ("0", "1")),
+        (("LABEL_0", "LABEL_1", "LABEL_2"), ("label_2", "label_0"), (2, 0), ("label_0", "LABEL_1", "label_2")),
+        (("NEG", "POS"), ("bad", "good"), (0, 1), ("bad", "good")),
+    ],
+)
+def test_classes_that_have_no_names_are_called_by_the_labels(head: Any, labels: Any, places: Any, names: Any) -> None:
+    assert called(head, labels, places) == names
+
+
+def test_a_file_of_labels_names_what_is_predicted(tmp_path: Path) -> None:
+    model = forq.load(tiny_heads.folder(tmp_path / "float", "bert", ("LABEL_0", "LABEL_1")), "cpu")
+    (tmp_path / "labels.csv").write_text("label\nGOOD\nBAD\n")
+    config = TaskConfig(name="classify", data="", options={"labels": str(tmp_path / "labels.csv")})
+    rows = [Record({"text": f"film number {n} is good"}, "x") for n in range(9)]
+    found = predict(model, opened(config, model, rows, {}))
+    assert found.names == ("GOOD", "BAD") and set(found.labels) <= {"GOOD", "BAD"}
+    plain = TaskConfig(name="classify", data="")
+    assert predict(model, opened(plain, model, rows, {})).names == ("LABEL_0", "LABEL_1")
+
+
+def test_a_run_that_called_its_classes_label_0_goes_on(tmp_path: Path) -> None:
+    folder, out = tiny_heads.folder(tmp_path / "float", "bert", ("LABEL_0", "LABEL_1")), tmp_path / "run"
+    forq.quantize(folder, tmp_path / "q", group_size=16)
+    forq.tune(tmp_path / "q", "classify", reviews(tmp_path), steps=1, out=out, settings=OWN)
+    now = journal.read(out / "journal.jsonl").header
+    assert now["task"]["names"] == ["BAD", "GOOD"]
+    require_same(out, {**now, "task": {**now["task"], "names": ["LABEL_0", "LABEL_1"]}}, now)
+
+
 def test_the_names_of_the_classes_are_the_configurations() -> None:
     assert classes_of({"id2label": {"1": "b", "0": "a"}}) == ("a", "b")
     assert classes_of({}) == ("LABEL_0", "LABEL_1") and classes_of({"num_labels": 3})[2] == "LABEL_2"
@@ -213,17 +253,17 @@ def test_a_head_serves_the_presets_too(tmp_path: Path) -> None:
 def test_models_and_tasks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = forq.load(tiny_heads.folder(tmp_path / "float", "bert"), "cpu")
 
-    def opened(**options: Any) -> Any:
+    def made(**options: Any) -> Any:
         return open_task(TaskConfig(name="classify", data=str(reviews(tmp_path)), options=options), model, 0)
 
     with pytest.raises(ConfigError, match="auto or head for a model with a classification head, found 'mask'"):
-        opened(by="mask")
+        made(by="mask")
     with pytest.raises(ConfigError, match=r"task\.prior: expected a decoder"):
-        opened(prior="-0.5,-0.9")
+        made(prior="-0.5,-0.9")
     with pytest.raises(ConfigError, match="max_length must be 3 or more for a text"):
-        opened(max_length=2)
+        made(max_length=2)
     with pytest.raises(ConfigError, match="the model is in training mode"):
-        opened().loss(model.train(), opened().batch(0))
+        made().loss(model.train(), made().batch(0))
     with pytest.raises(ConfigError, match="'text' expects a causal language model, found BertForSeq"):
         open_task(TaskConfig(name="text", data=str(tmp_path)), model, 0)
     one = forq.load(tiny_heads.folder(tmp_path / "one", "bert", ("only",)), "cpu")

@@ -46,7 +46,7 @@ def evaluate(
     from forq.errors import ConfigError
     from forq.models.load import load
     from forq.runs.config import task_config
-    from forq.runs.facts import begun, of_checkpoint
+    from forq.runs.facts import begun, of_run
     from forq.runs.open_task import open_task
     from forq.tasks import Compares
 
@@ -54,18 +54,18 @@ def evaluate(
         raise ConfigError(f"--split: expected test or validation, found {split!r}")
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
-    run = finished(checkpoint)
+    run, tuned = finished(checkpoint), begun(checkpoint)
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    settings = settings.model_copy(update={"options": of_checkpoint(checkpoint, settings)})
+    settings, described = of_run(tuned, settings)
     how: Any = {"kernel": kernel, "activations": activations}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
     if seed is None:
-        seed = 0 if (tuned := begun(checkpoint)) is None else tuned.seed
-    opened = open_task(settings, model, seed)
+        seed = 0 if tuned is None else tuned.seed
+    opened = open_task(settings, model, seed, described)
     rows = _screen.print_rows(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
     score = opened.evaluate(model, split)  # type: ignore[arg-type]

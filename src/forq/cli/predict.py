@@ -38,19 +38,16 @@ def predict(
     from forq.models.load import load
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
-    from forq.runs.facts import begun, with_facts
+    from forq.runs.facts import begun, of_run
 
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
     if out is not None and out.exists() and not overwrite:
         raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
-    run, of_run = finished(checkpoint), begun(checkpoint)
-    name = task or (of_run.task.name if of_run is not None else "classify")
+    run, tuned = finished(checkpoint), begun(checkpoint)
+    name = task or (tuned.task.name if tuned is not None else "classify")
     settings = task_config(name, given.data_path(data, name), sets or [], micro_batch_tokens=micro_batch_tokens)
-    described: dict[str, Any] = {}
-    if of_run is not None and of_run.task.name == name:
-        described = of_run.described if "labels" not in settings.options else {}
-        settings = settings.model_copy(update={"options": with_facts(of_run.task.options, settings.options)})
+    settings, described = of_run(tuned, settings)
     records = predictions.rows_of(settings.data, split)
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     how: Any = {"kernel": kernel, "activations": activations}

@@ -63,24 +63,27 @@ def begun(checkpoint: str) -> Begun | None:
     return None
 
 
-def of_checkpoint(checkpoint: str, asked: TaskConfig) -> dict[str, Option]:
-    """The options of a task: those asked for, and others of the run that saved a checkpoint if its task is the same.
+def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, Any]]:
+    """A task as the run that saved a checkpoint has it, if the run's task is the same.
 
-    They decide how a row is read, and which rows were held out.
+    Returns:
+        The settings, with the options of the run that are not asked for. They decide how a row is read,
+        and which rows were held out. Then the description of the run's task, which holds its classes;
+        empty where other labels are asked for.
 
     Raises:
         ConfigError: this version would hold out other rows than the run did.
     """
-    run = begun(checkpoint)
     if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
-        return dict(asked.options)
+        return asked, {}
     law, now = run.described.get("law", 1), getattr(registry.get("tasks", asked.name), "LAW", 1)
     if law != now:
         raise ConfigError(
-            f"{checkpoint}: expected held-out rows drawn by law {now}, found law {law} of an earlier version, which "
-            "drew others; score the saved file by its own path, on data with a test split of its own"
+            f"{asked.name}: expected a run whose held-out rows are drawn by law {now}, found law {law} of an earlier "
+            "version, which drew others; score the saved file by its own path, on data with a test split of its own"
         )
-    return with_facts(run.task.options, asked.options)
+    options = with_facts(run.task.options, asked.options)
+    return asked.model_copy(update={"options": options}), {} if "labels" in asked.options else run.described
 
 
 def with_facts(run: Mapping[str, Option], asked: Mapping[str, Option]) -> dict[str, Option]:

@@ -113,14 +113,15 @@ def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
 
     Its method names every setting; settings that an older journal lacks take their defaults. The
     names of the data's files are left out, since the digest identifies the same data under another
-    name.
+    name. The names of the classes are left out too: the digest and ``classes`` identify them, and an
+    older forq called the classes of a head without names LABEL_0, LABEL_1, ….
     """
     result = dict(header)
     try:
         method = header["method"]
         chosen = settings({name: value for name, value in method.items() if name not in NAMES}).model_dump()
         result["method"] = {name: method[name] for name in NAMES} | json.loads(json.dumps(chosen))
-        result["task"] = {name: value for name, value in header["task"].items() if name != "origin"}
+        result["task"] = {name: value for name, value in header["task"].items() if name not in ("origin", "names")}
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         return dict(header)  # not a header that a run writes; it is compared unchanged
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -25,15 +25,22 @@ from forq.tasks.objectives.rewarded import rewarded
 
 T = TypeVar("T")
 
-_GIVEN = ("seed", "kind", "head", "graph")
+_GIVEN = ("seed", "kind", "head", "graph", "described")
 """Arguments of a task's ``open`` that are not user options."""
 
 
-def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) -> Task:
+def open_task(
+    config: TaskConfig,
+    model: LoadedModel | Checkpoint,
+    seed: int,
+    described: Mapping[str, object] | None = None,
+) -> Task:
     """Open a task's data with the tokenizer of the model's checkpoint, for the model's kind.
 
     Args:
         model: a loaded model, or only its checkpoint: text tasks need no tensor of the model.
+        described: the description of the task of the run that saved the model. Its classes are then the
+            task's, whatever classes the data has.
 
     Raises:
         ConfigError: the task is unknown; an option is unknown (the nearest is named) or has another
@@ -52,7 +59,7 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
         more = "" if kind != "images" else "; a network on images can be tuned on classify-images"
         raise ConfigError(f"task {config.name!r} expects {wanted}, found {ckpt.path}{more}")
     if kind == "images":
-        return _images(config, ckpt, seed, opener)
+        return _images(config, ckpt, seed, opener, described)
     draws = "encoded" in parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
@@ -68,6 +75,8 @@ def open_task(config: TaskConfig, model: LoadedModel | Checkpoint, seed: int) ->
             f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder or a model with "
             "a classification head can be tuned on a classification task: classify, or sst2"
         )
+    if "described" in parameters:
+        extra["described"] = described
     # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
     tokenizer = open_tokenizer(ckpt) if isinstance(model, Checkpoint) else model.tokenizer
@@ -96,7 +105,13 @@ def _class(ckpt: Checkpoint) -> str:
     return str(named)
 
 
-def _images(config: TaskConfig, ckpt: Checkpoint, seed: int, opener: Callable[..., Task]) -> Task:
+def _images(
+    config: TaskConfig,
+    ckpt: Checkpoint,
+    seed: int,
+    opener: Callable[..., Task],
+    described: Mapping[str, object] | None,
+) -> Task:
     """Open a task on images, for the graph of a checkpoint."""
     for option, value in (
         ("tokens-per-probe", config.tokens_per_probe),
@@ -108,7 +123,7 @@ def _images(config: TaskConfig, ckpt: Checkpoint, seed: int, opener: Callable[..
     assert ckpt.graph is not None
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
     head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
-    task = opener(Path(config.data), graph, seed=seed, head=head, **config.options)
+    task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 

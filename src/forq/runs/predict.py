@@ -30,7 +30,7 @@ class Predicted:
     Attributes:
         names: the classes.
         labels: the likeliest class of each row, in the order of the file.
-        scores: probabilities of the classes, by row.
+        scores: probabilities of the classes, by row, with six digits.
     """
 
     names: tuple[str, ...]
@@ -108,18 +108,20 @@ def predict(model: LoadedModel, task: Classed[Any, Any]) -> Predicted:
     rows = task.rows["test"]
     order = sorted(range(len(rows)), key=lambda place: (task.length(rows[place]), place))
     scores: list[tuple[float, ...]] = [()] * len(rows)
+    likeliest = [0] * len(rows)
     for start in range(0, len(order), task.batch_rows):
         places = order[start : start + task.batch_rows]
         batch = task.pack([rows[place] for place in places], task.micro_batch_tokens)
         with torch.inference_mode():
-            found = task.logits(model, batch).double().softmax(dim=1)
+            logits = task.logits(model, batch)
+        found = logits.double().softmax(dim=1)
         if not bool(found.isfinite().all()):
             raise DataError("expected finite scores, found NaN or infinity: the checkpoint is damaged")
-        for place, row in zip(places, found.tolist(), strict=True):
-            scores[place] = tuple(round(value, 6) for value in row)
+        # The label is chosen as a score of the task chooses it: before probabilities are rounded, some to a tie.
+        for place, best, row in zip(places, logits.argmax(dim=1).tolist(), found.tolist(), strict=True):
+            likeliest[place], scores[place] = best, tuple(round(value, 6) for value in row)
     names = task.names or tuple(name.strip() for name in task.called)
-    best = (max(range(len(names)), key=lambda place: row[place]) for row in scores)
-    return Predicted(names, tuple(names[place] for place in best), tuple(scores))
+    return Predicted(names, tuple(names[place] for place in likeliest), tuple(scores))
 
 
 def write(predicted: Predicted, path: Path) -> None:

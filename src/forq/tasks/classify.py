@@ -49,6 +49,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
+    described: Mapping[str, object] | None = None,
 ) -> Choice | Labelled:
     """Read and tokenise the rows.
 
@@ -69,6 +70,8 @@ def open(
             model as it is before the first step; then a run keeps the numbers, which are written here.
         kind: the kind of model.
         head: names of the classes of the model's own head.
+        described: the description of a run's task. Its classes are then the classes, whichever of them the
+            rows have; ``labels`` is not read.
 
     Raises:
         ConfigError: a split or a batch would be empty, or labels, prompt or head do not fit.
@@ -85,12 +88,12 @@ def open(
         head=head,
     )
     asking = _asking(text, second, prompt, label)
-    table = read(data)
+    table = read(data, None if labels is None else Path(labels))
     named = {
         split: [label_of(record, label, table.classes.get(label, ())) for record in records]
         for split, records in table.rows.items()
     }
-    known = Labels.within(named["train"]) if labels is None else Labels.read(Path(labels))
+    known = _given(described, labels) or Labels.within(named["train"])
     classes: dict[Split, list[int]] = {
         split: [known.index(name, record.where) for name, record in zip(names, table.rows[split], strict=True)]
         for split, names in named.items()
@@ -130,14 +133,8 @@ def unlabelled(
     chosen |= {"seed": 0, "balanced": False, "kind": kind, "head": head}
     options = Options(**{option.name: chosen[option.name] for option in fields(Options)})
     asking = _asking(chosen["text"], chosen["second"], chosen["prompt"], chosen["label"])
-    plain = described.get("classes")
-    if isinstance(plain, list):
-        known = Labels.of(plain)
-    elif chosen["labels"] is not None:
-        known = Labels.read(Path(chosen["labels"]))
-    elif head:
-        known = Labels.named(head)
-    else:
+    known = _given(described, chosen["labels"]) or (Labels.named(head) if head else None)
+    if known is None:
         raise ConfigError("expected the labels in a file, found none: --set task.labels=FILE")
     examples: dict[Split, list[Example]] = {"test": [_example(asking, record, 0) for record in records]}
     return _task(examples, tokenizer, known, asking, options, chosen["prior"])
@@ -149,6 +146,14 @@ def example(folder: Path) -> Path:
     lines = [f'"film number {n} is {"good" if n % 2 else "bad"} .",{"good" if n % 2 else "bad"}' for n in range(220)]
     path.write_text("\n".join(["text,label", *lines, ""]), encoding="utf-8")
     return path
+
+
+def _given(described: Mapping[str, object] | None, labels: str | None) -> Labels | None:
+    """The labels of a run, else those in a file; None where there is neither."""
+    plain = (described or {}).get("classes")
+    if isinstance(plain, list):
+        return Labels.of(plain)
+    return None if labels is None else Labels.read(Path(labels))
 
 
 def _asking(text: str, second: str | None, prompt: str | None, label: str) -> Asking:

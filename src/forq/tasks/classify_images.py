@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_classes import indices, ordered
+from forq.tasks.kinds.image_classes import indices, within
 from forq.tasks.kinds.image_rows import ImageRow, ImageRows
 from forq.tasks.kinds.labelled_images import Labelled, read
 from forq.tasks.kinds.preprocessing import Preprocessing, together
@@ -47,6 +47,7 @@ def open(
     validation_rows: int | None = 500,
     test_rows: int | None = 1000,
     head: tuple[str, ...] = (),
+    described: Mapping[str, object] | None = None,
 ) -> ImageRows:
     """Read the images and prepare them for a network.
 
@@ -64,6 +65,8 @@ def open(
         at_once: most images in a run of the network; 1 where it measures the range of what it rounds.
         balanced: every batch has as many images of each class, up to one image.
         head: names of the classes in the network's own configuration.
+        described: the description of a run's task. Its classes are then the classes, whichever of them the
+            images have; ``labels`` is not read.
 
     Raises:
         ConfigError: an option does not fit the network, or the network is no classifier.
@@ -75,7 +78,10 @@ def open(
     scores = graph.scores(output)
     how = preprocessing(graph, preprocessor, mean, std)
     given = read(data)
-    names, classes = indices(given, graph.classes(scores), head, labels)
+    if isinstance(own := (described or {}).get("names"), list):
+        names, classes = tuple(own), within(own, given)
+    else:
+        names, classes = indices(given, graph.classes(scores), head, labels)
     channels = graph.channels or (3 if given["train"][0].levels is None else given["train"][0].levels.shape[2])
     if channels not in (1, 3):
         raise ConfigError(f"{graph.path}: expected images of 1 or 3 channels, found {channels}")
@@ -84,7 +90,7 @@ def open(
     starts = dict(zip(given, np.cumsum([0, *map(len, given.values())]).tolist(), strict=False))
     # Held-out images are a function of the data and the seed alone: other settings score the same ones.
     by_label = {
-        label: place for place, label in enumerate(ordered({row.label for some in given.values() for row in some}))
+        label: place for place, label in enumerate(sorted({row.label for some in given.values() for row in some}))
     }
     known = {split: [by_label[row.label] for row in some] for split, some in given.items()}
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}

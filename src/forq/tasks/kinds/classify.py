@@ -18,7 +18,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
 from forq.tasks.kinds.examples import Classes, Example
-from forq.tasks.kinds.head import Headed, places_in
+from forq.tasks.kinds.head import Headed, called, places_in
 from forq.tasks.kinds.mask import Masked
 from forq.tasks.kinds.similarity import Bare
 from forq.tasks.rows.classed import Classified
@@ -132,10 +132,12 @@ def classify(
     if way == "prompt":
         return _choice(name, given, tokenizer, classes, options, extras)
     encoding: Encoding
+    names = extras.names
     if way == "head":
         encoding = Headed(tokenizer, options.head, length)
         places = places_in(options.head, classes.labels, ordered=classes.ordered)
         given = {split: tuple(e._replace(label=places[e.label]) for e in texts) for split, texts in given.items()}
+        names = names and called(options.head, classes.labels, places)
     elif way == "mask":
         encoding = Masked(tokenizer, classes.words, classes.keep, classes.part, length)
     else:
@@ -146,7 +148,7 @@ def classify(
         reader=encoding.reader,
         description=encoding.description,
         classes=len(options.head if way == "head" else classes.words),
-        names=options.head if way == "head" and extras.names else extras.names,
+        names=names,
         further=extras.further,
         rows=rows,
         tokenizer=tokenizer,

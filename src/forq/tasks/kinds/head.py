@@ -99,14 +99,39 @@ def places_in(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> t
             f"expected as many labels as the model's head has classes, {len(head)} ({', '.join(head)}), found "
             f"{len(labels)} ({', '.join(labels)}); take a model with another head, or other labels"
         )
-    if sorted(labels) == sorted(map(str, range(len(head)))):
+    if _numbers(head, labels):
         return tuple(map(int, labels))
-    if ordered or all(name == f"LABEL_{place}" for place, name in enumerate(head)):
+    if ordered or _nameless(head):
         return tuple(range(len(head)))
     raise ConfigError(
         f"expected labels that the model's head knows (id2label: {', '.join(head)}), found {', '.join(labels)}; name "
         "them in the order of the head's classes in a file, task.labels=FILE"
     )
+
+
+def called(head: Sequence[str], labels: Sequence[str], places: Sequence[int]) -> tuple[str, ...]:
+    """What the head's classes are called: by the labels if the head has no such names, else by the head.
+
+    Labels that are the numbers of the head's classes give way to its names.
+
+    Args:
+        places: the class of the head for each label, from :func:`places_in`.
+    """
+    own = dict(zip(places, labels, strict=True))
+    known = all(head[place].casefold() == label.casefold() for place, label in own.items())
+    if (known or _numbers(head, labels)) and not _nameless(head):
+        return tuple(head)
+    return tuple(own.get(place, name) for place, name in enumerate(head))
+
+
+def _numbers(head: Sequence[str], labels: Sequence[str]) -> bool:
+    """Whether the labels are the numbers of the head's classes."""
+    return sorted(labels) == sorted(map(str, range(len(head))))
+
+
+def _nameless(head: Sequence[str]) -> bool:
+    """Whether a configuration only counts the head's classes."""
+    return all(name == f"LABEL_{place}" for place, name in enumerate(head))
 
 
 class _Heads(Protocol):

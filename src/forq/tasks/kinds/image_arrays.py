@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.rows.corpus import NAMES
+from forq.tasks.rows.split_names import NAMES
 
 _MOST_BYTES = 16 << 30
 """Most bytes of an array."""

@@ -1,16 +1,16 @@
-"""The classes of labelled images, in the order of a network's outputs."""
+"""The classes of labelled images: in the order of a network's outputs, or those of a run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.kinds.label_order import in_order
 from forq.tasks.kinds.labelled_images import Labelled
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MOST_DIGITS = 6
 
 
 def indices(
@@ -29,14 +29,13 @@ def indices(
     Raises:
         DataError: a label is no class of the network, or a number is spelled in two ways.
     """
-    seen = ordered({row.label for some in rows.values() for row in some})
+    seen = in_order({row.label for some in rows.values() for row in some})
     names, spelt = list(seen), {label: label for label in seen}
     if order is not None:
         names = [name.strip() for name in order.split(",")]
     elif _named(named) and (own := _spelt(seen, named)) is not None:
         names, spelt = list(named), own
     elif all(label.isascii() and label.isdigit() and len(label) < 7 for label in seen):
-        _check_spelling(seen)
         names = list(map(str, range(count or max(map(int, seen)) + 1)))
         spelt = {label: str(int(label)) for label in seen}
     elif _named(named):
@@ -44,9 +43,7 @@ def indices(
             f"expected labels among the network's own classes, {', '.join(named[:12])}, found {', '.join(seen[:12])}; "
             "give the labels in the order of the network's outputs: --set task.labels=CAT,DOG,…"
         )
-    elif count is None or len(seen) == count:
-        _check_spelling(seen)
-    else:
+    elif count is not None and len(seen) != count:
         raise DataError(
             f"expected labels of {count} classes, found {len(seen)}: {', '.join(seen[:8])}; give the classes in the "
             "order of the network's outputs: --set task.labels=CAT,DOG,…"
@@ -59,27 +56,6 @@ def indices(
             if spelt[row.label] not in places:
                 raise DataError(f"{row.where}: expected a class among {', '.join(names[:12])}, found {row.label!r:.40}")
     return tuple(names), {split: [places[spelt[row.label]] for row in some] for split, some in rows.items()}
-
-
-def ordered(labels: set[str]) -> list[str]:
-    """Labels in order: by value where all are numbers, else by their characters.
-
-    Example:
-        >>> ordered({"10.0", "2.0"}), ordered({"10", "2", "cat"})
-        (['2.0', '10.0'], ['10', '2', 'cat'])
-    """
-    if all(map(_NUMBER.fullmatch, labels)):
-        return sorted(labels, key=lambda label: (float(label), label))
-    return sorted(labels)
-
-
-def _check_spelling(seen: Sequence[str]) -> None:
-    """Refuse two spellings of a number, as 1 and 1.0."""
-    if not all(map(_NUMBER.fullmatch, seen)):
-        return
-    for one, other in pairwise(seen):
-        if float(one) == float(other):
-            raise DataError(f"labels: expected a single spelling of each number, found {one} and {other}; use one")
 
 
 def _named(names: Sequence[str]) -> bool:
@@ -95,3 +71,35 @@ def _spelt(seen: Sequence[str], names: Sequence[str]) -> dict[str, str] | None:
     if len(folded) < len(names) or any(label.casefold() not in folded for label in seen):
         return None
     return {label: folded[label.casefold()] for label in seen}
+
+
+def within(names: Sequence[str], images: Mapping[Split, Sequence[Labelled]]) -> dict[Split, list[int]]:
+    """The class of each image: a place in ``names``, whichever of the names the images have.
+
+    Upper and lower case, and zeros in front of a number, make no difference unless two names differ by
+    them alone.
+
+    Raises:
+        DataError: a label is none of the names.
+    """
+    alike: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        alike.setdefault(_plain(name), []).append(place)
+    exact = {name: place for place, name in enumerate(names)}
+
+    def place_of(image: Labelled) -> int:
+        near = alike.get(_plain(image.label), [])
+        place = exact.get(image.label, near[0] if len(near) == 1 else None)
+        if place is None:
+            raise DataError(
+                f"{image.where}: expected a class of the run, {', '.join(names[:12])}, found {image.label!r:.40}; "
+                "rename it, or give other classes in the order of the network's outputs: --set task.labels=CAT,DOG,…"
+            )
+        return place
+
+    return {split: [place_of(image) for image in some] for split, some in images.items()}
+
+
+def _plain(label: str) -> str:
+    number = label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS
+    return str(int(label)) if number else label.casefold()

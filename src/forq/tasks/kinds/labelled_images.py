@@ -25,7 +25,7 @@ from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.kinds import image_arrays
 from forq.tasks.kinds.image_files import ENDS, images_in, litter, opened
-from forq.tasks.rows.corpus import NAMES
+from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.table import content_of, records
 
 _GREY = ("1", "L")

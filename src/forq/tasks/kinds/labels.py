@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from forq.errors import ConfigError, DataError
 from forq.tasks.kinds.examples import Classes
+from forq.tasks.kinds.label_order import in_order
 from forq.tasks.rows.table import SUFFIXES, Record, content_of, records
 
 _COLUMNS = ("label", "word", "sentence")
@@ -58,10 +58,10 @@ class Labels:
 
     @classmethod
     def within(cls, labels: Sequence[str]) -> Labels:
-        """The labels of the training rows, numbers in their order and others by the alphabet.
+        """The labels of the training rows, in the order of :func:`forq.tasks.kinds.label_order.in_order`.
 
         Raises:
-            DataError: all rows have the same label, or each row has its own.
+            DataError: all rows have the same label, each row has its own, or a number has two spellings.
         """
         names = set(labels)
         if len(names) < 2:
@@ -71,7 +71,7 @@ class Labels:
                 f"every one of {len(labels)} training rows has a label of its own, {listed(sorted(names))}; name the "
                 "field of the label with task.label=FIELD"
             )
-        return cls.named(sorted(names, key=lambda name: (0, int(name), "") if _number(name) else (1, 0, name)))
+        return cls.named(in_order(names))
 
     @classmethod
     def read(cls, path: Path) -> Labels:
@@ -79,9 +79,9 @@ class Labels:
 
         Raises:
             ConfigError: the file has other columns.
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or a value is neither text nor an integer.
         """
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"task.labels: expected a file of {', '.join(SUFFIXES)}, found {path}")
         rows = records(content_of(path, "a file of labels for task.labels"), path)
         names, words, sentences = list[str](), list[str](), list[str]()
@@ -90,10 +90,10 @@ class Labels:
                 found = ", ".join(sorted(row.fields if "label" not in row.fields else unknown))
                 raise ConfigError(f"{row.where}: expected the columns {', '.join(_COLUMNS)}, found {found}")
             name = named(row.fields["label"], row.where)
-            word = str(row.fields.get("word") or "").strip() or cls.named((name, f"not {name}")).words[0]
+            word = _given(row, "word") or cls.named((name, f"not {name}")).words[0]
             names.append(name)
             words.append(word)
-            sentences.append(str(row.fields.get("sentence") or "").strip() or word)
+            sentences.append(_given(row, "sentence") or word)
         return cls(tuple(names), tuple(words), tuple(sentences), ordered=True)
 
     @classmethod
@@ -115,7 +115,10 @@ class Labels:
             DataError: it is none of the labels.
         """
         if name not in self.names:
-            raise DataError(f"{where}: expected a label among {listed(self.names)}, found {name!r}")
+            raise DataError(
+                f"{where}: expected a label among {listed(self.names)}, found {name!r}; mend the row, or list the "
+                "labels in a file, task.labels=FILE"
+            )
         return self.names.index(name)
 
     def classes(self, keep: str) -> Classes:
@@ -157,8 +160,8 @@ def label_of(record: Record, field: str, classes: Sequence[str] = ()) -> str:
     return named(value, record.where)
 
 
-def named(value: object, where: str) -> str:
-    """A label as text.
+def named(value: object, where: str, what: str = "label") -> str:
+    """A label, or its word or sentence, as text.
 
     Raises:
         DataError: it is neither text nor an integer, or it is empty.
@@ -168,15 +171,18 @@ def named(value: object, where: str) -> str:
     if isinstance(value, int):
         return str(value)
     if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{where}: expected a label, text or an integer, found {value!r}")
+        raise DataError(f"{where}: expected a {what}, text or an integer, found {value!r}")
     return value.strip()
+
+
+def _given(row: Record, column: str) -> str:
+    """The value in a column of a file of labels; empty if there is none."""
+    value = row.fields.get(column)
+    # 0 and false are words; only null and blank text leave a column out.
+    return "" if value is None or (isinstance(value, str) and not value.strip()) else named(value, row.where, column)
 
 
 def listed(names: Iterable[str]) -> str:
     """Some names as text."""
     texts = [repr(name) for name in names]
     return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
-
-
-def _number(name: str) -> bool:
-    return re.fullmatch(r"-?[0-9]{1,18}", name) is not None

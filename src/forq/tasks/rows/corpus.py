@@ -1,9 +1,9 @@
-"""Tokenise text files, a piece at a time."""
+"""The text files of a folder, by split, and their tokens, a piece at a time."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +11,30 @@ from numpy.typing import NDArray
 
 from forq.errors import DataError
 from forq.tasks import Split, Tokenizer
+from forq.tasks.rows.split_names import NAMES, plain, require_single, split_of
 from forq.tasks.rows.utf8 import advice
 from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
 
 PIECE_BYTES = 256 << 10
-NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
+
+SUFFIXES = (".txt", ".md")
+_ABOUT = ("readme", "license", "licence", "notice", "changelog")
+"""Names of texts about the data, in small letters."""
 
 
 def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
     """The files of each split, and the names of texts that belong to no split.
 
-    A split without a file of its own is absent; training text is always present.
+    A text in the folder itself names its split (:mod:`forq.tasks.rows.split_names`), and a sub-folder
+    called train, validation (valid, val, dev) or test has the texts of one. Without a training text of
+    such a name, all other texts are training text. A split without a file of its own is absent;
+    training text is always present.
 
     Raises:
-        DataError: the file or folder does not exist, or has no training text.
+        DataError: the file or folder does not exist, has no training text, or it is not clear which
+            split a text belongs to.
     """
     if data.is_file():
         return {"train": [data]}, ()
@@ -42,14 +43,11 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
     texts = sorted(
         path
         for path in data.rglob("*")
-        if path.suffix in (".txt", ".md")
+        if path.suffix.lower() in SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(data).parts)
     )
-    named: dict[Split, list[Path]] = {}
-    for path in texts:
-        if path.parent == data and path.stem in NAMES:
-            named.setdefault(NAMES[path.stem], []).append(path)
+    named = _named(data, texts)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
         named["train"] = [path for path in texts if path not in taken]
@@ -57,6 +55,29 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
     taken = {path for paths in named.values() for path in paths}
     return named, tuple(str(path.relative_to(data)) for path in texts if path not in taken)
+
+
+def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
+    """The texts whose own name, or whose sub-folder's, names a split."""
+    named: dict[Split, list[Path]] = {}
+    sources: dict[Split, dict[Path, None]] = {}
+    for path in texts:
+        top = data / path.relative_to(data).parts[0]
+        if split := split_of(path) if path == top else NAMES.get(top.name.casefold()):
+            named.setdefault(split, []).append(path)
+            sources.setdefault(split, {})[top] = None
+    for split, tops in sources.items():
+        require_single(split, list(tops))
+    # A word such as "test" may be part of a title; it is a split's name where all texts have one.
+    loose = next((top for tops in sources.values() for top in tops if top.is_file() and not plain(top)), None)
+    taken = {path for paths in named.values() for path in paths}
+    others = (path for path in texts if path not in taken and path.stem.casefold() not in _ABOUT)
+    if loose is not None and (other := next(others, None)) is not None:
+        raise DataError(
+            f"{data}: expected all texts to name their split, as {loose.name} does, found {other.relative_to(data)}; "
+            "rename one of the two, or move the texts of a split into a sub-folder train, validation or test"
+        )
+    return named
 
 
 def _pieces(path: Path) -> Iterator[str]:

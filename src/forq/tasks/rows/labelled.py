@@ -88,6 +88,8 @@ class Labelled(Classed[Row | Pair, Texts]):
 
     @property
     def called(self) -> Sequence[str]:
+        if "names" in self.description and self.names:  # a head's own names may say nothing: LABEL_0, LABEL_1
+            return self.names
         names = next(self.description[key] for key in ("sentences", "words", "names") if key in self.description)
         assert isinstance(names, list)
         return names

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.rows.corpus import NAMES
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
+from forq.tasks.rows.split_names import NAMES
+from forq.tasks.rows.table_files import by_split
 from forq.tasks.rows.utf8 import text_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
@@ -49,18 +50,19 @@ class Table(NamedTuple):
     classes: Mapping[str, tuple[str, ...]] = {}
 
 
-def read(data: str | Path) -> Table:
+def read(data: str | Path, aside: Path | None = None) -> Table:
     """Read a data set.
 
     Args:
-        data: a file; a folder with files named train, validation (valid, val, dev) and test; a folder
-            written by ``datasets.save_to_disk``; ``hf:org/name``, a data set of the hub; or ``hf:``
-            and a folder that the datasets library can read (parquet). Files with other names are
-            training data. A data set's code is never run.
+        data: a file; a folder of files or sub-folders that name train, validation (valid, val, dev) and
+            test, or of training files (:mod:`forq.tasks.rows.table_files`); a folder written by
+            ``datasets.save_to_disk``; ``hf:org/name``, a data set of the hub; or ``hf:`` and a folder
+            that the datasets library can read (parquet). A data set's code is never run.
+        aside: a file in the folder that has no rows: the labels' words.
 
     Raises:
-        DataError: the data does not exist, has no training rows, has a file without rows, or has a
-            row that cannot be read (file and line).
+        DataError: the data does not exist, has no training rows, has a file without rows or whose split
+            is not clear, or has a row that cannot be read (file and line).
     """
     if str(data).startswith(HUB):
         return _datasets(str(data).removeprefix(HUB), hub=True)
@@ -69,11 +71,9 @@ def read(data: str | Path) -> Table:
         return _datasets(str(path), hub=False)
     rows: dict[Split, list[Record]] = {}
     state = hashlib.sha256()
-    for file in _files(path):
+    for file, split in _files(path, aside):
         content = content_of(file)
         state.update(content)
-        # The split's name ends at the first hyphen: train-v1.1.json, test-00000-of-00001.jsonl.
-        split = NAMES.get(file.stem.partition("-")[0], "train") if path.is_dir() else "train"
         rows.setdefault(split, []).extend(records(content, file))
     if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
@@ -97,29 +97,26 @@ def content_of(file: Path, expected: str = "") -> bytes:
 
 
 def records(content: bytes, file: Path) -> list[Record]:
-    """The rows of a file; its suffix, one of :data:`SUFFIXES`, selects the reader.
+    """The rows of a file; its suffix, one of :data:`SUFFIXES` in any capitals, selects the reader.
 
     Raises:
         DataError: the file has no rows, or a row that cannot be read (file and line).
     """
     text = text_of(content, file)
-    rows = list(_READERS[file.suffix](text, file))
+    rows = list(_READERS[file.suffix.lower()](text, file))
     if not rows:
         raise DataError(f"{file}: found no rows, the file {'holds blank lines only' if text else 'is empty'}")
     return rows
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, aside: Path | None) -> list[tuple[Path, Split]]:
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'}")
-        return [path]
+        return [(path, "train")]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
-    if not files:
-        raise DataError(f"{path}: found no {' or '.join(SUFFIXES)} file in it")
-    return files
+    return by_split(path, SUFFIXES, aside)
 
 
 def _lines(text: str, file: Path) -> Iterator[Record]:
