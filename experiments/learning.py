@@ -1,4 +1,4 @@
-"""What a forward teaches: the default recipe and the one before it, on five problems, at equal forward passes.
+"""What a forward teaches: the default recipe and the one before it, on six problems, at equal forward passes.
 
     python experiments/learning.py run --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE  # all
     python experiments/learning.py run … --only tinystories-1000:qzo:0 --only minilm:qzo:1             # or some of it
@@ -33,6 +33,7 @@ ROWS = ("--task", "sst2", "--set", "task.batch_rows=16")
 PROBLEMS: Mapping[str, tuple[str, int, tuple[str, ...]]] = {
     "tinystories-1000": ("tinystories", 1000, TEXT),
     "tinystories-4000": ("tinystories", 4000, TEXT),
+    "tinystories-nf4": ("tinystories-nf4", 1000, TEXT),
     "minilm": ("minilm", 2400, ROWS),
     "smollm2-400": ("smollm2", 400, (*ROWS, "--set", "task.validation_rows=160", "--eval-every", "14")),
     "smollm2": ("smollm2", 1000, (*ROWS, "--set", "task.validation_rows=160", "--eval-every", "36")),
@@ -42,10 +43,10 @@ PROBLEMS: Mapping[str, tuple[str, int, tuple[str, ...]]] = {
 Row = dict[str, Any]
 
 
-def quantized(floating: Path, out: Path) -> Path:
-    """The model at 4 bits in groups of 64, made once."""
+def quantized(floating: Path, out: Path, *how: str) -> Path:
+    """The model at 4 bits in groups of 64, as GPTQ stores them or ``how`` says; made once."""
     if not out.exists():
-        words = ["-m", "forq", "quantize", str(floating), str(out), "--group-size", "64"]
+        words = ["-m", "forq", "quantize", str(floating), str(out), *(how or ("--group-size", "64"))]
         subprocess.run([sys.executable, *words], check=True, stdout=sys.stderr)
     return out
 
@@ -57,6 +58,7 @@ def run(job: str, args: argparse.Namespace) -> Row:
     data, work = args.data, args.work
     checkpoints = {
         "tinystories": lambda: quantized(data / "tinystories-656k", work / "tinystories-gptq4-g64"),
+        "tinystories-nf4": lambda: quantized(data / "tinystories-656k", work / "tinystories-nf4", "--to", "nf4"),
         "minilm": lambda: quantized(args.minilm, work / "minilm-gptq4-g64"),
         "smollm2": lambda: args.smollm2,
     }
