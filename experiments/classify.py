@@ -2,6 +2,7 @@
 
     python experiments/classify.py run --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/classify.py run … --only minilm-sst2:plain:0                                      # or some of it
+    python experiments/classify.py recount --work FOLDER                                                 # of `predict`
     python experiments/classify.py table                                                                 # as Markdown
 
 MINILM is all-MiniLM-L6-v2 as transformers reads it, SMOLLM2 the published Q4_1 file. Every row of
@@ -12,7 +13,9 @@ results/classify.jsonl is one `forq tune` in a process of its own, its command b
 - `raw`: the same, and the prior left in, which is the preset's own objective on a decoder;
 - `plain`: `classify` with the labels as they are (negative and positive; entailment, …) and the default prompt.
 
-All ways of a seed have the rows of the preset. In `head-cb` MiniLM gets a head by back-propagation on RTE (pairs, three
+All ways of a seed have the rows of the preset. `recount` has `forq predict` answer the test rows of
+every run that still lies in the folder, counts the right labels in its file and puts both shares into
+results/classify-recount.jsonl. In `head-cb` MiniLM gets a head by back-propagation on RTE (pairs, three
 epochs), is quantized, and is tuned on CommitmentBank's pairs with the labels entailment and not_entailment.
 """
 
@@ -175,6 +178,25 @@ def run(job: str, args: argparse.Namespace) -> Row:
     return row | {"forwards": found["forwards"], **scores, "confusion": found["confusion"], "seconds": found["seconds"]}
 
 
+def recount(row: Row, work: Path) -> Row | None:
+    """The accuracy in `forq predict`'s file beside the run's; None for a preset, which has no files of rows."""
+    job = f"{row['problem']}-{row['way']}-{row['seed']}"
+    test = work / f"rows-{job}" / "test.jsonl"
+    if row["way"] == "preset" or not (work / job).is_dir() or not test.is_file():
+        return None
+    out = work / f"predicted-{job}.jsonl"
+    words = ["-m", "forq", "predict", str(work / job), "--data", str(test), "--out", str(out), "--overwrite"]
+    subprocess.run([sys.executable, *words], check=True, stdout=sys.stderr, cwd=ROOT)
+    right = [json.loads(line)["label"] for line in test.read_text(encoding="utf-8").splitlines()]
+    found = [json.loads(line)["label"] for line in out.read_text(encoding="utf-8").splitlines()]
+    share = sum(a == b for a, b in zip(right, found, strict=True)) / len(right)
+    return {key: row[key] for key in ("problem", "way", "seed")} | {
+        "rows": len(right),
+        "test": row["test"]["after"]["accuracy"],
+        "recounted": round(share, 5),
+    }
+
+
 _SPLITS = ("validation", "test")
 
 
@@ -208,7 +230,7 @@ def table(found: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("action", choices=("run", "recount", "table"))
     for name in ("data", "work", "minilm", "smollm2"):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve())
     parser.add_argument("--results", type=Path, default=TARGET, help="where rows are kept")
@@ -227,6 +249,14 @@ def main() -> None:
             row = run(job, args)
             with args.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+    if args.action == "recount":
+        target = args.results.with_name("classify-recount.jsonl")
+        done = {(row["problem"], row["way"], row["seed"]) for row in recorded(target)}
+        for row in recorded(args.results):
+            if (row["problem"], row["way"], row["seed"]) not in done and (found := recount(row, args.work)) is not None:
+                with target.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(found) + "\n")
+        return
     print(table(recorded(args.results)))
 
 
