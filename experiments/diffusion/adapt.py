@@ -54,7 +54,6 @@ OURS: dict[str, tuple[str, dict[str, Any], int]] = {
     "qzo-shared": ("qzo-shared", {}, BATCH),
     "qzo-shared, 64 rows": ("qzo-shared", {}, 4 * BATCH),
     "qzo-shared, 32 directions": ("qzo-shared", {"estimator": {"directions": 32}}, BATCH),
-    "qzo, by row": ("qzo", {}, BATCH),
 }
 """Recipe, settings and rows of a batch. The two of four times the forward passes say what bounds a step."""
 

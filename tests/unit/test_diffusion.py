@@ -23,7 +23,9 @@ from forq.models.diffusion.encoders import Encoders
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.noise.bits import Bits
+from forq.recipes import recipe
 from forq.runs import probes
+from forq.runs.settled import NOISED, settled
 from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tasks import text_to_image
 from forq.tasks.kinds import noised as _noised
@@ -316,6 +318,9 @@ def test_pictures_see_directions_of_their_own_however_a_batch_is_cut(pipeline, d
         np.testing.assert_allclose(found, by_hand, rtol=1e-4)
     assert np.abs(np.subtract(by_hand, plain)).min() > 1e-3
     assert probes.why_together(moving.leaves, task, None) is None
+    assert settled(recipe("grzo").settings, moving.leaves, task, profile=None)[0].by_row
+    found, why = settled(recipe("qzo").settings, moving.leaves, task, profile=None)
+    assert not found.by_row and why == NOISED
 
 
 def test_a_pipeline_of_another_class_is_named(pipeline, tmp_path):

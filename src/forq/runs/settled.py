@@ -13,7 +13,7 @@ from forq.recipes.settings import USUAL, Settings
 from forq.runs import probes
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
-from forq.tasks import Task
+from forq.tasks import Draws, Task
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.rows.classed import Classed
 
@@ -31,6 +31,9 @@ FACTORS = ("relative", "signed")
 
 COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
 """Why steps that learn classes share their directions."""
+
+NOISED = "pictures have other noise levels, so they confirm little of each other's slopes"
+"""Why steps of a diffusion model share them: rows' own directions gained nothing there (``LOG.md``)."""
 
 
 def settled(
@@ -59,6 +62,8 @@ def settled(
         middle = words and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
         method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
     why = probes.why_together(within(leaves, method.blocks), task, profile) if method.by_row else None
+    if method.estimator.name == "by_row" and isinstance(task, Draws):
+        why = why or NOISED
     damping = own(method.rule, newton.Settings).damping
     if method.by_row and words and damping != "confirmed":  # as runs from before this was settled have it
         why = why or COMMON
