@@ -151,8 +151,9 @@ class Master(ABC):
             raise JournalError(f"{self.leaf.name}: the snapshot has another shape")
         start = 0
         for part in tensor.parts():
-            (self.tensor[start : start + len(part)] if tensor.shape else self.tensor).copy_(part)
-            start += len(part) if tensor.shape else 1
+            here = self.tensor[start : start + len(part)] if tensor.shape else self.tensor
+            here.copy_(part)
+            start += len(here) if tensor.shape else 0
         self.updated()
 
 
