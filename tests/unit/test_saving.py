@@ -6,6 +6,7 @@ import json
 import math
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 import torch
 
 import forq
-from forq.checkpoints import Checkpoint, Streamed, TensorInfo
+from forq.checkpoints import Checkpoint, Streamed, TensorInfo, streamed
 from forq.checkpoints import tensor as header
 from forq.coordinates import space as spaces
-from forq.coordinates.leaf import PackedLeaf
+from forq.coordinates.leaf import Leaf, PackedLeaf
 from forq.errors import FormatError, RunError
 from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
@@ -69,6 +70,58 @@ def test_a_save_holds_at_most_two_tensors_in_memory(
     moved = json.loads((run.folder / "moved.json").read_text())
     assert {row["norm"] is None for row in moved} == {move == "codes"}
     assert run.rounding == 0.0 if move == "codes" else 0.0 < (run.rounding or 0.0) < 1e-3
+
+
+def test_codes_of_a_gguf_file_are_saved_some_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_lm.model(hidden_size=64, intermediate_size=96).half().save_pretrained(tmp_path / "float")
+    tiny_lm.tokenizer().save_pretrained(tmp_path / "float")
+    base = forq.export(quantize(tmp_path / "float", tmp_path / "q", group_size=32).path, tmp_path / "base", "gguf").path
+    (tmp_path / "text.txt").write_text("once upon a time there was a grid of integers. " * 200)
+    settings = {"task": {"max_length": 16}, "estimator": {"eps": 1}}
+    tuned = partial(forq.tune, str(base), "text", recipe="zoqo", move="codes", steps=1, settings=settings)
+    stored, found, most = spaces.stored, [], 0
+
+    def watched(leaf: Leaf, x: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, x.nbytes)
+        return stored(leaf, x)
+
+    monkeypatch.setattr(spaces, "stored", watched)
+    for part in (1 << 22, 1 << 8):
+        monkeypatch.setattr(streamed, "_PART_BYTES", part)
+        most = 0
+        run = tuned(tmp_path / "text.txt", out=tmp_path / f"{part}")
+        largest = max(leaf.storage.nbytes for leaf in run.space.leaves if isinstance(leaf, PackedLeaf))
+        assert most == largest if part > largest else most < largest  # queries and keys have rows in another order
+        saved = Checkpoint.open(run.folder / "checkpoint")
+        found.append((saved.digest(), json.loads((run.folder / "moved.json").read_text())))
+        for leaf in run.space.leaves:
+            assert torch.equal(saved.read(leaf.name), run.space.exported()[leaf.name])
+    assert found[0] == found[1] and sum(row["changed"] for row in found[0][1])
+
+
+@pytest.mark.parametrize("name", ["five", "k", "q8_0", "iq4"])
+def test_rows_of_codes_are_rows_of_the_file(name: str, tmp_path: Path) -> None:
+    leaves = trainable(forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS[name]), "cpu"), "codes")
+    for leaf in leaves:
+        assert isinstance(leaf, PackedLeaf) and leaf.by_rows
+        whole = spaces.stored(leaf, leaf.storage)
+        parts = [spaces.stored(leaf, part) for part in leaf.storage.split(7)]
+        assert torch.equal(torch.cat(parts), whole) and len(parts) > 1
+
+
+@pytest.mark.parametrize("name", ["k", "q8_0", "iq4", "ternary"])
+def test_rows_of_a_tensor_are_read_and_written_alone(name: str, tmp_path: Path) -> None:
+    ckpt = Checkpoint.open(gguf.example(tmp_path / "file", **gguf.VARIANTS[name]))
+    before = ckpt.path.read_bytes()
+    with ckpt.path.open("r+b") as stream:
+        for info in ckpt.info.values():
+            assert info.by_rows == (info.order is None and not info.turned)
+            if info.by_rows:
+                whole, some = info.read(stream), info.rows(1, len(info.read(stream)) - 1)
+                assert torch.equal(some.read(stream).view(torch.uint8), whole[1:-1].view(torch.uint8))
+                some.write(stream, some.read(stream))
+    assert ckpt.path.read_bytes() == before
 
 
 def test_rounding_counts_what_is_rounded_and_never_asks_for_integers(base: Path) -> None:

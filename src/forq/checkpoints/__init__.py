@@ -3,7 +3,7 @@
 from forq.checkpoints.checkpoint import Checkpoint
 from forq.checkpoints.patch import Saved
 from forq.checkpoints.relaid import Relaid
-from forq.checkpoints.streamed import Streamed
+from forq.checkpoints.streamed import Rows, Streamed, rows_of
 from forq.checkpoints.tensor import TensorInfo
 
-__all__ = ["Checkpoint", "Relaid", "Saved", "Streamed", "TensorInfo"]
+__all__ = ["Checkpoint", "Relaid", "Rows", "Saved", "Streamed", "TensorInfo", "rows_of"]

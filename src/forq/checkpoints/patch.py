@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from forq.checkpoints import finite
 from forq.checkpoints.contents import Contents
 from forq.checkpoints.replace import check_destination, replace_folder
+from forq.checkpoints.streamed import Rows, rows_of
 from forq.checkpoints.tensor import TensorInfo
 from forq.errors import ConfigError, FormatError
 
@@ -64,11 +65,12 @@ def save_patched(
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(src / name, folder / name)
-        for name in names:  # one tensor is in memory at a time; an error leaves no folder behind
-            tensor, rounding = fit(name, tensors[name], info[name])
-            roundings.append(rounding)
+        for name in names:  # one tensor, or some rows of one, is in memory at a time; an error leaves no folder behind
             with (folder / info[name].file).open("r+b") as stream:
-                info[name].write(stream, tensor)
+                for place, part in _placed(info[name], rows_of(tensors, name)):
+                    tensor, rounding = fit(name, part, place)
+                    roundings.append(rounding)
+                    place.write(stream, tensor)
         if contents.mend is not None and names:
             contents.mend(folder)
         for name, content in extra_files.items():
@@ -85,6 +87,17 @@ def save_patched(
         sum(info[name].nbytes for name in names),
         max(roundings),
     )
+
+
+def _placed(info: TensorInfo, tensor: Rows) -> Iterator[tuple[TensorInfo, Tensor]]:
+    """A tensor in parts, each with its place in the file; whole if it does not fit, which :func:`fit` then says."""
+    if tensor.shape != info.shape or tensor.dtype.is_floating_point or not info.by_rows:
+        yield info, tensor.whole()
+        return
+    start = 0
+    for part in tensor.parts():
+        yield info.rows(start, start + len(part)), part
+        start += len(part)
 
 
 def fit(name: str, tensor: Tensor, info: TensorInfo) -> tuple[Tensor, float]:

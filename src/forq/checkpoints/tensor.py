@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import torch
@@ -73,6 +73,20 @@ class TensorInfo:
     def _width(self) -> int:
         """The tensor's own bytes of a piece."""
         return sum(byte.bit_count() for byte in self.mask) // 8 if self.mask else self.piece
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether its rows lie side by side in the file, each in pieces of its own."""
+        own = self._width or self.dtype.itemsize
+        plain = bool(self.shape) and self.order is None and not self.turned
+        return plain and self.nbytes > 0 and self.nbytes // self.shape[0] % own == 0
+
+    def rows(self, start: int, stop: int) -> TensorInfo:
+        """Rows ``start … stop − 1`` of a tensor that lies :attr:`by_rows`, as a tensor of their own."""
+        row = self.nbytes // self.shape[0]
+        skipped = start * (row // self._width * self.pitch if self.pitch else row)
+        shape = (stop - start, *self.shape[1:])
+        return replace(self, shape=shape, start=self.start + skipped, nbytes=(stop - start) * row)
 
     def read(self, stream: BinaryIO) -> Tensor:
         """Read the tensor into new memory.

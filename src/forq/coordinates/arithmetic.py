@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forq.checkpoints import rows_of
 from forq.coordinates.domain import Domain
 from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
 from forq.devices import triton_for
@@ -110,9 +111,10 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     """128-bit hash of names, dtypes, shapes and bytes, in name order."""
     state = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        state.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        tensor = rows_of(tensors, name)
+        state.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        for part in tensor.parts():
+            state.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()
 
 

@@ -131,6 +131,10 @@ class PackedLeaf(LazyLeaf, Protocol):
     def range(self) -> tuple[int, int]:
         """Smallest and largest number a code can be."""
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether :meth:`packed` takes some rows of a storage, and gives those rows of the file's tensor."""
+
     def take(self, start: int, stop: int) -> Tensor:
         """Coordinates ``start … stop − 1``: a fresh int32 tensor."""
 
@@ -152,6 +156,12 @@ class SparseCodes:
 
     places: Tensor
     x: Tensor
+
+    def between(self, start: int, stop: int) -> SparseCodes:
+        """Those at ``start … stop − 1``, as coordinates counted from ``start``."""
+        ends = torch.tensor([start, stop], device=self.places.device)
+        first, last = torch.searchsorted(self.places, ends).tolist()
+        return SparseCodes(self.places[first:last] - start, self.x[first:last])
 
     def within(self, rows: Tensor, columns: int) -> SparseCodes:
         """Those in some rows, int64 (n,) rising, as coordinates of a matrix of these rows alone.

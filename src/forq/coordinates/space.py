@@ -22,6 +22,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from forq.checkpoints import rows_of
 from forq.coordinates.arithmetic import LAW, as_stored, checksum, digest, stored
 from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains, Unit, relative
@@ -191,7 +192,7 @@ class Space:
         if set(masters) != {master.leaf.name for master in self._masters}:
             raise JournalError("the snapshot holds other leaves than this run moves")
         for master in self._masters:
-            master.restore(masters[master.leaf.name])
+            master.restore(rows_of(masters, master.leaf.name))
 
     def digest(self) -> str:
         """Hash of names and masters in name order; equal digests mean equal bits."""

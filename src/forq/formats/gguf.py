@@ -95,7 +95,7 @@ class GGUF(Format):
         if kind.name in STILL:
             return None
         packed = partial(_filed, kind=kind) if kind.name in _PLAIN else _as_they_are
-        return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed)
+        return FiledCodes(name, ckpt.info[name].dtype, spec.shape, spec.bits, packed, by_rows=True)
 
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
         """Keys of the architecture that forq ignores; llama.cpp ignores them too, as the oracle tests check."""

@@ -115,6 +115,7 @@ class FiledCodes:
         bits: of one code.
         packed: from codes as the layer's :class:`~forq.layers.weight.CodedWeight` keeps them to the tensor. It may
             be the same tensor.
+        by_rows: some rows of such codes give as many rows of the tensor.
     """
 
     name: str
@@ -122,6 +123,7 @@ class FiledCodes:
     shape: tuple[int, int]
     bits: int
     packed: Callable[[Tensor], Tensor]
+    by_rows: bool = False
 
     @property
     def range(self) -> tuple[int, int]:

@@ -122,6 +122,10 @@ class Codes(ABC):
         return self.file.range
 
     @property
+    def by_rows(self) -> bool:
+        return self.file.by_rows
+
+    @property
     def storage(self) -> Tensor:
         return self.weight.codes
 

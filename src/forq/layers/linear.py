@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -14,17 +14,14 @@ from forq.errors import RunError
 from forq.layers.kernels import int8, ort, reference
 from forq.layers.kernels.native import matmul as native
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
+from forq.layers.probe import CodeProbe
 from forq.layers.scratch import Scratch
-from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Table, Weight, put_all_codes
+from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, Table, Weight
 from forq.tokens.forward import rows_in_forward
 
 Choice = Literal["auto", "reference", "native", "ort", "triton"]
 Activations = Literal["float", "int8"]
 Unpacked = Literal["reference", "native", "triton"]
-
-
-OVERLAY_BYTES = 64 << 20
-"""Codes of a probe in float32 at a time: the codes of a vocabulary would fill the memory of a laptop."""
 
 
 class QuantLinear(nn.Module):
@@ -147,16 +144,8 @@ class QuantLinear(nn.Module):
         """
         live = tuple(tensor.index_select(0, wanted) for tensor in self.live.values())
         part = cast(Table, self.frozen).at(wanted)
-        if self.code_overlay is not None:
-            for start, codes in self._overlaid(self.code_overlay):
-                ends = torch.tensor([start, start + len(codes)], device=wanted.device)
-                first, last = torch.searchsorted(wanted, ends).tolist()
-                if last > first:
-                    own = codes.index_select(0, wanted[first:last] - start)
-                    cast(CodedWeight, part).put_codes(first * codes.shape[1], own.view(-1))
-        elif self.sparse_codes is not None:
-            single = self.sparse_codes.within(wanted, self.in_features)
-            cast(CodedWeight, part).put_codes_at(single.places, single.x)
+        if (probe := self._probe) is not None:
+            probe.put_rows(cast(CodedWeight, part), wanted)
         if isinstance(part, QuantWeight):
             return reference.dequantise(part, self._arrange(live[0]))
         return reference.dequantise_rows(cast(RowWeight, part), live)
@@ -179,57 +168,39 @@ class QuantLinear(nn.Module):
         y.view(len(rows), -1, self.out_features).mul_(own[:, None])
 
     def _matmul(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:
-        if self._packed is not None and not self._probed and self._plain(x):
+        if self._packed is not None and self._probe is None and self._plain(x):
             y = self._packed.matmul(x, self._arrange(self.scales))
             return y if bias is None else y.add_(bias)
         weight = self.frozen
         if not isinstance(weight, QuantWeight):
-            live = tuple(self.live.values())
-            rows = native.matmul_rows if self.unpacked == "native" else reference.matmul_rows
-            return rows(x, self._shown(weight), live, bias, self.scratch)
+            return self._matmul_rows(x, bias)
         scales = self._arrange(self.scales)
+        native_here = self.unpacked == "native"
         if self.code_overlay is not None:
-            return reference.matmul_shown(x, self.code_overlay, weight, scales, bias, self.scratch)
+            shown = native.matmul_shown if native_here else reference.matmul_shown
+            return shown(x, self.code_overlay, weight, scales, bias, self.scratch)
         if self.unpacked == "triton":
             from forq.layers.kernels import triton
 
             return triton.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
-        matmul = native.matmul if self.unpacked == "native" else reference.matmul
+        matmul = native.matmul if native_here else reference.matmul
         return matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
 
+    def _matmul_rows(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:
+        """The product with a weight that dequantises its own rows."""
+        live, probe = tuple(self.live.values()), self._probe
+        codes = None if probe is None else probe.packed(cast(CodedRows, self.frozen))
+        rows = native.matmul_rows if self.unpacked == "native" else reference.matmul_rows
+        return rows(x, cast(RowWeight, self.frozen), live, bias, self.scratch, codes)
+
     @property
-    def _probed(self) -> bool:
-        """Whether a probe of codes is shown."""
-        return self.code_overlay is not None or self.sparse_codes is not None
-
-    def _shown(self, weight: Weight) -> RowWeight:
-        """A weight that dequantises its own rows; with the codes of a probe, if one is shown, in a copy."""
-        if not self._probed:
-            return cast(RowWeight, weight)
-        own = cast(CodedRows, weight)
-        codes = self.scratch.take("shown", tuple(own.codes.shape), own.codes.dtype, own.codes.device)
-        other = own.with_codes(codes.copy_(own.codes))
-        self._put_probe(other)
-        return other
-
-    def _put_probe(self, other: CodedWeight) -> None:
-        """Store the codes of a probe in a copy of the weight."""
-        if self.code_overlay is not None:
-            for start, codes in self._overlaid(self.code_overlay):
-                put_all_codes(other, codes, start)
-        elif self.sparse_codes is not None:
-            other.put_codes_at(self.sparse_codes.places, self.sparse_codes.x)
-
-    def _overlaid(self, overlay: Overlay) -> Iterator[tuple[int, Tensor]]:
-        """The codes to compute with, some rows at a time in the shared dense buffer: the first row, (rows, codes)."""
+    def _probe(self) -> CodeProbe | None:
+        """The probe of codes that is shown."""
+        shown = self.code_overlay or self.sparse_codes
+        if shown is None:
+            return None
         assert self.filed_codes is not None
-        rows, columns = self.filed_codes.shape
-        step = max(1, OVERLAY_BYTES // (4 * columns))
-        for start in range(0, rows, step):
-            size = (min(step, rows - start), columns)
-            dense = self.scratch.take("dense", size, torch.float32, self.scales.device)
-            overlay(dense, start * columns)
-            yield start, dense
+        return CodeProbe(shown, self.filed_codes.shape, self.scratch)
 
     def _plain(self, x: Tensor) -> bool:
         """Whether a packed kernel can compute this: they take float32 on a CPU, and drop gradients in silence.

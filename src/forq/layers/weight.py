@@ -50,13 +50,22 @@ class Table(Weight, Protocol):
 class RowWeight(Weight, Protocol):
     """A weight that dequantises its own rows."""
 
-    def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
+    def fill(
+        self,
+        live: Sequence[Tensor],
+        start: int,
+        stop: int,
+        out: Tensor,
+        scratch: Scratch,
+        codes: Tensor | None = None,
+    ) -> None:
         """Write rows ``start … stop − 1`` of the matrix.
 
         Args:
             live: the layer's continuous tensors, float32, in the file's shapes and the order of ``LayerSpec.live``.
             out: float32 (stop − start, in), contiguous; to be filled.
-            scratch: buffers shared by all layers, for roles other than ``dense``.
+            scratch: buffers shared by all layers, for roles other than ``dense`` and ``probe``.
+            codes: of these rows, to compute with in place of the weight's own; packed as they are.
         """
 
 
@@ -82,6 +91,9 @@ class CodedWeight(Weight, Protocol):
 
 class CodedRows(CodedWeight, RowWeight, Protocol):
     """A weight that dequantises its own rows, and whose codes can move."""
+
+    def part(self, first: int, last: int) -> CodedRows:
+        """Its rows of codes ``first … last − 1`` alone, a view: for their codes only, its ``fill`` is not called."""
 
     def with_codes(self, codes: Tensor) -> CodedRows:
         """The same weight with another tensor of codes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from forq.checkpoints import Checkpoint, Relaid, Saved, Streamed
+from forq.checkpoints import Checkpoint, Relaid, Saved, Streamed, rows_of
 from forq.checkpoints.patch import fit
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.formats import recognised
@@ -34,7 +34,7 @@ def save(
     Raises:
         ConfigError: a folder cannot be written.
     """
-    own = Streamed({name: partial(tensors.__getitem__, name) for name in tensors if name in base.info})
+    own = Streamed({name: partial(rows_of, tensors, name) for name in tensors if name in base.info})
     if own:
         write(base, with_twins(base, own), checkpoint, overwrite=True)
     if adapters:

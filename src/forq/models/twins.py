@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from forq.checkpoints import Checkpoint, Streamed
+from forq.checkpoints import Checkpoint, Streamed, rows_of
 from forq.models.layout import layout
 
 
@@ -18,4 +18,4 @@ def with_twins(ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Mapping[str, Te
         return moved  # no tensor can have a twin, so the architecture need not be built
     twins = layout(ckpt).names.twins
     names = {name: name for name in moved} | {twins[name]: name for name in moved if name in twins}
-    return Streamed({written: partial(moved.__getitem__, name) for written, name in names.items()})
+    return Streamed({written: partial(rows_of, moved, name) for written, name in names.items()})

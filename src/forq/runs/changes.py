@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from forq.checkpoints import rows_of
 from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
 from forq.coordinates.space import stored
 
@@ -66,10 +67,9 @@ def changes(
     """
     rows = []
     for leaf in leaves:
-        new = saved[leaf.name].cpu().reshape(-1)
+        new = rows_of(saved, leaf.name)
         total, changed, flipped, norm, moved = 0, 0, 0, 0.0, 0.0
-        for was in (few for part in base(leaf.name) for few in torch.split(part, _CHUNK)):
-            now = new[total : total + len(was)]
+        for was, now in _side_by_side(base(leaf.name), (part.cpu().reshape(-1) for part in new.parts())):
             total += len(was)
             changed += int((was != now).sum())
             if not was.is_floating_point():
@@ -78,6 +78,20 @@ def changes(
             flipped += int((x * y < 0).sum())
             norm += float(x.square().sum())
             moved += float((y - x).square().sum())
-        numbers = (math.sqrt(norm), math.sqrt(moved), flipped) if new.is_floating_point() else (None, None, None)
+        numbers = (math.sqrt(norm), math.sqrt(moved), flipped) if new.dtype.is_floating_point else (None, None, None)
         rows.append(Change(leaf.name, leaf.group, total, changed, *numbers))
     return rows
+
+
+def _side_by_side(left: Iterable[Tensor], right: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two flat tensors of one size, each in parts of its own, in parts that match and are no larger than a chunk."""
+    rest = iter(right)
+    b = next(rest, torch.empty(0))
+    for part in left:
+        a = part
+        while len(a):
+            while not len(b):
+                b = next(rest)
+            size = min(len(a), len(b), _CHUNK)
+            yield a[:size], b[:size]
+            a, b = a[size:], b[size:]

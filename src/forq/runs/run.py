@@ -31,10 +31,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from forq.checkpoints import Streamed
+from forq.checkpoints import Rows, Streamed, rows_of
 from forq.checkpoints.replace import check_destination
 from forq.coordinates import space as spaces
-from forq.coordinates.leaf import Leaf
+from forq.coordinates.leaf import Leaf, PackedLeaf
 from forq.coordinates.profile import FILE
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
@@ -285,9 +285,14 @@ class Run:
         return best.tensors
 
     def _made(self, masters: Mapping[str, Tensor], convert: Callable[[Leaf, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """The masters after ``convert``, each made on demand."""
+        """The masters after ``convert``, each made on demand; packed integers some rows at a time where they can be."""
 
-        def make(leaf: Leaf) -> Tensor:
-            return convert(leaf, masters[leaf.name])
+        def make(leaf: Leaf) -> Tensor | Rows:
+            if not (isinstance(leaf, PackedLeaf) and leaf.by_rows):
+                return convert(leaf, masters[leaf.name])
+            kept = rows_of(masters, leaf.name)
+            first = convert(leaf, kept.make(0, 1))
+            shape = (kept.shape[0], *first.shape[1:])
+            return Rows(first.dtype, shape, lambda start, stop: convert(leaf, kept.make(start, stop)))
 
         return Streamed({leaf.name: partial(make, leaf) for leaf in self.space.leaves})

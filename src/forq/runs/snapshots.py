@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from forq.checkpoints import Streamed, TensorInfo
+from forq.checkpoints import Rows, Streamed, TensorInfo
 from forq.checkpoints.containers.safetensors import read_header, read_metadata
 from forq.checkpoints.write import write_file
 from forq.errors import FormatError, RunError
@@ -31,13 +31,13 @@ class Snapshot:
     def load(cls, path: Path) -> Snapshot | None:
         """Read a snapshot, or return ``None`` if the file is missing or incomplete.
 
-        Its tensors are read on demand.
+        Its tensors are read on demand, whole or some rows at a time.
         """
         try:
             infos, step = read_header(path), int(read_metadata(path).get("step", "-1"))
         except (OSError, FormatError, ValueError):
             return None
-        return cls(Streamed({name: partial(read_tensor, path, info) for name, info in infos.items()}), step)
+        return cls(Streamed({name: partial(_rows, path, info) for name, info in infos.items()}), step)
 
     def save(self, path: Path) -> None:
         """Write the snapshot whole or not at all.
@@ -55,6 +55,12 @@ class Snapshot:
         except OSError as error:  # a full disk
             raise RunError(f"{new}: {error}; nothing that was already written is lost") from error
         new.replace(path)
+
+
+def _rows(path: Path, info: TensorInfo) -> Rows | Tensor:
+    if not info.by_rows:
+        return read_tensor(path, info)
+    return Rows(info.dtype, info.shape, lambda start, stop: read_tensor(path, info.rows(start, stop)))
 
 
 def read_tensor(path: Path, info: TensorInfo) -> Tensor:

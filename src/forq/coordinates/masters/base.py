@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from forq.checkpoints import Rows
 from forq.coordinates.arithmetic import fitting, inside, stored
 from forq.coordinates.directions import LeafDirections, NoiseBuffer
 from forq.coordinates.domain import Domains
@@ -147,7 +148,7 @@ class Master(ABC):
         """A copy of the coordinates as the checkpoint's file will hold them."""
         return stored(self.leaf, self.tensor)
 
-    def restore(self, tensor: Tensor) -> None:
+    def restore(self, tensor: Rows) -> None:
         """Take a snapshot's coordinates, and let the model see them.
 
         Raises:
@@ -155,7 +156,11 @@ class Master(ABC):
         """
         if tensor.shape != self.tensor.shape:
             raise JournalError(f"{self.leaf.name}: the snapshot has another shape")
-        self.tensor.copy_(tensor)
+        start = 0
+        for part in tensor.parts():
+            here = self.tensor[start : start + len(part)] if tensor.shape else self.tensor
+            here.copy_(part)
+            start += len(here) if tensor.shape else 0
         self.updated()
 
 

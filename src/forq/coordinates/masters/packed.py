@@ -66,6 +66,7 @@ class SparseMaster(PackedMaster):
     def show(self, move: Move) -> None:
         step = self.sparse_step(move)
         if step is None:
+            self._drawn = None  # of another kind of step: its places would only take memory
             super().show(move)
             return
         old = self.leaf.at(step.places)

@@ -33,6 +33,9 @@ class Blocks(InBlocks):
     def with_codes(self, codes: Tensor) -> Blocks:
         return replace(self, codes=codes)
 
+    def part(self, first: int, last: int) -> Blocks:
+        return self.with_codes(self.codes[first:last])
+
     def take_codes(self, start: int, stop: int) -> Tensor:
         rows = self.codes[start // self.in_features : stop // self.in_features]
         return taken_apart(rows, self.kind).view(-1).to(torch.int32)
@@ -47,9 +50,17 @@ class Blocks(InBlocks):
     def put_codes_at(self, places: Tensor, x: Tensor) -> None:
         put_bits_at(self.codes.view(-1), spots(places, self.kind, self.codes.shape[2]), x)
 
-    def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
+    def fill(
+        self,
+        live: Sequence[Tensor],
+        start: int,
+        stop: int,
+        out: Tensor,
+        scratch: Scratch,
+        codes: Tensor | None = None,
+    ) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.layers.weight.RowWeight`."""
-        q = taken_apart(self.codes[start:stop], self.kind)
+        q = taken_apart(self.codes[start:stop] if codes is None else codes, self.kind)
         d, *second = (tensor[start:stop, :, None] for tensor in live)
         out = out.view(q.shape)
         if self.factors is None:

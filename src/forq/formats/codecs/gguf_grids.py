@@ -38,9 +38,17 @@ class GridBlocks(InBlocks):
         factors: uint8 (out, blocks, bytes), s where the file keeps it apart, or None.
     """
 
-    def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
+    def fill(
+        self,
+        live: Sequence[Tensor],
+        start: int,
+        stop: int,
+        out: Tensor,
+        scratch: Scratch,
+        codes: Tensor | None = None,
+    ) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.layers.weight.RowWeight`."""
-        codes, d = self.codes[start:stop], live[0][start:stop, :, None]
+        codes, d = self.codes[start:stop] if codes is None else codes, live[0][start:stop, :, None]
         if self.kind.name in _TERNARY:
             view = out.view(*codes.shape[:2], -1)
             view.copy_(_TERNARY[self.kind.name](codes, self.kind)).sub_(1).mul_(d)

@@ -40,10 +40,22 @@ class ScatteredWeight(PackedCodes):
         """The same weight with other codes."""
         return replace(self, codes=codes)
 
-    def fill(self, live: Sequence[Tensor], start: int, stop: int, out: Tensor, scratch: Scratch) -> None:
+    def part(self, first: int, last: int) -> ScatteredWeight:
+        """See :class:`forq.layers.weight.CodedRows`."""
+        return self.with_codes(self.codes[first:last])
+
+    def fill(
+        self,
+        live: Sequence[Tensor],
+        start: int,
+        stop: int,
+        out: Tensor,
+        scratch: Scratch,
+        codes: Tensor | None = None,
+    ) -> None:
         """Rows ``start … stop − 1``: see :class:`forq.layers.weight.RowWeight`."""
         columns = self.in_features
-        out.copy_(unpack(self.codes[start:stop], self.bits))
+        out.copy_(unpack(self.codes[start:stop] if codes is None else codes, self.bits))
         scales, zeros = (tensor.view(-1) for tensor in live)
         if not self.run and self.groups % columns == 0:
             # The rows take whole rows of scales in turn.

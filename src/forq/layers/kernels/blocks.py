@@ -18,6 +18,9 @@ from forq.layers.weight import QuantWeight
 Put = Callable[[int, int, Tensor], None]
 """Writes rows ``start … stop − 1`` of the matrix into a buffer (rows, in) of x's dtype."""
 
+PackedRows = Callable[[int, int], Tensor]
+"""Packed codes of rows ``start … stop − 1`` of a matrix."""
+
 
 class Sizes(NamedTuple):
     """How many rows of a matrix are written at a time, and how many are multiplied at a time, no fewer."""

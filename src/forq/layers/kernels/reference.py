@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from forq.coordinates.leaf import Overlay, SparseCodes
-from forq.layers.kernels.blocks import Sizes, apart, finished, product, rounded
+from forq.layers.kernels.blocks import PackedRows, Sizes, apart, finished, product, rounded
 from forq.layers.kernels.fill import fill_rows, put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, RowWeight, Weight
@@ -69,11 +69,13 @@ def matmul_shown(
     scales: Tensor,
     bias: Tensor | None,
     scratch: Scratch,
+    sizes: Sizes | None = None,
 ) -> Tensor:
     """:func:`matmul` with other codes than the weight's own.
 
     Args:
         show: writes the codes of some rows into the buffer, float32, in which they are then dequantised in place.
+        sizes: of blocks; by default those of whole matrices.
     """
     columns, by_row, zeros = weight.in_features, scales.t().contiguous(), weight.zeros.t()
     order = weight.group_of
@@ -93,14 +95,28 @@ def matmul_shown(
             out.sub_(zeros[some].index_select(1, order)).mul_(by_row[some].index_select(1, order))
 
     flat = x.reshape(-1, columns)
-    put, sizes = rounded(fill, scratch), _sizes(weight, x.device, whole=True)
-    return finished(product(flat, weight.out_features, put, sizes, scratch), x, bias)
+    sizes = sizes or _sizes(weight, x.device, whole=True)
+    return finished(product(flat, weight.out_features, rounded(fill, scratch), sizes, scratch), x, bias)
 
 
-def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tensor | None, scratch: Scratch) -> Tensor:
-    """:func:`matmul` for a weight that dequantises its own rows."""
-    flat = x.reshape(-1, weight.in_features)
-    put = rounded(lambda start, stop, out: weight.fill(live, start, stop, out, scratch), scratch)
+def matmul_rows(
+    x: Tensor,
+    weight: RowWeight,
+    live: Sequence[Tensor],
+    bias: Tensor | None,
+    scratch: Scratch,
+    codes: PackedRows | None = None,
+) -> Tensor:
+    """:func:`matmul` for a weight that dequantises its own rows.
+
+    Args:
+        codes: makes the packed codes of some rows, to compute with in place of the weight's own.
+    """
+
+    def fill(start: int, stop: int, out: Tensor) -> None:
+        weight.fill(live, start, stop, out, scratch, codes and codes(start, stop))
+
+    flat, put = x.reshape(-1, weight.in_features), rounded(fill, scratch)
     # Where x is float32 one product at the end, as in `matmul`; a narrower x takes each block's rounded copy.
     whole = len(flat) >= _WHOLE_FROM_TOKENS and x.dtype == torch.float32
     return finished(product(flat, weight.out_features, put, _sizes(weight, x.device, whole), scratch), x, bias)

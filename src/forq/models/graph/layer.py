@@ -73,9 +73,9 @@ class GraphLinear(QuantLinear):
 
     def _displaced(self) -> Tensor:
         """The packed codes, displaced by the probe if there is one."""
-        weight = self.weight
-        if self.code_overlay is None and self.sparse_codes is None:
+        weight, probe = self.weight, self._probe
+        if probe is None:
             return weight.codes
         displaced = weight.with_codes(weight.codes.clone())
-        self._put_probe(displaced)
+        probe.put(displaced)
         return displaced.codes

@@ -89,9 +89,11 @@ def fill_codes(weight: QuantWeight, by_row: Tensor, start: int, stop: int, out: 
     )
 
 
-def fill_blocks(weight: Blocks, live: Sequence[Tensor], start: int, stop: int, out: Tensor) -> None:
+def fill_blocks(
+    weight: Blocks, live: Sequence[Tensor], start: int, stop: int, out: Tensor, codes: Tensor | None = None
+) -> None:
     """See :class:`forq.layers.weight.RowWeight`."""
-    codes, block = weight.codes[start:stop], _KINDS[weight.kind.name]
+    codes, block = weight.codes[start:stop] if codes is None else codes, _KINDS[weight.kind.name]
     blocks = codes.shape[0] * codes.shape[1]
     factors = codes.new_empty(0) if weight.factors is None else weight.factors[start:stop].view(torch.uint8)
     getattr(library(), weight.kind.name)(

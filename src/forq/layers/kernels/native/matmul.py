@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from forq.coordinates.leaf import SparseCodes
-from forq.layers.kernels.blocks import Sizes, apart, finished, forward_only, product, rounded
+from forq.coordinates.leaf import Overlay, SparseCodes
+from forq.layers.kernels import reference
+from forq.layers.kernels.blocks import PackedRows, Sizes, apart, finished, forward_only, product, rounded
 from forq.layers.kernels.fill import put_sparse
 from forq.layers.kernels.native.fill import Blocks, fill_blocks, fill_codes
 from forq.layers.scratch import Scratch
@@ -47,13 +48,35 @@ def matmul(
     return finished(product(flat, weight.out_features, put, _sizes(flat), scratch), x, bias)
 
 
-def matmul_rows(x: Tensor, weight: RowWeight, live: Sequence[Tensor], bias: Tensor | None, scratch: Scratch) -> Tensor:
-    """:func:`matmul` for a matrix in GGUF's blocks."""
+def matmul_shown(
+    x: Tensor,
+    show: Overlay,
+    weight: QuantWeight,
+    scales: Tensor,
+    bias: Tensor | None,
+    scratch: Scratch,
+) -> Tensor:
+    """See :func:`forq.layers.kernels.reference.matmul_shown`; in this kernel's blocks."""
+    return reference.matmul_shown(x, show, weight, scales, bias, scratch, _sizes(x.reshape(-1, weight.in_features)))
+
+
+def matmul_rows(
+    x: Tensor,
+    weight: RowWeight,
+    live: Sequence[Tensor],
+    bias: Tensor | None,
+    scratch: Scratch,
+    codes: PackedRows | None = None,
+) -> Tensor:
+    """:func:`matmul` for a matrix in GGUF's blocks; see :func:`forq.layers.kernels.reference.matmul_rows`."""
     forward_only(x, *live)
     blocks, flat = cast(Blocks, weight), x.reshape(-1, weight.in_features)
     live = [tensor.to(torch.float32).contiguous() for tensor in live]
-    put = rounded(lambda start, stop, out: fill_blocks(blocks, live, start, stop, out), scratch)
-    return finished(product(flat, weight.out_features, put, _sizes(flat), scratch), x, bias)
+
+    def fill(start: int, stop: int, out: Tensor) -> None:
+        fill_blocks(blocks, live, start, stop, out, codes and codes(start, stop))
+
+    return finished(product(flat, weight.out_features, rounded(fill, scratch), _sizes(flat), scratch), x, bias)
 
 
 def _sizes(x: Tensor) -> Sizes:
