@@ -22,7 +22,9 @@ STEPS = 4
 
 
 class Unaware:
-    """A task as an older forq described it."""
+    """A task as an older forq described it, whose rows shared their directions."""
+
+    read_apart = False
 
     def __init__(self, task):
         self.task = task

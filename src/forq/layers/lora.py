@@ -46,6 +46,7 @@ class GridFactor:
 
     group = "lora"
     out_axis = 0
+    by_rows = True
 
     @property
     def dtype(self) -> torch.dtype:
