@@ -27,8 +27,14 @@ MUTANTS = {
     ),
     "a block's minimum has noise of its own": (
         "coordinates/masters/base.py",
-        "key=leaf_id(key), multiplied",
-        "multiplied",
+        "key=leaf_id(shared.key), rows=rows",
+        "rows=rows",
+        "contract/test_by_row.py",
+    ),
+    "blocks of a row have numbers of their own": (
+        "coordinates/masters/base.py",
+        "rows = (stride * shared.run, count // shared.run)",
+        "rows = (stride, count)",
         "contract/test_by_row.py",
     ),
     "forget the 2 in 2ε": (
