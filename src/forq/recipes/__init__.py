@@ -43,9 +43,9 @@ class Recipe:
 def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: str) -> str:
     """The recipe where none is named.
 
-    It is ``qzo``, and ``qzo-shared`` for encoders, classifiers, images and diffusion, whose rows cannot be probed
-    apart. It is ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is set,
-    which a step ``newton`` does not have; and where such steps were not compared: integers and adapters.
+    It is ``qzo``, and ``qzo-shared`` for encoders, classifiers, images and diffusion, where all rows share their
+    directions. It is ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is
+    set, which a step ``newton`` does not have; and where such steps were not compared: integers and adapters.
 
     Args:
         kind: of the model.

@@ -207,10 +207,7 @@ class Settings(Frozen):
         return needed
 
     def together(self) -> Settings:
-        """The same method with directions that all rows share, where a model or a task cannot be probed by row.
-
-        A method whose every probe is by row (``grzo``) has no such form, and stays as it is.
-        """
+        """The same method with directions that all rows share; one whose every probe is by row (``grzo``) has none."""
         if self.estimator.name != "by_row":
             return self
         probe = self.estimator.model_copy(update={"name": "one_sided"})

@@ -3,7 +3,7 @@
 from forq.recipes import EstimatorSettings, Recipe, RuleSettings, Settings
 
 recipe = Recipe(
-    summary="as qzo, with eight directions that all rows share; what qzo does where rows cannot be probed apart",
+    summary="as qzo, with eight directions that all rows share; what qzo does where rows have none of their own",
     source="arXiv 2505.13430 (QZO), arXiv 2506.09034 (FZOO's one-sided population); the step: docs/learning.md",
     settings=Settings(
         move="scales",

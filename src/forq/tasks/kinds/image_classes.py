@@ -35,7 +35,7 @@ def indices(
         names = [name.strip() for name in order.split(",")]
     elif _named(named) and (own := _spelt(seen, named)) is not None:
         names, spelt = list(named), own
-    elif all(label.isascii() and label.isdigit() and len(label) < 7 for label in seen):
+    elif all(_numbered(label) for label in seen):
         names = list(map(str, range(count or max(map(int, seen)) + 1)))
         spelt = {label: str(int(label)) for label in seen}
     elif _named(named):
@@ -101,5 +101,9 @@ def within(names: Sequence[str], images: Mapping[Split, Sequence[Labelled]]) -> 
 
 
 def _plain(label: str) -> str:
-    number = label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS
-    return str(int(label)) if number else label.casefold()
+    return str(int(label)) if _numbered(label) else label.casefold()
+
+
+def _numbered(label: str) -> bool:
+    """Whether a label may be the number of an output."""
+    return label.isascii() and label.isdigit() and len(label) <= _MOST_DIGITS
