@@ -11,40 +11,58 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from edge_ceiling import Dequantised
+from torch import Tensor
 from twins import Adapted, Scaled, swap
 
 from forq.inspection.process import peak_bytes
 from forq.layers.linear import QuantLinear
+from forq.models.graph.network import GraphNetwork
 from forq.models.load import load
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.tasks import Score
 
 
-def trainable(model: Any, what: str) -> list[nn.Parameter]:
-    """The parameters to train; quantized layers get twins.
+def trainable(model: Any, what: str) -> tuple[Any, list[Tensor]]:
+    """What is trained, and its parameters: the model with twins of its quantized layers, or a graph's layers in floats.
 
     Raises:
-        SystemExit: all of a quantized model was asked for.
+        SystemExit: all of a quantized model was asked for, or more than the scales of a graph.
     """
+    if isinstance(model, GraphNetwork):
+        if what != "scales":
+            raise SystemExit(f"--what {what}: expected scales for an ONNX graph")
+        net = Dequantised(Path(model.checkpoint.path))
+        return net, net.factors
     if what != "full":
-        return swap(model, Scaled if what == "scales" else Adapted)
+        return model, [*swap(model, Scaled if what == "scales" else Adapted)]
     if any(isinstance(module, QuantLinear) for module in model.modules()):
         raise SystemExit("--what full: expected a float checkpoint, found quantized layers")
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    return list(model.parameters())
+    return model, list(model.parameters())
+
+
+def saved(trained: Any) -> Any:
+    """What is scored at the end. A graph's file rounds activations, which its layers in floats do not."""
+    if not isinstance(trained, Dequantised):
+        return trained
+    with tempfile.TemporaryDirectory() as folder:
+        trained.write(Path(folder) / "tuned")
+        return load(next(Path(folder, "tuned").glob("*.onnx")), device="cpu")
 
 
 class Best:
     """The parameters that validated best so far, and the course: forward passes, seconds and loss of every score."""
 
-    def __init__(self, parameters: list[nn.Parameter], score: Score) -> None:
+    def __init__(self, parameters: list[Tensor], score: Score) -> None:
         self.parameters, self.score = parameters, score
         self.held = [p.detach().clone() for p in parameters]
         self.course: list[list[float]] = [[0, 0, round(score.loss, 4)]]
@@ -80,21 +98,22 @@ def main() -> None:
     task = open_task(TaskConfig(name=args.task, data=args.data, options=options), model, args.seed)
     scores = {split: task.evaluate(model, split) for split in ("validation", "test")}
     before = {split: score.numbers() for split, score in scores.items()}
-    parameters = trainable(model, args.what)
+    trained, parameters = trainable(model, args.what)
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps)
     best, began = Best(parameters, scores["validation"]), time.perf_counter()
     for step in range(args.steps):
         optimizer.zero_grad(set_to_none=True)
-        task.loss_tensor(model, task.batch(step)).backward()
+        task.loss_tensor(trained, task.batch(step)).backward()
         optimizer.step()
         schedule.step()
         if args.eval_every and ((step + 1) % args.eval_every == 0 or step + 1 == args.steps):
-            best.offer(step + 1, time.perf_counter() - began, task.evaluate(model, "validation"))
+            best.offer(step + 1, time.perf_counter() - began, task.evaluate(trained, "validation"))
     if args.eval_every:
         best.restore()
     seconds = time.perf_counter() - began
-    after = {split: task.evaluate(model, split).numbers() for split in ("validation", "test")}
+    final = saved(trained)
+    after = {split: task.evaluate(final, split).numbers() for split in ("validation", "test")}
     print(
         json.dumps(
             {

@@ -1,4 +1,4 @@
-"""The ceiling of experiments/edge.py: back-propagation through the scales of a quantized ResNet-20, in floats."""
+"""Back-propagation through the scales of a quantized ResNet-20, in floats: the ceiling of experiments/edge.py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Dequantised:
             self.biases.append(torch.from_numpy((stored[bias.codes] * scale).astype(np.float32)))
         self.factors = [torch.ones(len(weight), requires_grad=True) for weight in self.weights]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, output: str | None = None) -> Tensor:
+        """The scores of images; the graph's only output has a name that a task may say."""
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         places = iter(range(len(self.weights)))
 
@@ -62,6 +63,15 @@ class Dequantised:
         weight = self.weights[at] * self.factors[at][:, None]
         return functional.linear(x.mean((2, 3)), weight, self.biases[at])
 
+    def write(self, folder: Path) -> None:
+        """The file with the scales as they are now, in ``folder``, which is replaced."""
+        moved = {
+            layer.leaf_name: layer.scales * factor.detach().view(layer.scales.shape)
+            for layer, factor in zip(self.layers, self.factors, strict=True)
+        }
+        shutil.rmtree(folder, ignore_errors=True)
+        write(self.model.checkpoint, moved, folder)
+
 
 def tuned(net: Dequantised, images: NDArray[np.float32], labels: NDArray[np.int64], seed: int, folder: Path) -> None:
     """Write the file with scales that Adam moved, its rate falling to zero, into ``folder``, which is replaced."""
@@ -76,9 +86,4 @@ def tuned(net: Dequantised, images: NDArray[np.float32], labels: NDArray[np.int6
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    moved = {
-        layer.leaf_name: layer.scales * factor.detach().view(layer.scales.shape)
-        for layer, factor in zip(net.layers, net.factors, strict=True)
-    }
-    shutil.rmtree(folder, ignore_errors=True)
-    write(net.model.checkpoint, moved, folder)
+    net.write(folder)

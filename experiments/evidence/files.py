@@ -1,4 +1,4 @@
-"""The files that the methods start from, made once by forq's own commands."""
+"""The files that the methods start from and the rows that no data set has, made once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from methods import Form
+
+EXPERIMENTS = Path(__file__).parents[1]
+sys.path += [str(EXPERIMENTS), str(EXPERIMENTS / "diffusion")]
 
 
 def made(out: Path, *words: str) -> Path:
@@ -22,11 +25,12 @@ class Files:
 
     Args:
         given: the published files, and the float models that are quantized here, by base.
+        data: the data folder.
         work: the folder of what is made.
     """
 
-    def __init__(self, given: Mapping[str, Path], work: Path) -> None:
-        self.given, self.work = given, work
+    def __init__(self, given: Mapping[str, Path], data: Path, work: Path) -> None:
+        self.given, self.data, self.work = given, data, work
 
     def of(self, base: str, form: Form) -> Path:
         """The file of a base model in a form.
@@ -37,6 +41,14 @@ class Files:
         if base not in self.given:
             raise SystemExit(f"--{base}: give the file or folder of the model")
         source = self.given[base]
+        if base == "resnet":
+            import edge
+
+            return edge.quantized(self.data, self.work / "resnet")["qdq"]
+        if base == "diffusion":
+            from forq.models.convert.onload import quantized
+
+            return quantized(source, "nf4", self.work / "diffusion-nf4")
         if base in ("tinystories", "minilm"):
             four = self.work / f"{base}-gptq4-g64"
             source = made(four, "quantize", str(source), str(four), "--group-size", "64")
@@ -48,3 +60,16 @@ class Files:
             return floats
         nf4 = self.work / f"{base}-nf4"
         return made(nf4, "quantize", str(floats), str(nf4), "--to", "nf4")
+
+    def rows(self, base: str) -> Path:
+        """The pictures of a problem, the same for every seed: digits in another style, or those of a worse camera."""
+        if base == "diffusion":
+            import adapt  # it needs diffusers, which no other problem does
+
+            return adapt.folder(self.data, self.work, "thick")
+        made = self.work / "noisy.npz"
+        if not made.exists():
+            from edge_images import SHIFTS, rows
+
+            rows(self.data, self.work, "noise", SHIFTS["noise"][-1], 1000, 0).replace(made)
+        return made

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Base = Literal["tinystories", "minilm", "smollm2", "gemma"]
+Base = Literal["tinystories", "minilm", "smollm2", "gemma", "resnet", "diffusion"]
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,14 @@ class Problem:
         title: what the page calls it.
         base: the model; ``files.py`` makes its other forms.
         task: of ``forq tune --task``.
-        data: the place of its data in the data folder.
+        data: the place of its data in the data folder; empty: ``files.py`` makes them.
         options: of the task, whole numbers.
         forwards: the budget of every method. A backward pass counts as two forwards.
         seeds: of the methods that are run in full.
         judged: what the table compares on test, and which way is better.
         core: whether every method is run, or only those that ``methods.SOME`` names.
         apart: whether the model reads every row by itself, so that rows can see directions of their own.
+        label: how real the model and its data are.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Problem:
     judged: Literal["loss", "accuracy"]
     core: bool = True
     apart: bool = True
+    label: Literal["toy", "small real"] = "small real"
 
     @property
     def sets(self) -> list[str]:
@@ -45,6 +47,8 @@ class Problem:
 
 _ROWS = {"batch_rows": 16}
 _FEW = {**_ROWS, "validation_rows": 160}
+_DRAWN = {**_ROWS, "resolution": 28, "text_tokens": 1, "micro_batch": 64, "samples": 0}
+"""As experiments/diffusion/adapt.py has it; no sample is drawn, which would cost more than the steps."""
 
 PROBLEMS: Mapping[str, Problem] = {
     "tinystories": Problem(
@@ -72,5 +76,20 @@ PROBLEMS: Mapping[str, Problem] = {
         seeds=(0, 1, 2),
         judged="accuracy",
         core=False,
+    ),
+    "resnet": Problem(
+        "ResNet-20, int8 by onnxruntime, on 1,000 pictures of a noisy camera",
+        *("resnet", "classify-images", "", {"batch_rows": 64}, 500),
+        seeds=(0, 1, 2),
+        judged="accuracy",
+        core=False,
+    ),
+    "diffusion": Problem(
+        "A small Stable Diffusion 3, NF4, on thick digits",
+        *("diffusion", "text-to-image", "", _DRAWN, 1000),
+        seeds=(0, 1, 2),
+        judged="loss",
+        core=False,
+        label="toy",
     ),
 }

@@ -2,6 +2,7 @@
 
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
+    python experiments/evidence/run.py … --only diffusion --diffusion FOLDER  # experiments/diffusion/pretrain.py's pipeline
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
@@ -83,7 +84,8 @@ def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
 def words(name: str, method: str, rate: str | None, seed: int, files: Files, data: Path, out: Path) -> list[str]:
     """What is run, after ``python``."""
     problem, spec = PROBLEMS[name], METHODS[method]
-    file, rows = str(files.of(problem.base, spec.form)), str(data / problem.data)
+    file = str(files.of(problem.base, spec.form))
+    rows = str(data / problem.data if problem.data else files.rows(problem.base))
     if spec.by == "gradients":
         assert rate is not None
         made = ["experiments/backprop.py", file, "--task", problem.task, "--data", rows, *spec.words, "--lr", rate]
@@ -108,7 +110,7 @@ def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: 
     shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
     full = words(*cell, files, data, out)
     folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
-    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": "small real"}
+    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": PROBLEMS[name].label}
     row["command"] = command(full, folders)
     began, spent = time.perf_counter(), processor_seconds()
     done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -155,14 +157,16 @@ def imports_mb() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("data", "work", "minilm", "smollm2", "gemma"):
+    bases = ("minilm", "smollm2", "gemma", "diffusion")
+    for name in ("data", "work", *bases):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve(), required=name in ("data", "work"))
     parser.add_argument("--only", action="append", default=[], help="a problem, or problem:method; all by default")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no cell begins")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    given = {name: getattr(args, name) for name in ("minilm", "smollm2", "gemma") if getattr(args, name) is not None}
-    files = Files({"tinystories": args.data / "tinystories-656k", **given}, args.work)
+    given = {name: getattr(args, name) for name in bases if getattr(args, name) is not None}
+    here = {"tinystories": args.data / "tinystories-656k", "resnet": args.data / "resnet20-cifar10"}
+    files = Files({**here, **given}, args.data, args.work)
     began = time.monotonic()
     for cell in jobs(args.only):
         if time.monotonic() - began > args.limit:
