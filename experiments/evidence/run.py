@@ -2,7 +2,7 @@
 
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
-    python experiments/evidence/run.py … --only diffusion --diffusion FOLDER  # experiments/diffusion/pretrain.py's pipeline
+    python experiments/evidence/run.py … --only diffusion --diffusion FOLDER                    # pretrain.py's pipeline
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
@@ -106,11 +106,12 @@ def _options(options: Any) -> list[str]:
 def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: Path) -> Row:
     """One row: the process and its numbers, or its last word."""
     name, method, rate, seed = cell
+    problem = PROBLEMS[name]
     out = work / "-".join(map(str, cell))
     shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
     full = words(*cell, files, data, out)
     folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
-    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": PROBLEMS[name].label}
+    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": problem.label}
     row["command"] = command(full, folders)
     began, spent = time.perf_counter(), processor_seconds()
     done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -124,7 +125,7 @@ def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: 
     if by == "nothing":
         return row | {"forwards": 0, "test": {"after": _numbers(found)}}
     scores = {split: {when: _numbers(found[split][when]) for when in ("before", "after")} for split in _SPLITS}
-    row |= {**scores, "peak_mb": found["peak_mb"], "imports_mb": imports_mb()}
+    row |= {**scores, "peak_mb": found["peak_mb"], "imports_mb": imports_mb(problem.base)}
     if by == "gradients":
         return row | {"forwards": 3 * found["steps"], "course": found["course"]}
     digest = journal.read(out / "journal.jsonl").lines[-1].digest
@@ -146,11 +147,18 @@ def _numbers(score: Mapping[str, Any]) -> dict[str, float]:
     return {name: round(score[name], 5) for name in ("accuracy", "loss") if name in score}
 
 
+_IMPORTS = {
+    "resnet": "import onnxruntime",
+    "diffusion": "from diffusers import AutoencoderKL, SD3Transformer2DModel",
+}
+"""What a run imports beside forq, by base."""
+
+
 @cache
-def imports_mb() -> int:
+def imports_mb(base: str) -> int:
     """Peak memory of a process that imports what a run imports, and does nothing."""
-    code = "import forq.runs.run, transformers.models.llama.modeling_llama as _, forq.inspection.process as p\n"
-    code += "print(p.peak_bytes())"
+    code = "import forq.runs.run, forq.inspection.process as p\n"
+    code += _IMPORTS.get(base, "import transformers.models.llama.modeling_llama") + "\nprint(p.peak_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     return int(done.stdout) // 1_000_000
 
