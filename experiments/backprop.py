@@ -50,13 +50,14 @@ def trainable(model: Any, what: str) -> tuple[Any, list[Tensor]]:
     return model, list(model.parameters())
 
 
-def saved(trained: Any) -> Any:
-    """What is scored at the end. A graph's file rounds activations, which its layers in floats do not."""
-    if not isinstance(trained, Dequantised):
-        return trained
+def scored(task: Any, trained: Any) -> dict[str, Any]:
+    """The last scores. Those of a graph are its file's: it rounds activations, which its layers in floats do not."""
     with tempfile.TemporaryDirectory() as folder:
-        trained.write(Path(folder) / "tuned")
-        return load(next(Path(folder, "tuned").glob("*.onnx")), device="cpu")
+        if isinstance(trained, Dequantised):
+            written = Path(folder) / "tuned"
+            trained.write(written)
+            trained = load(next(written.glob("*.onnx")), device="cpu")
+        return {split: task.evaluate(trained, split).numbers() for split in ("validation", "test")}
 
 
 class Best:
@@ -112,8 +113,7 @@ def main() -> None:
     if args.eval_every:
         best.restore()
     seconds = time.perf_counter() - began
-    final = saved(trained)
-    after = {split: task.evaluate(final, split).numbers() for split in ("validation", "test")}
+    after = scored(task, trained)
     print(
         json.dumps(
             {
