@@ -29,7 +29,7 @@ from forq.runs.settled import NOISED, settled
 from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tasks import text_to_image
 from forq.tasks.kinds import noised as _noised
-from forq.tasks.kinds.pictures import pixels, read, read_splits
+from forq.tasks.kinds.pictures import pixels, read_splits
 from tests import tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -155,22 +155,65 @@ def test_captions_stand_in_a_table_beside_the_pictures_or_in_the_folders_names(t
         Image.new("L", (8, 8)).save(tmp_path / layout / "one.png")
     (tmp_path / "table" / "metadata.jsonl").write_text('{"file_name": "one.png", "caption": "said"}\n')
     (tmp_path / "beside" / "one.txt").write_text("written\n")
-    assert [one.caption for one in read(tmp_path / "table")] == ["said"]
-    assert [one.caption for one in read(tmp_path / "beside")] == ["written"]
-    assert [one.caption for one in read(tmp_path / "classes")] == ["a cat", "dog"]
-    assert {split: [one.caption for one in rows] for split, rows in read_splits(tmp_path / "splits").items()} == {
-        "train": ["x"],
-        "test": ["y"],
-    }
+    assert captions(tmp_path / "table") == {"train": ["said"]}
+    assert captions(tmp_path / "beside") == {"train": ["written"]}
+    assert captions(tmp_path / "classes") == {"train": ["a cat", "dog"]}
+    assert captions(tmp_path / "splits") == {"train": ["x"], "test": ["y"]}
+
+
+def captions(folder):
+    return {split: [one.caption for one in rows] for split, rows in read_splits(folder).items()}
+
+
+def test_a_list_says_the_splits_by_a_field_or_by_the_folders_of_its_files(tmp_path):
+    for name in ("train/a.png", "Val/b.png", "test/c.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    (tmp_path / "metadata.csv").write_bytes(
+        b"\xef\xbb\xbffile_name,text\r\ntrain/a.png,one\r\nVal/b.png,two\r\ntest/c.png,three\r\n"
+    )
+    assert captions(tmp_path) == {"train": ["one"], "validation": ["two"], "test": ["three"]}
+    rows = [("train/a.png", "test", "one"), ("Val/b.png", "", "two\u2028and more")]
+    lines = [json.dumps({"file_name": n, "split": s, "text": t}, ensure_ascii=False) for n, s, t in rows]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match="expected a single list"):
+        read_splits(tmp_path)
+    (tmp_path / "metadata.csv").unlink()
+    assert captions(tmp_path) == {"test": ["one"], "train": ["two\u2028and more"]}
+
+
+@pytest.mark.parametrize("name", ["one.heic", "notes.txt", "more"])
+def test_a_file_that_is_neither_a_picture_nor_its_caption_is_named(name, tmp_path):
+    for folder in (tmp_path / "beside", tmp_path / "classes" / "cat"):
+        folder.mkdir(parents=True)
+        Image.new("L", (8, 8)).save(folder / "one.png")
+        (folder / name).mkdir() if name == "more" else (folder / name).write_text("x")
+    (tmp_path / "beside" / "one.txt").write_bytes(b"\xef\xbb\xbfa cat")
+    for layout in ("beside", "classes"):
+        with pytest.raises(DataError, match=rf"{name}: expected|one\.png: .*beside it"):
+            read_splits(tmp_path / layout)
+    stray = tmp_path / "beside" / name
+    stray.rmdir() if name == "more" else stray.unlink()
+    assert captions(tmp_path / "beside") == {"train": ["a cat"]}
+
+
+def test_held_out_pictures_alone_are_no_classes(tmp_path):
+    (tmp_path / "Test").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "Test" / "one.png")
+    (tmp_path / "Test" / "one.txt").write_text("a cat")
+    with pytest.raises(DataError, match="found none for the split train"):
+        read_splits(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ('{"file_name": "one.png"}', "line 1: expected file_name and one of"),
-        ('{"file_name": "../one.png", "text": "x"}', "line 1: expected the name of a file"),
-        ('{"file_name": "two.png", "text": "x"}', "line 1: expected the name of a file"),
+        ('{"file_name": "one.png"}', "line 1: expected a caption, text or caption"),
+        ('{"file_name": "../one.png", "text": "x"}', "line 1: expected an image in"),
+        ('{"file_name": "two.png", "text": "x"}', "line 1: expected an image in"),
         ('{"file_name": "one.png", "text": 7}', "line 1: expected a caption"),
+        ('{"file_name": "one.png", "text": "x"}\n' * 2, "line 2: expected each image once"),
+        ('{"file_name": "one.png", "text": "x", "split": "trian"}', "line 1: expected a split among"),
         ("nothing", "line 1"),
     ],
 )
@@ -178,13 +221,13 @@ def test_a_row_that_cannot_be_used_is_named_by_its_line(tmp_path, row, said):
     Image.new("L", (8, 8)).save(tmp_path / "one.png")
     (tmp_path / "metadata.jsonl").write_text(row + "\n")
     with pytest.raises(DataError, match=said):
-        read(tmp_path)
+        read_splits(tmp_path)
 
 
 def test_a_caption_that_is_missing_is_named(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(DataError, match=r"one\.png.*one\.txt"):
-        read(tmp_path)
+        read_splits(tmp_path)
 
 
 def test_the_cache_is_filled_once_and_goes_on_where_it_was(pipeline, data, tmp_path, monkeypatch):
@@ -213,7 +256,7 @@ def test_a_filling_that_was_stopped_keeps_what_it_had(pipeline, data, tmp_path):
         asked.append(path)
         return pixels(path, size)
 
-    rows = read(data)
+    rows = read_splits(data)["train"]
     with pytest.raises(DataError, match="stopped here"):
         Encoders(Checkpoint.open(pipeline), tmp_path, CPU, torn).prepare(rows, 28, 1)
     assert len(list(tmp_path.glob("latents-*/*.safetensors"))) == 3

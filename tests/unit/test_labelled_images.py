@@ -108,7 +108,7 @@ def test_every_file_of_a_class_is_read_or_refused(tmp_path: Path) -> None:
         read(root)
     (root / "cat" / "more").rmdir()
     Image.fromarray(levels).save(root / "stray.png")
-    with pytest.raises(DataError, match=r"stray\.png: expected an image in a folder of its class"):
+    with pytest.raises(DataError, match=r"stray\.png: expected images in cat and the like, found one beside"):
         read(root)
 
 
@@ -160,6 +160,8 @@ def test_splits_are_named_in_any_capitals(tmp_path: Path) -> None:
     folders(tmp_path / "b" / "test")
     with pytest.raises(DataError, match="expected training images, found none in test"):
         read(tmp_path / "b")
+    (tmp_path / "a" / "list.csv").write_text("file,label\nTrain/cat/000.png,cat\nTEST/dog/001.png,dog\n")
+    assert {split: len(rows) for split, rows in read(tmp_path / "a" / "list.csv").items()} == {"train": 1, "test": 1}
     root = folders(tmp_path / "c")
     (root / "list.csv").write_text("file,label,split\ncat/000.png,cat,Train\ndog/001.png,dog,VAL\nfox/002.png,fox,\n")
     assert {split: len(rows) for split, rows in read(root / "list.csv").items()} == {"train": 2, "validation": 1}
@@ -173,9 +175,10 @@ def test_splits_are_named_in_any_capitals(tmp_path: Path) -> None:
         ('file,label\ncat/000.png,"cat\n', "line 2: unexpected end of data"),
         ("file,label,label\ncat/000.png,cat,dog\n", "two columns are called 'label'"),
         ("file,label\ncat/000.png,cat\ncat/../cat/000.png,dog\n", "line 3: expected each image once, .*line 2 too"),
-        ("file,label\ncat/000.png,  \n", "line 2: expected a label"),
-        ("file,label,split\ncat/000.png,cat,trian\n", "line 2: expected a label, and a split among"),
-        ("name,label\ncat/000.png,cat\n", "expected the columns file and label, found name, label"),
+        ("file,label\ncat/000.png,  \n", "line 2: expected the columns file and label, a label in each"),
+        ("file,label,split\ncat/000.png,cat,trian\n", "line 2: expected a split among"),
+        ("name,label\ncat/000.png,cat\n", "expected the field file, found name, label"),
+        ("file,class\ncat/000.png,cat\n", "line 2: expected the columns file and label"),
         ("file,label\n", "a header and no rows"),
         ("", "line 1: expected a header"),
     ],

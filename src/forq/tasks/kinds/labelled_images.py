@@ -2,7 +2,8 @@
 
     folder/CLASS/image.png                        sub-folders are classes
     folder/train/CLASS/…, validation/, test/      the same for each split
-    folder/labels.csv or file.csv                 columns file and label, and perhaps split
+    folder/labels.csv or file.csv                 columns file and label, and perhaps split; without that column, the
+                                                  folders train, validation and test in a file's name count
     file.npz                                      images [N, H, W, C] uint8 and labels [N]; train_images, train_labels,
                                                   validation_images, … for several splits
 
@@ -12,7 +13,6 @@ is read or refused by its name.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,8 @@ from PIL import Image
 from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.kinds import image_arrays
-from forq.tasks.kinds.image_files import ENDS, images_in, litter, opened
-from forq.tasks.rows.split_names import NAMES
-from forq.tasks.rows.table import content_of, records
+from forq.tasks.kinds.image_files import images_in, opened
+from forq.tasks.kinds.image_list import folders_in, listed, split_folders
 
 _GREY = ("1", "L")
 """Pillow's modes of grey images."""
@@ -69,7 +68,10 @@ def read(data: Path) -> dict[Split, list[Labelled]]:
     elif data.suffix.lower() == ".csv":
         found = _table(data)
     elif data.is_dir():
-        found = _table(data / "labels.csv") if (data / "labels.csv").is_file() else _folder(data)
+        if (data / "labels.csv").is_file():
+            found = _table(data / "labels.csv")
+        else:
+            found = {split: list(_classes(folder)) for split, folder in split_folders(data).items()}
     else:
         raise DataError(f"{data}: expected a folder of class sub-folders, a .csv of images or an .npz, found none")
     if not found.get("train"):
@@ -77,32 +79,8 @@ def read(data: Path) -> dict[Split, list[Labelled]]:
     return found
 
 
-def _folder(folder: Path) -> dict[Split, list[Labelled]]:
-    names = [path.name.lower() for path in _folders(folder)]
-    if "train" not in names and not (names and set(names) <= set(NAMES)):
-        return {"train": list(_classes(folder))}
-    found: dict[Split, list[Labelled]] = {}
-    for path in _folders(folder):
-        if (split := NAMES.get(path.name.lower())) is None:
-            raise DataError(f"{path}: expected splits among {', '.join(NAMES)} beside train, found {path.name!r}")
-        if split in found:
-            raise DataError(f"{path}: expected a single folder of {split} images, found two; join them")
-        found[split] = list(_classes(path))
-    return found
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The sub-folders, by name. An image beside them has no class, and is refused."""
-    inner = [path for path in sorted(folder.iterdir()) if not litter(path)]
-    folders = [path for path in inner if path.is_dir()]
-    for path in inner if folders else ():
-        if path.suffix.lower() in ENDS and path not in folders:
-            raise DataError(f"{path}: expected an image in a folder of its class, found it beside them; move it")
-    return folders
-
-
 def _classes(folder: Path) -> Iterator[Labelled]:
-    inner = _folders(folder)
+    inner = folders_in(folder)
     if not inner:
         raise DataError(
             f"{folder}: expected a sub-folder for each class, or labels.csv with the columns file and label, found "
@@ -115,22 +93,13 @@ def _classes(folder: Path) -> Iterator[Labelled]:
 
 def _table(path: Path) -> dict[Split, list[Labelled]]:
     found: dict[Split, list[Labelled]] = {}
-    lines: dict[str, str] = {}
-    for fields, where in records(content_of(path), path.with_suffix(".csv")):
-        if not {"file", "label"} <= set(fields):
-            raise DataError(f"{path}: expected the columns file and label, found {', '.join(fields)}")
-        name, label = str(fields["file"]), str(fields["label"]).strip()
-        split = str(fields.get("split", "")).strip().lower() or "train"
-        if split not in NAMES or not label:
-            raise DataError(f"{where}: expected a label, and a split among {', '.join(NAMES)}, found {fields!r:.120}")
-        file = path.parent / name
-        if not file.is_file() or not file.resolve().is_relative_to(path.parent.resolve()):
-            raise DataError(f"{where}: expected an image in {path.parent}, found {name!r:.80}")
-        key = os.path.normpath(name)
-        if key in lines:
-            raise DataError(f"{where}: expected each image once, found {name!r:.80} in {lines[key]} too; remove one")
-        lines[key] = where
-        found.setdefault(NAMES[split], []).append(Labelled(str(file), label))
+    for row in listed(path, "file"):
+        label = str(row.fields.get("label", "")).strip()
+        if not label:
+            raise DataError(
+                f"{row.where}: expected the columns file and label, a label in each, found {row.fields!r:.120}"
+            )
+        found.setdefault(row.split, []).append(Labelled(str(row.file), label))
     return found
 
 

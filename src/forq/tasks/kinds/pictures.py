@@ -2,18 +2,19 @@
 
 A folder has one of three layouts:
 
-- ``metadata.jsonl`` with ``file_name`` and ``text`` (or ``caption`` or ``prompt``), as in the scripts
-  of diffusers;
+- a list, ``metadata.jsonl`` or ``metadata.csv``, with ``file_name`` and ``text`` (or ``caption`` or ``prompt``), as in
+  the scripts of diffusers;
 - a text beside each picture: ``name.png`` and ``name.txt``;
 - a sub-folder for each class. Its name is the caption, with ``_`` for a space.
 
-If there is a ``train/`` folder, the splits are sub-folders, each in any of these layouts.
+The splits are sub-folders, each in any of these layouts, or are told by a list
+(:func:`forq.tasks.kinds.image_list.listed`). Every file of a folder is read or refused by its name; pictures
+that a list does not name are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,13 @@ from torch import Tensor
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_files import ENDS, opened
+from forq.tasks.kinds.image_files import ENDS, images_in, litter, opened
+from forq.tasks.kinds.image_list import Listed, folders_in, listed, split_folders
+from forq.tasks.rows.table import content_of
+from forq.tasks.rows.utf8 import text_of
 
 _FIELDS = ("text", "caption", "prompt")
-_SPLITS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
+_LISTS = ("metadata.jsonl", "metadata.csv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +45,29 @@ class Picture:
 
 
 def read_splits(folder: Path) -> dict[Split, list[Picture]]:
-    """Pictures by split; without a ``train`` sub-folder, all pictures are training pictures.
+    """Pictures by split; without sub-folders of splits, and without a list that names them, all are training pictures.
 
     Raises:
-        DataError: see :func:`read`.
+        DataError: there are no training pictures, a picture has no caption, a file is neither, or a row of a list
+            cannot be used (file and line).
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of pictures with captions, found none")
-    if not (folder / "train").is_dir() or (folder / "metadata.jsonl").is_file():
-        return {"train": read(folder)}
-    pictures: dict[Split, list[Picture]] = {}
-    for split, names in _SPLITS.items():
-        folders = [folder / name for name in names if (folder / name).is_dir()]
-        if folders:
-            pictures[split] = read(folders[0])
-    return pictures
-
-
-def read(folder: Path) -> list[Picture]:
-    """The pictures in a folder, in order of their names.
-
-    Raises:
-        DataError: there are no pictures, a picture has no caption, or a row of metadata.jsonl cannot
-            be used (file and line).
-    """
-    if (folder / "metadata.jsonl").is_file():
-        captioned = list(_rows(folder))
+    found: dict[Split, list[tuple[Path, str]]] = {}
+    if (source := _list(folder)) is not None:
+        for row, caption in _rows(source):
+            found.setdefault(row.split, []).append((row.file, caption))
     else:
-        files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDS]
-        captioned = [(path, _caption(path)) for path in files] if files else list(_classes(folder))
-    if not captioned:
-        raise DataError(f"{folder}: expected pictures ({', '.join(ENDS)}) with captions, found none")
-    return [Picture(path, caption, hashlib.sha256(path.read_bytes()).hexdigest()) for path, caption in captioned]
+        found = {split: list(_captioned(inner)) for split, inner in split_folders(folder).items()}
+    for split in ("train", *found):
+        if not found.get(split):
+            raise DataError(
+                f"{folder}: expected pictures ({', '.join(ENDS)}) with captions, found none for the split {split}"
+            )
+    return {
+        split: [Picture(path, caption, hashlib.sha256(path.read_bytes()).hexdigest()) for path, caption in some]
+        for split, some in found.items()
+    }
 
 
 def pixels(path: Path, size: int) -> Tensor:
@@ -92,40 +83,48 @@ def pixels(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.asarray(plain).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
-def _rows(folder: Path) -> Iterator[tuple[Path, str]]:
-    source = folder / "metadata.jsonl"
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{source}, line {number}"
-        try:
-            row = json.loads(line)
-            name = row["file_name"]
-            caption = next(row[field] for field in _FIELDS if field in row)
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise DataError(
-                f"{where}: expected file_name and one of {', '.join(_FIELDS)}, found {line!r:.80}"
-            ) from error
-        path = folder / str(name)
-        if Path(str(name)).is_absolute() or ".." in Path(str(name)).parts or not path.is_file():
-            raise DataError(f"{where}: expected the name of a file in {folder}, found {name!r:.80}")
+def _list(folder: Path) -> Path | None:
+    """The list of a folder's pictures, if it has one."""
+    found = [folder / name for name in _LISTS if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder}: expected a single list, found {' and '.join(_LISTS)}; keep one of them")
+    return found[0] if found else None
+
+
+def _captioned(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Path and caption of each picture of a split, in the order of the list or of their names."""
+    if (source := _list(folder)) is not None:
+        for row, caption in _rows(source):
+            yield row.file, caption
+        return
+    files = [path for path in sorted(folder.iterdir()) if not litter(path)]
+    pictures = [path for path in files if path.is_file() and path.suffix.lower() in ENDS]
+    if not pictures:
+        for inner in folders_in(folder):
+            for path in images_in(inner):
+                yield path, inner.name.replace("_", " ")
+        return
+    texts = {path.with_suffix(".txt") for path in pictures}
+    for path in files:
+        if path not in texts and path not in pictures:
+            raise DataError(f"{path}: expected a picture ({', '.join(ENDS)}) or its caption, found neither; move it")
+    for path in pictures:
+        yield path, _caption(path)
+
+
+def _rows(source: Path) -> Iterator[tuple[Listed, str]]:
+    for row in listed(source, "file_name"):
+        caption = next((row.fields[field] for field in _FIELDS if field in row.fields), None)
         if not isinstance(caption, str):
-            raise DataError(f"{where}: expected a caption, found {caption!r:.80}")
-        yield path, caption
+            raise DataError(f"{row.where}: expected a caption, {' or '.join(_FIELDS)}, found {row.fields!r:.120}")
+        yield row, caption
 
 
 def _caption(path: Path) -> str:
     text = path.with_suffix(".txt")
     if not text.is_file():
         raise DataError(f"{path}: expected its caption in {text.name} beside it (or a metadata.jsonl), found none")
-    return text.read_text(encoding="utf-8").strip()
-
-
-def _classes(folder: Path) -> Iterator[tuple[Path, str]]:
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for path in sorted(inner.iterdir()):
-            if path.suffix.lower() in ENDS:
-                yield path, inner.name.replace("_", " ")
+    return text_of(content_of(text), text).strip()
 
 
 def grid(pictures: Tensor, columns: int) -> Image.Image:
