@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper, load, save
+from PIL import Image
 
+from forq.attacks import labels as _labels
 from forq.attacks.images import png, read_png
+from forq.errors import DataError
 from tests.attacked import images
 
 CODE = """
@@ -120,6 +124,42 @@ def test_a_folder_of_pngs(place, forq):
     assert done.returncode == 1 and "needs a file with labels" in done.stderr
 
 
+def test_an_image_that_is_no_png_is_named(place, forq):
+    folder = place / "pngs"
+    folder.mkdir()
+    with np.load("data.npz") as data:
+        (folder / "0.png").write_bytes(png(data["images"][0]))
+        Image.fromarray(data["images"][1]).save(folder / "1.jpg")
+    (folder / "._0.png").write_bytes(b"left behind")
+    (place / "y.json").write_text('{"0.png": 0, "1.jpg": 0}')
+    done = forq("attack", "mine.py:predict", "--images", folder, "--labels", "y.json", "--out", "z")
+    assert done.returncode == 1 and "1.jpg: expected a PNG" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("y.csv", "file,label\n0.png,1\n0.png,0\n", "line 3: expected each file once"),
+        ("y.csv", "file,label\n0.png,1,7\n", "line 2: expected 2 fields"),
+        ("y.csv", "file,label\n0.png,cat\n", "line 2: expected a label that is a whole number, found 'cat'"),
+        ("y.csv", "file,label\n0.png,1.0\n", "found '1.0'"),
+        ("y.csv", "name,label\n0.png,1\n", "expected the columns file and label, found name, label"),
+        ("y.json", '{"0.png": 1, "0.png": 0}', "the key '0.png' stands twice"),
+        ("y.json", '{"1.png": 1}', "no label for 0.png"),
+        ("y.txt", "1", "expected labels as .csv, .json, .npy or .npz, found '.txt'"),
+    ],
+)
+def test_labels_are_read_strictly(name, text, says, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=re.escape(says)):
+        _labels.read(tmp_path / name, ["0.png"])
+
+
+def test_labels_of_a_table_may_name_more_files(tmp_path):
+    (tmp_path / "y.CSV").write_bytes(b"\xef\xbb\xbffile,label\r\n1.png,7\r\n0.png,3\r\n")
+    assert _labels.read(tmp_path / "y.CSV", ["0.png"]).tolist() == [3]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -134,7 +174,7 @@ def test_a_folder_of_pngs(place, forq):
         (("mine.py:predict", "--budget", "0"), "at least 1"),
         (("mine.py:predict", "--eps", "300"), "at most 255"),
         (("mine.py:predict", "--set", "share"), "key=value"),
-        (("mine.py:predict", "--images", "objects.npz"), "plain arrays"),
+        (("mine.py:predict", "--images", "objects.npz"), "expected a plain array of"),
         (("mine.py:predict", "--images", "floats.npz"), "expected uint8"),
         (("mine.py:predict", "--images", "none.npz"), "no such file"),
         (("mine.py:predict", "--labels", "bad.json"), "cannot be read"),

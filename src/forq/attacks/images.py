@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
-import zipfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forq.attacks import labels as _labels
 from forq.attacks.ball import Image
 from forq.errors import ConfigError, DataError
+from forq.tasks.kinds.image_files import ENDS, litter
+from forq.tasks.kinds.npz import Npz
 
 _MODES = ("L", "RGB")
 
@@ -24,16 +22,15 @@ def read(images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[
 
     Args:
         images: an ``.npz`` with the array ``images`` and, unless ``labels`` is given, ``labels``;
-            or a folder of PNG files, grey or RGB, all of one size, read in the order of their names.
-        labels: labels in the order of the images: ``.npy``, a ``.json`` list, or ``.npz`` (its array
-            ``labels``, or its only array); or labels by file name: a ``.json`` object or a ``.csv``
-            with the columns file and label.
+            or a folder of PNG files, grey or RGB, all of one size, read in the order of their names;
+            an image of another kind is refused.
+        labels: see :mod:`forq.attacks.labels`.
 
     Raises:
         DataError: a file cannot be read or has other contents.
     """
     if images.is_dir():
-        names = sorted(path.name for path in images.iterdir() if path.suffix.lower() == ".png")
+        names = sorted(path.name for path in images.iterdir() if path.suffix.lower() in ENDS and not litter(path))
         if not names:
             raise DataError(f"{images}: expected PNG files in this folder, found none")
         if labels is None:
@@ -42,15 +39,15 @@ def read(images: Path, labels: Path | None) -> tuple[NDArray[np.uint8], NDArray[
         shapes = {image.shape for image in pixels}
         if len(shapes) > 1:
             raise DataError(f"{images}: expected images of one size, found {sorted(shapes)}")
-        return check(np.stack(pixels), _labels(labels, names))
+        return check(np.stack(pixels), _labels.read(labels, names))
     if not images.is_file():
         raise DataError(f"{images}: there is no such file or folder")
-    arrays = _npz(images, ("images", "labels"))
+    arrays = Npz(images)
     if "images" not in arrays:
-        raise DataError(f"{images}: expected an array 'images', found {', '.join(arrays) or 'none'}")
+        raise DataError(f"{images}: expected an array 'images', found {arrays.said}")
     if labels is None and "labels" not in arrays:
         raise DataError(f"{images}: expected an array 'labels' beside 'images'; or name a file with --labels")
-    return check(arrays["images"], arrays["labels"] if labels is None else _labels(labels, None))
+    return check(arrays["images"], arrays["labels"] if labels is None else _labels.read(labels, None))
 
 
 def check(images: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -108,59 +105,3 @@ def from_png(data: bytes) -> Image:
 
     x = np.array(Pillow.open(io.BytesIO(data)), dtype=np.uint8)
     return x if x.ndim == 3 else x[..., None]
-
-
-def _npz(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The wanted arrays of an .npz file; if the file has a single array, that array too."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            only = file.files if len(file.files) == 1 else ()
-            return {name: file[name] for name in file.files if name in wanted or name in only}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: not an .npz of plain arrays: {error}") from error
-
-
-def _labels(path: Path, names: Sequence[str] | None) -> NDArray[Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: expected a file with labels, found none")
-    try:
-        if path.suffix == ".npz":
-            return _npz_labels(path)
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix == ".json":
-            body: Any = json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".csv":
-            body = _table(path)
-        else:
-            raise DataError(f"{path}: expected labels as .csv, .json, .npy or .npz")
-        return np.array(_in_order(path, body, names) if isinstance(body, dict) else body)
-    except (ValueError, TypeError, OSError, EOFError) as error:
-        raise DataError(f"{path}: labels cannot be read: {error}") from error
-
-
-def _npz_labels(path: Path) -> NDArray[Any]:
-    arrays = _npz(path, ("labels",))
-    labels = arrays.get("labels", next(iter(arrays.values()), None))
-    if labels is None:
-        with np.load(path, allow_pickle=False) as file:
-            names = ", ".join(file.files) or "none"
-        raise DataError(f"{path}: expected an array 'labels', or one array alone, found {names}; name it 'labels'")
-    return labels
-
-
-def _table(path: Path) -> dict[str, int]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
-            raise DataError(f"{path}: expected columns file and label, found {', '.join(rows.fieldnames or ())}")
-        return {row["file"]: int(row["label"]) for row in rows}
-
-
-def _in_order(path: Path, by_name: dict[str, Any], names: Sequence[str] | None) -> list[Any]:
-    if names is None:
-        raise DataError(f"{path}: labels by file name need a folder of PNG files; for an .npz, give a list")
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise DataError(f"{path}: no label for {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
-    return [by_name[name] for name in names]
