@@ -109,7 +109,7 @@ def _directions(run: Run) -> str:
         return f"directions: shared by all rows, because {why}{whole}"
     if not method.by_row:
         return f"directions: shared by all rows{whole}"
-    if method.estimator.name != "by_row":
+    if method.shared_form is None:
         return "directions: each row has its own"
     all_of_them = method.estimator.directions
     shared = min(SHARED, max(all_of_them - 1, 1))

@@ -23,6 +23,7 @@ from forq.plugins import registry
 from forq.recipes.groups import ProbedGroup
 from forq.recipes.step import Positive, RuleSettings
 from forq.scalars.chain import Choices, Frozen, registered, standardises
+from forq.scalars.protocols import Estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,10 +170,10 @@ class Settings(Frozen):
                 f"estimator.name={name} gives each row a sign of its own for every output: expected another noise than "
                 "one sign for a whole layer; set estimator.name=one_sided too"
             )
-        if name == "by_row" and (self.rule.step != "newton" or self.estimator.step_noise):
+        if self.shared_form is not None and (self.rule.step != "newton" or self.estimator.step_noise):
             raise ConfigError(
-                "estimator.name=by_row: expected rule.step=newton, which weighs rows' own directions and shared "
-                "ones apart, and no estimator.step_noise; set estimator.name=one_sided for other steps"
+                f"estimator.name={name}: expected rule.step=newton, which weighs rows' own directions and shared "
+                f"ones apart, and no estimator.step_noise; set estimator.name={self.shared_form} for other steps"
             )
         return self
 
@@ -203,21 +204,29 @@ class Settings(Frozen):
     @property
     def needs_rows(self) -> bool:
         """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
-        needed: bool = registry.get("estimators", self.estimator.name).make(seed=0, eps=1.0).needs_rows
-        return needed
+        return self._estimator.needs_rows
 
     def together(self) -> Settings:
-        """The same method with directions that all rows share; one whose every probe is by row (``grzo``) has none."""
-        if self.estimator.name != "by_row":
+        """The same method with directions that all rows share; itself if it shares them, or has no such form."""
+        if self.shared_form is None:
             return self
-        probe = self.estimator.model_copy(update={"name": "one_sided"})
+        probe = self.estimator.model_copy(update={"name": self.shared_form})
         return self.model_copy(update={"estimator": probe, "unit": "relative"})
 
     @property
     def by_row(self) -> bool:
         """Whether some probes are by row, for which the scales of a layer move together."""
-        found: bool = registry.get("estimators", self.estimator.name).make.by_row
-        return found
+        return self._estimator.by_row
+
+    @property
+    def shared_form(self) -> str | None:
+        """The estimator that takes this one's place where all rows have to share their directions, if there is one."""
+        return self._estimator.shared_form
+
+    @property
+    def _estimator(self) -> type[Estimator]:
+        made: type[Estimator] = registry.get("estimators", self.estimator.name).make
+        return made
 
     @property
     def by_layer(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from forq.coordinates.space import Space
 from forq.errors import ConfigError, ForqError
 from forq.models.blocks import ALL
+from forq.plugins import registry
 from forq.recipes import recipe as recipe_of
 from forq.recipes.plan import plan
 from forq.recipes.settings import Settings, settings
@@ -192,8 +193,9 @@ def _settings(
         tree["unit"] = space.unit
     if tree["move"] != "all-float":  # all-float has no groups to choose from
         tree["move"] = ",".join(space.groups)
-    if tree["estimator"]["name"] == "by_row":  # a closure's loss has no rows; grzo says so itself
-        tree["estimator"]["name"], tree["unit"] = "one_sided", space.unit or "relative"
+    shared = registry.get("estimators", tree["estimator"]["name"]).make.shared_form
+    if shared is not None:  # a closure's loss has no rows; grzo says so itself
+        tree["estimator"]["name"], tree["unit"] = shared, space.unit or "relative"
     tree["blocks"] = ALL  # the space is what moves
     if tree["rule"]["damping"] == "auto":  # a closure has no task
         tree["rule"]["damping"] = "confirmed"

@@ -62,7 +62,7 @@ def settled(
         middle = words and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
         method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
     why = probes.why_together(within(leaves, method.blocks), task, profile) if method.by_row else None
-    if method.estimator.name == "by_row" and isinstance(task, Draws):
+    if method.shared_form is not None and isinstance(task, Draws):
         why = why or NOISED
     damping = own(method.rule, newton.Settings).damping
     if method.by_row and words and damping != "confirmed":  # as runs from before this was settled have it

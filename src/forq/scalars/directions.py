@@ -66,6 +66,7 @@ class Directions:
 
     needs_rows: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
+    shared_form: ClassVar[str | None] = None
 
     seed: int
     eps: PerGroup

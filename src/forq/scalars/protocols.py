@@ -60,10 +60,13 @@ class Estimator(Protocol):
     Attributes:
         needs_rows: whether ``tell`` needs the losses of every row, :attr:`forq.scalars.losses.Losses.each`.
         by_row: whether some of its probes are by row, :attr:`forq.scalars.moves.Move.by_row`.
+        shared_form: name of the estimator that takes its place where all rows have to share their directions; None: it
+            shares them already, or has no such form.
     """
 
     needs_rows: ClassVar[bool]
     by_row: ClassVar[bool]
+    shared_form: ClassVar[str | None]
 
     @property
     def forwards(self) -> int:

@@ -32,6 +32,7 @@ class ByRow(Directions):
 
     needs_rows: ClassVar[bool] = True
     by_row: ClassVar[bool] = True
+    shared_form: ClassVar[str | None] = "one_sided"
 
     @property
     def forwards(self) -> int:
