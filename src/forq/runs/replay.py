@@ -216,7 +216,8 @@ def _space(header: Header, ckpt: Checkpoint, adapters: Sequence[Adapter], profil
     if header.profile is not None:
         if not profile.is_file():
             raise JournalError(
-                f"expected the run's profile at {profile}, found none; put it there, or give its path with --profile"
+                f"expected the run's profile at {profile}, found none; put it there (forq replay can take it "
+                "from elsewhere, with --profile)"
             )
         own = Profile.read(profile)
         if own.digest != header.profile:

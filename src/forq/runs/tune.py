@@ -74,7 +74,8 @@ def tune(
             from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
             written into ``out/rows``. Not used with an open task.
         recipe: name of the method's recipe; ``forq ls recipes`` lists them. The default is
-            ``qzo``, ``qzo-shared`` for encoders, images and diffusion, ``qzo-slopes`` with a reward.
+            ``qzo``; ``qzo-shared`` for encoders, images and diffusion; ``qzo-slopes`` with a reward, with
+            a learning rate or a clip in ``settings``, or where codes or adapters move.
         steps: number of training steps; by default 2,000.
         forwards: budget of forward passes, the calibration included, in place of ``steps``.
         out: the run's folder, new or empty; by default a new temporary folder, whose path is
