@@ -66,8 +66,9 @@ def open(
             encoder or a head its end.
         balanced: every batch has as many rows of each class, up to one row.
         by, temperature: see :class:`forq.tasks.kinds.classify.Options`.
-        prior: take out what the model says of the words on an empty prompt. True: measured once, on the
-            model as it is before the first step; then a run keeps the numbers, which are written here.
+        prior: take out what the model says of the words whatever the text is
+            (:mod:`forq.tasks.kinds.prior`). True: measured once, on the model as it is before the first
+            step; then a run keeps the numbers, which are written here.
         kind: the kind of model.
         head: names of the classes of the model's own head.
         described: the description of a run's task. Its classes are then the classes, whichever of them the

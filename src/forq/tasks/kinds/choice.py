@@ -18,12 +18,16 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
+from forq.tasks.kinds.prior import PRIOR_ROWS, prior_of
 from forq.tasks.objectives import losses
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.segments import Segment
 from forq.tokens.batches import Batch
 from forq.tokens.text import bare, prefix
+
+_AT_ONCE = 4
+"""Rows of a forward pass that measures the prior: a step's memory is not known yet."""
 
 
 class Question(NamedTuple):
@@ -60,8 +64,8 @@ class Choice(Classed[Row, Batch]):
 
     Attributes:
         words: the options.
-        prior: log-probabilities of the options after an empty prompt, which are taken out (Zhao et al. 2021,
-            arXiv 2102.09690); None: nothing is taken out.
+        prior: log-probabilities of the options that are taken out of every answer (:mod:`forq.tasks.kinds.prior`);
+            None: nothing is taken out.
         empty: the empty prompt, if the prior is still to be measured; see :meth:`settled`.
     """
 
@@ -101,10 +105,14 @@ class Choice(Classed[Row, Batch]):
         """The same task with the prior measured on a model; it itself if there is nothing to measure."""
         if self.empty is None:
             return self
+        shown = [self._row_at(place) for place in range(PRIOR_ROWS)] if self.rows.get("train") else []
+        packs = [shown[at : at + _AT_ONCE] for at in range(0, len(shown), _AT_ONCE)]
         with torch.inference_mode():
-            found = losses.log_likelihoods(model, pack([self.empty], self.micro_batch_tokens))[0]
+            empty, *found = (losses.log_likelihoods(model, self.pack(rows)) for rows in ([self.empty], *packs))
+        answers, labels = torch.cat([empty[:0], *found]), torch.tensor([row.label for row in shown])
+        known = prior_of(empty[0].cpu(), answers.cpu(), labels)
         # Four digits, so that the option of a resumed run says the number itself.
-        return self.with_prior(tuple(round(value, 4) for value in found.double().log_softmax(dim=0).tolist()))
+        return self.with_prior(tuple(round(value, 4) for value in known.tolist()))
 
     def with_prior(self, prior: tuple[float, ...]) -> Choice:
         """The same task with a prior that is known."""

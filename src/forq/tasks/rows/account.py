@@ -33,7 +33,7 @@ class Account:
         unused: files and splits of the data that are not read.
         balanced: every training batch has as many rows of each class.
         classes: number of training rows of each class that has a name.
-        prior: shares of the words on an empty prompt, which are taken out of every answer.
+        prior: shares of the words whatever the text is, which are taken out of every answer.
         probabilities: the network gives probabilities, and the logarithms of these are learned.
     """
 
@@ -103,7 +103,7 @@ class Account:
             parts.append(f"not read: {', '.join(self.unused)}")
         if self.prior:
             shares = {word: f"{share:.0%}" for word, share in self.prior.items()}
-            parts.append(f"taken out of every answer, what is said on an empty prompt: {_some(shares)}")
+            parts.append(f"taken out of every answer, what is said whatever the text: {_some(shares)}")
         if self.probabilities:
             parts.append("the network ends in a Softmax: the loss takes the logarithms of its probabilities")
         return "; ".join(parts)
