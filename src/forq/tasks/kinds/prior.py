@@ -16,8 +16,8 @@ PRIOR_ROWS = 64
 """Training rows that the two are compared on."""
 
 CLEARLY = 0.1
-"""Nats by which the mean answer has to be better, averaged over the classes. On SST-2 the two differ by 0.04; on CommitmentBank
-the empty prompt loses by 0.3 to 1.8 (SmolLM2, ``LOG.md``)."""
+"""Nats by which the mean answer has to be better, averaged over the classes. With SmolLM2 the two differ by 0.04 on
+SST-2; on CommitmentBank the empty prompt loses by 0.3 to 1.8 (``LOG.md``)."""
 
 
 def prior_of(empty: Tensor, found: Tensor, labels: Tensor) -> Tensor:
@@ -43,4 +43,5 @@ def prior_of(empty: Tensor, found: Tensor, labels: Tensor) -> Tensor:
 def _evenly(labels: Tensor) -> Tensor:
     """Weights of rows, of sum 1, under which every class that has rows counts alike."""
     classes, place, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-    return 1.0 / (counts[place] * len(classes)).double()
+    weights: Tensor = 1.0 / (counts[place] * len(classes)).double()
+    return weights
