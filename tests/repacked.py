@@ -11,7 +11,7 @@ import torch
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.write import write_file
-from forq.formats.base import ExportableFormat, ZeroRange
+from forq.formats.base import ExportableFormat, Survey
 from forq.layers.round_to_nearest import round_to_nearest
 
 
@@ -36,7 +36,7 @@ def repacked(
         changes: of the settings in config.json.
     """
     ckpt = Checkpoint.open(floating)
-    made, zeros = {}, ZeroRange(least=0, symmetric=sym)
+    made, survey = {}, Survey(least=0, symmetric=sym, left=tuple(left))
     for name, info in ckpt.info.items():
         module, tensor = name.removesuffix(".weight"), ckpt.read(name)
         if ".layers." not in name or len(info.shape) != 2 or module.endswith(tuple(left)):
@@ -44,7 +44,7 @@ def repacked(
             continue
         size = info.shape[1] if group_size == -1 else group_size
         weight, scales = round_to_nearest(tensor, size, bits=bits, sym=sym, scale_dtype=scale_dtype)
-        packed = form.pack(weight, zeros) | form.pack_scales(scales)
+        packed = form.pack(weight, survey) | form.pack_scales(scales)
         made |= {f"{module}.{kind}": part for kind, part in packed.items()}
 
     out.mkdir(parents=True)
@@ -55,6 +55,6 @@ def repacked(
         write_file(out / (file if shards > 1 else "model.safetensors"), plan, own.items())
     if shards > 1:
         (out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    how = form.quantization_config(bits, group_size, zeros, left) | dict(changes or {})
+    how = form.quantization_config(bits, group_size, survey) | dict(changes or {})
     (out / "config.json").write_text(json.dumps(ckpt.config | {"quantization_config": how}))
     return out

@@ -13,14 +13,12 @@ llm-awq's own) name their tensors alike and are refused by their name. Layout as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats.base import About, ExportableFormat, ZeroRange
+from forq.formats.base import About, ExportableFormat, Survey
 from forq.formats.codecs import awq_write
 from forq.formats.codecs.awq_settings import BITS, Settings, raw_settings, settings
 from forq.formats.codecs.awq_words import EIGHT, pack_codes, pack_words, unpack_codes, unpack_words
@@ -96,7 +94,7 @@ class AWQ(ExportableFormat):
         """How the zero points of a layer are packed."""
         return ZeroPoints(f"{spec.name}.qzeros", (0, 15), torch.int32, pack_words)
 
-    def pack(self, weight: QuantWeight, zeros: ZeroRange) -> dict[str, Tensor]:
+    def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:
         """The tensors qweight and qzeros of a layer."""
         return awq_write.pack(weight)
 
@@ -104,11 +102,9 @@ class AWQ(ExportableFormat):
         """The scales (groups, out) as they are."""
         return {"scales": scales}
 
-    def quantization_config(
-        self, bits: int, group_size: int, zeros: ZeroRange, left: Sequence[str] = ()
-    ) -> dict[str, object]:
+    def quantization_config(self, bits: int, group_size: int, survey: Survey) -> dict[str, object]:
         """The configuration; it is the same for symmetric and other zero points."""
-        return awq_write.quantization_config(group_size, left)
+        return awq_write.quantization_config(group_size, survey.left)
 
 
 format = AWQ()

@@ -7,7 +7,7 @@ A format is one file in this package. The file defines a subclass of :class:`For
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -116,27 +116,33 @@ class Format(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class ZeroRange:
-    """The zero points of all layers of a checkpoint, as far as an export has to know them.
+class Survey:
+    """What an export has to know of all layers before it writes the first.
 
     Attributes:
-        least: the smallest.
-        symmetric: whether each is the middle of its codes, 2^(bits − 1).
+        least: the smallest zero point.
+        symmetric: whether each zero point is the middle of its codes, 2^(bits − 1).
+        reordered: whether the groups of a layer are not simply consecutive inputs (act-order).
+        written: names of the layers that are written in integers.
+        left: names of the linear layers that stay in float.
     """
 
     least: int
     symmetric: bool
+    reordered: bool = False
+    written: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class ExportableFormat(Format):
     """A format that a layer of another format can be written as: ``forq export --to``."""
 
     @abstractmethod
-    def pack(self, weight: QuantWeight, zeros: ZeroRange) -> dict[str, Tensor]:
+    def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:
         """The tensors stored for a layer beside its scales and bias, by the ends of their names.
 
         Args:
-            zeros: the zero points of all layers; formats that have several conventions choose by them.
+            survey: of all layers; formats that have several conventions choose by it.
 
         Raises:
             FormatError: the format cannot hold this weight.
@@ -147,15 +153,12 @@ class ExportableFormat(Format):
         """The tensor stored for scales (groups, out), by the end of its name."""
 
     @abstractmethod
-    def quantization_config(
-        self, bits: int, group_size: int, zeros: ZeroRange, left: Sequence[str] = ()
-    ) -> dict[str, object]:
+    def quantization_config(self, bits: int, group_size: int, survey: Survey) -> dict[str, object]:
         """The ``quantization_config`` of a checkpoint whose layers :meth:`pack` made.
 
         Args:
             group_size: inputs that share a scale; −1 is a whole row.
-            zeros: as given to :meth:`pack`.
-            left: names of linear layers that stay in float.
+            survey: as given to :meth:`pack`.
         """
 
 

@@ -20,7 +20,6 @@ Layout as written by compressed-tensors 0.20. Where the configuration quantizes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats.base import About, ExportableFormat, ZeroRange, inputs_here
+from forq.formats.base import About, ExportableFormat, Survey, inputs_here
 from forq.formats.codecs import compressed_write
 from forq.formats.codecs.compressed_schemes import PACKED, WHOLE, schemes
 from forq.formats.codecs.compressed_specs import layer_spec
@@ -136,19 +135,17 @@ class CompressedTensors(ExportableFormat):
             for inputs in how
         )
 
-    def pack(self, weight: QuantWeight, zeros: ZeroRange) -> dict[str, Tensor]:
+    def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:
         """The tensors of a layer as ``pack-quantized``; every layer stores its zero points, or none does."""
-        return compressed_write.pack(weight, zeros.symmetric)
+        return compressed_write.pack(weight, survey.symmetric)
 
     def pack_scales(self, scales: Tensor) -> dict[str, Tensor]:
         """The scales (groups, out) as (out, groups)."""
         return {"weight_scale": scales.t().contiguous()}
 
-    def quantization_config(
-        self, bits: int, group_size: int, zeros: ZeroRange, left: Sequence[str] = ()
-    ) -> dict[str, object]:
+    def quantization_config(self, bits: int, group_size: int, survey: Survey) -> dict[str, object]:
         """The configuration, with one config group for all layers."""
-        return compressed_write.quantization_config(bits, group_size, zeros.symmetric, left)
+        return compressed_write.quantization_config(bits, group_size, survey.symmetric, survey.left)
 
 
 format = CompressedTensors()

@@ -13,17 +13,17 @@ quantize_config.json (older files). Layout as written by AutoGPTQ and GPTQModel;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from forq.checkpoints import Checkpoint
+from forq.checkpoints import Checkpoint, Relaid
 from forq.errors import FormatError
-from forq.formats.base import About, ExportableFormat, ZeroRange
+from forq.formats.base import About, ExportableFormat, Survey
 from forq.formats.codecs import gptq_write
-from forq.formats.codecs.gptq_settings import raw_settings
+from forq.formats.codecs.gptq_settings import raw_settings, settings
 from forq.formats.codecs.gptq_specs import layer_specs
 from forq.formats.codecs.gptq_version import version
 from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
@@ -102,27 +102,40 @@ class GPTQ(ExportableFormat):
         why = version(ckpt).why
         return (why,) if why else ()
 
-    def pack(self, weight: QuantWeight, zeros: ZeroRange) -> dict[str, Tensor]:
+    def relaid(self, ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
+        """What a save writes: once a zero point moved, the configuration no longer says that all are the middle.
+
+        Kernels for symmetric files (Marlin, for example) never read zero points.
+        """
+        zeros = [name for name in moved if name.endswith(".qzeros")]
+        if settings(ckpt).sym is False or not any(not torch.equal(moved[name], ckpt.read(name)) for name in zeros):
+            return Relaid(moved)
+        told = {**raw_settings(ckpt), "sym": False, "checkpoint_format": version(ckpt).form}
+        return Relaid(moved, config={**ckpt.config, "quantization_config": told})
+
+    def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:
         """The tensors qweight, qzeros and g_idx of a layer."""
-        return gptq_write.pack(weight, _checkpoint_format(zeros))
+        return gptq_write.pack(weight, _checkpoint_format(survey))
 
     def pack_scales(self, scales: Tensor) -> dict[str, Tensor]:
         """The scales (groups, out) as they are."""
         return {"scales": scales}
 
-    def quantization_config(
-        self, bits: int, group_size: int, zeros: ZeroRange, left: Sequence[str] = ()
-    ) -> dict[str, object]:
-        """The configuration; loaders see by the tensors which layers are left in float."""
-        return gptq_write.quantization_config(bits, group_size, zeros.symmetric, _checkpoint_format(zeros))
+    def quantization_config(self, bits: int, group_size: int, survey: Survey) -> dict[str, object]:
+        """The configuration; it names the layers of the blocks that are left in float, if there are any."""
+        told = gptq_write.quantization_config(
+            bits, group_size, survey.symmetric, _checkpoint_format(survey), survey.reordered
+        )
+        kept = [name for name in survey.left if any(map(str.isdecimal, name.split(".")))]  # inside the blocks
+        return told | (gptq_write.kept_in_float(survey.written, kept) if kept else {})
 
 
 format = GPTQ()
 
 
-def _checkpoint_format(zeros: ZeroRange) -> str:
+def _checkpoint_format(survey: Survey) -> str:
     """The version that can hold the zero points: version 1 stores them less one and cannot hold 0."""
-    return "gptq" if zeros.least > 0 else "gptq_v2"
+    return "gptq" if survey.least > 0 else "gptq_v2"
 
 
 def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:

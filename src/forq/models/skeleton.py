@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,9 +41,8 @@ def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     makers |= {"classifier": "AutoModelForSequenceClassification"}
     # AutoModel would build both halves of an encoder-decoder.
     maker = getattr(transformers, "AutoModelForTextEncoding" if family.half else makers[family.kind])
-    plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
     try:
-        settings = type(transformers.AutoConfig.for_model(plain["model_type"])).from_dict(plain)
+        settings = configuration(config)
         with torch.device("meta"):
             model: nn.Module = maker.from_config(settings, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # an impossible value can fail in any way inside transformers or torch
@@ -51,6 +50,14 @@ def skeleton(config: Mapping[str, object], dtype: torch.dtype) -> nn.Module:
     if getattr(model, "pooler", None) is not None:
         put(model, "pooler", None)  # nothing reads its output
     return model
+
+
+def configuration(config: Mapping[str, object]) -> Any:
+    """A config.json as transformers' configuration of its architecture."""
+    import transformers
+
+    plain = {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}
+    return type(transformers.AutoConfig.for_model(plain["model_type"])).from_dict(plain)
 
 
 def compute_buffers(model: nn.Module, device: torch.device) -> None:

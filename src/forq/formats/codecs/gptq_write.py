@@ -37,15 +37,16 @@ def pack(weight: QuantWeight, checkpoint_format: str = "gptq") -> dict[str, Tens
 
 
 def quantization_config(
-    bits: int, group_size: int, sym: bool = True, checkpoint_format: str = "gptq"
+    bits: int, group_size: int, sym: bool = True, checkpoint_format: str = "gptq", desc_act: bool = False
 ) -> dict[str, object]:
     """The ``quantization_config`` of a checkpoint whose layers :func:`pack` made.
 
     Args:
         group_size: inputs that share a scale; −1 is a whole row.
         sym: whether all zero points are the middle.
+        desc_act: whether g_idx of a layer is in another order than that of the inputs; vLLM reads it only then.
     """
-    how = {"quant_method": "gptq", "bits": bits, "group_size": group_size, "sym": sym, "desc_act": False}
+    how = {"quant_method": "gptq", "bits": bits, "group_size": group_size, "sym": sym, "desc_act": desc_act}
     return how | {"checkpoint_format": checkpoint_format}
 
 

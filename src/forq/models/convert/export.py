@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.errors import ConfigError, FormatError
 from forq.formats import ExportableFormat, Format, exportable
-from forq.formats.base import ZeroRange
+from forq.formats.base import Survey
 from forq.layers.kernels.reference import dequantise, dequantise_rows
 from forq.layers.layer import LayerSpec, Parts
 from forq.layers.weight import QuantWeight
@@ -21,6 +21,7 @@ from forq.models import parts as layer_parts
 from forq.models.convert.gguf import adapter as gguf_adapter
 from forq.models.convert.gguf import export as gguf
 from forq.models.convert.rewrite import Piece, planned, rewrite
+from forq.models.convert.rotary import rotary_settings
 from forq.models.layout import Layout
 from forq.models.layout import layout as layout_of
 from forq.plugins import registry
@@ -68,8 +69,9 @@ def export(
     """Write a quantized checkpoint in another format, and compare the result with the source.
 
     A target with integer codes keeps every code, zero point and scale exactly; a layer it cannot
-    hold is refused, never approximated. A float target rounds every weight once. A GGUF file holds
-    each layer in the smallest type that keeps its weights, and rounds scales that are no float16.
+    hold is refused, never approximated. Embeddings and heads become floats there, as loaders expect
+    them. A float target rounds every weight once. A GGUF file holds each layer in the smallest type
+    that keeps its weights, and rounds scales that are no float16.
 
     Args:
         source: a folder, a file or a hub id.
@@ -103,14 +105,22 @@ def export(
     if to == GGUF:
         return _as_gguf(ckpt, layout, Path(out))
     config = {key: value for key, value in ckpt.config.items() if key != "quantization_config"}
+    config |= rotary_settings(ckpt)
+    dtype = "dtype" if "dtype" in config else "torch_dtype"
+    plain: dict[str, LayerSpec] = {}
     if to in FLOATS:
-        turn = _as_floats(FLOATS[to])
-        config["dtype" if "dtype" in config else "torch_dtype"] = to
+        config[dtype] = to
+        floats = turn = _as_floats(FLOATS[to])
     else:
-        target, zeros = exportable()[to], _zeros(ckpt, layout.form, layout.specs)
-        turn = _as_codes(target, zeros)
-        config["quantization_config"] = _settings(ckpt, layout, target, zeros)
-    pieces = [_piece(ckpt, layout.form, spec, turn) for spec in layout.specs.values()]
+        plain, floats = _ends(layout), _as_floats(FLOATS.get(str(config.get(dtype)), torch.float16))
+        codes = {name: spec for name, spec in layout.specs.items() if name not in plain}
+        target, survey = exportable()[to], _survey(ckpt, layout, codes)
+        turn = _as_codes(target, survey)
+        config["quantization_config"] = _settings(ckpt, codes.values(), target, survey)
+    pieces = [_piece(ckpt, layout.form, spec, floats if name in plain else turn) for name, spec in layout.specs.items()]
+    # What config.json says of them now.
+    pieces += [Piece((name,), {}, dict) for name in ckpt.info if name == ckpt.contents.values.get("rope_factors")]
+    notes = tuple(f"{name} is written in floats: loaders of {to} expect an embedding or a head so" for name in plain)
     done: list[Exported] = []
 
     def fill(folder: Path) -> None:
@@ -120,7 +130,7 @@ def export(
         )  # before the folder gets its name, so that a damaged one never does
 
     replace_folder(Path(out), fill)
-    return replace(done[0], path=Path(out))
+    return replace(done[0], path=Path(out), notes=notes)
 
 
 def _as_gguf(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
@@ -176,7 +186,7 @@ def _as_floats(dtype: torch.dtype) -> Turn:
     return turn
 
 
-def _as_codes(target: ExportableFormat, zeros: ZeroRange) -> Turn:
+def _as_codes(target: ExportableFormat, survey: Survey) -> Turn:
     def turn(parts: Parts) -> Mapping[str, Tensor]:
         weight = parts.weight
         if not isinstance(weight, QuantWeight) or weight.levels is not None or weight.zeros.is_floating_point():
@@ -184,7 +194,7 @@ def _as_codes(target: ExportableFormat, zeros: ZeroRange) -> Turn:
                 "expected codes with a scale and an integer zero point for each group, found others, which "
                 f"{target.about.title} cannot hold; export to float16"
             )
-        return {**target.pack(weight, zeros), **target.pack_scales(parts.arrange(parts.live[0]))}
+        return {**target.pack(weight, survey), **target.pack_scales(parts.arrange(parts.live[0]))}
 
     return turn
 
@@ -198,33 +208,49 @@ def _matrix(parts: Parts) -> Tensor:
     return dequantise(weight, parts.arrange(live[0]))
 
 
-def _zeros(ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> ZeroRange:
-    """The zero points of all layers."""
-    least, symmetric = 0, True
+def _ends(layout: Layout) -> dict[str, LayerSpec]:
+    """The quantized embeddings, and the quantized head."""
+    head_of = getattr(layout.model, "get_output_embeddings", lambda: None)
+    modules = {name: layout.model.get_submodule(layout.names.modules[name]) for name in layout.specs}
+    return {
+        name: layout.specs[name]
+        for name, module in modules.items()
+        if isinstance(module, nn.Embedding) or module is head_of()
+    }
+
+
+def _survey(ckpt: Checkpoint, layout: Layout, specs: Mapping[str, LayerSpec]) -> Survey:
+    """What the target has to know of the layers that are written in integers."""
+    assert layout.form is not None
+    if not specs:
+        raise FormatError(f"{ckpt.path}: expected quantized layers beside embeddings and head, found none")
+    least, symmetric, reordered = 0, True, False
     for place, spec in enumerate(specs.values()):
-        weight = form.read(ckpt, spec).weight
+        weight = layout.form.read(ckpt, spec).weight
         if isinstance(weight, QuantWeight):
             here = int(weight.zeros.min())
             least = here if place == 0 else min(least, here)
             symmetric = symmetric and weight.zero == 1 << spec.bits - 1
-    return ZeroRange(least, symmetric)
+            reordered = reordered or weight.group_of is not None
+    written = [layout.names.modules[name] for name in specs]
+    linear = [name for name, module in layout.model.named_modules() if isinstance(module, nn.Linear)]
+    return Survey(least, symmetric, reordered, tuple(written), tuple(sorted(set(linear) - set(written))))
 
 
-def _settings(ckpt: Checkpoint, layout: Layout, target: ExportableFormat, zeros: ZeroRange) -> dict[str, object]:
+def _settings(
+    ckpt: Checkpoint, specs: Iterable[LayerSpec], target: ExportableFormat, survey: Survey
+) -> dict[str, object]:
     """The target's configuration; its loaders expect that all layers share their bits and group."""
-    specs = list(layout.specs.values())
     kinds = {(spec.bits, -1 if spec.group_size == spec.in_features else spec.group_size) for spec in specs}
     # If other layers give a group size, a layer whose group is a whole row counts as having that size too.
     groups = {group for _, group in kinds if group != -1} or {-1}
-    if len({bits for bits, _ in kinds}) > 1 or len(groups) > 1:
+    bits = {bits for bits, _ in kinds}
+    if len(bits) > 1 or len(groups) > 1:
         raise FormatError(
             f"{ckpt.path}: expected the same bits and group size in all layers, found {sorted(kinds)}; "
             "export to float16"
         )
-    quantized = {layout.names.modules[spec.name] for spec in specs}
-    linear = [name for name, module in layout.model.named_modules() if isinstance(module, nn.Linear)]
-    left = sorted(set(linear) - quantized)
-    return target.quantization_config(specs[0].bits, groups.pop(), zeros, left)
+    return target.quantization_config(bits.pop(), groups.pop(), survey)
 
 
 def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
@@ -236,11 +262,11 @@ def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
     worst = 0.0
     for spec in layout.specs.values():
         before = _matrix(layout.form.read(ckpt, spec))
-        if target.form is None:
+        # A GGUF file has the model's own names; another folder keeps those of the source.
+        there = spec.name if spec.name in target.specs else layout.names.modules[spec.name]
+        if target.form is None or there not in target.specs:
             after = written.read(f"{spec.name}.weight").float()
         else:
-            # A GGUF file has the model's own names; another folder keeps those of the source.
-            there = spec.name if spec.name in target.specs else layout.names.modules[spec.name]
             after = _matrix(target.form.read(written, target.specs[there]))
         weights += before.numel()
         differs = after != before

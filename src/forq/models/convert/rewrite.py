@@ -21,6 +21,9 @@ _WEIGHTS = (
     *(".h5", ".msgpack"),
 )
 
+_SETTINGS = ("quantize_config.json", "quant_config.json")
+"""Older places of ``quantization_config``, which some loaders read before config.json."""
+
 Plan = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Dtypes and shapes of tensors, by name."""
 
@@ -47,6 +50,8 @@ def planned(tensors: Mapping[str, Tensor]) -> Plan:
 
 def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, object]) -> None:
     """Fill an empty folder with the new tensors, all other tensors, config.json and all other files.
+
+    A quantize_config.json says what config.json says; where that has nothing to say, none is written.
 
     Only one piece is in memory at a time.
     """
@@ -75,7 +80,8 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
         write_json(new / f"{single}.index.json", index)
     for path in sorted(old.iterdir()) if ckpt.contents.files is None else ():
-        if path.is_file() and not path.name.lower().endswith(_WEIGHTS) and not (new / path.name).exists():
+        known = path.name.lower().endswith(_WEIGHTS) or path.name in _SETTINGS
+        if path.is_file() and not known and not (new / path.name).exists():
             shutil.copyfile(path, new / path.name)
     for name in files_of(ckpt.folder) if own else ():
         if not name.startswith(f"{own}/"):
@@ -84,6 +90,9 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
     if ckpt.contents.tokenizer is not None:
         ckpt.contents.tokenizer().save_pretrained(folder)
     write_json(new / "config.json", config)
+    settings = config.get("quantization_config")
+    if isinstance(settings, dict) and settings.get("quant_method") == "gptq" and (old / _SETTINGS[0]).is_file():
+        write_json(new / _SETTINGS[0], settings)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
