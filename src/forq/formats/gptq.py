@@ -6,7 +6,8 @@
     g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
 
 Under ``sym`` every zero point is 2^(bits − 1), so the tensors themselves show which version wrote them: see
-:mod:`forq.formats.codecs.gptq_version`. Settings stand in config.json under ``quantization_config``, or in
+:mod:`forq.formats.codecs.gptq_version`. Kernels for symmetric files never read zero points: once one moved, a save says
+``sym: false``. Settings stand in config.json under ``quantization_config``, or in
 quantize_config.json (older files). Layout as written by AutoGPTQ and GPTQModel; the latter's
 ``convert_gptq_v1_to_v2_format`` has both conventions.
 """
