@@ -283,3 +283,21 @@ def test_the_laws_of_tasks_hold(tmp_path: Path, data: Path, by: Any) -> None:
         one.loss(model.train(), one.batch(0))
     with pytest.raises(ConfigError):
         task(batch_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "by cls_token;"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "by cls_token and mean_tokens;"),
+        ({"pooling_mode": "lasttoken"}, "by lasttoken;"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "include_prompt": True}, ""),
+        ({"pooling_mode": "mean"}, ""),
+    ],
+)
+def test_another_pooling_than_the_mean_is_said(told: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder = tiny_encoders.folder(tmp_path / "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **told}))
+    found = [sentence for sentence in forq.load(folder, device="cpu").unlike if "1_Pooling" in sentence]
+    assert len(found) == bool(said) and all(said in sentence for sentence in found)

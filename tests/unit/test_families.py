@@ -235,6 +235,13 @@ def test_what_is_not_built_is_refused_by_name(why: str, name: str) -> None:
         family_of(config)
 
 
+def test_a_mistral_whose_windows_alternate_is_refused() -> None:
+    config = {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    assert family_of(config).kind == "causal"
+    with pytest.raises(FormatError, match="mistral with layer_types, which transformers reads as ministral"):
+        family_of({**config, "layer_types": ["sliding_attention", "full_attention"]})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_no_family_is_refused_by_its_own_defaults(name: str) -> None:
     assert family_of(transformers.AutoConfig.for_model(name).to_diff_dict()) is FAMILIES[name]

@@ -180,6 +180,12 @@ def family_of(config: Mapping[str, object]) -> Family:
         if revealing is not None or name in names:
             hint = "" if revealing is None else f" ({revealing})"
             raise FormatError(f"config.json: expected a model forq can build, found {name!r}{hint}, {why}")
+    if name == "mistral" and "layer_types" in config:
+        # transformers turns it into another architecture, whose windows alternate.
+        raise FormatError(
+            "config.json: expected a model forq can build, found mistral with layer_types, which transformers reads as "
+            "ministral"
+        )
     if not isinstance(name, str) or name not in FAMILIES:
         near = registry.nearest(str(name), list(FAMILIES))
         raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}{near}")
