@@ -32,8 +32,8 @@ bitsandbytes).
 Integers go whole or not at all: the same codes, zero points and scales in other places, compared one by one afterwards.
 Quantized embeddings and heads become floats, since loaders of these formats expect them so. Into floats every weight is
 rounded once, and the command says how many changed and by how much. The rotary factors of a GGUF file of Llama 3 become
-settings of config.json; a file whose rotary scaling has no settings is refused. ONNX stays ONNX. What a GGUF file takes:
-[models.md](models.md#a-gguf-file-from-another-checkpoint).
+settings of config.json; a file whose rotary scaling has no settings is refused. ONNX stays ONNX. What a GGUF file
+takes: [models.md](models.md#a-gguf-file-from-another-checkpoint).
 
 **Damaged files** are refused by a `FormatError` that names what was expected and found: two hundred mutations of every
 format are tried in CI, `python -m tests.fuzz --count 10000` tries more. NaN and infinity in a tensor that is read as

@@ -31,8 +31,8 @@ def _pooled(ckpt: Checkpoint) -> tuple[str, ...]:
     if modes in (["mean_tokens"], ["mean"]):
         return ()
     return (
-        f"1_Pooling/config.json makes a sentence's vector by {' and '.join(modes)}; forq compares sentences by the mean "
-        "of their tokens, and answers otherwise than sentence-transformers",
+        f"1_Pooling/config.json makes a sentence's vector by {' and '.join(modes)}; forq compares sentences by the "
+        "mean of their tokens, and answers otherwise than sentence-transformers",
     )
 
 
