@@ -105,7 +105,7 @@ def course(out: Path) -> list[list[float]]:
 
 
 def confirmed(out: Path) -> dict[str, list[list[float]]]:
-    """By quarters of the run and damping: what left-out rows confirm of the best step, and its gain in nats.
+    """By quarters of the run and damping: what held-out rows confirm of the best step, and its gain in nats.
 
     Of a step they confirm −slope ÷ curvature, its best length, from the means over the quarter; the gain is
     slope² ÷ 2 · curvature.

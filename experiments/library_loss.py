@@ -1,6 +1,6 @@
 """Result (d): the library GPTQ files belong to loads a tuned checkpoint and computes our loss.
 
-make oracle                                                 # builds its environment once
+make test-oracles                                           # builds its environment once
 python experiments/library_loss.py CKPT [CKPT::ADAPTER …] --data FILE --windows 32
 """
 

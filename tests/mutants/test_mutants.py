@@ -114,7 +114,7 @@ MUTANTS = {
         "known = after",
         "unit/test_newton.py",
     ),
-    "left-out rows are left in": (
+    "held-out rows are left in": (
         "runs/oracles/curvature.py",
         "rest = np.delete(np.arange(count), out)",
         "rest = np.arange(count)",

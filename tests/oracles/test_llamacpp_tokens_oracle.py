@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf import tokenizer as _gguf_tokenizer
 from forq.checkpoints.containers.gguf import vocabulary as _gguf_vocabulary
-from forq.checkpoints.containers.gguf.splitting import SPLITTINGS, Splitting
+from forq.checkpoints.containers.gguf.pretokenizer import SPLITTINGS, Splitting
 from forq.errors import FormatError
 from tests.awkward_lines import lines
 

@@ -1,4 +1,4 @@
-"""The oracle that measures curvature: the exact Fisher matrix, left-out rows, and what a journal holds of them."""
+"""The oracle that measures curvature: the exact Fisher matrix, held-out rows, and what a journal holds of them."""
 
 import math
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.gguf import tokenizer as module
-from forq.checkpoints.containers.gguf.splitting import SPLITTINGS
+from forq.checkpoints.containers.gguf.pretokenizer import SPLITTINGS
 from forq.checkpoints.containers.gguf.tokenizer import tokenizer
 from forq.checkpoints.containers.gguf.vocabulary import configured, read
 from forq.errors import FormatError

@@ -12,7 +12,22 @@ from forq.plugins import registry
 from forq.scalars.moves import direction_seed
 from tests.reference.philox import philox
 
-SPECS = ("rademacher", "gaussian", "uniform_grid:3", "sign:uniform_grid:3", "rounded:1", "sparse:0.25")
+SPECS = (
+    "rademacher",
+    "gaussian",
+    "uniform_grid:3",
+    "sign:uniform_grid:3",
+    "rounded:1",
+    "sparse:0.25",
+    "cells:0.5",
+    "rows:gaussian",
+    "layers:gaussian",
+)
+"""Every law there is, with an argument that it takes."""
+
+
+def test_every_law_is_tried():
+    assert {spec.partition(":")[0] for spec in SPECS} == set(registry.names("noises"))
 
 
 def test_reference_matches_published_vectors():
@@ -43,7 +58,7 @@ def test_words_are_philox(seed, leaf, stream, start, count):
 @settings(max_examples=30)
 @given(st.sampled_from(SPECS), st.integers(0, 500), st.integers(1, 500))
 def test_any_chunking_draws_the_same(spec, start, count):
-    bits = Bits(direction_seed(7, 3), leaf_id("a.scales"))
+    bits = Bits(direction_seed(7, 3), leaf_id("a.scales"), rows=(2, 500))
     whole, part = np.empty(1000, np.float32), np.empty(count, np.float32)
     law(spec).draw(bits, 0, whole)
     law(spec).draw(bits, start, part)

@@ -196,7 +196,7 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> list[tuple[float, bool]]
     """Drain a run's events into a progress bar on stderr.
 
     Returns:
-        Of every step ``newton`` its length, and whether left-out rows confirmed it.
+        Of every step ``newton`` its length, and whether held-out rows confirmed it.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -245,10 +245,10 @@ def _why(lengths: list[tuple[float, bool]]) -> str:
     sure = sum(confirmed for _, confirmed in lengths)
     how = f"steps of {mean:.2g} of the length that their batches asked for, on average; "
     if 2 * sure >= len(lengths):
-        return how + f"rows that were left out confirmed {sure:,} of {len(lengths):,}"
+        return how + f"held-out rows confirmed {sure:,} of {len(lengths):,}"
     return how + (
-        f"rows that were left out confirmed only {sure:,} of {len(lengths):,}, so the others were as long as noise may "
-        "be (rule.noise); more rows in a batch (--set task.batch_rows=…) would show more of the gradient"
+        f"held-out rows confirmed only {sure:,} of {len(lengths):,}, so the others were as long as noise may be "
+        "(rule.noise); more rows in a batch (--set task.batch_rows=…) would show more of the gradient"
     )
 
 

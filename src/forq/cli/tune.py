@@ -54,7 +54,9 @@ def tune(
     data: Annotated[
         str | None,
         typer.Option(
-            help="File or folder with the task's data; also looked for inside $FORQ_DATA.", rich_help_panel=DATA
+            help="File or folder with the task's data; also looked for inside $FORQ_DATA. Default: the folder "
+            "named like the task in $FORQ_DATA.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     reward: Annotated[

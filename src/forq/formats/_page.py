@@ -6,8 +6,9 @@ from forq.formats import About, all_formats, exportable
 
 _HEAD = """# Formats
 
-Made of what the formats say of themselves (`python -m forq.formats._page`). `make test-oracles` takes, for every row,
-checkpoints that the format's own library wrote or reads: they are read, compared, moved, saved, and loaded there again.
+This page is generated from the formats' own descriptions (`python -m forq.formats._page`). For every row,
+`make test-oracles` takes checkpoints that the format's library wrote or reads, compares the weights, moves and
+saves them, and loads the result in that library.
 
 {table}
 

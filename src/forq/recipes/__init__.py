@@ -45,7 +45,8 @@ def default_recipe(*, kind: Kind, reward: bool, changed: Iterable[str], move: st
 
     It is ``qzo``, and ``qzo-shared`` for encoders, classifiers, images and diffusion, where all rows share their
     directions. It is ``qzo-slopes`` for a reward, along which no curvature can be measured; where a rate or a clip is
-    set, which a step ``newton`` does not have; and where such steps were not compared: integers and adapters.
+    set, which a step ``newton`` does not have; for adapters, where such steps were not better (results/README.md,
+    section i); and for integers, where they were not compared.
 
     Args:
         kind: of the model.

@@ -57,7 +57,7 @@ class Trainer:
     Args:
         profile: factors of the coordinates' units.
         oracle: measures the losses of a step's probes; by default with the model, on the task's
-            batches (:class:`forq.runs.oracles.local.Local`).
+            batches (:mod:`forq.runs.measures` chooses how).
         watches: data sets that are scored beside the task.
         team: processes that share the probes and the evaluations of this run, this process among them.
 

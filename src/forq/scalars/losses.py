@@ -10,7 +10,7 @@ from forq.errors import RunError
 
 
 class Confirmed(NamedTuple):
-    """What rows that were left out say of the step that the other rows ask for, a mean over the parts of a batch.
+    """What held-out rows say of the step that the other rows ask for, a mean over the parts of a batch.
 
     Attributes:
         slope: of the loss along the step; below 0 where they confirm it.

@@ -41,7 +41,7 @@ class Quadratic:
         fisher: lower triangle of F, in loss per product of two probes.
         kinds: kind of each direction, by group and law.
         radii: radius of each probe, in leaf units.
-        confirmed: for each damping of :func:`tried`, what rows that were left out say of the step :func:`damped` of the
+        confirmed: for each damping of :func:`tried`, what held-out rows say of the step :func:`damped` of the
             others.
         own: further directions that one row each has measured, a :class:`~forq.scalars.losses.Own` for each probe.
             In a move their terms come first.

@@ -1,4 +1,4 @@
-"""QES: a population on the integers themselves, fitness in standard units, and what rounding leaves carried along."""
+"""QES: eight integer directions, z-scored losses, and rounding errors carried to later steps."""
 
 from forq.recipes import CELLS, EstimatorSettings, LoraSettings, Recipe, RuleSettings, Settings
 

@@ -1,4 +1,4 @@
-"""ZOQO on as many coordinates as pays: of two losses only which is smaller, and whole cells only.
+"""ZOQO with a calibrated size: a few codes move by whole cells, by the sign of a loss difference.
 
 A step of one cell cannot be made shorter, and of a million coordinates that all take it next to none was told where to
 go: the published law is a random walk (`docs/grids.md`). Fewer coordinates a step make the step shorter.

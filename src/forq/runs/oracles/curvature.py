@@ -28,7 +28,7 @@ Float64 = NDArray[np.float64]
 
 DIGITS = 4
 FOLDS = 8
-"""Parts of a batch; each is left out once. A part holds neighbouring rows, so balanced batches give balanced parts."""
+"""Parts of a batch; each is held out once. A part holds neighbouring rows, so balanced batches give balanced parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class WithCurvature(Generic[Batch]):
         batch: the step's batch, a pure function of the step.
         predictions: of a batch under the displaced weights, see :class:`forq.tasks.Predicts`.
         seed: of what is drawn from the model.
-        dampings: those whose steps the left-out rows judge.
+        dampings: those whose steps the held-out rows judge.
     """
 
     from_point: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The step that must pay: the best of all measured sides is taken, if it is better than staying."""
+"""Takes the best measured side of a step, and only if it is better than not moving."""
 
 from __future__ import annotations
 

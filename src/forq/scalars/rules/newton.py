@@ -166,7 +166,7 @@ class Settings(Frozen):
     Attributes:
         reach: how far a step ``newton`` may change the predictions.
         noise: how far all steps ``newton`` together change them at least.
-        damping: of steps ``newton``: the one whose step left-out rows ``confirmed`` most, a fixed one, or ``auto``: by
+        damping: of steps ``newton``: the one whose step held-out rows ``confirmed`` most, a fixed one, or ``auto``: by
             the task (:mod:`forq.runs.settled`).
     """
 

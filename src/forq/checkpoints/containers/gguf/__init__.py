@@ -9,7 +9,7 @@ from typing import Any
 from forq.checkpoints.containers.gguf import header as _gguf_header
 from forq.checkpoints.containers.gguf import rope as _gguf_rope
 from forq.checkpoints.containers.gguf import sd3 as _gguf_sd3
-from forq.checkpoints.containers.gguf import split as _gguf_split
+from forq.checkpoints.containers.gguf import shards as _gguf_shards
 from forq.checkpoints.containers.gguf import tokenizer as _gguf_tokenizer
 from forq.checkpoints.containers.gguf.model import Model
 from forq.checkpoints.containers.gguf.tensors import read
@@ -34,8 +34,8 @@ def contents(path: Path) -> Contents:
             f"{path}: expected a complete model, found the transformer of a Stable Diffusion 3 pipeline: "
             "put it in PIPELINE/transformer/ instead of the safetensors there, and name PIPELINE"
         )
-    files = _gguf_split.files(path, first)
-    model = Model(path, first.values, _gguf_split.shapes(files))
+    files = _gguf_shards.files(path, first)
+    model = Model(path, first.values, _gguf_shards.shapes(files))
     config = model.config()
     info: dict[str, TensorInfo] = {}
     types: dict[str, str] = {}
@@ -66,7 +66,7 @@ def _values(model: Model, info: dict[str, TensorInfo]) -> dict[str, Any]:
         extra["rope_magnitude"] = magnitude
         extra["rope_magnitude_local"] = model.entry.local_magnitude
     notes = model.entry.notes(model.file)
-    if beside := _gguf_split.projectors(model.path):
+    if beside := _gguf_shards.projectors(model.path):
         notes += (f"forq reads text alone: {', '.join(beside)} beside the model is neither read nor copied",)
     if notes:
         extra["notes"] = notes

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forq.checkpoints.containers.gguf.merges import by_score, by_table
+from forq.checkpoints.containers.gguf.pretokenizer import SPLITTINGS, expression
 from forq.checkpoints.containers.gguf.spellings import SPECIAL, USER_DEFINED, overlap
-from forq.checkpoints.containers.gguf.splitting import SPLITTINGS, expression
 from forq.checkpoints.containers.gguf.vocabulary import Vocabulary, flag, read
 from forq.errors import FormatError
 

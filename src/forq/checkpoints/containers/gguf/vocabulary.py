@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from forq.checkpoints.containers.gguf.pretokenizer import SPLITTINGS
 from forq.checkpoints.containers.gguf.spellings import FILL, NORMAL, respelt
-from forq.checkpoints.containers.gguf.splitting import SPLITTINGS
 from forq.errors import FormatError
 
 _PREFIX = "tokenizer.ggml."

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.containers.gguf import header, split
+from forq.checkpoints.containers.gguf import header, shards
 from forq.checkpoints.containers.gguf.model import Model
 from forq.checkpoints.containers.gguf.write import NUMBERS, Stored, Value, write
 from forq.errors import FormatError
@@ -104,7 +104,7 @@ def write_adapter(ckpt: Checkpoint, folder: Path, out: Path) -> Written:
 
 def _of_file(ckpt: Checkpoint) -> _Base:
     found = header.read(ckpt.path)
-    shapes = split.shapes(split.files(ckpt.path, found))
+    shapes = shards.shapes(shards.files(ckpt.path, found))
     model = Model(ckpt.path, found.values, shapes)
     # A matrix that holds several of transformers' has no place of its own for an adapter.
     places = ((model.place(name), name) for name in shapes)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from forq.checkpoints.containers.gguf import tokenizer as reader
+from forq.checkpoints.containers.gguf.pretokenizer import SPLITTINGS, Splitting, expression
 from forq.checkpoints.containers.gguf.spellings import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
-from forq.checkpoints.containers.gguf.splitting import SPLITTINGS, Splitting, expression
 from forq.checkpoints.containers.gguf.write import Value
 from forq.errors import FormatError
 
