@@ -84,6 +84,37 @@ def test_csv_with_columns_of_other_names(tmp_path):
     assert sum(task.describe()["rows"].values()) == 9
 
 
+def tokens(task):
+    """The tokens of all rows and which are scored, in whichever split they are."""
+    return {(row.tokens, row.scored) for rows in task.rows.values() for row in rows}
+
+
+CHAT = [{"role": "user", "content": "number 2"}, {"role": "assistant", "content": "bad"}]
+
+
+@pytest.mark.parametrize("other", [{"messages": CHAT}, {"text": "film film"}])
+def test_the_fields_that_the_user_names_are_read_whatever_else_a_row_has(tmp_path, other):
+    named = {"prompt_field": "question", "completion_field": "answer"}
+    rows = [{"question": f"film {n}", "answer": " good"} for n in range(9)]
+    alone = opened(written(tmp_path, rows), chatting(), **named)
+    task = opened(written(tmp_path, [{**row, **other} for row in rows]), chatting(), **named)
+    assert tokens(task) == tokens(alone)
+    assert task.describe()["ignored"] == list(other)
+    plain = [{"prompt": row["question"], "answer": row["answer"], **other} for row in rows]
+    half = opened(written(tmp_path, plain), chatting(), completion_field="answer")
+    assert tokens(half) == tokens(alone)
+
+
+@pytest.mark.parametrize("other", [{"messages": CHAT}, {"text": "film film"}, {}])
+def test_a_named_field_that_is_missing_is_refused_with_the_nearest(tmp_path, other):
+    data = written(tmp_path, [{"question": "film", "answer": " good", **other}] * 9)
+    says = r"line \d: expected a field 'anwser' \(did you mean 'answer'\?\), found 'question'.*task\.completion_field"
+    with pytest.raises(DataError, match=says):
+        opened(data, chatting(), prompt_field="question", completion_field="anwser")
+    with pytest.raises(DataError, match=r"line \d: expected a field 'prompt', found .*task\.prompt_field"):
+        opened(data, chatting(), completion_field="answer")
+
+
 def test_of_a_conversation_the_assistant_is_learned(tmp_path):
     tokenizer = copy.deepcopy(TOKENIZER)  # all tests share one
     turns = [("user", "film number 1"), ("assistant", "good"), ("user", "number 2"), ("assistant", "was bad")]
