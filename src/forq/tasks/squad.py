@@ -19,6 +19,7 @@ from forq.tasks.chat.encoding import Asked, Piece
 from forq.tasks.kinds.completion import Completion, completion, splits
 from forq.tasks.objectives import rewards
 from forq.tasks.rows.fields import Fields
+from forq.tasks.rows.nested import nested
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, read
 
@@ -42,7 +43,8 @@ def open(
     Args:
         data: a folder with SQuAD's own JSON files (``train….json``, ``dev….json``), or any data that
             :func:`forq.tasks.rows.table.read` accepts. Its rows have ``context`` (or ``passage``),
-            ``question`` (or ``query``), ``answers`` (or ``answer``) and optionally ``title``. Without
+            ``question`` (or ``query``), ``answers`` (or ``answer``) and optionally ``title``. In CSV and
+            TSV a list or mapping of answers is text (:mod:`forq.tasks.rows.nested`). Without
             a test file the validation files are the test split, as in the papers. A split without a
             file is drawn from the training rows, at most one row in ten.
         seed: seed for drawing rows and for the order of training rows.
@@ -151,9 +153,20 @@ def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
 
 
 def _answers(fields: Fields, where: str) -> list[str]:
-    """The right answers, given as ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
+    """The right answers, given as ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text.
+
+    A text may also spell one of the others, as in CSV.
+    """
     names = ("answers", "answer")
     value = next((fields[name] for name in names if name in fields), None)
+    if isinstance(value, str):
+        try:
+            value = nested(value)
+        except ValueError as error:
+            raise DataError(
+                f"{where}: expected texts in 'answers' or 'answer', found what looks like a list or mapping and cannot "
+                f'be read, {error}: {_excerpt(value, names, fields)}; write it as JSON, as in ["an answer"]'
+            ) from error
     if isinstance(value, Mapping):
         value = value.get("text")
     answers = value if isinstance(value, list) else [value]
