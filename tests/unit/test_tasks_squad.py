@@ -130,6 +130,13 @@ def test_answers_in_a_table_that_cannot_be_read_are_refused(tmp_path, cell, says
     assert "train.csv, line " in str(refused.value) and says in str(refused.value)
 
 
+def test_a_mark_of_impossible_questions_is_read_in_a_table_too(tmp_path):
+    rows = "".join(f"film .,film {n} ?,0 good,{mark}\n" for n, mark in enumerate(["False", "false", "0", ""] * 3))
+    (tmp_path / "train.csv").write_text(f"context,question,answer,is_impossible\n{rows}film .,?,,True\n")
+    task = opened(tmp_path)
+    assert sum(task.describe()["rows"].values()) == 12 and task.unused == ("1 questions marked is_impossible",)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -137,6 +144,7 @@ def test_answers_in_a_table_that_cannot_be_read_are_refused(tmp_path, cell, says
         ({"context": "a", "question": 3, "answer": "b"}, "expected text in 'question' or 'query', found 3"),
         ({"context": "a", "question": "b", "answers": {"text": []}}, "expected texts in 'answers'"),
         ({"context": "a", "question": "b", "answers": ["", "c"]}, "expected texts in 'answers'"),
+        ({"is_impossible": "perhaps"}, "expected true or false in 'is_impossible', found \"perhaps\""),
         ({"paragraphs": [{"context": "a"}]}, "expected an article with paragraphs"),
     ],
 )

@@ -23,6 +23,7 @@ from forq.tasks.rows.nested import nested
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, read
 
+_MARKS = {"true": True, "1": True, "false": False, "0": False, "": False, "none": False}
 _METRICS = {"f1": rewards.f1, "exact_match": rewards.exact_match}
 
 
@@ -129,7 +130,7 @@ def _questions(record: Record, unread: _Unread) -> Iterator[Asked]:
 
 def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
     """A question with its prompt; nothing if the row is marked as impossible to answer."""
-    if row.get("is_impossible", False):
+    if _impossible(row, where):
         unread.impossible += 1
         return
     title = _text(row, ("title",), where) if row.get("title") else None
@@ -141,6 +142,15 @@ def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
     prompt = f"{head}Context: {context}\nQuestion: {question}\nAnswer:"
     pieces = (Piece(prompt, scored=False), Piece(f" {answers[0]}\n", scored=True))
     yield Asked(pieces, {"question": question, "answer": answers[0], "answers": answers})
+
+
+def _impossible(row: Fields, where: str) -> bool:
+    """Whether a row is marked as impossible to answer; a table has the mark as text."""
+    mark = row.get("is_impossible")
+    value = _MARKS.get(str(mark).strip().lower())
+    if value is None:
+        raise DataError(f"{where}: expected true or false in 'is_impossible', found {json.dumps(mark, default=str)}")
+    return value
 
 
 def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
