@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,38 @@ def test_splits_of_a_call_that_failed_early_are_gone(tmp_path):
 def test_rows_that_cannot_be_written_are_named(data, says, tmp_path):
     with pytest.raises(library.DataError, match=says):
         as_path(data, tmp_path)
+
+
+class Labelled(list):
+    """Rows as ``datasets.Dataset`` gives them: numbers for labels, and their names in its features."""
+
+    features = MappingProxyType({"text": object(), "label": SimpleNamespace(names=["terrible", "great"])})
+
+
+REVIEWS = [{"text": f"film {n}", "label": n % 2} for n in range(60)]
+
+
+def test_labels_of_a_data_set_in_memory_have_the_names_it_gives(base, tmp_path):
+    run = library.tune(base, "classify", Labelled(REVIEWS), steps=1, out=tmp_path / "run", settings=SMALL)
+    assert run.task.names == ("great", "terrible") and run.task.words == (" great", " terrible")
+    as_path({"train": Labelled(REVIEWS), "test": Labelled([*REVIEWS, {"text": "none", "label": None}])}, tmp_path)
+    for split in ("train", "test"):
+        rows = [json.loads(line) for line in (tmp_path / f"rows/{split}.jsonl").read_text().splitlines()]
+        assert rows[:2] == [{"text": "film 0", "label": "terrible"}, {"text": "film 1", "label": "great"}]
+    for number in (-1, 2):
+        with pytest.raises(library.DataError, match=f"test row 1, 'label': expected a label 0 … 1, found {number}"):
+            as_path({"train": Labelled(REVIEWS), "test": Labelled([REVIEWS[0], {"label": number}])}, tmp_path)
+
+
+def test_a_run_that_was_begun_on_the_numbers_of_labels_goes_on_with_them(tmp_path):
+    as_path(REVIEWS, tmp_path)
+    before = (tmp_path / "rows/train.jsonl").read_bytes()
+    as_path(Labelled(REVIEWS), tmp_path, begun=True)
+    assert (tmp_path / "rows/train.jsonl").read_bytes() == before
+    with pytest.raises(library.DataError, match="rows the run was begun with"):
+        as_path(Labelled(REVIEWS[:-1]), tmp_path, begun=True)
+    as_path(Labelled(REVIEWS), tmp_path)
+    as_path(Labelled(REVIEWS), tmp_path, begun=True)
 
 
 def test_a_path_stays_what_it_is(tmp_path):

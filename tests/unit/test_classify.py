@@ -140,6 +140,20 @@ def test_a_long_prompt_loses_its_beginning_and_keeps_its_end(tmp_path: Path) -> 
     assert account(task).truncated["train"] == 48 and "lose the beginning of the prompt" in account(task).warnings[0]
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_prompt_that_begins_with_the_beginning_of_text_has_it_once_and_keeps_it(tmp_path: Path, bos: bool) -> None:
+    tokenizer = tiny_lm.tokenizer(bos=bos)
+    path = written(tmp_path, [{"text": "good " * 30 + f"is {n}", "label": COLOURS[n % 3]} for n in range(60)])
+    plain: Any = classify.open(path, tiny_lm.tokenizer(), seed=3, prompt="Review: {text} Verdict:")
+    own: Any = classify.open(path, tokenizer, seed=3, prompt="<s>Review: {text} Verdict:")
+    assert tokenizer.decode(own.rows["train"][0].prompt).startswith("<s>Review: good good")
+    assert own.rows == plain.rows and own.empty == plain.empty and own.digest == plain.digest
+    short: Any = classify.open(path, tokenizer, seed=3, prompt="<s>Review: {text} Verdict:", max_length=40)
+    row, whole = short.rows["train"][0], own.rows["train"][0]
+    assert row.length == 40 and row.cut == whole.length - 40 and row.options == whole.options
+    assert row.prompt == (whole.prompt[0], *whole.prompt[1 + row.cut :])
+
+
 def test_splits_have_every_classs_share() -> None:
     labels = [0] * 70 + [1] * 20 + [2] * 10
     limits: Any = {"train": 40, "validation": 10, "test": 20}

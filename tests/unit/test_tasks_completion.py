@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch
 from forq.errors import ConfigError, DataError
 from forq.tasks import completion
 from forq.tasks.kinds.completion import pack
+from forq.tasks.objectives import rewards
 from forq.tasks.objectives.losses import mean_nll
+from forq.tasks.objectives.rewarded import rewarded
 from tests import tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()
@@ -84,6 +87,37 @@ def test_csv_with_columns_of_other_names(tmp_path):
     assert sum(task.describe()["rows"].values()) == 9
 
 
+def tokens(task):
+    """The tokens of all rows and which are scored, in whichever split they are."""
+    return {(row.tokens, row.scored) for rows in task.rows.values() for row in rows}
+
+
+CHAT = [{"role": "user", "content": "number 2"}, {"role": "assistant", "content": "bad"}]
+
+
+@pytest.mark.parametrize("other", [{"messages": CHAT}, {"text": "film film"}])
+def test_the_fields_that_the_user_names_are_read_whatever_else_a_row_has(tmp_path, other):
+    named = {"prompt_field": "question", "completion_field": "answer"}
+    rows = [{"question": f"film {n}", "answer": " good"} for n in range(9)]
+    alone = opened(written(tmp_path, rows), chatting(), **named)
+    task = opened(written(tmp_path, [{**row, **other} for row in rows]), chatting(), **named)
+    assert tokens(task) == tokens(alone)
+    assert task.describe()["ignored"] == list(other)
+    plain = [{"prompt": row["question"], "answer": row["answer"], **other} for row in rows]
+    half = opened(written(tmp_path, plain), chatting(), completion_field="answer")
+    assert tokens(half) == tokens(alone)
+
+
+@pytest.mark.parametrize("other", [{"messages": CHAT}, {"text": "film film"}, {}])
+def test_a_named_field_that_is_missing_is_refused_with_the_nearest(tmp_path, other):
+    data = written(tmp_path, [{"question": "film", "answer": " good", **other}] * 9)
+    says = r"line \d: expected a field 'anwser' \(did you mean 'answer'\?\), found 'question'.*task\.completion_field"
+    with pytest.raises(DataError, match=says):
+        opened(data, chatting(), prompt_field="question", completion_field="anwser")
+    with pytest.raises(DataError, match=r"line \d: expected a field 'prompt', found .*task\.prompt_field"):
+        opened(data, chatting(), completion_field="answer")
+
+
 def test_of_a_conversation_the_assistant_is_learned(tmp_path):
     tokenizer = copy.deepcopy(TOKENIZER)  # all tests share one
     turns = [("user", "film number 1"), ("assistant", "good"), ("user", "number 2"), ("assistant", "was bad")]
@@ -117,6 +151,40 @@ def test_of_several_turns_the_last_is_asked_for(tmp_path):
     (answer,) = task.answers(tiny_lm.model("llama"), pack(task.rows["test"][:1]))
     assert answer.prompt.endswith("<user> film 2 .\n<assistant>") and "good" in answer.prompt
     assert answer.row["answer"].strip() == "bad ."
+
+
+SPELLINGS = [
+    ["good film", "bad"],
+    {"text": ["good film", "bad"], "answer_start": [1, 2]},
+    [{"text": "good film"}, {"text": "bad"}],
+]
+
+
+@pytest.mark.parametrize("measure", [rewards.f1, rewards.exact_match])
+@pytest.mark.parametrize("answers", ["good film", {"text": "good film"}, *SPELLINGS])
+def test_a_right_answer_has_the_whole_reward_however_answers_are_spelled(tmp_path, answers, measure):
+    rows = [{"prompt": f"film {n} was", "completion": " good film", "answers": answers} for n in range(9)]
+    plain = opened(written(tmp_path, rows), end=False)
+    task = rewarded(plain, measure, "f1", "source")
+    (answer,) = task.inner.answers(tiny_lm.model("llama"), pack(task.inner.rows["test"][:1]))
+    assert measure(answer.prompt, answer.row["answer"], answer.row) == 1.0
+    assert measure(answer.prompt, "film", answer.row) < 1.0
+    # Only rows that were read wrongly have another digest.
+    assert (task.digest == replace(task, inner=plain).digest) is (answers == SPELLINGS[0])
+
+
+def test_a_reward_of_the_users_gets_the_row_as_it_is_and_answers_of_another_kind_do_not_count(tmp_path):
+    rows = [{"prompt": f"film {n}", "completion": " good", "answers": "good"} for n in range(9)]
+    task = opened(written(tmp_path, rows), end=False)
+    assert rewarded(task, lambda prompt, text, row: 1.0, "mine", "").inner is task
+    assert rewarded(task, rewards.accuracy, "accuracy", "").inner is task
+    for other in (None, 7, "", {"A": "bad", "B": "good"}, {"text": []}):
+        data = written(tmp_path, [{**row, "answers": other} for row in rows])
+        plain = opened(data, end=False)
+        inner = rewarded(plain, rewards.f1, "f1", "").inner
+        assert other or inner is plain
+        (answer,) = inner.answers(tiny_lm.model("llama"), pack(inner.rows["test"][:1]))
+        assert rewards.f1(answer.prompt, "good", answer.row) == 1.0
 
 
 def test_an_array_and_a_byte_order_mark_are_read(tmp_path):

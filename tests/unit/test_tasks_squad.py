@@ -1,5 +1,6 @@
 """SQuAD: its layouts, the prompt, what is learned, and scores of greedy answers."""
 
+import csv
 import json
 
 import pytest
@@ -73,6 +74,69 @@ def test_an_answer_ends_with_its_line(tmp_path):
     assert sum(map(len, texts)) < sum(len(answer.text) for answer in task.answers(model, batch))
 
 
+def tabled(folder, answers, count=9):
+    """A CSV file whose rows have the same cell of answers."""
+    with (folder / "train.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["context", "question", "answers"])
+        table.writeheader()
+        table.writerows({"context": "film .", "question": f"film {n} ?", "answers": answers} for n in range(count))
+    return folder / "train.csv"
+
+
+@pytest.mark.parametrize(
+    ("cell", "answers"),
+    [
+        ({"text": ["0 good"], "answer_start": [12]}, ["0 good"]),
+        (["0 good", 'it\'s "bad"'], ["0 good", 'it\'s "bad"']),
+        ([{"text": "0 good", "answer_start": 12}, {"text": "bad"}], ["0 good", "bad"]),
+        (json.dumps({"text": ["0 good", "bad"], "answer_start": [1, None]}), ["0 good", "bad"]),
+        ("{'text': array(['0 good'], dtype=object), 'answer_start': array([12], dtype=int32)}", ["0 good"]),
+        ("array(['0 good',\n       'bad'], dtype=object)", ["0 good", "bad"]),
+        ("0 good", ["0 good"]),
+        ("[u'bad']", ["bad"]),
+        *((text, [text]) for text in ("[0] good", "[0]", "[[0, 1], [2, 3]]", "{x | x > 0}", "[", "array 0")),
+        ('["[0]"]', ["[0]"]),
+    ],
+)
+def test_answers_in_a_table_are_read_and_not_learned_as_they_are_spelled(tmp_path, cell, answers):
+    row = opened(tabled(tmp_path, cell)).rows["train"][0]
+    assert json.loads(row.facts)["answers"] == answers
+    assert TOKENIZER.decode([row.tokens[place] for place in row.scored]) == f" {answers[0]}\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("['0 good' 'bad']", "texts without a comma between them"),
+        ("['0 good'\n 'bad']", "texts without a comma between them"),
+        ("{'text': ['0 good'", "looks like a list or mapping"),
+        ("{'text': list(['0 good'])}", "neither JSON nor a Python literal: "),
+        ("{'0 good', 'bad'}", "a set, which is neither"),
+        ("['\\d']", "neither JSON nor a Python literal"),
+        ("['\\ud83d']", "half of a surrogate pair"),
+        ("['a', " + "[" * 3000 + "]" * 3001, "looks like a list or mapping"),
+        ("array([1, 2])", "expected texts in 'answers'"),
+        ("[b'bad']", "expected texts in 'answers'"),
+        ('{"text": ["a"], "text": ["b"]}', "the key 'text' stands twice"),
+        ("{'text': [], 'answer_start': []}", "expected texts in 'answers'"),
+        ("[]", "expected texts in 'answers'"),
+        ("array(['0 good', ..., 'bad'], dtype=object)", "expected texts in 'answers'"),
+    ],
+)
+def test_answers_in_a_table_that_cannot_be_read_are_refused(tmp_path, cell, says):
+    path = tabled(tmp_path, cell)
+    with pytest.raises(DataError) as refused:
+        opened(path)
+    assert "train.csv, line " in str(refused.value) and says in str(refused.value)
+
+
+def test_a_mark_of_impossible_questions_is_read_in_a_table_too(tmp_path):
+    rows = "".join(f"film .,film {n} ?,0 good,{mark}\n" for n, mark in enumerate(["False", "false", "0", ""] * 3))
+    (tmp_path / "train.csv").write_text(f"context,question,answer,is_impossible\n{rows}film .,?,,True\n")
+    task = opened(tmp_path)
+    assert sum(task.describe()["rows"].values()) == 12 and task.unused == ("1 questions marked is_impossible",)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
@@ -80,6 +144,7 @@ def test_an_answer_ends_with_its_line(tmp_path):
         ({"context": "a", "question": 3, "answer": "b"}, "expected text in 'question' or 'query', found 3"),
         ({"context": "a", "question": "b", "answers": {"text": []}}, "expected texts in 'answers'"),
         ({"context": "a", "question": "b", "answers": ["", "c"]}, "expected texts in 'answers'"),
+        ({"is_impossible": "perhaps"}, "expected true or false in 'is_impossible', found \"perhaps\""),
         ({"paragraphs": [{"context": "a"}]}, "expected an article with paragraphs"),
     ],
 )

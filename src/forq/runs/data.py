@@ -9,6 +9,8 @@ from typing import get_args
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.kinds.labels import class_name
+from forq.tasks.rows.table import class_names
 
 FOLDER = "rows"
 """Sub-folder of a run with a file of JSON lines for each split."""
@@ -20,27 +22,34 @@ Data = str | Path | Rows | Mapping[str, Rows]
 """A path, rows to train on, or rows by split (a ``datasets.DatasetDict``)."""
 
 
+Classes = Mapping[str, tuple[str, ...]]
+"""Names of labels, by field."""
+
+
 def as_path(data: Data, folder: Path, *, begun: bool = False) -> str:
     """The path of a task's data: the given path, or the rows in memory, written below ``folder``.
 
-    The same rows give the same bytes, so that a repeated call resumes its run.
+    The same rows give the same bytes, so that a repeated call resumes its run. A number that stands for
+    a label (``ClassLabel`` of ``datasets``) is written as the label's name.
 
     Args:
         begun: a run on these rows is in ``folder`` already; its files are compared, never replaced.
 
     Raises:
         DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value
-            that JSON cannot store; with ``begun``, the rows are not the run's.
+            that JSON cannot store, or a number that stands for no label; with ``begun``, the rows are not the run's.
     """
     if isinstance(data, str | Path):
         return str(data)
     splits = data if isinstance(data, Mapping) else {"train": data}
     if unknown := [name for name in splits if name not in get_args(Split)]:
         raise DataError(f"data: expected rows by split ({', '.join(get_args(Split))}), found {unknown[0]!r}")
-    texts = {
-        name: "".join(_line(row, name, number) for number, row in enumerate(rows)) for name, rows in splits.items()
-    }
     target = folder / FOLDER
+    classes = {name: class_names(rows) for name, rows in splits.items()}
+    # Runs that were begun before names were written have the numbers, and go on with them.
+    if begun and any(classes.values()) and _texts(splits, {}) == _there(target):
+        return str(target)
+    texts = _texts(splits, classes)
     if begun:
         _require_same(target, texts)
         return str(target)
@@ -55,7 +64,7 @@ def as_path(data: Data, folder: Path, *, begun: bool = False) -> str:
 
 
 def _require_same(target: Path, texts: Mapping[str, str]) -> None:
-    there = {file.stem: file.read_text(encoding="utf-8") for file in target.glob("*.jsonl")}
+    there = _there(target)
     for name in {**there, **texts}:
         if there.get(name) != texts.get(name):
             raise DataError(
@@ -64,11 +73,29 @@ def _require_same(target: Path, texts: Mapping[str, str]) -> None:
             )
 
 
-def _line(row: Mapping[str, object], split: str, number: int) -> str:
-    where = f"data: {split} row {number}"
+def _there(target: Path) -> dict[str, str]:
+    return {file.stem: file.read_text(encoding="utf-8") for file in target.glob("*.jsonl")}
+
+
+def _texts(splits: Mapping[str, Rows], classes: Mapping[str, Classes]) -> dict[str, str]:
+    """The contents of the files, by split."""
+    return {
+        name: "".join(
+            _line(row, classes.get(name, {}), f"data: {name} row {number}") for number, row in enumerate(rows)
+        )
+        for name, rows in splits.items()
+    }
+
+
+def _line(row: Mapping[str, object], classes: Classes, where: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected a mapping of fields, found {type(row).__name__}")
+    fields = dict(row)
+    for name, names in classes.items():
+        value = fields.get(name)
+        if type(value) is int:
+            fields[name] = class_name(value, names, f"{where}, {name!r}")
     try:
-        return json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: expected text, numbers, lists and mappings, found {error}") from error

@@ -1,10 +1,10 @@
 """The user's own data: prompts with completions, conversations, or plain texts.
 
 Rows come from JSON lines, CSV or a data set. A row is ``{"prompt": …, "completion": …}``,
-``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``; its fields tell which. Only
-completions are learned. In a conversation these are the assistant's turns
-(:mod:`forq.tasks.chat.conversation`). A validation or test split without a file of its own takes
-one in ten training rows.
+``{"messages": [{"role": …, "content": …}, …]}`` or ``{"text": …}``; its fields tell which, unless the
+user names the two fields. Only completions are learned. In a conversation these are the assistant's
+turns (:mod:`forq.tasks.chat.conversation`). A validation or test split without a file of its own
+takes one in ten training rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from forq.errors import ConfigError, DataError
+from forq.plugins.registry import nearest
 from forq.tasks import Split, Tokenizer
 from forq.tasks.chat.conversation import Conversations
 from forq.tasks.chat.encoding import Asked, Piece
@@ -34,8 +35,8 @@ def open(
     train_rows: int | None = None,
     validation_rows: int | None = 500,
     test_rows: int | None = 1000,
-    prompt_field: str = "prompt",
-    completion_field: str = "completion",
+    prompt_field: str | None = None,
+    completion_field: str | None = None,
     template: str | None = None,
     end: bool = True,
     new_tokens: int | None = None,
@@ -48,8 +49,10 @@ def open(
         seed: seed for drawing validation and test rows and for the order of training rows.
         max_length: maximum number of tokens in a row. A longer row loses the beginning of its
             prompt. If the completion does not fit, the row is dropped. Both are counted.
-        prompt_field, completion_field: names of the two fields in the file. The texts are joined
-            without a separator, so a completion that begins a new word begins with a space.
+        prompt_field, completion_field: names of the two fields in the file; by default ``prompt`` and
+            ``completion``. If either is given, every row is read from these two fields, whatever
+            others it has. The texts are joined without a separator, so a completion that begins a new
+            word begins with a space.
         template: path of a Jinja chat template, used in place of the tokenizer's own.
         end: teach the model to stop: append EOS to completions that do not end with an end token.
             Nothing is appended to conversations, because the template ends them.
@@ -67,7 +70,12 @@ def open(
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = splits(records, seed=seed, digest=digest, limits=limits)
     source = None if template is None else _template(Path(template))
-    reader = _Reader((prompt_field, completion_field), tokenizer, source, parsed(moment))
+    named = prompt_field is not None or completion_field is not None
+    names = (
+        "prompt" if prompt_field is None else prompt_field,
+        "completion" if completion_field is None else completion_field,
+    )
+    reader = _Reader(names, named, tokenizer, source, parsed(moment))
     asked = {split: [reader.asked(record) for record in rows] for split, rows in chosen.items()}
     task = completion(
         "completion",
@@ -101,10 +109,12 @@ def _template(path: Path) -> str:
         ) from error
 
 
-def _asked(record: Record, names: tuple[str, str]) -> tuple[Asked, tuple[str, ...]]:
+def _asked(record: Record, names: tuple[str, str], named: bool) -> tuple[Asked, tuple[str, ...]]:
     """The text of a row that is not a conversation, and the names of the fields it was read from."""
-    fields, (prompt_field, completion_field) = record.fields, names
-    if prompt_field in fields and completion_field in fields:
+    fields, (_, completion_field) = record.fields, names
+    if named:
+        _require_named(record, names)
+    if all(name in fields for name in names):
         prompt, answer = (_text(record, name) for name in names)
         if not answer.strip():
             raise DataError(f"{record.where}: the {completion_field} is empty")
@@ -116,9 +126,20 @@ def _asked(record: Record, names: tuple[str, str]) -> tuple[Asked, tuple[str, ..
             raise DataError(f"{record.where}: the text is empty")
         return Asked((Piece(text, scored=True),), fields, record.where), ("text",)
     raise DataError(
-        f"{record.where}: expected {prompt_field!r} and {completion_field!r}, or 'messages', or 'text', found "
+        f"{record.where}: expected 'prompt' and 'completion', or 'messages', or 'text', found "
         f"{', '.join(map(repr, fields))}; set other names with task.prompt_field and task.completion_field"
     )
+
+
+def _require_named(record: Record, names: tuple[str, str]) -> None:
+    """Refuse a row without one of the fields that the user names: nothing else may be read in its place."""
+    for option, name in zip(("prompt_field", "completion_field"), names, strict=True):
+        if name not in record.fields:
+            known = list(record.fields)
+            raise DataError(
+                f"{record.where}: expected a field {name!r}{nearest(name, known)}, found "
+                f"{', '.join(map(repr, known))}; set its name with task.{option}"
+            )
 
 
 def _text(record: Record, name: str) -> str:
@@ -131,8 +152,10 @@ def _text(record: Record, name: str) -> str:
 class _Reader:
     """Turns rows into text, and keeps track of fields that nothing reads."""
 
-    def __init__(self, names: tuple[str, str], tokenizer: Tokenizer, source: str | None, moment: datetime) -> None:
-        self._names, self._ignored = names, set[str]()
+    def __init__(
+        self, names: tuple[str, str], named: bool, tokenizer: Tokenizer, source: str | None, moment: datetime
+    ) -> None:
+        self._names, self._named, self._ignored = names, named, set[str]()
         self.template: ChatTemplate | None = None
         if source is not None or getattr(tokenizer, "chat_template", None):
             self.template = ChatTemplate(tokenizer, source, moment)
@@ -146,8 +169,8 @@ class _Reader:
             ConfigError: the row is a conversation, but there is no chat template.
             DataError: the row cannot be used.
         """
-        if "messages" not in record.fields:
-            asked, used = _asked(record, self._names)
+        if self._named or "messages" not in record.fields:
+            asked, used = _asked(record, self._names, self._named)
             self._ignored |= record.fields.keys() - set(used)
             return asked
         if self._chats is None:

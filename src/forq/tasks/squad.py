@@ -19,9 +19,11 @@ from forq.tasks.chat.encoding import Asked, Piece
 from forq.tasks.kinds.completion import Completion, completion, splits
 from forq.tasks.objectives import rewards
 from forq.tasks.rows.fields import Fields
+from forq.tasks.rows.nested import nested
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, read
 
+_MARKS = {"true": True, "1": True, "false": False, "0": False, "": False, "none": False}
 _METRICS = {"f1": rewards.f1, "exact_match": rewards.exact_match}
 
 
@@ -42,7 +44,8 @@ def open(
     Args:
         data: a folder with SQuAD's own JSON files (``train….json``, ``dev….json``), or any data that
             :func:`forq.tasks.rows.table.read` accepts. Its rows have ``context`` (or ``passage``),
-            ``question`` (or ``query``), ``answers`` (or ``answer``) and optionally ``title``. Without
+            ``question`` (or ``query``), ``answers`` (or ``answer``) and optionally ``title``. In CSV and
+            TSV a list or mapping of answers is text (:mod:`forq.tasks.rows.nested`). Without
             a test file the validation files are the test split, as in the papers. A split without a
             file is drawn from the training rows, at most one row in ten.
         seed: seed for drawing rows and for the order of training rows.
@@ -127,7 +130,7 @@ def _questions(record: Record, unread: _Unread) -> Iterator[Asked]:
 
 def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
     """A question with its prompt; nothing if the row is marked as impossible to answer."""
-    if row.get("is_impossible", False):
+    if _impossible(row, where):
         unread.impossible += 1
         return
     title = _text(row, ("title",), where) if row.get("title") else None
@@ -141,6 +144,15 @@ def _asked(row: Fields, where: str, unread: _Unread) -> Iterator[Asked]:
     yield Asked(pieces, {"question": question, "answer": answers[0], "answers": answers})
 
 
+def _impossible(row: Fields, where: str) -> bool:
+    """Whether a row is marked as impossible to answer; a table has the mark as text."""
+    mark = row.get("is_impossible")
+    value = _MARKS.get(str(mark).strip().lower())
+    if value is None:
+        raise DataError(f"{where}: expected true or false in 'is_impossible', found {json.dumps(mark, default=str)}")
+    return value
+
+
 def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
     value = next((fields[name] for name in names if name in fields), None)
     if not isinstance(value, str) or not value.strip():
@@ -151,9 +163,20 @@ def _text(fields: Fields, names: tuple[str, ...], where: str) -> str:
 
 
 def _answers(fields: Fields, where: str) -> list[str]:
-    """The right answers, given as ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text."""
+    """The right answers, given as ``{"text": […]}``, ``[{"text": …}, …]``, a list or a single text.
+
+    A text may also spell one of the others, as in CSV.
+    """
     names = ("answers", "answer")
     value = next((fields[name] for name in names if name in fields), None)
+    if isinstance(value, str):
+        try:
+            value = nested(value)
+        except ValueError as error:
+            raise DataError(
+                f"{where}: expected texts in 'answers' or 'answer', found what looks like a list or mapping and cannot "
+                f'be read, {error}: {_excerpt(value, names, fields)}; write it as JSON, as in ["an answer"]'
+            ) from error
     if isinstance(value, Mapping):
         value = value.get("text")
     answers = value if isinstance(value, list) else [value]

@@ -37,6 +37,21 @@ def frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(full[:start]), tuple(full[start + len(inner) :])
 
 
+def begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
+    """Whether a text already begins with what the tokenizer would put in front of it."""
+    return bool(front) and tuple(tokens[: len(front)]) == front
+
+
+def opening(tokens: Sequence[int], front: tuple[int, ...], bos: int | None) -> int:
+    """Number of tokens at the beginning of a text that stay if its left is cut: the tokenizer's own, or BOS.
+
+    Args:
+        front: the tokens that the tokenizer adds before a text.
+        bos: the id of BOS, which a text may begin with although the tokenizer adds none.
+    """
+    return len(front) if begins(tokens, front) else int(tuple(tokens[:1]) == (bos,))
+
+
 def end_of_text(tokenizer: Tokenizer) -> int | None:
     """The id of the tokenizer's EOS; None if it has no EOS.
 

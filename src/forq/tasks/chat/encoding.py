@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Tokenizer
-from forq.tokens.text import bare
+from forq.tokens.text import bare, begins, opening
 
 
 class Piece(NamedTuple):
@@ -87,19 +87,12 @@ def fitted(row: Row, edges: Edges, max_length: int) -> Row | None:
     the row has none.
     """
     cut = max(0, len(row.tokens) - max_length)
-    kept = _kept(row, edges) if cut else 0
+    kept = opening(row.tokens, edges.front, edges.bos) if cut else 0
     # The token before the first scored one is needed to predict it.
     if not row.scored or row.scored[0] - 1 < cut + kept:
         return None
     tokens = (*row.tokens[:kept], *row.tokens[cut + kept :])
     return row._replace(tokens=tokens, scored=tuple(place - cut for place in row.scored), cut=cut)
-
-
-def _kept(row: Row, edges: Edges) -> int:
-    """Tokens that a truncated row keeps in front: its BOS."""
-    if _begins(row.tokens, edges.front):
-        return len(edges.front)
-    return int(row.tokens[:1] == (edges.bos,))
 
 
 def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int], list[int]]:
@@ -109,7 +102,7 @@ def _encoded(asked: Asked, tokenizer: Tokenizer, edges: Edges) -> tuple[list[int
     """
     text = "".join(piece.text for piece in asked.pieces)
     tokens = bare(tokenizer, text)
-    front = [] if asked.rendered or _begins(tokens, edges.front) else list(edges.front)
+    front = [] if asked.rendered or begins(tokens, edges.front) else list(edges.front)
     scored: list[int] = []
     at, ahead = 0, (0, 0)
     for piece in asked.pieces:
@@ -133,11 +126,6 @@ def _place(tokens: list[int], tokenizer: Tokenizer, before: str) -> tuple[int, i
     same = next((i for i, (a, b) in enumerate(zip(alone, tokens, strict=False)) if a != b), len(alone))
     same = min(same, len(tokens))
     return same, int(same < len(alone) and same < len(tokens))
-
-
-def _begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
-    """Whether the text already begins with what the tokenizer would put in front of it."""
-    return bool(front) and tuple(tokens[: len(front)]) == front
 
 
 def _closed(text: str, tokens: list[int], tokenizer: Tokenizer, ends: frozenset[int]) -> bool:

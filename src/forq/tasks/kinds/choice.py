@@ -24,7 +24,7 @@ from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.segments import Segment
 from forq.tokens.batches import Batch
-from forq.tokens.text import bare, prefix
+from forq.tokens.text import bare, begins, opening, prefix
 
 _AT_ONCE = 4
 """Rows of a forward pass that measures the prior: a step's memory is not known yet."""
@@ -143,20 +143,19 @@ class Prompts:
     """
 
     def __init__(self, tokenizer: Tokenizer, words: tuple[str, ...], keep: str, max_length: int) -> None:
-        self.tokenizer, self.words, self.front = tokenizer, words, prefix(tokenizer)
-        self.room = max_length - len(self.front)
-        least = len(bare(tokenizer, keep)) + sum(len(bare(tokenizer, word)) for word in words)
-        if self.room < least:
-            raise ConfigError(
-                f"max_length must be {least + len(self.front)} or more for {keep!r} and {words}, found {max_length}"
-            )
+        self.tokenizer, self.words, self.front, self.max_length = tokenizer, words, prefix(tokenizer), max_length
+        least = len(self.front) + len(bare(tokenizer, keep)) + sum(len(bare(tokenizer, word)) for word in words)
+        if max_length < least:
+            raise ConfigError(f"max_length must be {least} or more for {keep!r} and {words}, found {max_length}")
 
     def row(self, question: Question) -> Row:
         """The tokens of a question."""
-        return encode(question, self.words, self.tokenizer, self.front, self.room)
+        return encode(question, self.words, self.tokenizer, self.front, self.max_length)
 
 
-def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], room: int) -> Row:
+def encode(
+    question: Question, words: tuple[str, ...], tokenizer: Tokenizer, front: tuple[int, ...], max_length: int
+) -> Row:
     """Tokenise a question; a prompt that is too long loses tokens on its left.
 
     Each word is tokenised together with the prompt, because many tokenizers split text differently
@@ -164,15 +163,18 @@ def encode(question: Question, words: tuple[str, ...], tokenizer: Tokenizer, fro
     tokens begin to differ before that.
 
     Args:
-        front: token ids that precede every prompt.
-        room: maximum number of tokens for the prompt and the words.
+        front: token ids that precede every prompt. A prompt that begins with them gets no second ones.
+            They stay if the left is cut, and so does BOS where the tokenizer adds none.
+        max_length: maximum number of tokens in the row.
     """
     alone = bare(tokenizer, question.prompt)
     full = [bare(tokenizer, question.prompt + word) for word in words]
     start = min(len(alone), _shared(full), min(map(len, full)) - 1)
     options = tuple(tuple(tokens[start:]) for tokens in full)
-    cut = max(0, start + sum(len(option) - 1 for option in options) - room)
-    return Row((*front, *full[0][cut:start]), options, question.label, cut)
+    own = opening(alone, front, getattr(tokenizer, "bos_token_id", None))
+    head = (*(() if begins(alone, front) else front), *alone[:own])
+    cut = max(0, len(head) + start - own + sum(len(option) - 1 for option in options) - max_length)
+    return Row((*head, *full[0][own + cut : start]), options, question.label, cut)
 
 
 def pack(rows: Sequence[Row], most_tokens: int | None = None) -> Batch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
 import torch
@@ -24,6 +24,7 @@ from forq.tasks.objectives import losses
 from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.objectives.rewards import Reward
+from forq.tasks.objectives.right_answers import listed
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
@@ -103,6 +104,15 @@ class Completion(Rows[Row, Batch]):
             facts = {"answer": self._decoded(right), **json.loads(batch.facts[row])}
             answers.append(Answer(self._decoded(prompt), self._decoded(text), facts))
         return answers
+
+    def with_listed_answers(self) -> Completion:
+        """The same task with the ``answers`` of every row as a list, and another digest if that changes a row."""
+        rows = {
+            split: tuple(row._replace(facts=listed(row.facts)) for row in known) for split, known in self.rows.items()
+        }
+        if all(rows[split] == tuple(known) for split, known in self.rows.items()):
+            return self
+        return replace(self, rows=rows, digest=hashlib.sha256(f"{self.digest} answers listed".encode()).hexdigest())
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first test prompt and its greedy continuation."""

@@ -153,11 +153,20 @@ def label_of(record: Record, field: str, classes: Sequence[str] = ()) -> str:
             "task.label=FIELD"
         )
     value = record.fields[field]
-    if classes and type(value) is int:
-        if not 0 <= value < len(classes):
-            raise DataError(f"{record.where}: expected a label 0 … {len(classes) - 1}, found {value}")
-        return classes[value]
-    return named(value, record.where)
+    return class_name(value, classes, record.where) if classes and type(value) is int else named(value, record.where)
+
+
+def class_name(number: int, classes: Sequence[str], where: str) -> str:
+    """The name of the label that a number stands for.
+
+    Raises:
+        DataError: it stands for none; ``datasets`` has −1 for a row without a label.
+    """
+    if not 0 <= number < len(classes):
+        raise DataError(
+            f"{where}: expected a label 0 … {len(classes) - 1}, found {number}; leave out rows without a label"
+        )
+    return classes[number]
 
 
 def named(value: object, where: str, what: str = "label") -> str:

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from forq.errors import ConfigError, DataError
 from forq.scalars.losses import Losses
 from forq.tasks import Score, Split, Tally, Task, Tokenizer
+from forq.tasks.objectives import rewards
+
+# Their own code stays as it is, because it is part of the digest of every run with a shipped reward.
+_OF_SEVERAL = (rewards.f1, rewards.exact_match)
 
 _EXCERPT = 200
 """Number of characters from the end of a prompt that an error shows."""
@@ -33,6 +37,15 @@ class Answers(Protocol):
 
     def answers(self, model: nn.Module, batch: Any) -> list[Answer]:
         """The likeliest answer to each row of a batch, without gradients."""
+        ...
+
+
+@runtime_checkable
+class ListsAnswers(Protocol):
+    """A task whose rows can have several right answers."""
+
+    def with_listed_answers(self) -> Task:
+        """The same task with the ``answers`` of every row as a list; it itself if they are."""
         ...
 
 
@@ -120,6 +133,11 @@ class Rewarded:
 
 
 def rewarded(task: Task, reward: Callable[..., float], name: str, source: str) -> Task:
-    """The task with the reward as its objective."""
+    """The task with the reward as its objective.
+
+    The shipped rewards of several answers get them as a list; a function of the user's gets the row as it is.
+    """
+    if reward in _OF_SEVERAL and isinstance(task, ListsAnswers):
+        task = task.with_listed_answers()
     made: Task = Rewarded(task, reward, name, source)
     return made

@@ -242,9 +242,13 @@ def _datasets(name: str, *, hub: bool) -> Table:
     texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
     unused = tuple(f"split {split}" for split in tables if split not in NAMES)
-    features = getattr(next(iter(tables.values())), "features", None) or {}
-    classes = {name: tuple(feature.names) for name, feature in features.items() if hasattr(feature, "names")}
-    return Table(rows, digest, unused, classes)
+    return Table(rows, digest, unused, class_names(next(iter(tables.values()))))
+
+
+def class_names(rows: object) -> dict[str, tuple[str, ...]]:
+    """Names of the labels that numbers stand for, by field, of a ``datasets.Dataset``; of other rows none."""
+    features = getattr(rows, "features", None) or {}
+    return {name: tuple(feature.names) for name, feature in features.items() if hasattr(feature, "names")}
 
 
 def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
