@@ -1,6 +1,7 @@
 """A run: a folder with everything about a fine-tuning.
 
     RUN/base/                   the quantized base, if the run began from a float checkpoint
+    RUN/base.json               digest of the float checkpoint that the quantized base was made from
     RUN/rows/                   the rows, if they were given in memory
     RUN/config.toml             the resolved settings
     RUN/journal.jsonl           all decisions; rebuilds the tuned model from its base

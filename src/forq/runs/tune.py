@@ -133,7 +133,7 @@ def tune(
             raise ConfigError(
                 "quantize_on_load: expected the folder or hub id of a float checkpoint, found a loaded model"
             )
-        model = quantized(model, quantize_on_load, folder / BASE)
+        model = quantized(model, quantize_on_load, folder / BASE, begun=resumed)
     loaded = model if isinstance(model, LoadedModel) else load(model)
     afresh(loaded)  # before its kernels are noted and the task is opened, which may measure the model
     watched = {name: parts(text) for name, text in (watch or {}).items()}
