@@ -92,6 +92,29 @@ def test_scales_and_adapters_move_beside_each_other(base, text, tmp_path, forq):
         side = out / "checkpoint" if "/" not in file else out
         assert (tmp_path / "again" / file).read_bytes() == (side / file).read_bytes()
 
+    refused = forq("export", out, "--to", "gptq", "--out", tmp_path / "x")
+    assert refused.returncode == 1 and not (tmp_path / "x").exists()
+    assert f"give {out / 'checkpoint'} to leave the adapter out" in " ".join(refused.stderr.split())
+    assert forq("export", out, "--to", "gguf-lora", "--out", tmp_path / "lora").returncode == 0
+    alone = forq("export", out / "checkpoint", "--to", "awq", "--out", tmp_path / "awq")
+    assert alone.returncode == 0 and f"adapter {out / 'adapter'}, which is left out" in alone.stderr
+
+
+def test_a_checkpoint_scored_without_the_adapter_it_was_tuned_with_says_so(base, text, tmp_path, forq):
+    import forq as library
+
+    model = library.load(base, device="cpu")
+    words = {"recipe": "qzo-slopes", "move": "scales,lora", "steps": 1, "out": tmp_path / "run"}
+    small = {"max_length": 32, "validation_rows": 4, "test_rows": 4, "batch_rows": 2}
+    run = library.tune(model, "text", text, **words, settings={"task": small})
+    run.save(tmp_path / "saved")
+    at = ("--task", "text", "--data", text, "--set", "task.max_length=32", "--set", "task.test_rows=4")
+    for alone, adapter in (("run/checkpoint", "run/adapter"), ("saved", "saved/adapter")):
+        said = forq("eval", tmp_path / alone, *at)
+        assert said.returncode == 0 and f"adapter {tmp_path / adapter}, which is left out" in said.stderr, said.stderr
+        assert "left out" not in forq("eval", tmp_path / alone, *at, "--adapter", tmp_path / adapter).stderr
+    assert "left out" not in forq("eval", tmp_path / "run", *at).stderr
+
 
 def patterned(base, folder):
     """An adapter as PEFT leaves it before training, of a kind that forq does not begin: √r, ranks of their own."""

@@ -11,6 +11,7 @@ import pytest
 import forq as library
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError
+from forq.models.convert.onload import quantized
 from forq.tasks import text
 from tests import tiny_lm
 
@@ -46,6 +47,7 @@ def test_a_base_that_a_killed_run_left_is_taken_and_one_of_other_bits_is_not(sou
     run = library.tune(source, "text", data, steps=1, out=tmp_path / "a", quantize_on_load="gptq4", settings=settings)
     assert run.best is not None
     shutil.copytree(tmp_path / "a" / "base", tmp_path / "b" / "base")
+    shutil.copy(tmp_path / "a" / "base.json", tmp_path / "b" / "base.json")
     with pytest.raises(ConfigError, match="base made as gptq8, found gptq4"):
         library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq8", settings=settings)
     library.tune(source, "text", data, steps=1, out=tmp_path / "b", quantize_on_load="gptq4", settings=settings)
@@ -57,3 +59,36 @@ def test_what_cannot_be_is_refused(base: Path, forq, tmp_path: Path, how: str, s
     done = forq("tune", base, "--data", data, "--out", tmp_path / "run", "--quantize-on-load", how, *SMALL)
     assert done.returncode == 1 and says in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_base_of_another_checkpoint_is_refused(source: Path, forq, tmp_path: Path) -> None:
+    other, data = tmp_path / "other", text.example(tmp_path)
+    shutil.copytree(source, other)
+    weights = Checkpoint.open(source)
+    name = next(name for name in weights.info if name.endswith("q_proj.weight"))
+    weights.save_patched(other, {name: weights.read(name) * 2}, overwrite=True)
+
+    def tune(checkpoint: Path, out: str, *words: object) -> str:
+        command = ["tune", checkpoint, "--data", data, "--out", tmp_path / out, "--quantize-on-load", "gptq4"]
+        done = forq(*command, *SMALL, *words)
+        return "" if done.returncode == 0 else " ".join(done.stderr.split())
+
+    quantized(source, "gptq4", tmp_path / "run" / "base")
+    assert "another checkpoint, which was called" in tune(other, "run") and "remove" in tune(other, "run")
+    assert tune(source, "run") == ""
+    assert "another checkpoint" in tune(other, "run", "--resume") and tune(source, "run", "--resume") == ""
+    (tmp_path / "run" / "base.json").unlink()  # as older versions left it: the journal names the base
+    assert tune(source, "run", "--resume") == ""
+    shutil.copytree(tmp_path / "run" / "base", tmp_path / "old" / "base")
+    assert "expected base.json beside it" in tune(source, "old")
+    config = json.loads((other / "config.json").read_text())
+    shutil.copy(source / "model.safetensors", other / "model.safetensors")
+    assert tune(other, "third") == ""
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 5e4}))
+    assert "another checkpoint" in tune(other, "third", "--resume")
+
+
+def test_nothing_is_quantized_for_settings_that_cannot_be(source: Path, forq, tmp_path: Path) -> None:
+    for wrong in (["--data", tmp_path / "typo.txt"], ["--data", text.example(tmp_path), "--set", "rule.lrr=1"]):
+        command = ["tune", source, *wrong, "--out", tmp_path / "run", "--quantize-on-load", "gptq4", *SMALL]
+        assert forq(*command).returncode == 1 and not (tmp_path / "run").exists()

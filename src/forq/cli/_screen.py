@@ -49,8 +49,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def print_notes(model: LoadedModel) -> None:
-    """What the owner of a model's format computes and forq does not, on stderr."""
-    for sentence in model.unlike:
+    """What the owner of a model's format computes and forq does not, and an adapter that is left out, on stderr."""
+    from forq.models.unlike import left_out
+
+    alone = () if model.adapters else left_out(model.checkpoint, ": give it by --adapter")
+    for sentence in (*model.unlike, *alone):
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 

@@ -36,11 +36,13 @@ def export(
     as_json: given.Json = False,
 ) -> None:
     """Convert a checkpoint to another format, exactly or with only float rounding, and report what is lost."""
+    from forq.checkpoints import Checkpoint
     from forq.cli import _screen
     from forq.cli._finished import finished
     from forq.errors import ConfigError
     from forq.models.convert.export import LORA, targets
     from forq.models.convert.export import export as make
+    from forq.models.unlike import left_out
 
     if not overwrite:
         given.free(out, "choose another --out, or replace it with --overwrite")
@@ -52,17 +54,25 @@ def export(
                 f"{source}: expected a finished run with a checkpoint, found none; adapters are PEFT's already, and "
                 f"--to {LORA} writes them for llama.cpp"
             )
+        elif run.adapter is not None and to.replace("_", "-") in targets():
+            raise ConfigError(
+                f"{source}: expected a run of which only the checkpoint moved, found one with an adapter too, which "
+                f"--to {to} cannot hold; give {run.saved} to leave the adapter out, and --to {LORA} to write it for "
+                "llama.cpp"
+            )
         source = run.saved
     done = make(source, out, to, adapter=adapter, overwrite=overwrite)
+    alone = left_out(Checkpoint.open(source)) if adapter is None else ()
+    notes = (*alone, *done.notes)
     if as_json:
         told = {"layers": done.layers, "weights": done.weights, "changed": done.changed, "max_change": done.max_change}
-        _screen.data({"path": str(done.path), "to": to, **told, "notes": list(done.notes)})
+        _screen.data({"path": str(done.path), "to": to, **told, "notes": list(notes)})
         return
     lost = (
         "every weight is the same number"
         if done.changed == 0
         else (f"{done.changed:,} of {done.weights:,} weights were rounded, by {done.max_change:.1e} at most")
     )
-    for note in done.notes:
+    for note in notes:
         _screen.err.print(note, highlight=False, soft_wrap=True)
     _screen.out.print(f"{done.layers} layers as {to}; {lost} → {done.path}", highlight=False, soft_wrap=True)

@@ -232,13 +232,8 @@ def tune(
         raise ConfigError(
             f"{out} is in the way: " + (_screen.TAKEN if held else "it holds no run; choose another --out")
         )
-    if quantize_on_load is not None:
-        from forq.models.convert.onload import quantized
-
-        if held and not (out / BASE).is_dir():
-            raise ConfigError(f"--quantize-on-load: the run in {out} has none, found {quantize_on_load}; leave it out")
-        with _screen.err.status("quantizing"):
-            checkpoint = str(quantized(checkpoint, quantize_on_load, out / BASE))
+    if quantize_on_load is not None and held and not (out / BASE).is_dir():
+        raise ConfigError(f"--quantize-on-load: the run in {out} has none, found {quantize_on_load}; leave it out")
     sets = [*(sets or []), *([] if resolution is None else [f"task.resolution={resolution}"])]
     options: dict[str, object] = {
         "--task": task,
@@ -268,17 +263,21 @@ def tune(
         way = _ranks.Way(out, resume=resume, tensorboard=tensorboard, as_json=as_json, chosen=chosen(move, sets))
         _ranks.tune(asked, way, rank_timeout)
         return
+    config = _resumed.settings(out, asked) if held else _resumed.first(asked)
+    if quantize_on_load is not None:  # once the settings and the place of the data are known to be right
+        from forq.models.convert.onload import quantized
+
+        with _screen.err.status("quantizing"):
+            base = quantized(checkpoint, quantize_on_load, out / BASE, begun=held)
+        config = config.model_copy(update={"checkpoint": str(base)})
     if held:
-        config = _resumed.settings(out, asked)
         drawn = not tensorboard or (out / "tensorboard").is_dir()
         if drawn and (result := _resumed.result(out, config)) is not None:
             _screen.err.print(f"{out}: this run is finished", highlight=False, soft_wrap=True)
             _tuning.show(result, config, as_json=as_json)
             return
-    else:
-        if resume:
-            _screen.err.print(f"{out}: no run was begun here yet; it begins now", highlight=False, soft_wrap=True)
-        config = _resumed.first(asked)
+    elif resume:
+        _screen.err.print(f"{out}: no run was begun here yet; it begins now", highlight=False, soft_wrap=True)
     _tuning.tune(
         config,
         out,

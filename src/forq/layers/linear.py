@@ -57,6 +57,8 @@ class QuantLinear(nn.Module):
         self._weight: Weight | None = weight
         self._read: Callable[[], Weight] | None = None
         self._packed: ort.Kernel | int8.Kernel | None = None
+        self._packs: Callable[[QuantWeight], ort.Kernel | int8.Kernel] | None = None
+        self._zeros_moved = False
         self._arrange = parts.arrange
         self.zero_points: ZeroPoints | None = None
         self.filed_codes: FiledCodes | None = None
@@ -71,9 +73,7 @@ class QuantLinear(nn.Module):
         self._live_names = ("scales", *(f"live{place}" for place in range(1, len(specs))))
         for name, tensor in zip(self._live_names, parts.live, strict=True):
             self.register_buffer(name, tensor.to(torch.float32).contiguous())
-        if isinstance(weight, QuantWeight) and weight.zeros.is_floating_point():
-            # Continuous zero points move: the weight reads the second live tensor itself.
-            self._weight = replace(weight, zeros=parts.arrange(self.live1))
+        self._weight = self._reading_live(weight)
         self.bias = None if parts.bias is None else nn.Parameter(parts.bias, requires_grad=False)
         self.scratch = scratch
 
@@ -119,16 +119,49 @@ class QuantLinear(nn.Module):
         Raises:
             ConfigError: see the kernel's ``unfit``.
         """
-        self._packed = kernel(self.weight)
+        self._packed, self._packs = kernel(self.weight), kernel
         self._read, self._weight = read, None
+
+    def reads(self, read: Callable[[], Weight]) -> None:
+        """Say how the file's integers are read again."""
+        self._read = read
+
+    def use_file(self) -> bool:
+        """Compute with the file's integers again, by the kernel that the layer had before they could move.
+
+        Returns:
+            Whether some of them had moved.
+
+        Raises:
+            RunError: the layer was not told how to read them.
+        """
+        if self._read is None:
+            raise RunError(f"{self.leaf_name}: expected a layer of a checkpoint, found no file; load the model again")
+        old, fresh = self._weight, self._reading_live(self._read().to(self.scales.device))
+        moved = old is not None and _differ(old, fresh)
+        if old is None or self._zeros_moved:
+            self._weight, self._zeros_moved = fresh, False
+        else:
+            # In place: a space that moved the codes may still hold this storage, and two would double the memory.
+            cast(CodedWeight, old).codes.copy_(cast(CodedWeight, fresh).codes)
+        if self._packs is not None:
+            self.use(self._packs, self._read)
+        return moved
 
     def use_moving_zeros(self) -> None:
         """Use a kernel that reads the zero points in every call, since they may change."""
         self._weight, self._packed = self.weight.with_own_zeros(), None
+        self._zeros_moved = True
 
     def use_moving_codes(self) -> None:
         """Use a kernel that reads the codes in every call, since they may change."""
         self._weight, self._packed = self.frozen, None
+
+    def _reading_live(self, weight: Weight) -> Weight:
+        """A weight whose continuous zero points, if it has some, are the second live tensor itself, since they move."""
+        if isinstance(weight, QuantWeight) and weight.zeros.is_floating_point():
+            return replace(weight, zeros=self._arrange(self.live1))
+        return weight
 
     def dequantise(self) -> Tensor:
         """The whole matrix, a fresh float32 (out, in): for tests and export."""
@@ -213,3 +246,10 @@ class QuantLinear(nn.Module):
     def extra_repr(self) -> str:
         size = f"{self.in_features} → {self.out_features}, {self.bits} bits, group {self.group_size}"
         return f"{size}, bias={self.bias is not None}, kernel={self.kernel}"
+
+
+def _differ(left: Weight, right: Weight) -> bool:
+    """Whether two weights of one layer hold other codes or zero points."""
+    if not torch.equal(cast(CodedWeight, left).codes, cast(CodedWeight, right).codes):
+        return True
+    return isinstance(left, QuantWeight) and not torch.equal(left.zeros, cast(QuantWeight, right).zeros)

@@ -72,6 +72,7 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
         if isinstance(leaf, ZeroLeaf | CodeLeaf):
             leaf.open()
     model.prepare(chosen.values())
+    model.lent |= chosen
     return [chosen[name] for name in sorted(chosen)]
 
 

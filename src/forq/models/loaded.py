@@ -33,6 +33,7 @@ class LoadedModel(nn.Module, LanguageModel):
         names: maps each float parameter's name to the tensor's name in the checkpoint.
         kind: kind of model, which decides what it predicts.
         adapters: LoRA adapters attached to its layers.
+        lent: leaves, by name, that a space may have moved since their values were last the file's.
         unlike: sentences on what the format's owner computes and forq does not, on weights in
             the folder that forq does not tune, and on a faster kernel that cannot be made here.
         config: the configuration of transformers or diffusers.
@@ -44,6 +45,7 @@ class LoadedModel(nn.Module, LanguageModel):
     names: Mapping[str, str]
     kind: Kind
     adapters: list[Adapter]
+    lent: dict[str, Leaf]
     unlike: tuple[str, ...]
     config: ModelConfig
     generation_config: object
@@ -91,7 +93,7 @@ def loaded(
     model.__class__ = _class(type(model))
     assert isinstance(model, LoadedModel)
     model.checkpoint, model.names, model.kind, model.unlike = checkpoint, names, kind, unlike
-    model.adapters = []
+    model.adapters, model.lent = [], {}
     return model
 
 

@@ -66,7 +66,9 @@ def _fill(
     put(layout.model, where, QuantEmbedding(layer, options.dtype, embedding_scale(old)) if embeds else layer)
     layer.zero_points = form.zero_points(ckpt, spec)
     layer.filed_codes = form.filed_codes(ckpt, spec)
-    _choose_kernel(layer, spec, partial(_codes, form, ckpt, spec), options, embeds)
+    read = partial(_codes, form, ckpt, spec)
+    layer.reads(read)
+    _choose_kernel(layer, spec, read, options, embeds)
 
 
 def _choose_kernel(

@@ -11,7 +11,10 @@ from forq.runs.data import FOLDER as ROWS
 from forq.runs.lock import NAME as LOCK
 
 BASE = "base"
-"""Sub-folder of a run with its quantized base, if that was made from a float checkpoint."""
+"""Sub-folder of a run with its quantized base, if that was made from a float checkpoint.
+
+Beside it, ``base.json`` is a note on that checkpoint.
+"""
 
 
 def vacant(folder: Path) -> bool:
@@ -21,7 +24,7 @@ def vacant(folder: Path) -> bool:
     names = {path.name for path in folder.iterdir() if not path.match(f".{BASE}.*.partial")}
     path = folder / "journal.jsonl"
     torn = path.is_file() and b"\n" not in path.read_bytes()
-    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, ROWS, FILE, LOCK}
+    begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, f"{BASE}.json", ROWS, FILE, LOCK}
     return names <= begun and (torn or not path.exists())
 
 

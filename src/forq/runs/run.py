@@ -1,6 +1,7 @@
 """A run: a folder with everything about a fine-tuning.
 
     RUN/base/                   the quantized base, if the run began from a float checkpoint
+    RUN/base.json               digest of the float checkpoint that the quantized base was made from
     RUN/rows/                   the rows, if they were given in memory
     RUN/config.toml             the resolved settings
     RUN/journal.jsonl           all decisions; rebuilds the tuned model from its base
@@ -46,6 +47,7 @@ from forq.models.quantized import free_buffers, kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
+from forq.runs.afresh import afresh
 from forq.runs.assembled import assembled
 from forq.runs.changes import changes, rounding_error
 from forq.runs.config import RunConfig
@@ -96,6 +98,8 @@ class Run:
     ) -> Run:
         """Start a run in a new or empty folder, or in the folder of a run killed before its first journal line.
 
+        What earlier runs or optimizers moved in the model is read from its checkpoint again.
+
         Args:
             oracle: see :class:`~forq.runs.trainer.Trainer`.
             team: ranks that tune together; only the chief has a run.
@@ -107,6 +111,7 @@ class Run:
             raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
         (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
         sweep(folder, BASE)
+        afresh(model)
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
         resolved = {"device": str(model.device), "kernel": kernel, "task": fixed(config.task, task)}
         config = config.model_copy(update=resolved)
@@ -139,12 +144,13 @@ class Run:
         oracle: Callable[[Space], Oracle] | None = None,
         team: Team | None = None,
     ) -> Run:
-        """Resume a run that was stopped.
+        """Resume a run that was stopped; what the model moved since it was loaded is read from its checkpoint again.
 
         Raises:
             JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
         written = journal.read(folder / "journal.jsonl").header
+        afresh(model)
         run = cls(folder, assembled(folder, as_probed(config, written), model, task, oracle, team), team)
         require_same(folder, written, header(run.trainer), of_ranks=team is not None or (folder / RANKS).exists())
         return run

@@ -19,6 +19,7 @@ from forq.models.quantized import kernels
 from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs import journal
+from forq.runs.afresh import afresh
 from forq.runs.agreement import holds_run, moved_to, require
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, as_path
@@ -68,7 +69,10 @@ def tune(
     over ``Run.begin(…).events()`` instead.
 
     Args:
-        model: a model from :func:`forq.load`, or its folder or hub id.
+        model: a model from :func:`forq.load`, or its folder or hub id. A run begins from the
+            checkpoint: what earlier runs or optimizers moved in a loaded model is read from the file
+            again, so one model serves a loop over seeds. A model with adapters is refused; load it
+            again.
         task: a task's name, or an open task.
         data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
             from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
@@ -129,8 +133,9 @@ def tune(
             raise ConfigError(
                 "quantize_on_load: expected the folder or hub id of a float checkpoint, found a loaded model"
             )
-        model = quantized(model, quantize_on_load, folder / BASE)
+        model = quantized(model, quantize_on_load, folder / BASE, begun=resumed)
     loaded = model if isinstance(model, LoadedModel) else load(model)
+    afresh(loaded)  # before its kernels are noted and the task is opened, which may measure the model
     watched = {name: parts(text) for name, text in (watch or {}).items()}
     begun_watches = configs.read(folder / "config.toml").watch if resumed else None
     if resumed and recipe is None and move is None and settings is None:

@@ -51,6 +51,13 @@ class GraphLinear(QuantLinear):
         super().use_moving_zeros()
         self._zeros_move = True
 
+    def use_file(self) -> bool:
+        """Read the integers from the file on demand again; they are no inputs of the graph."""
+        moved = super().use_file()
+        self._weight = None
+        self._codes_move = self._zeros_move = False
+        return moved
+
     @property
     def inputs(self) -> Collection[str]:
         """Names of the tensors that are inputs of the graph, as in the checkpoint."""

@@ -64,6 +64,7 @@ class GraphLM(LoadedModel):
     def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
         super().__init__()
         self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "causal", []
+        self.lent = {}
         self.unlike = unlike(form, ckpt)
         self._inputs, self._logits = Inputs.of(ckpt), logits_of(ckpt)
         scratch = Scratch()

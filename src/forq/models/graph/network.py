@@ -57,6 +57,7 @@ class GraphNetwork(LoadedModel):
     def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
         super().__init__()
         self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "images", []
+        self.lent = {}
         self.unlike = unlike(form, ckpt)
         self.images = GraphImages.of(graph_of(ckpt), ckpt.folder)
         self.config = GraphConfig(vocab_size=None, max_position_embeddings=None)

@@ -11,6 +11,7 @@ import torch
 from forq.errors import ConfigError
 from forq.models.load import load
 from forq.models.loaded import LoadedModel
+from forq.runs.afresh import afresh
 from forq.runs.config import RunConfig
 from forq.runs.data import Data, as_path
 from forq.runs.open_task import open_task, settled
@@ -71,6 +72,7 @@ def tune_on_ranks(
             config = session.agreed(team, None, placed, reward=settings.get("reward"))
 
             def opened(run: RunConfig) -> Task:
+                afresh(loaded)  # the chief's begins from the checkpoint too
                 return open_task(run.task, loaded, run.seed) if isinstance(task, str) else settled(task, loaded)
 
             session.follow(team, loaded, config, opened, folder)
