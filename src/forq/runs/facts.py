@@ -53,9 +53,10 @@ class Begun:
 
 
 def begun(checkpoint: str) -> Begun | None:
-    """The run of a checkpoint that is a run's folder or a folder inside it; None for others."""
-    folder = Path(checkpoint)
-    for run in (folder, folder.parent):
+    """The run of a checkpoint: its folder, a folder inside it, or a file of its ``checkpoint``; None for others."""
+    place = Path(checkpoint).absolute()
+    inside = [place.parent.parent] if place.is_file() and place.parent.name == "checkpoint" else []
+    for run in (place, place.parent, *inside):
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
             config = configs.read(run / "config.toml")
