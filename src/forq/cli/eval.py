@@ -68,6 +68,8 @@ def evaluate(
     opened = open_task(settings, model, seed, described)
     rows = _screen.print_rows(opened, model.checkpoint, settings, split)
     judge = opened.judge(split) if isinstance(opened, Compares) else None  # type: ignore[arg-type]
+    if judge is not None and run is not None:
+        run.require_base()
     score = opened.evaluate(model, split)  # type: ignore[arg-type]
     distances: dict[str, Distance] = {}
     if judge is not None:
