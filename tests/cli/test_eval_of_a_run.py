@@ -99,3 +99,24 @@ def test_images_are_scored_by_the_runs_classes(tmp_path, forq):
     refused = scored("cat", "wolf")
     assert refused.returncode == 1
     assert "expected a class of the run, bee, cat, emu, ox, found 'wolf'" in refused.stderr
+
+
+def test_a_run_says_its_task_and_its_data(base, text, tmp_path, forq, monkeypatch):
+    own, out = tmp_path / "own.txt", tmp_path / "run"
+    own.write_bytes(text.read_bytes())
+    how = ("--task", "text", "--data", own, "--set", "task.max_length=32", "--set", "task.test_rows=4")
+    done = forq("tune", base, *how, "--steps", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    alone = forq("eval", out, "--json")
+    assert alone.returncode == 0, alone.stderr
+    assert json.loads(alone.stdout) == json.loads(forq("eval", out, *how[:4], "--json").stdout)
+    assert json.loads(alone.stdout)["task"] == "text"
+
+    # On another machine the run's path is not there: then the data of the task's name is, inside $FORQ_DATA.
+    (tmp_path / "text").mkdir()
+    own.rename(tmp_path / "text" / "own.txt")
+    monkeypatch.setenv("FORQ_DATA", str(tmp_path))
+    assert json.loads(forq("eval", out, "--json").stdout)["loss"] == json.loads(alone.stdout)["loss"]
+
+    refused = forq("eval", base, "--data", tmp_path / "text")
+    assert refused.returncode == 2 and "which task?" in refused.stderr

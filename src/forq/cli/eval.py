@@ -19,8 +19,16 @@ BEFORE = f"{DISTANCE} before"
 
 def evaluate(
     checkpoint: given.Tuned,
-    task: given.Task,
-    data: given.Data = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task to score; `forq ls tasks` lists them. Default: the run's.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="File or folder with the task's data; also looked for inside $FORQ_DATA. Default: the run's, of which "
+            "the rows are scored that it held out."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Rows to score: test or validation.")] = "test",
     seed: Annotated[
         int | None, typer.Option(help="Seed of tasks that draw their rows. Default: the run's, or 0 for a checkpoint.")
@@ -30,7 +38,10 @@ def evaluate(
         typer.Option("--set", help="Option of the task, such as task.max_length=64. Default: the run's options."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(help="Side of the pictures of text-to-image, in pixels. Default: 512.")
+        int | None,
+        typer.Option(
+            help="Side of the pictures of text-to-image, in pixels. Default: the run's, or 512 for a checkpoint."
+        ),
     ] = None,
     reward: given.Reward = None,
     micro_batch_tokens: given.MicroBatch = None,
@@ -55,6 +66,12 @@ def evaluate(
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
     run, tuned = finished(checkpoint), begun(checkpoint)
+    if task is None:
+        if tuned is None:
+            raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
+        task = tuned.task.name
+    if data is None and tuned is not None:
+        data = tuned.own_data(task)
     settings = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )

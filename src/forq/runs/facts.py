@@ -51,6 +51,12 @@ class Begun:
     seed: int
     described: dict[str, Any]
 
+    def own_data(self, task: str) -> str | None:
+        """The run's data, if this is its task and the data is still there."""
+        own = self.task.data
+        there = own.startswith("hf:") or (own != "" and Path(own).exists())
+        return own if there and same_name(self.task.name, task) else None
+
 
 def begun(checkpoint: str) -> Begun | None:
     """The run of a checkpoint: its folder, a folder inside it, or a file of its ``checkpoint``; None for others."""
@@ -64,6 +70,11 @@ def begun(checkpoint: str) -> Begun | None:
     return None
 
 
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are of the same task: its file's, or as a user types it."""
+    return one.replace("-", "_") == other.replace("-", "_")
+
+
 def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, Any]]:
     """A task as the run that saved a checkpoint has it, if the run's task is the same.
 
@@ -75,7 +86,7 @@ def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, 
     Raises:
         ConfigError: this version would hold out other rows than the run did.
     """
-    if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
+    if run is None or not same_name(run.task.name, asked.name):
         return asked, {}
     law, now = run.described.get("law", 1), getattr(registry.get("tasks", asked.name), "LAW", 1)
     if law != now:
