@@ -106,6 +106,8 @@ def test_images_are_scored_by_the_runs_classes(tmp_path, forq):
         np.savez(tmp_path / "b.npz", **arrays)
         return forq("eval", out, *task, "--data", tmp_path / "b.npz", "--json")
 
+    own = forq("eval", out)
+    assert "rows: test 8 of 80" in own.stderr and "was changed" not in own.stderr
     np.savez(
         tmp_path / "new.npz", images=pixels[few][:30], labels=np.array(["bee", "cat", "emu", "ox"])[places[few]][:30]
     )
@@ -128,7 +130,7 @@ def test_a_run_says_its_task_and_its_data(base, text, tmp_path, forq, monkeypatc
     done = forq("tune", base, *how, "--steps", 1, "--out", out)
     assert done.returncode == 0, done.stderr
     alone = forq("eval", out, "--json")
-    assert alone.returncode == 0, alone.stderr
+    assert alone.returncode == 0 and "warning" not in alone.stderr, alone.stderr
     assert json.loads(alone.stdout) == json.loads(forq("eval", out, *how[:4], "--json").stdout)
     assert json.loads(alone.stdout)["task"] == "text"
 
@@ -137,6 +139,9 @@ def test_a_run_says_its_task_and_its_data(base, text, tmp_path, forq, monkeypatc
     own.rename(tmp_path / "text" / "own.txt")
     monkeypatch.setenv("FORQ_DATA", str(tmp_path))
     assert json.loads(forq("eval", out, "--json").stdout)["loss"] == json.loads(alone.stdout)["loss"]
+
+    own.write_text(text.read_text() + "one more line .\n" * 100)
+    assert "own.txt was changed after the run: rows that are scored may have been trained" in forq("eval", out).stderr
 
     refused = forq("eval", base, "--data", tmp_path / "text")
     assert refused.returncode == 2 and "which task?" in refused.stderr
@@ -158,7 +163,7 @@ def test_all_rows_of_new_data_are_scored_and_of_the_runs_own_those_it_held_out(t
 
     def scored(*words: object) -> dict[str, object]:
         told = forq("eval", out, *words, "--json")
-        assert told.returncode == 0, told.stderr
+        assert told.returncode == 0 and "was changed" not in told.stderr, told.stderr
         body = json.loads(told.stdout)
         counts = body["data"]["splits"]["test"]
         assert counts["used"] == body["rows"]

@@ -65,7 +65,7 @@ def evaluate(
     from forq.runs.config import task_config
     from forq.runs.facts import begun, of_run
     from forq.runs.open_task import may_be_whole, open_task
-    from forq.runs.own_rows import is_own, unlimited
+    from forq.runs.own_rows import changed, is_own, unlimited
     from forq.tasks import Compares, Split, account
 
     if split not in (None, "test", "validation", "all"):
@@ -102,6 +102,14 @@ def evaluate(
         raise ConfigError(f"--split all: expected data that names no splits, but {settings.data} does; name test")
     rows = _screen.print_rows(opened, model.checkpoint, settings, part)
     read = rows.read(part) if part in rows.used else None
+    if tuned is not None and not whole and seed == tuned.seed and changed(tuned, settings, opened):
+        _screen.err.print(
+            f"warning: {settings.data} was changed after the run: rows that are scored may have been trained on",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     if own and whole:
         _screen.err.print("note: the run was trained on most of these rows", highlight=False)
     elif may_be and tuned is None and split is None and part in account(opened).drawn:

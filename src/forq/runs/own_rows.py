@@ -8,7 +8,9 @@ from forq.errors import ForqError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import TaskConfig
 from forq.runs.facts import Begun
+from forq.runs.older import unbalanced
 from forq.runs.open_task import open_task
+from forq.tasks import Task
 
 LIMITS = ("train_rows", "validation_rows", "test_rows")
 """Options that say how many rows of a data set are used."""
@@ -27,6 +29,17 @@ def is_own(run: Begun, data: str, model: LoadedModel) -> bool:
     except ForqError:  # the run could not have been begun with it
         return False
     return moved.describe().get("digest") == run.described.get("digest")
+
+
+def changed(run: Begun, settings: TaskConfig, task: Task) -> bool:
+    """Whether the data at the run's place is not what the run was tuned on; false where other settings hide it.
+
+    Args:
+        task: the task, opened with the settings and the run's seed.
+    """
+    written, now = run.described.get("digest"), task.describe().get("digest")
+    # Runs of earlier versions had no balanced batches, and so another digest of the same rows.
+    return settings == run.task and written != now and not unbalanced(run.described)
 
 
 def unlimited(asked: TaskConfig, settings: TaskConfig) -> TaskConfig:
