@@ -80,6 +80,30 @@ def test_adapters_are_written_for_llama_cpp(base, text, tmp_path, forq):
     assert again.returncode == 0, again.stderr
 
 
+def test_an_adapter_of_a_run_is_not_used_with_another_base(base, text, tmp_path, forq):
+    own, out = tmp_path / "own", tmp_path / "run"
+    shutil.copytree(base, own)
+    how = ("--task", "text", "--data", text)
+    done = forq("tune", own, *how, "--move", "lora", "--rank", 4, "--recipe", "mezo", *OPTIONS, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert forq("eval", out, *how).returncode == 0
+
+    held = load_file(own / "model.safetensors")
+    name = next(name for name in sorted(held) if name.endswith("scales"))
+    save_file(held | {name: held[name] * 2}, own / "model.safetensors", {"format": "pt"})
+    for words in (
+        ("eval", out, *how),
+        ("predict", out, "--task", "sst2", "--data", text),
+        ("sample", out, "--prompt", "a", "--out", tmp_path / "a.png"),
+        ("export", out, "--to", "gguf-lora", "--out", tmp_path / "lora"),
+    ):
+        refused = forq(*words)
+        assert refused.returncode == 1 and refused.stdout == "", refused.stderr
+        says = " ".join(refused.stderr.split())
+        assert f"{out}: expected the checkpoint that the run began from" in says and f"at {own}" in says, says
+    assert not (tmp_path / "lora").exists()
+
+
 def test_scales_and_adapters_move_beside_each_other(base, text, tmp_path, forq):
     out = tmp_path / "run"
     words = ("--task", "text", "--data", text, "--move", "scales,lora", "--targets", "q_proj,v_proj", *OPTIONS)

@@ -67,6 +67,8 @@ def test_a_quantized_run_gives_the_folder_back_with_only_its_scales_changed(
     assert not same_files(saved, again)
     told, before, after = (json.loads(forq("eval", one, *how, *judged, "--json").stdout) for one in (run, base, saved))
     assert told["loss"] == after["loss"]
+    counts = told["data"]["splits"]["test"]
+    assert counts["used"] == told["rows"] < counts["read"], "drawn from all pictures, which are read for it"
     for name in ("feature distance", "feature distance error"):
         assert told[name] == after[name] != before[name] == told[name.replace("distance", "distance before")]
     assert told["loss"] == pytest.approx(json.loads((run / "result.json").read_text())["test"]["after"]["loss"])

@@ -83,6 +83,19 @@ def test_a_score_of_a_run_reads_the_rows_as_the_run_did(base, reviews, tmp_path,
     assert json.loads(other.stdout)["loss"] != after["loss"]
 
 
+def test_a_finished_run_is_not_shown_again_for_other_rows_in_its_file(base, reviews, tmp_path, forq):
+    words = ("tune", base, "--task", "classify", "--data", reviews, *OPTIONS, "--steps", 1, "--out", tmp_path / "run")
+    done = forq(*words)
+    assert done.returncode == 0, done.stderr
+    text = reviews.read_text()
+    again = forq(*words, "--resume")
+    assert again.returncode == 0 and "this run is finished" in again.stderr
+    reviews.write_text(text.replace("good", "x").replace("bad", "good").replace("x", "bad"))
+    refused = forq(*words, "--resume")
+    assert refused.returncode == 1 and "give the data the run was started with" in refused.stderr, refused.stderr
+    assert "this run is finished" not in refused.stderr and refused.stdout == ""
+
+
 def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
     for words, says in (
         (("--data", reviews, "--out", tmp_path / "x.txt"), "expected a name that ends in .csv or .jsonl"),

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from forq.errors import DataError
-from forq.tasks import Account, account, boolq, completion, squad, sst2, text
+from forq.tasks import Account, account, boolq, classify, completion, squad, sst2, text
 from forq.tasks.objectives.rewarded import rewarded
 from forq.tasks.objectives.rewards import f1
 from forq.tasks.rows.account import nine_in_ten
+from forq.tasks.rows.taken import Whole
 from tests import tiny_encoders, tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()
@@ -44,6 +45,30 @@ def test_rows_are_counted_split_by_split(tmp_path):
     assert found.plain()["splits"]["train"] == {"read": 33, "used": 31, "dropped": 2, "truncated": 1}
     assert found.warnings == () and found.plain()["ignored"] == ["id"]
     assert found.only("test").line == "rows: test 10; ignored fields: id"
+
+
+def test_rows_that_limits_leave_out_were_read(tmp_path):
+    found = account(opened(tmp_path / "named", pairs(30, 0), max_length=24, train_rows=20, test_rows=4))
+    assert found.line == "rows: train 20 of 30, validation 10, test 4 of 10"
+    assert found.only("test").plain()["splits"]["test"] == {"read": 10, "used": 4, "dropped": 0, "truncated": 0}
+
+    alone = completion.open(written(tmp_path / "alone", pairs(30, 0)), TOKENIZER, seed=0, test_rows=2)
+    found = account(alone)
+    assert found.line == "rows: train 25, validation 3, test 2" and sum(map(found.read, found.splits)) == 30
+    assert found.only("test").line == "rows: test 2 of 30", "it is drawn from all rows"
+
+
+@pytest.mark.parametrize("most", [None, 7])
+def test_data_that_is_only_scored_has_test_rows_only(tmp_path, most):
+    whole = Whole(most)
+    alone = completion.open(written(tmp_path / "alone", pairs(1, 29)), TOKENIZER, seed=0, whole=whole, test_rows=1)
+    found = account(alone)
+    assert found.used == {"test": most or 30} and found.read("test") == 30
+    named = opened(tmp_path / "named", pairs(30, 0), whole=whole, test_rows=4)
+    assert account(named).used == {"train": 30, "validation": 10, "test": 4}
+    film = written(tmp_path / "films", [{"text": f"film {n}", "label": n % 2} for n in range(30)])
+    films = classify.open(film, TOKENIZER, seed=0, whole=whole, prior=False)
+    assert account(films).used == {"test": most or 30} and films.by_class is None
 
 
 def test_above_a_tenth_dropped_the_length_that_helps_is_named(tmp_path):

@@ -53,7 +53,6 @@ Tuned = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Task = Annotated[str, typer.Option(help="Task to score; `forq ls tasks` lists them.")]
 Data = Annotated[
     str | None,
     typer.Option(

@@ -21,6 +21,7 @@ from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
 from forq.runs.older import as_begun, with_settled
+from forq.runs.open_task import open_task
 from forq.tokens.model import Kind
 
 if TYPE_CHECKING:
@@ -191,15 +192,22 @@ def _require(out: Path, run: RunConfig, asked: Asked, *, profile: Path | None) -
 def result(out: Path, config: RunConfig) -> Result | None:
     """The result of a finished run; None where something is left to do, or to check by loading the model.
 
+    The data is read again: rows that were changed in their files are refused like those of a run that goes on.
+    Pictures are not, and :func:`finished` says so.
+
     Args:
         config: from :func:`settings`.
+
+    Raises:
+        DataError: the data cannot be read.
     """
     run, past = configs.read(out / "config.toml"), journal.read(out / "journal.jsonl")
     if not past.lines or past.lines[-1].kind != "saved":
         return None
     places = [(one.task.data, one.device, one.kernel, one.adapter) for one in (config, run)]
     same = places[0] == places[1]
-    if not same or Checkpoint.open(config.checkpoint).digest() != past.header.get("base"):
+    base = Checkpoint.open(config.checkpoint)
+    if not same or base.digest() != past.header.get("base") or not _same_rows(config, base, past.header):
         return None
     try:
         found = json.loads((out / "result.json").read_text(encoding="utf-8"))
@@ -207,3 +215,21 @@ def result(out: Path, config: RunConfig) -> Result | None:
         return None
     saved = [out / name for name in ("checkpoint", "adapter") if found.get(name) is not None]
     return found if saved and all(folder.is_dir() for folder in saved) else None
+
+
+def finished(out: Path, config: RunConfig) -> str:
+    """What is said of a run whose :func:`result` is shown again."""
+    unread = _encoded(Checkpoint.open(config.checkpoint))
+    return f"{out}: this run is finished" + ("; its pictures were not read again" if unread else "")
+
+
+def _same_rows(config: RunConfig, base: Checkpoint, header: Mapping[str, Any]) -> bool:
+    """Whether the run's data still has the rows that it was begun with; of pictures this is taken for granted."""
+    if _encoded(base):
+        return True
+    return open_task(config.task, base, config.seed).digest == (header.get("task") or {}).get("digest")
+
+
+def _encoded(base: Checkpoint) -> bool:
+    """Whether only the loaded model can read the data, which takes long: a pipeline encodes pictures."""
+    return kind_of(base.contents) == "diffusion"

@@ -42,6 +42,7 @@ def sample(
         raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
     sources: list[tuple[str, str, Path | None]] = [("", pipeline, adapter)]
     if (run := finished(pipeline)) is not None:
+        run.require_base()
         sources = [("before", run.base, run.start), ("after", run.saved, run.adapter)]
     how: Any = {"kernel": kernel}
     drawn = []

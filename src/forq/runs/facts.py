@@ -51,16 +51,28 @@ class Begun:
     seed: int
     described: dict[str, Any]
 
+    def own_data(self, task: str) -> str | None:
+        """The run's data, if this is its task and the data is still there."""
+        own = self.task.data
+        there = own.startswith("hf:") or (own != "" and Path(own).exists())
+        return own if there and same_name(self.task.name, task) else None
+
 
 def begun(checkpoint: str) -> Begun | None:
-    """The run of a checkpoint that is a run's folder or a folder inside it; None for others."""
-    folder = Path(checkpoint)
-    for run in (folder, folder.parent):
+    """The run of a checkpoint: its folder, a folder inside it, or a file of its ``checkpoint``; None for others."""
+    place = Path(checkpoint).absolute()
+    inside = [place.parent.parent] if place.is_file() and place.parent.name == "checkpoint" else []
+    for run in (place, place.parent, *inside):
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
             config = configs.read(run / "config.toml")
             return Begun(config.task, config.seed, dict(described or {}))
     return None
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are of the same task: its file's, or as a user types it."""
+    return one.replace("-", "_") == other.replace("-", "_")
 
 
 def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, Any]]:
@@ -74,7 +86,7 @@ def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, 
     Raises:
         ConfigError: this version would hold out other rows than the run did.
     """
-    if run is None or run.task.name.replace("-", "_") != asked.name.replace("-", "_"):
+    if run is None or not same_name(run.task.name, asked.name):
         return asked, {}
     law, now = run.described.get("law", 1), getattr(registry.get("tasks", asked.name), "LAW", 1)
     if law != now:

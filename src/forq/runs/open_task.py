@@ -22,10 +22,11 @@ from forq.tasks import Settles, Task
 from forq.tasks.kinds.pictures import pixels
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
+from forq.tasks.rows.taken import Whole
 
 T = TypeVar("T")
 
-_GIVEN = ("seed", "kind", "head", "graph", "described")
+_GIVEN = ("seed", "kind", "head", "graph", "described", "whole")
 """Arguments of a task's ``open`` that are not user options."""
 
 
@@ -34,6 +35,8 @@ def open_task(
     model: LoadedModel | Checkpoint,
     seed: int,
     described: Mapping[str, object] | None = None,
+    *,
+    whole: bool = False,
 ) -> Task:
     """Open a task's data with the tokenizer of the model's checkpoint, for the model's kind.
 
@@ -41,6 +44,8 @@ def open_task(
         model: a loaded model, or only its checkpoint: text tasks need no tensor of the model.
         described: the description of the task of the run that saved the model. Its classes are then the
             task's, whatever classes the data has.
+        whole: the data is only scored: where it names no splits, all its rows are test rows
+            (:class:`forq.tasks.rows.taken.Whole`). Tasks for which :func:`may_be_whole` is false take no notice.
 
     Raises:
         ConfigError: the task is unknown; an option is unknown (the nearest is named) or has another
@@ -54,12 +59,14 @@ def open_task(
     kind = kind_of(ckpt.contents)
     extra: dict[str, Any] = {}
     parameters = inspect.signature(opener).parameters
+    if whole and "whole" in parameters:
+        extra["whole"] = Whole(cast("int | None", config.options.get("test_rows")))
     if ("graph" in parameters) != (kind == "images"):
         wanted = "an ONNX graph that takes images" if kind != "images" else "a language model"
         more = "" if kind != "images" else "; a network on images can be tuned on classify-images"
         raise ConfigError(f"task {config.name!r} expects {wanted}, found {ckpt.path}{more}")
     if kind == "images":
-        return _images(config, ckpt, seed, opener, described)
+        return _images(config, ckpt, seed, opener, described, extra)
     draws = "encoded" in parameters
     if draws != (kind == "diffusion"):
         wanted = "a diffusion pipeline" if draws else "a language model"
@@ -69,7 +76,7 @@ def open_task(
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener)
     if "kind" in parameters:
-        extra = given(ckpt)
+        extra |= given(ckpt)
     elif kind != "causal":
         raise ConfigError(
             f"task {config.name!r} expects a causal language model, found {_class(ckpt)}; an encoder or a model with "
@@ -84,6 +91,11 @@ def open_task(
     task = task if isinstance(model, Checkpoint) else settled(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
+
+
+def may_be_whole(task: str) -> bool:
+    """Whether data of a task may name no splits, so that all its rows can be scored."""
+    return "whole" in inspect.signature(registry.get("tasks", task).open).parameters
 
 
 def settled(task: T, model: LoadedModel) -> T:
@@ -111,6 +123,7 @@ def _images(
     seed: int,
     opener: Callable[..., Task],
     described: Mapping[str, object] | None,
+    extra: Mapping[str, Any],
 ) -> Task:
     """Open a task on images, for the graph of a checkpoint."""
     for option, value in (
@@ -123,7 +136,7 @@ def _images(
     assert ckpt.graph is not None
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
     head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
-    task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options)
+    task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options, **extra)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from forq.tasks.kinds.labels import Labels, label_of
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified
 from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.model import Kind
 from forq.tokens.text import require_apart
 
@@ -50,6 +51,7 @@ def open(
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
     described: Mapping[str, object] | None = None,
+    whole: Whole | None = None,
 ) -> Choice | Labelled:
     """Read and tokenise the rows.
 
@@ -73,21 +75,12 @@ def open(
         head: names of the classes of the model's own head.
         described: the description of a run's task. Its classes are then the classes, whichever of them the
             rows have; ``labels`` is not read.
+        whole: the rows are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: a split or a batch would be empty, or labels, prompt or head do not fit.
         DataError: the data cannot be used (file and line).
     """
-    options = Options(
-        seed=seed,
-        max_length=max_length,
-        batch_rows=batch_rows,
-        balanced=balanced,
-        by=by,
-        temperature=temperature,
-        kind=kind,
-        head=head,
-    )
     asking = _asking(text, second, prompt, label)
     table = read(data, None if labels is None else Path(labels))
     named = {
@@ -100,14 +93,30 @@ def open(
         for split, names in named.items()
     }
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    places = stratified(classes, seed=seed, digest=table.digest, limits=limits)
+    all_of: dict[Split, list[tuple[Split, int]]] = {
+        split: [(split, row) for row in range(len(labels))] for split, labels in classes.items()
+    }
+    places = None if whole is None else whole.of(all_of)
+    if places is None:
+        places = stratified(classes, seed=seed, digest=table.digest, limits=limits)
     examples = {
         split: [_example(asking, table.rows[file][row], classes[file][row]) for file, row in rows]
         for split, rows in places.items()
     }
     present = {name for records in table.rows.values() for record in records for name in record.fields}
     ignored = tuple(sorted(present - {label, *asking.fields}))
-    return _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused)
+    options = Options(
+        seed=seed,
+        max_length=max_length,
+        batch_rows=batch_rows,
+        balanced=balanced and "train" in places,
+        by=by,
+        temperature=temperature,
+        kind=kind,
+        head=head,
+    )
+    task = _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused)
+    return replace(task, taken=taken(sizes(all_of), sizes(places)))
 
 
 def unlabelled(

@@ -25,6 +25,7 @@ from forq.tasks.kinds.preprocessing import Preprocessing, together
 from forq.tasks.kinds.preprocessor_file import preprocessing
 from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.stratified import stratified
+from forq.tasks.rows.taken import Whole, sizes, taken
 
 LAW = 2
 """Version of how held-out images are drawn. Law 1 drew others for other settings of the same data."""
@@ -48,6 +49,7 @@ def open(
     test_rows: int | None = 1000,
     head: tuple[str, ...] = (),
     described: Mapping[str, object] | None = None,
+    whole: Whole | None = None,
 ) -> ImageRows:
     """Read the images and prepare them for a network.
 
@@ -67,6 +69,7 @@ def open(
         head: names of the classes in the network's own configuration.
         described: the description of a run's task. Its classes are then the classes, whichever of them the
             images have; ``labels`` is not read.
+        whole: the images are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: an option does not fit the network, or the network is no classifier.
@@ -94,7 +97,13 @@ def open(
     }
     known = {split: [by_label[row.label] for row in some] for split, some in given.items()}
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    places = stratified(known, seed=seed, digest=state.hexdigest(), limits=limits)
+    all_of: dict[Split, list[tuple[Split, int]]] = {
+        split: [(split, row) for row in range(len(some))] for split, some in given.items()
+    }
+    places = None if whole is None else whole.of(all_of)
+    if places is None:
+        places = stratified(known, seed=seed, digest=state.hexdigest(), limits=limits)
+    balanced = balanced and "train" in places
     rows = {
         split: tuple(ImageRow(starts[file] + row, classes[file][row], given[file][row].where) for file, row in found)
         for split, found in places.items()
@@ -112,6 +121,7 @@ def open(
         classes=len(names),
         names=names,
         rows=rows,
+        taken=taken(sizes(all_of), sizes(places)),
         seed=seed,
         batch_rows=batch_rows,
         digest=_digest(levels.numpy().data, settings, rows),

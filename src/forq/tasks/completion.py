@@ -21,6 +21,7 @@ from forq.tasks.chat.conversation import Conversations
 from forq.tasks.chat.encoding import Asked, Piece
 from forq.tasks.kinds.completion import Completion, completion, splits
 from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.moment import parsed
 from forq.tokens.template import ChatTemplate
 
@@ -41,12 +42,15 @@ def open(
     end: bool = True,
     new_tokens: int | None = None,
     moment: str | None = None,
+    whole: Whole | None = None,
 ) -> Completion:
     """Read and tokenise the rows.
 
     Args:
         data: see :func:`forq.tasks.rows.table.read`.
         seed: seed for drawing validation and test rows and for the order of training rows.
+        train_rows, validation_rows, test_rows: number of rows of each split at most; None: all. Of a split
+            with a file of its own these are the first rows.
         max_length: maximum number of tokens in a row. A longer row loses the beginning of its
             prompt. If the completion does not fit, the row is dropped. Both are counted.
         prompt_field, completion_field: names of the two fields in the file; by default ``prompt`` and
@@ -60,6 +64,7 @@ def open(
             :func:`forq.tasks.kinds.completion.completion`.
         moment: date and time (ISO 8601) for chat templates that show it; the default is now. A run
             keeps the moment at which it began.
+        whole: the rows are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: a split or a batch would be empty, or the tokenizer has no chat template for
@@ -68,7 +73,9 @@ def open(
     """
     records, digest, unused, _ = read(data)
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
-    chosen = splits(records, seed=seed, digest=digest, limits=limits)
+    chosen = None if whole is None else whole.of(records)
+    if chosen is None:
+        chosen = splits(records, seed=seed, digest=digest, limits=limits)
     source = None if template is None else _template(Path(template))
     named = prompt_field is not None or completion_field is not None
     names = (
@@ -89,7 +96,7 @@ def open(
         template=reader.template,
         further=reader.details(),
     )
-    return replace(task, unused=unused)
+    return replace(task, unused=unused, taken=taken(sizes(records), sizes(chosen)))
 
 
 def example(folder: Path) -> Path:

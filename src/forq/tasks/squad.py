@@ -22,6 +22,7 @@ from forq.tasks.rows.fields import Fields
 from forq.tasks.rows.nested import nested
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.taken import Whole, sizes, taken
 
 _MARKS = {"true": True, "1": True, "false": False, "0": False, "": False, "none": False}
 _METRICS = {"f1": rewards.f1, "exact_match": rewards.exact_match}
@@ -38,6 +39,7 @@ def open(
     validation_rows: int | None = 500,
     test_rows: int | None = 1000,
     new_tokens: int = 50,
+    whole: Whole | None = None,
 ) -> Completion:
     """Read and tokenise the questions.
 
@@ -51,6 +53,7 @@ def open(
         seed: seed for drawing rows and for the order of training rows.
         max_length: maximum number of tokens in a row. A longer row loses its beginning and is counted.
         new_tokens: maximum number of tokens in an answer.
+        whole: the questions are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: a split or a batch would be empty.
@@ -69,9 +72,12 @@ def open(
             asked[split][row] for row in draw(len(asked[split]), len(asked[split]), seed=seed, digest=digest)
         ]
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
+    chosen = None if whole is None else whole.of(asked)
+    if chosen is None:
+        chosen = splits(asked, seed=seed, digest=digest, limits=limits)
     task = completion(
         "squad",
-        splits(asked, seed=seed, digest=digest, limits=limits),
+        chosen,
         tokenizer,
         seed=seed,
         max_length=max_length,
@@ -84,7 +90,8 @@ def open(
     part = "the beginning of the prompt: the title, then the passage"
     if unread.impossible:
         unused += (f"{unread.impossible:,} questions marked is_impossible",)
-    return replace(task, part=part, ignored=tuple(sorted(unread.fields)), unused=unused)
+    ignored, found = tuple(sorted(unread.fields)), taken(sizes(asked), sizes(chosen))
+    return replace(task, part=part, ignored=ignored, unused=unused, taken=found)
 
 
 def example(folder: Path) -> Path:

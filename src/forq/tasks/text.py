@@ -35,6 +35,7 @@ from forq.tasks.objectives.predictions import Predictions, Uniform
 from forq.tasks.rows.corpus import Tokens, files, tokenised
 from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
+from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.batches import Batch
 from forq.tokens.text import prefix
 
@@ -120,6 +121,7 @@ def open(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    whole: Whole | None = None,
 ) -> Text:
     """Read and tokenise the text.
 
@@ -130,6 +132,7 @@ def open(
         batch_rows: windows per batch.
         train_rows, validation_rows, test_rows: number of windows to keep from the start of each
             split; None: all.
+        whole: the windows are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: a window, a batch or a split would be empty.
@@ -145,11 +148,18 @@ def open(
     named, unused = files(Path(data))
     tokens = {split: tokenised(paths, tokenizer) for split, paths in named.items()}
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
-    origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
-    windows: dict[Split, Any] = {  # arrays [rows, tokens]
-        split: _windows(ids, max_length, front, split, Path(data))[: limits[split]]
-        for split, ids in _cut(tokens).items()
+    if whole is not None and tokens.keys() == {"train"}:
+        parts: dict[Split, Tokens] = {"test": tokens["train"]}
+        origin, limits = {"test": origin["train"]}, {"test": whole.most}
+    else:
+        parts = _cut(tokens)
+        origin |= {split: ("the end of train",) for split in _HELD_OUT if split not in tokens}
+    found: dict[Split, Any] = {  # arrays [rows, tokens]
+        split: _windows(ids, max_length, front, split, Path(data)) for split, ids in parts.items()
     }
+    windows = {split: rows[: limits[split]] for split, rows in found.items()}
+    known = {split: len(rows) for split, rows in found.items() if split in named}
+    known["train"] = sum(len(rows) for split, rows in found.items() if split == "train" or split not in named)
     settings = {"task": "text", "law": 1, "batch_rows": batch_rows, "prefix": front}
     return Text(
         name="text",
@@ -162,6 +172,7 @@ def open(
         batch_rows=batch_rows,
         digest=_digest(settings, windows),
         unused=unused,
+        taken=taken(known, sizes(windows)),
     )
 
 

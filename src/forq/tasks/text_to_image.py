@@ -34,6 +34,7 @@ from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, un
 from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
 from forq.tasks.objectives.predictions import Predictions, Uniform, of_squares
 from forq.tasks.rows.order import draw, rows_of
+from forq.tasks.rows.taken import Taken, sizes, taken
 from forq.tokens.model import Denoiser
 
 QUARTERS = 4
@@ -50,6 +51,7 @@ class TextToImage:
         features: the feature network that compares pictures, see :meth:`judge`.
         feature_samples: number of pictures drawn for that comparison.
         most: maximum number of pictures in one forward.
+        taken: what the splits leave of the data's pictures.
     """
 
     read_apart: ClassVar[bool] = True
@@ -67,6 +69,7 @@ class TextToImage:
     feature_samples: int
     digest: str
     most: int
+    taken: Taken
 
     def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
         """The same task. Batches are counted in pictures here, so a token budget cannot be set.
@@ -83,7 +86,8 @@ class TextToImage:
     def describe(self) -> Mapping[str, object]:
         return {
             "task": "text-to-image",
-            "rows": {split: len(rows) for split, rows in self.rows.items()},
+            "rows": sizes(self.rows),
+            **self.taken.plain(),
             "resolution": self.resolution,
             "batch_rows": self.batch_rows,
             "caption_dropout": self.caption_dropout,
@@ -248,6 +252,7 @@ def open(
         raise ConfigError(f"task.feature_samples: expected 2 or more, found {feature_samples}")
     network = None if features is None else Features.open(features)
     splits = read_splits(Path(data))
+    read = sizes(splits)
     missing = [split for split in ("validation", "test") if split not in splits]
     known = splits["train"]
     digest = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
@@ -272,6 +277,7 @@ def open(
     }
     return TextToImage(
         rows=rows,
+        taken=taken(read, sizes(rows)),
         encoded=encoded,
         seed=seed,
         resolution=resolution,

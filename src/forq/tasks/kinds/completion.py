@@ -146,7 +146,7 @@ def completion(
         end: append the tokenizer's EOS to the last scored piece and score it, unless the piece already
             ends with an end token or a chat template rendered it.
         new_tokens: maximum number of tokens in an answer. The default is one more than the longest
-            training row scores.
+            row scores, of the training rows if there are any.
         line: whether an answer ends at the end of its line.
         metrics: metrics for greedy answers; the first is the main number.
         template: the chat template, if it is not the tokenizer's own. Its end-of-turn token also ends
@@ -177,7 +177,8 @@ def completion(
         shortened = [fitted(row, edges, max_length) for row in whole]
         rows[split] = tuple(row for row in shortened if row is not None)
         dropped[split] = tuple(len(row.tokens) for row, short in zip(whole, shortened, strict=True) if short is None)
-    most = 1 + max((len(row.scored) for row in rows["train"]), default=0) if new_tokens is None else new_tokens
+    seen = rows["train"] if "train" in rows else rows["test"]
+    most = 1 + max((len(row.scored) for row in seen), default=0) if new_tokens is None else new_tokens
     settings = {"task": name, "law": 1, "max_length": max_length, "batch_rows": batch_rows, "end": end}
     settings |= {"new_tokens": most, "line": line}
     digest = hashlib.sha256(json.dumps([settings, rows], sort_keys=True).encode()).hexdigest()

@@ -25,6 +25,8 @@ class Account:
     Attributes:
         used: number of rows that are trained on or scored.
         dropped: number of rows left out, because their scored part does not fit into ``max_length``.
+        left: number of rows of a split that its limit leaves out (``task.test_rows``).
+        drawn: splits without rows of their own, which took some of the training rows.
         truncated: number of used rows that lost tokens to ``max_length``.
         max_length: maximum number of tokens in a row; None if the task has no limit.
         part: the part a truncated row loses, for example "the beginning of the prompt".
@@ -49,6 +51,8 @@ class Account:
     classes: Mapping[str, int] = field(default_factory=dict)
     prior: Mapping[str, float] = field(default_factory=dict)
     probabilities: bool = False
+    left: Mapping[str, int] = field(default_factory=dict)
+    drawn: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -69,17 +73,27 @@ class Account:
             classes=_by_name(description),
             prior=_prior(description),
             probabilities=description.get("probabilities") is True,
+            left=_counts(description.get("left")),
+            drawn=_texts(description.get("drawn")),
         )
 
     def only(self, split: str) -> Account:
-        """The account of one split."""
+        """The account of one split; of one that is drawn from the training rows, all of these were read for it."""
         used = {name: count for name, count in self.used.items() if name == split}
         if split == "train":
             return replace(self, used=used)
-        return replace(self, used=used, balanced=False, classes={})
+        left = self.left
+        if split in self.drawn:
+            rows = sum(self.read(name) for name in ("train", *self.drawn))
+            left = {split: rows - self._tried(split)}
+        return replace(self, used=used, balanced=False, classes={}, left=left, drawn=())
 
     def read(self, split: str) -> int:
         """Number of rows of a split that were read."""
+        return self._tried(split) + self.left.get(split, 0)
+
+    def _tried(self, split: str) -> int:
+        """Number of rows of a split that its limit leaves in it."""
         return self.used[split] + self.dropped.get(split, 0)
 
     @property
@@ -111,7 +125,7 @@ class Account:
     @property
     def warnings(self) -> tuple[str, ...]:
         """A sentence about splits that drop over a tenth of their rows, and one about splits that truncate as many."""
-        dropped = self._many(self.dropped, self.read)
+        dropped = self._many(self.dropped, self._tried)
         cut = self._many(self.truncated, lambda split: self.used[split])
         sentences = []
         if dropped:
@@ -149,7 +163,8 @@ class Account:
         losses = [f"{lost:,} dropped"] if lost else []
         losses += [f"{cut:,} truncated"] if cut else []
         limit = f" at {self.max_length:,} tokens" if self.max_length is not None else ""
-        return f"{split} {self.used[split]:,}" + (f" ({', '.join(losses)}{limit})" if losses else "")
+        whole = f" of {self.read(split):,}" if self.left.get(split) else ""
+        return f"{split} {self.used[split]:,}{whole}" + (f" ({', '.join(losses)}{limit})" if losses else "")
 
     def _advice(self, splits: Iterable[str]) -> str:
         """A ``max_length`` that would help, if there is one."""

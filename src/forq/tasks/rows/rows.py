@@ -19,6 +19,7 @@ from forq.tasks import Score, Split, Tally, Tokenizer
 from forq.tasks.rows.account import SHARE, nine_in_ten
 from forq.tasks.rows.order import balanced_row_at, places_of, row_at
 from forq.tasks.rows.segments import Segment
+from forq.tasks.rows.taken import Taken
 
 R = TypeVar("R")
 B = TypeVar("B")
@@ -53,6 +54,7 @@ class Rows(ABC, Generic[R, B]):
             be longer.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
+        taken: what the splits leave of the data's rows.
         by_class: the row numbers of each class of training rows, if every batch has as many rows of
             each; see :func:`forq.tasks.rows.order.balanced_row_at`. None: all rows take part alike.
         read_apart: see :class:`forq.tasks.ReadsApart`.
@@ -76,6 +78,7 @@ class Rows(ABC, Generic[R, B]):
     part: str = ""
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    taken: Taken = field(default_factory=Taken)
     by_class: tuple[tuple[int, ...], ...] | None = None
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
@@ -147,6 +150,7 @@ class Rows(ABC, Generic[R, B]):
             "rows": self._by_split(len),
             "tokens": self._by_split(lambda rows: sum(map(self.length, rows))),
             **self._shortened(),
+            **self.taken.plain(),
             **self.details(),
             "max_length": self.max_length,
         }
