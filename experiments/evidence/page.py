@@ -90,11 +90,10 @@ def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] 
         return None
     labels = {one["label"] for one in shown}
     shown.sort(key=lambda one: one["value"], reverse=problem.judged == "accuracy")
-    start = max((one["rows"][0]["course"][0][2] for one in shown if one["rows"][0].get("course")), default=0.0)
     charts: list[Chart | None] = [
         chart(
             f"Validation loss{suffix}",
-            [curve(one["label"], one["index"], one["rows"], axis) for one in shown if _falls(one, start)],
+            [curve(one["label"], one["index"], one["rows"], axis) for one in shown if _falls(one)],
             caption="the colours are those of the table; the band is one standard deviation",
             x_label=label,
         )
@@ -122,9 +121,10 @@ def _failed(rows: Sequence[Row], problem: str, method: str) -> str:
     return f" (failed: {mine[0]:.80})" if mine else ""
 
 
-def _falls(one: dict[str, Any], start: float) -> bool:
-    """Whether a curve stays near the others: one that diverges would flatten them all."""
-    return all(place[2] <= 1.1 * start for row in one["rows"] for place in row.get("course", ()))
+def _falls(one: dict[str, Any]) -> bool:
+    """Whether a curve stays near its start or below: one that diverges would flatten all others."""
+    courses = [row["course"] for row in one["rows"] if row.get("course")]
+    return all(place[2] <= 1.1 * course[0][2] for course in courses for place in course)
 
 
 def page(rows: Sequence[Row]) -> str:

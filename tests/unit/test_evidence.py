@@ -123,3 +123,15 @@ def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record:
     assert "5.250 ± 0.071" in text and "3,000" in text and "Not measured yet: zero-shot" in text
     assert "qzo-0, qzo-1" in text and ">59<" in text  # digests of both seeds; memory above the imports
     assert "minilm" not in text and "<svg" in text and "<script" not in text
+
+
+def test_a_curve_is_drawn_unless_it_diverges_from_its_own_start(record: Any) -> None:
+    high = row("qzo", 1, 7.9)
+    high["course"] = [[0, 0, 8.5], [1000, 60, 7.9]]  # another seed has other validation rows
+    away = row("zoqo", 0, 7.0)
+    away["course"] = [[0, 0, 6.5], [1000, 60, 7.2]]
+    rows = [row("qzo", 0, 5.3), high, away]
+    record(*rows)
+    (section,) = [page.section(name, problem, rows) for name, problem in page.PROBLEMS.items() if name == "tinystories"]
+    qzo = next(line["index"] for line in section["rows"] if line["label"] == "qzo")
+    assert [[curve.index for curve in chart.curves] for chart in section["charts"]] == [[qzo], [qzo]]
