@@ -28,7 +28,7 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     done = forq(*words)
     assert done.returncode == 0, done.stderr
     assert "classes: bad 24, good 24; batches with as many rows of each class; ignored fields: id" in done.stderr
-    assert "taken out of every answer, what is said on an empty prompt: bad " in done.stderr
+    assert "taken out of every answer, what is said whatever the text: bad " in done.stderr
     assert "test (the saved file), macro_f1" in done.stdout
     prior = tomllib.loads((out / "config.toml").read_text())["task"]["options"]["prior"]
     assert len(prior.split(",")) == 2
