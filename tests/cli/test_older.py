@@ -9,7 +9,7 @@ import pytest
 
 import forq as library
 from forq.plugins import registry
-from forq.recipes.settings import USUAL
+from forq.recipes.probe import USUAL
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig, complete

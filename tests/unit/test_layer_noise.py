@@ -15,7 +15,8 @@ from forq.noise.bits import Bits, leaf_id
 from forq.noise.law import AUTO, law, sized
 from forq.plugins import registry
 from forq.recipes import recipe
-from forq.recipes.settings import USUAL, Settings, settings
+from forq.recipes.probe import USUAL
+from forq.recipes.settings import Settings, settings
 from forq.runs.config import TaskConfig, complete
 from forq.runs.journal import read
 from forq.runs.older import with_settled

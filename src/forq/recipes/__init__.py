@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from forq.coordinates.leaf import INTEGERS
 from forq.plugins import registry
 from forq.recipes.groups import CELLS
-from forq.recipes.settings import EstimatorSettings, GroupSettings, LoraSettings, Settings
+from forq.recipes.probe import EstimatorSettings
+from forq.recipes.settings import GroupSettings, LoraSettings, Settings
 from forq.recipes.step import RuleSettings
 from forq.tokens.model import Kind
 

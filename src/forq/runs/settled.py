@@ -9,7 +9,8 @@ from forq.coordinates.profile import Profile
 from forq.errors import ConfigError
 from forq.models.blocks import ALL, MIDDLE, block_of, within
 from forq.noise.law import AUTO
-from forq.recipes.settings import USUAL, Settings
+from forq.recipes.probe import USUAL
+from forq.recipes.settings import Settings
 from forq.runs import probes
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
