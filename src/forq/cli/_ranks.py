@@ -49,7 +49,7 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
             config = _settings(asked, way, held)
             if held and (result := _resumed.result(way.out, config)) is not None:
                 team.wire.tell(b"finished")
-                _screen.err.print(_resumed.finished(way.out, config), highlight=False, soft_wrap=True)
+                _screen.err.print(_resumed.finished_line(way.out, config), highlight=False, soft_wrap=True)
                 _tuning.show(result, config, as_json=way.as_json)
                 return
         if team.wire.tell(b"begins") == b"finished":

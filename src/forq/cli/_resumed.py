@@ -193,7 +193,7 @@ def result(out: Path, config: RunConfig) -> Result | None:
     """The result of a finished run; None where something is left to do, or to check by loading the model.
 
     The data is read again: rows that were changed in their files are refused like those of a run that goes on.
-    Pictures are not, and :func:`finished` says so.
+    Pictures are not, and :func:`finished_line` says so.
 
     Args:
         config: from :func:`settings`.
@@ -217,7 +217,7 @@ def result(out: Path, config: RunConfig) -> Result | None:
     return found if saved and all(folder.is_dir() for folder in saved) else None
 
 
-def finished(out: Path, config: RunConfig) -> str:
+def finished_line(out: Path, config: RunConfig) -> str:
     """What is said of a run whose :func:`result` is shown again."""
     unread = _encoded(Checkpoint.open(config.checkpoint))
     return f"{out}: this run is finished" + ("; its pictures were not read again" if unread else "")

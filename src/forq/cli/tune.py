@@ -273,7 +273,7 @@ def tune(
     if held:
         drawn = not tensorboard or (out / "tensorboard").is_dir()
         if drawn and (result := _resumed.result(out, config)) is not None:
-            _screen.err.print(_resumed.finished(out, config), highlight=False, soft_wrap=True)
+            _screen.err.print(_resumed.finished_line(out, config), highlight=False, soft_wrap=True)
             _tuning.show(result, config, as_json=as_json)
             return
     elif resume:
