@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from forq.layers.embedding import QuantEmbedding
 from forq.layers.linear import QuantLinear
+
+_RUNS = (128, 64, 32, 16)
 
 
 class Scaled(nn.Module):
@@ -39,18 +42,42 @@ class Scaled(nn.Module):
             # The entry of every weight, by its number, from the layer itself: no format's layout is known here.
             numbers = dense(torch.arange(1, tensor.numel() + 1, dtype=torch.float32).view(tensor.shape))
             places = (numbers / levels.where(levels != 0, torch.nan)).nan_to_num(1.0) - 1
-            self.levels.append(levels)
-            self.places.append(places.round().int())
+            places = places.round().int()
+            run = _run(places)
+            self.levels.append(levels.unflatten(-1, (-1, run)))
+            self.places.append(places[:, ::run].contiguous())
             self.thetas.append(nn.Parameter(torch.zeros_like(tensor)))
         for tensor, before in zip(scales, start, strict=True):
             tensor.copy_(before)
 
     def weight(self) -> Tensor:
         parts = zip(self.levels, self.places, self.starts, self.thetas, strict=True)
-        return sum((a * (s * (1 + t)).reshape(-1)[at] for a, at, s, t in parts), torch.zeros(()))
+        return sum(((a * (s * (1 + t)).reshape(-1)[at][..., None]).flatten(1) for a, at, s, t in parts), torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight(), self.bias)
+
+
+def _run(places: Tensor) -> int:
+    """How many neighbours of a row share their entry: taken together, their gradients need no scattering."""
+    for run in _RUNS:
+        if places.shape[1] % run == 0:
+            runs = places.unflatten(-1, (-1, run))
+            if torch.equal(runs, runs[..., :1].expand_as(runs)):
+                return run
+    return 1
+
+
+class Still(nn.Module):
+    """A layer that does not train and lets gradients through."""
+
+    def __init__(self, layer: QuantLinear) -> None:
+        super().__init__()
+        self.register_buffer("weight", layer.dequantise())
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class Adapted(nn.Module):
@@ -69,15 +96,17 @@ class Adapted(nn.Module):
 
 
 def swap(model: Any, twin: Callable[[QuantLinear], nn.Module]) -> list[nn.Parameter]:
-    """Put a twin in the place of every quantized layer but the tables of embeddings; the parameters to train.
+    """Put a twin in the place of every quantized layer; the parameters to train.
+
+    The table of an embedding stands still, and the head that shares it.
 
     Raises:
         SystemExit: no layer is quantized.
     """
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, QuantLinear) and not layer.embeds:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, twin(layer))
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        parent, _, child = name.rpartition(".")
+        if isinstance(layer, QuantLinear) and not isinstance(holder := model.get_submodule(parent), QuantEmbedding):
+            setattr(holder, child, Still(layer) if layer.embeds else twin(layer))
     found = [p for p in model.parameters() if p.requires_grad]
     if not found:
         raise SystemExit("nothing quantized to train")

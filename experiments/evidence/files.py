@@ -62,7 +62,9 @@ class Files:
         return made(nf4, "quantize", str(floats), str(nf4), "--to", "nf4")
 
     def rows(self, base: str) -> Path:
-        """The pictures of a problem, the same for every seed: digits in another style, or those of a worse camera."""
+        """Rows that no data set has, the same for every seed: tickets, restyled digits, or a worse camera's pictures."""
+        if base == "smollm2":
+            return Path("examples", "house_style", "rows")  # from the project's folder, where every command runs
         if base == "diffusion":
             import adapt  # it needs diffusers, which no other problem does
 

@@ -17,7 +17,7 @@ class Problem:
         title: what the page calls it.
         base: the model; ``files.py`` makes its other forms.
         task: of ``forq tune --task``.
-        data: the place of its data in the data folder; empty: ``files.py`` makes them.
+        data: the place of its data in the data folder; empty: ``files.py`` has them.
         options: of the task, whole numbers.
         forwards: the budget of every method. A backward pass counts as two forwards.
         seeds: of the methods that are run in full.
@@ -75,6 +75,13 @@ PROBLEMS: Mapping[str, Problem] = {
         *("gemma", "sst2", "sst2", _FEW, 500),
         seeds=(0, 1, 2),
         judged="accuracy",
+        core=False,
+    ),
+    "house-style": Problem(
+        "SmolLM2-135M-Instruct, its own Q4_1 file, on the 150 tickets of examples/house_style",
+        *("smollm2", "completion", "", {"batch_rows": 8}, 200),
+        seeds=(0, 1, 2),
+        judged="loss",
         core=False,
     ),
     "resnet": Problem(

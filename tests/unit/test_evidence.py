@@ -112,6 +112,18 @@ def test_a_twin_begins_as_its_layer_and_follows_its_scales(name: str, tmp_path: 
     assert all(theta.grad is not None and theta.grad.abs().max() > 0 for theta in twin.thetas)
 
 
+def test_gradients_pass_through_a_head_that_shares_the_table_of_the_embedding(tmp_path: Path) -> None:
+    model = forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS["k"]), device="cpu")
+    ids = torch.tensor([[1, 2, 3]])
+    before = model(input_ids=ids).logits
+    assert any(m.embeds for m in model.modules() if isinstance(m, QuantLinear))
+    thetas = twins.swap(model, twins.Scaled)
+    after = model(input_ids=ids).logits
+    assert torch.allclose(after, before, atol=1e-4)
+    after.square().sum().backward()
+    assert all(theta.grad is not None and theta.grad.abs().max() > 0 for theta in thetas)
+
+
 def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record: Any) -> None:
     rates = run.METHODS["peqa"].rates
     rows = [row("qzo", 0, 5.3), row("qzo", 1, 5.2), row("zoqo", 0, 5.9)]
