@@ -52,7 +52,9 @@ class Scaled(nn.Module):
 
     def weight(self) -> Tensor:
         parts = zip(self.levels, self.places, self.starts, self.thetas, strict=True)
-        return sum(((a * (s * (1 + t)).reshape(-1)[at][..., None]).flatten(1) for a, at, s, t in parts), torch.zeros(()))
+        return sum(
+            ((a * (s * (1 + t)).reshape(-1)[at][..., None]).flatten(1) for a, at, s, t in parts), torch.zeros(())
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight(), self.bias)

@@ -62,7 +62,7 @@ class Files:
         return made(nf4, "quantize", str(floats), str(nf4), "--to", "nf4")
 
     def rows(self, base: str) -> Path:
-        """Rows that no data set has, the same for every seed: tickets, restyled digits, or a worse camera's pictures."""
+        """Rows that no data set has, the same for every seed: tickets, other digits, or a worse camera's pictures."""
         if base == "smollm2":
             return Path("examples", "house_style", "rows")  # from the project's folder, where every command runs
         if base == "diffusion":

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     from forq.runs.config import TaskConfig
     from forq.tasks import Account, Task
 
-__all__ = ["TAKEN", "data", "err", "number", "out", "print_notes", "print_rows", "read_as", "size", "table"]
+__all__ = [
+    "TAKEN",
+    "data",
+    "err",
+    "number",
+    "out",
+    "print_notes",
+    "print_remarks",
+    "print_rows",
+    "read_as",
+    "size",
+    "table",
+]
 
 out = Console()
 err = Console(stderr=True)
@@ -75,6 +87,14 @@ def print_rows(task: Task, ckpt: Checkpoint, settings: TaskConfig, split: str | 
     for sentence in rows.warnings:
         err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return rows
+
+
+def print_remarks(warning: str | None, note: str | None) -> None:
+    """What a user should know of the rows that are scored, on stderr."""
+    if warning is not None:
+        err.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+    if note is not None:
+        err.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
 
 
 def read_as(ckpt: Checkpoint, tokenizer: Any, template: Path | None = None) -> list[str]:

@@ -60,17 +60,12 @@ def evaluate(
     """Score a checkpoint, or what a run saved, on a task's test rows; on data that a run has not seen, on all rows."""
     from forq.cli import _screen
     from forq.cli._finished import finished
-    from forq.errors import ConfigError
     from forq.models.load import load
     from forq.runs.config import task_config
-    from forq.runs.facts import begun, of_run
-    from forq.runs.open_task import may_be_whole, open_task
-    from forq.runs.own_rows import changed, is_own, unlimited
-    from forq.tasks import Compares, Split, account
+    from forq.runs.facts import begun
+    from forq.runs.scored_rows import named_split, scored_rows
+    from forq.tasks import Compares
 
-    if split not in (None, "test", "validation", "all"):
-        raise ConfigError(f"--split: expected test, validation or all, found {split!r}")
-    part: Split = "validation" if split == "validation" else "test"
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
     run, tuned = finished(checkpoint), begun(checkpoint)
@@ -78,46 +73,20 @@ def evaluate(
         if tuned is None:
             raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
         task = tuned.task.name
+    named = named_split(split, task)
     if data is None and tuned is not None:
         data = tuned.own_data(task)
     asked = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    may_be = may_be_whole(task)
-    if split == "all" and not may_be:
-        raise ConfigError(f"--split: {task} has no 'all': expected test or validation")
-    settings, described = of_run(tuned, asked)
     how: Any = {"kernel": kernel, "activations": activations}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
-    if seed is None:
-        seed = 0 if tuned is None else tuned.seed
-    own = tuned is not None and may_be and split in (None, "all") and is_own(tuned, settings.data, model)
-    whole = may_be and (split == "all" or (split is None and tuned is not None and not own))
-    if whole:
-        settings = unlimited(asked, settings)
-    opened = open_task(settings, model, seed, described, whole=whole)
-    if split == "all" and "train" in account(opened).splits:
-        raise ConfigError(f"--split all: expected data that names no splits, but {settings.data} does; name test")
-    rows = _screen.print_rows(opened, model.checkpoint, settings, part)
-    read = rows.read(part) if part in rows.used else None
-    if tuned is not None and not whole and seed == tuned.seed and changed(tuned, settings, opened):
-        _screen.err.print(
-            f"warning: {settings.data} was changed after the run: rows that are scored may have been trained on",
-            style="yellow",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-    if own and whole:
-        _screen.err.print("note: the run was trained on most of these rows", highlight=False)
-    elif may_be and tuned is None and split is None and part in account(opened).drawn:
-        _screen.err.print(
-            f"note: of {read:,} rows those are scored that training on them would hold out; --split all scores all",
-            highlight=False,
-            soft_wrap=True,
-        )
+    chosen = scored_rows(model, tuned, asked, named, seed)
+    opened, part = chosen.task, chosen.part
+    rows = _screen.print_rows(opened, model.checkpoint, chosen.settings, part)
+    _screen.print_remarks(chosen.warning, chosen.note)
     judge = opened.judge(part) if isinstance(opened, Compares) else None
     if judge is not None and run is not None:
         run.require_base()
@@ -129,7 +98,7 @@ def evaluate(
             del model
             distances[BEFORE] = _drawn(judge, load(run.base, device, adapter=run.start, **how), "drawing, before")
     if as_json:
-        body = {"checkpoint": checkpoint, "task": task, "split": split or part, "rows": score.rows, **score.numbers()}
+        body = {"checkpoint": checkpoint, "task": task, "split": chosen.named, "rows": score.rows, **score.numbers()}
         body |= {"data": rows.plain()}
         for name, distance in distances.items():
             body |= {name: distance.value, f"{name} error": distance.error}
@@ -138,8 +107,8 @@ def evaluate(
         _screen.data(body)
     else:
         numbers = ", ".join(f"{name} {_screen.number(name, value)}" for name, value in score.numbers().items())
-        of = f" of {read}" if rows.left.get(part) else ""
-        _screen.out.print(f"{task} {split or part}: {numbers}, {score.rows}{of} rows", highlight=False)
+        of = f" of {rows.read(part)}" if rows.left.get(part) else ""
+        _screen.out.print(f"{task} {chosen.named}: {numbers}, {score.rows}{of} rows", highlight=False)
         if judge is not None:
             shown = ", ".join(
                 f"{name} {distance.value:.4g} ± {distance.error:.2g}" for name, distance in distances.items()
