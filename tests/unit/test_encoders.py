@@ -285,19 +285,77 @@ def test_the_laws_of_tasks_hold(tmp_path: Path, data: Path, by: Any) -> None:
         task(batch_rows=0)
 
 
+MODULES = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in (("Transformer", ""),)]
+POOLING = {"type": "sentence_transformers.models.Pooling", "path": "pool"}
+
+
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("told", "ways"),
     [
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "by cls_token;"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "by cls_token and mean_tokens;"),
-        ({"pooling_mode": "lasttoken"}, "by lasttoken;"),
-        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "include_prompt": True}, ""),
-        ({"pooling_mode": "mean"}, ""),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, ("cls", "mean")),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True, "include_prompt": True}, ("mean",)),
+        ({"pooling_mode": "lasttoken"}, ("lasttoken",)),
+        ({"pooling_mode": ["max", "weightedmean"], "pooling_mode_cls_token": True}, ("max", "weightedmean")),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, ("mean_sqrt_len_tokens",)),
+        (None, ("mean",)),
     ],
 )
-def test_another_pooling_than_the_mean_is_said(told: dict[str, Any], said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_sentence_is_pooled_as_its_folder_says(
+    told: dict[str, Any] | None, ways: tuple[str, ...], listed: bool, tmp_path: Path, data: Path
+) -> None:
     folder = tiny_encoders.folder(tmp_path / "bert")
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **told}))
-    found = [sentence for sentence in forq.load(folder, device="cpu").unlike if "1_Pooling" in sentence]
-    assert len(found) == bool(said) and all(said in sentence for sentence in found)
+    if told is not None:
+        place = folder / ("pool" if listed else "1_Pooling")
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **told}))
+        if listed:
+            (folder / "modules.json").write_text(json.dumps([*MODULES, POOLING]))
+    model, theirs, tokenizer = forq.load(folder, "cpu"), theirs_of(folder, False), tiny_encoders.tokenizer()
+    assert model.pooling == ways and not any("sentence-transformers" in sentence for sentence in model.unlike)
+
+    def vector(text: str) -> torch.Tensor:
+        with torch.no_grad():
+            states = theirs(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).last_hidden_state[0].double()
+        place = torch.arange(1.0, len(states) + 1, dtype=torch.float64)[:, None]
+        known = {"cls": states[0], "lasttoken": states[-1], "max": states.max(dim=0)[0], "mean": states.mean(dim=0)}
+        known["mean_sqrt_len_tokens"] = states.sum(dim=0) / len(states) ** 0.5
+        known["weightedmean"] = (states * place).sum(dim=0) / place.sum()
+        return normalize(torch.cat([known[way] for way in ways]), dim=0)
+
+    task: Any = sst2.open(data, tokenizer, seed=0, kind="encoder", temperature=0.1, **SMALL)
+    labels = torch.stack([vector(sentence) for sentence in task.describe()["sentences"]])
+    ours = task.reader.logits(model, task.batch(0))
+    for row, (ids, length) in enumerate(zip(task.batch(0).input_ids, task.batch(0).lengths, strict=True)):
+        text = tokenizer.decode(ids[1 : length - 1])
+        assert torch.allclose(ours[row].double(), labels @ vector(text) / 0.1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "said"),
+    [
+        (
+            [*MODULES, POOLING, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}],
+            "mean",
+            "leaves out De",
+        ),
+        ([*MODULES, POOLING], "median", "by median; forq takes the mean"),
+    ],
+)
+def test_what_follows_the_encoder_and_is_left_out_is_said(
+    modules: list[dict[str, str]], pooling: str, said: str, tmp_path: Path
+) -> None:
+    folder = tiny_encoders.folder(tmp_path / "bert")
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "pool").mkdir()
+    (folder / "pool" / "config.json").write_text(json.dumps({"pooling_mode": pooling}))
+    model = forq.load(folder, "cpu")
+    assert model.pooling == ("mean",) and [sentence for sentence in model.unlike if said in sentence]
+
+
+def test_a_list_of_modules_that_is_none_is_refused(tmp_path: Path) -> None:
+    folder = tiny_encoders.folder(tmp_path / "bert")
+    (folder / "modules.json").write_text('{"type": 3}')
+    with pytest.raises(FormatError, match="a list of modules"):
+        forq.load(folder, "cpu")

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from forq.checkpoints import Checkpoint
 from forq.coordinates.leaf import Leaf
 from forq.layers.lora import Adapter
+from forq.models.pooling import pooling as pooling_of
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer
 from forq.tokens.batches import Batch
-from forq.tokens.model import Kind, LanguageModel, ModelConfig, Reader
+from forq.tokens.model import Kind, LanguageModel, ModelConfig, Pooling, Reader
 from forq.tokens.pretrained import Pretrained
 
 
@@ -32,6 +33,7 @@ class LoadedModel(nn.Module, LanguageModel):
         checkpoint: the checkpoint it was loaded from.
         names: maps each float parameter's name to the tensor's name in the checkpoint.
         kind: kind of model, which decides what it predicts.
+        pooling: the ways in which an encoder makes the vector of a text.
         adapters: LoRA adapters attached to its layers.
         lent: leaves, by name, that a space may have moved since their values were last the file's.
         unlike: sentences on what the format's owner computes and forq does not, on weights in
@@ -44,6 +46,7 @@ class LoadedModel(nn.Module, LanguageModel):
     checkpoint: Checkpoint
     names: Mapping[str, str]
     kind: Kind
+    pooling: tuple[Pooling, ...]
     adapters: list[Adapter]
     lent: dict[str, Leaf]
     unlike: tuple[str, ...]
@@ -93,7 +96,7 @@ def loaded(
     model.__class__ = _class(type(model))
     assert isinstance(model, LoadedModel)
     model.checkpoint, model.names, model.kind, model.unlike = checkpoint, names, kind, unlike
-    model.adapters, model.lent = [], {}
+    model.adapters, model.lent, model.pooling = [], {}, pooling_of(checkpoint)
     return model
 
 

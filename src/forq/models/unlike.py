@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
 from forq.checkpoints.patch import unread
 from forq.formats import Format
 from forq.layers.linear import Activations
+from forq.models import pooling
 
 
 def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
     notes: tuple[str, ...] = ckpt.contents.values.get("notes", ())
-    computed += notes + _pooled(ckpt)
+    computed += notes + pooling.left_out(ckpt)
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed
     return (
@@ -34,21 +34,3 @@ def left_out(ckpt: Checkpoint, way_out: str = "") -> tuple[str, ...]:
         if (adapter / "adapter_config.json").is_file():
             return (f"{ckpt.folder} was tuned together with the adapter {adapter}, which is left out here{way_out}",)
     return ()
-
-
-def _pooled(ckpt: Checkpoint) -> tuple[str, ...]:
-    """Whether sentence-transformers makes a sentence's vector otherwise than by the mean of its tokens."""
-    file = ckpt.folder / "1_Pooling" / "config.json"
-    told = read_json(file) if file.is_file() else {}
-    modes = [key.removeprefix("pooling_mode_") for key, value in told.items() if value is True]
-    modes = [mode for mode in modes if mode in _POOLINGS] or [str(told.get("pooling_mode", "mean"))]
-    if modes in (["mean_tokens"], ["mean"]):
-        return ()
-    return (
-        f"1_Pooling/config.json makes a sentence's vector by {' and '.join(modes)}; forq compares sentences by the "
-        "mean of their tokens, and answers otherwise than sentence-transformers",
-    )
-
-
-_POOLINGS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-"""sentence-transformers' names, each behind ``pooling_mode_``."""

@@ -11,13 +11,13 @@ from forq.models.loaded import LoadedModel
 from forq.models.prefix import prefix_of
 from forq.runs.config import RunConfig
 from forq.runs.divided import Divided
-from forq.runs.oracles.curvature import WithCurvature
+from forq.runs.oracles.curvature import WithCurvature, across, neighbours
 from forq.runs.oracles.local import Local
 from forq.scalars.chain import own
 from forq.scalars.losses import Losses
 from forq.scalars.quadratic import tried
 from forq.scalars.rules import newton
-from forq.tasks import Predicts, Task
+from forq.tasks import InOrder, Predicts, Task
 from forq.tasks.objectives.predictions import Predictions, Uniform
 
 
@@ -46,7 +46,8 @@ def measures(config: RunConfig, model: LoadedModel, task: Task, space: Space) ->
                 return predict(model, batch, at, uniform)
 
         dampings = tried(own(config.method.rule, newton.Settings).fixed)
-        return WithCurvature(space, task.batch, predictions, config.seed, dampings)
+        parts = across if isinstance(task, InOrder) and task.in_order else neighbours
+        return WithCurvature(space, task.batch, predictions, config.seed, dampings, parts)
     measure = task.losses if config.method.needs_rows else task.loss
 
     def loss(batch: Any) -> float | Losses:

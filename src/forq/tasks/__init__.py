@@ -20,6 +20,7 @@ __all__ = [
     "Account",
     "Compares",
     "Draws",
+    "InOrder",
     "Predicts",
     "ReadsApart",
     "Score",
@@ -189,6 +190,14 @@ class ReadsApart(Protocol):
 
     @property
     def read_apart(self) -> bool: ...
+
+
+@runtime_checkable
+class InOrder(Protocol):
+    """A task that says whether the rows of its batches stand in an order, such as that of their noise levels."""
+
+    @property
+    def in_order(self) -> bool: ...
 
 
 @runtime_checkable

@@ -98,6 +98,11 @@ class TextToImage:
             "digest": self.digest,
         }
 
+    @property
+    def in_order(self) -> bool:
+        """Stratified rows stand in the order of their noise levels."""
+        return self.stratify
+
     def batch(self, step: int) -> Noised:
         rows = self.rows["train"]
         picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)

@@ -15,6 +15,9 @@ Kind = Literal["causal", "masked", "encoder", "classifier", "diffusion", "images
 """What a model predicts: the next token, a masked token, only hidden states, a class, a diffusion velocity, or
 whatever a network on images gives."""
 
+Pooling = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""How an encoder's token vectors become one; ``cls`` is the first token's."""
+
 Reader = Callable[[Sequence[int] | None], Tensor]
 """Appends a token to each row, unless given None, and returns the next token's logits: [rows, vocabulary]."""
 

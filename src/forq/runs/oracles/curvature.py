@@ -28,7 +28,23 @@ Float64 = NDArray[np.float64]
 
 DIGITS = 4
 FOLDS = 8
-"""Parts of a batch; each is held out once. A part holds neighbouring rows, so balanced batches give balanced parts."""
+"""Parts of a batch; each is held out once."""
+
+
+def neighbours(rows: int) -> list[NDArray[np.int64]]:
+    """Parts of neighbouring rows, for batches in which the classes take turns; a single row is one part."""
+    return np.array_split(np.arange(rows), min(FOLDS, rows))
+
+
+def across(rows: int) -> list[NDArray[np.int64]]:
+    """Parts with rows from all of the batch, for batches in an order: forth and back over the parts, row by row.
+
+    Neighbouring rows would hold a part of the order for themselves, and the others nothing that confirms it.
+    """
+    count = min(FOLDS, rows)
+    turn = np.arange(rows) % (2 * count)
+    part = np.minimum(turn, 2 * count - 1 - turn)
+    return [np.flatnonzero(part == which) for which in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,7 @@ class WithCurvature(Generic[Batch]):
         predictions: of a batch under the displaced weights, see :class:`forq.tasks.Predicts`.
         seed: of what is drawn from the model.
         dampings: those whose steps the held-out rows judge.
+        parts: of a batch of so many rows, each held out once.
     """
 
     from_point: ClassVar[bool] = True
@@ -55,6 +72,7 @@ class WithCurvature(Generic[Batch]):
     predictions: Callable[[Batch, Predictions | None, Uniform], Predictions]
     seed: int
     dampings: Sequence[float] = DAMPINGS
+    parts: Callable[[int], list[NDArray[np.int64]]] = neighbours
 
     def __call__(self, step: int, probes: Sequence[Move]) -> list[Losses]:
         return self.join(step, probes, list(self.measure(step, probes, range(len(probes)))))
@@ -97,7 +115,7 @@ class WithCurvature(Generic[Batch]):
         rises = np.array([parts[place][1 : 1 + count] for place in shared])
         whole = np.isfinite(np.array(means)[shared])
         u = np.where(whole[:, None], np.array([parts[place][1 + count :] for place in shared]), 0.0)
-        folds = _folds(count)
+        folds = self.parts(count)
         products = np.stack([_products(u, weights, np.isin(row, fold)) for fold in folds])
         slopes = np.stack([np.where(whole, rises[:, fold].mean(axis=1), 0.0) for fold in folds])
         sizes = np.array([len(fold) for fold in folds]) / count
@@ -127,11 +145,6 @@ def _products(u: Float64, weights: Float64, mask: NDArray[np.bool_]) -> Float64:
     part = u[:, mask]
     found: Float64 = (part * weights[mask]) @ part.T
     return found
-
-
-def _folds(rows: int) -> list[NDArray[np.int64]]:
-    """Neighbouring rows; a single row is one part, which nothing confirms."""
-    return np.array_split(np.arange(rows), min(FOLDS, rows))
 
 
 def _confirmed(

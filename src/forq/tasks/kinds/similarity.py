@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,23 @@ from forq.errors import ConfigError
 from forq.tasks import Tokenizer
 from forq.tasks.kinds.examples import Example
 from forq.tasks.rows.labelled import Row
-from forq.tasks.rows.sentences import Texts, hidden, mean_vectors
+from forq.tasks.rows.pooling import text_vectors
+from forq.tasks.rows.sentences import Texts, hidden
+from forq.tokens.model import Pooling
 from forq.tokens.text import bare, frame
+
+
+@runtime_checkable
+class Pools(Protocol):
+    """A model that says how the vector of a text is made."""
+
+    @property
+    def pooling(self) -> tuple[Pooling, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Reads the class from the mean of a text's token vectors.
+    """Reads the class from the vector of a text; the model says how that is made, or it is the mean of its tokens.
 
     Attributes:
         labels: tokens of each class's label sentence.
@@ -33,14 +44,15 @@ class Similarity:
     temperature: float
 
     def learned(self, tokens: Sequence[int]) -> tuple[bool, ...]:
-        """False for every token: the class depends on the mean over all tokens."""
+        """False for every token: the class depends on all of them."""
         return (False,) * len(tokens)
 
     def logits(self, model: nn.Module, batch: Texts) -> Tensor:
         """``cos(text, label sentence) / temperature``: fp32 [rows, classes]."""
         rows = len(batch.lengths)
         states = _with_labels(self.labels, batch)
-        vectors = mean_vectors(hidden(model, states), states.lengths)
+        pooling = model.pooling if isinstance(model, Pools) else ("mean",)
+        vectors = text_vectors(hidden(model, states), states.lengths, pooling)
         return vectors[:rows] @ vectors[rows:].T / self.temperature
 
 

@@ -104,14 +104,6 @@ def hidden(model: nn.Module, batch: Texts) -> Tensor:
     return states[lines.to(lm.device), columns.clamp(max=width - 1).to(lm.device)]
 
 
-def mean_vectors(states: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The mean over each text's tokens, scaled to length 1: fp32 [rows, width]."""
-    count = torch.tensor(lengths, device=states.device)[:, None]
-    inside = (torch.arange(states.shape[1], device=states.device) < count)[:, :, None]
-    mean = states.float().masked_fill(~inside, 0.0).sum(dim=1) / count
-    return nn.functional.normalize(mean, dim=1)
-
-
 def _laid_out(lengths: Sequence[int]) -> tuple[Tensor, Tensor, int]:
     """The line and the first column of each text, and the width of the lines.
 
