@@ -414,3 +414,34 @@ def test_a_sorted_file_over_its_limit_gives_every_class_its_share() -> None:
     for split, most in (("validation", 10), ("test", 40)):
         labels = [known[split][row] for _, row in found[split]]
         assert sorted(labels) == [0] * (most // 2) + [1] * (most // 2)
+
+
+ROWS = [{"text": f"film number {n} is it", "label": ("good", "bad")[n % 2]} for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("[CLS] {text} It was [MASK]. [SEP]", "{text} It was"),
+        ("[CLS] {text} It was", "{text} It was"),
+        ("{text} It was [MASK].", "{text} It was"),
+    ],
+)
+def test_a_prompt_of_an_encoder_may_bring_its_own_frame_and_mask(prompt: str, plain: str, tmp_path: Path) -> None:
+    path, tokenizer = written(tmp_path, ROWS), tiny_encoders.tokenizer()
+    own, as_usual = (
+        classify.open(path, tokenizer, seed=0, kind="masked", prompt=words, balanced=False) for words in (prompt, plain)
+    )
+    assert [row.tokens for row in own.rows["train"]] == [row.tokens for row in as_usual.rows["train"]]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "classifier"])
+def test_a_text_of_an_encoder_may_bring_its_own_frame(kind: str, tmp_path: Path) -> None:
+    tokenizer, opened = tiny_encoders.tokenizer(), []
+    for name, around in (("plain", "{}"), ("framed", "[CLS] {} [SEP]")):
+        (tmp_path / name).mkdir()
+        rows = [{**row, "text": around.format(row["text"])} for row in ROWS]
+        head = ("bad", "good") if kind == "classifier" else ()
+        opened.append(classify.open(written(tmp_path / name, rows), tokenizer, seed=0, kind=kind, head=head))  # type: ignore[arg-type]
+    tokens = [sorted(row.tokens for split in task.rows.values() for row in split) for task in opened]
+    assert tokens[0] == tokens[1]

@@ -42,6 +42,12 @@ def begins(tokens: Sequence[int], front: tuple[int, ...]) -> bool:
     return bool(front) and tuple(tokens[: len(front)]) == front
 
 
+def unframed(tokens: list[int], front: tuple[int, ...], back: tuple[int, ...]) -> list[int]:
+    """A text without the tokens that the tokenizer adds around it, if it was written with them."""
+    inner = tokens[len(front) :] if begins(tokens, front) else tokens
+    return inner[: len(inner) - len(back)] if back and tuple(inner[-len(back) :]) == back else inner
+
+
 def opening(tokens: Sequence[int], front: tuple[int, ...], bos: int | None) -> int:
     """Number of tokens at the beginning of a text that stay if its left is cut: the tokenizer's own, or BOS.
 

@@ -20,7 +20,7 @@ from forq.tasks.rows.labelled import Pair, Row
 from forq.tasks.rows.sentences import Texts, hidden, only
 from forq.tokens.batches import cut
 from forq.tokens.pretrained import pretrained
-from forq.tokens.text import bare, frame, pair_frame
+from forq.tokens.text import bare, frame, pair_frame, unframed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Headed:
         text, *more = example.plain or (example.text,)
         first = bare(self.tokenizer, text)
         if not more:
+            first = unframed(first, self.front, self.back)
             room = self.max_length - len(self.front) - len(self.back)
             return Row((*self.front, *first[:room], *self.back), example.label, max(0, len(first) - room))
         second, around = bare(self.tokenizer, more[0]), pair_frame(self.tokenizer)

@@ -13,7 +13,7 @@ from forq.tasks import Tokenizer
 from forq.tasks.kinds.examples import Example
 from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.sentences import Texts, hidden
-from forq.tokens.text import bare, frame
+from forq.tokens.text import bare, frame, unframed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Mask:
 class Masked:
     """Encodes prompts with a mask in place of the word; a prompt that is too long loses its beginning.
 
+    A mask follows the prompt, unless the prompt's end has one.
+
     Args:
         words: one word per class.
         keep: the end of the prompt, which truncation never removes.
@@ -67,7 +69,8 @@ class Masked:
             raise ConfigError(
                 "task.by=mask: expected a tokenizer with a mask token, found none; set task.by=similarity"
             )
-        self.tokenizer, self.mask, self.part = tokenizer, str(mask), part
+        self.tokenizer, self.part = tokenizer, part
+        self.ending = "" if str(mask) in keep else f" {mask}."
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
         token = int(getattr(tokenizer, "mask_token_id"))  # noqa: B009
@@ -80,12 +83,12 @@ class Masked:
 
     def row(self, example: Example) -> Row:
         """The tokens of an example."""
-        tokens = bare(self.tokenizer, self._ask(example.prompt))
+        tokens = unframed(bare(self.tokenizer, self._ask(example.prompt)), self.front, self.back)
         cut = max(0, len(tokens) - self.room)
         return Row((*self.front, *tokens[cut:], *self.back), example.label, cut)
 
     def _ask(self, prompt: str) -> str:
-        return f"{prompt} {self.mask}."
+        return prompt + self.ending
 
     def _single(self, word: str) -> int:
         tokens = bare(self.tokenizer, word)

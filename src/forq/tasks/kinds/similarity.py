@@ -20,7 +20,7 @@ from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.pooling import text_vectors
 from forq.tasks.rows.sentences import Texts, hidden
 from forq.tokens.model import Pooling
-from forq.tokens.text import bare, frame
+from forq.tokens.text import bare, frame, unframed
 
 
 @runtime_checkable
@@ -93,7 +93,7 @@ class Bare:
 
     def row(self, example: Example) -> Row:
         """The tokens of an example."""
-        tokens = bare(self.tokenizer, example.text)
+        tokens = unframed(bare(self.tokenizer, example.text), self.front, self.back)
         return Row(self._framed(tokens[: self.room]), example.label, max(0, len(tokens) - self.room))
 
     def _framed(self, tokens: list[int]) -> tuple[int, ...]:
