@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
+import numpy as np
 import pytest
 
 import forq as library
 from forq.recipes import recipe
+from forq.runs.config import TaskConfig
 from forq.runs.data import as_path
 from forq.runs.journal import read
+from forq.runs.open_task import open_task
 from forq.runs.oracles.local import Local
 from forq.runs.run import Run
 from forq.scalars.losses import means
@@ -70,7 +73,9 @@ def test_splits_of_a_call_that_failed_early_are_gone(tmp_path):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"dev": ROWS}, "found 'dev'"),
+        ({"rest": ROWS}, "found 'rest'"),
+        ({"dev": ROWS, "val": ROWS}, "found two names of validation, one of them 'val'"),
+        ({"prompt": ["a", "b"], "completion": ["c", "d"]}, "found 'prompt'; rows are a list of mappings"),
         (["a", "b"], "train row 0: expected a mapping of fields, found str"),
         ([*ROWS, {"prompt": b"bytes"}], "train row 40: expected text"),
         ([{"prompt": float("nan")}], "train row 0"),
@@ -79,6 +84,52 @@ def test_splits_of_a_call_that_failed_early_are_gone(tmp_path):
 def test_rows_that_cannot_be_written_are_named(data, says, tmp_path):
     with pytest.raises(library.DataError, match=says):
         as_path(data, tmp_path)
+
+
+def test_splits_may_be_called_as_files_are_and_numbers_may_be_numpys(tmp_path):
+    as_path({"train": [{"text": "a", "label": np.int64(3), "weight": np.float32(0.5)}], "Dev": ROWS}, tmp_path)
+    assert json.loads((tmp_path / "rows/train.jsonl").read_text()) == {"text": "a", "label": 3, "weight": 0.5}
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["train.jsonl", "validation.jsonl"]
+
+
+def test_a_run_knows_its_data_from_any_folder_and_sees_that_it_was_changed(base, tmp_path, forq, monkeypatch):
+    for name, answer in (("here", "answer"), ("there", "another")):
+        (tmp_path / name).mkdir()
+        rows = [{"prompt": f"question {n} ?", "completion": f" {answer} {n % 3}"} for n in range(40)]
+        (tmp_path / name / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path / "here")
+    run = library.tune(base, "completion", "rows.jsonl", steps=1, eval_every=1, out="run", settings=SMALL)
+    own = run.result["test"]["after"]["loss"]
+    monkeypatch.chdir(tmp_path / "there")
+    scored = forq("eval", tmp_path / "here/run", "--json")
+    assert json.loads(scored.stdout)["loss"] == own and "was changed" not in scored.stderr, scored.stderr
+    (tmp_path / "there/rows.jsonl").replace(tmp_path / "here/rows.jsonl")
+    scored = forq("eval", tmp_path / "here/run", "--json")
+    assert json.loads(scored.stdout)["loss"] != own and "was changed after the run" in scored.stderr
+
+
+def test_an_open_task_has_its_own_data_and_options(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    model = library.load(base)
+    task = open_task(TaskConfig(name="completion", data=str(tmp_path / "rows.jsonl")), model, 0)
+    for beside in (
+        {"data": ROWS},
+        {"reward": "accuracy"},
+        {"tokens_per_probe": 64},
+        {"micro_batch_tokens": 64},
+        {"settings": {"task": {"batch_rows": 2}}},
+    ):
+        with pytest.raises(library.ConfigError, match="an open task has its own"):
+            library.tune(model, task, steps=1, out=tmp_path / "run", **beside)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_left_out_is_not_the_current_folder(base, tmp_path, monkeypatch):
+    (tmp_path / "stray.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORQ_DATA", raising=False)
+    with pytest.raises(library.DataError, match="no data was given"):
+        library.tune(base, "completion", steps=1, out=tmp_path / "run")
 
 
 class Labelled(list):

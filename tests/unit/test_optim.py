@@ -124,3 +124,26 @@ def test_a_state_from_before_a_setting_existed_goes_on():
     state = optimizer.state_dict()
     del state["settings"]["blocks"], state["settings"]["rule"]["damping"]
     forq.ZeroOrder(Problem().space, "qzo-slopes", lr=1e-2).load_state_dict(state)
+
+
+def test_losses_that_are_never_finite_are_an_error():
+    problem = Problem()
+    optimizer = forq.QZO(problem.space, seed=0, lr=1e-3, eps=1e-3, clip=1.0)
+    start, good = problem.space.digest(), problem.batch(0)
+    for _ in range(9):
+        assert not np.isfinite(optimizer.step(lambda: float("nan")))
+    assert problem.space.digest() == start
+    optimizer.step(good)  # a finite loss, and the count begins again
+    for _ in range(9):
+        optimizer.step(lambda: float("inf"))
+    with pytest.raises(forq.RunError, match="10 steps in a row gave no finite loss"):
+        optimizer.step(lambda: float("nan"))
+
+
+@pytest.mark.parametrize("returned", [None, [1.0], "0.5"])
+def test_a_closure_returns_a_number(returned):
+    optimizer = forq.QZO(Problem().space, seed=0, lr=1e-3, eps=1e-3, clip=1.0)
+    with pytest.raises(
+        forq.ConfigError, match=f"closure: expected the loss as a float, found {type(returned).__name__}"
+    ):
+        optimizer.step(lambda: returned)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from forq.errors import ConfigError, DataError
-from forq.plugins import registry
+from forq.errors import ConfigError
 
 
 def path(text: str | Path) -> Path:
@@ -100,22 +98,7 @@ Kernel = Annotated[
 
 
 def data_path(data: str | None, task: str) -> str:
-    """The data a user means: the path as given, or the same inside ``$FORQ_DATA``; by default the task's name there.
+    """See :func:`forq.runs.data.located`."""
+    from forq.runs.data import located
 
-    Raises:
-        ConfigError: there is no such task.
-        DataError: there is nothing of that name.
-    """
-    known = [registry.shown("tasks", name) for name in registry.names("tasks")]
-    if task.replace("_", "-") not in known:
-        raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
-    if data is not None and data.startswith("hf:"):  # a data set of the hub, by its id
-        return data
-    home = os.environ.get("FORQ_DATA")
-    wanted = task if data is None else data
-    places = ([] if data is None else [path(wanted)]) + ([path(home) / wanted] if home else [])
-    for place in places:
-        if place.exists():
-            return str(place.resolve())
-    looked = " or ".join(dict.fromkeys(str(place) for place in places)) or "no --data, and $FORQ_DATA is not set"
-    raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder with --data")
+    return located(data if data is None or data.startswith("hf:") else str(path(data)), task)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from forq.errors import DataError
+import numpy as np
+
+from forq.errors import ConfigError, DataError
+from forq.plugins import registry
 from forq.tasks import Split
 from forq.tasks.kinds.labels import class_name
+from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.table import class_names
 
 FOLDER = "rows"
@@ -26,8 +31,39 @@ Classes = Mapping[str, tuple[str, ...]]
 """Names of labels, by field."""
 
 
-def as_path(data: Data, folder: Path, *, begun: bool = False) -> str:
-    """The path of a task's data: the given path, or the rows in memory, written below ``folder``.
+def located(data: str | None, task: str) -> str:
+    """The whole path of the data that a user means, so that another session in another folder finds the same.
+
+    Args:
+        data: a path, also inside ``$FORQ_DATA``, or a data set of the hub (``hf:ID``). None: what has the task's
+            name in ``$FORQ_DATA``.
+
+    Raises:
+        ConfigError: there is no such task.
+        DataError: there is nothing of that name.
+    """
+    known = [registry.shown("tasks", name) for name in registry.names("tasks")]
+    if task.replace("_", "-") not in known:
+        raise ConfigError(f"no task is called {task!r}{registry.nearest(task, known)}; known: {', '.join(known)}")
+    if data is not None and data.startswith("hf:"):
+        return data
+    home = os.environ.get("FORQ_DATA")
+    places = [] if data is None else [Path(data)]
+    places += [Path(home).expanduser() / (task if data is None else data)] if home else []
+    for place in places:
+        if place.exists():
+            return str(place.resolve())
+    looked = " or ".join(dict.fromkeys(map(str, places))) or "no data was given, and $FORQ_DATA is not set"
+    raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder with --data")
+
+
+def path_of(data: Data, task: str, folder: Path, *, begun: bool = False) -> str:
+    """The path of a task's data: :func:`located`, or of rows in memory :func:`as_path`."""
+    return located(str(data) or None, task) if isinstance(data, str | Path) else as_path(data, folder, begun=begun)
+
+
+def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = False) -> str:
+    """The path of rows in memory, written below ``folder``.
 
     The same rows give the same bytes, so that a repeated call resumes its run. A number that stands for
     a label (``ClassLabel`` of ``datasets``) is written as the label's name.
@@ -39,12 +75,8 @@ def as_path(data: Data, folder: Path, *, begun: bool = False) -> str:
         DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value
             that JSON cannot store, or a number that stands for no label; with ``begun``, the rows are not the run's.
     """
-    if isinstance(data, str | Path):
-        return str(data)
-    splits = data if isinstance(data, Mapping) else {"train": data}
-    if unknown := [name for name in splits if name not in get_args(Split)]:
-        raise DataError(f"data: expected rows by split ({', '.join(get_args(Split))}), found {unknown[0]!r}")
-    target = folder / FOLDER
+    splits = _by_split(data) if isinstance(data, Mapping) else {"train": data}
+    target = (folder / FOLDER).resolve()
     classes = {name: class_names(rows) for name, rows in splits.items()}
     # Runs that were begun before names were written have the numbers, and go on with them.
     if begun and any(classes.values()) and _texts(splits, {}) == _there(target):
@@ -61,6 +93,21 @@ def as_path(data: Data, folder: Path, *, begun: bool = False) -> str:
         new.write_text(text, encoding="utf-8")
         new.replace(target / f"{name}.jsonl")
     return str(target)
+
+
+def _by_split(data: Mapping[str, Rows]) -> dict[str, Rows]:
+    """Rows by split; splits may have the names that files may have (``val``, ``dev``)."""
+    splits: dict[str, Rows] = {}
+    for name, rows in data.items():
+        if (split := NAMES.get(str(name).casefold())) is None:
+            raise DataError(
+                f"data: expected rows by split ({', '.join(get_args(Split))}), found {name!r}; rows are a list of "
+                "mappings, not a mapping of columns"
+            )
+        if split in splits:
+            raise DataError(f"data: expected each split once, found two names of {split}, one of them {name!r}")
+        splits[split] = rows
+    return splits
 
 
 def _require_same(target: Path, texts: Mapping[str, str]) -> None:
@@ -96,6 +143,13 @@ def _line(row: Mapping[str, object], classes: Classes, where: str) -> str:
         if type(value) is int:
             fields[name] = class_name(value, names, f"{where}, {name!r}")
     try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: expected text, numbers, lists and mappings, found {error}") from error
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy as Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r:.60} of {type(value).__name__}")

@@ -20,6 +20,9 @@ from forq.scalars.losses import Losses
 from forq.scalars.moves import Moved
 from forq.scalars.protocols import Estimate, Method, Oracle, Plan, State
 
+MAX_BAD = 10
+"""This many steps in a row without a finite loss are an error."""
+
 CERTIFICATE = "certificate"
 """Note of the line that ended a run because this many steps in a row were not worth taking."""
 
@@ -108,7 +111,7 @@ def run(
     steps: int,
     held: int = 0,
     digest_every: int = 100,
-    max_bad: int = 10,
+    max_bad: int = MAX_BAD,
     max_still: int = 20,
 ) -> Iterator[Line]:
     """Calibrate if the plan asks for it, then take ``steps`` steps; yield a line for each.
@@ -145,10 +148,7 @@ def run(
             return
         still = still + 1 if number >= held and not line.moved.changed and not bad and not stays else 0
         if bad == max_bad:
-            raise RunError(
-                f"{max_bad} steps in a row gave no finite loss (last step {number}): the steps are too large or the "
-                "data is broken; lower rule.lr or rule.clip, or look at the batch"
-            )
+            raise no_finite_loss(bad, number)
         moved = moved or line.moved.changed > 0
         # Late in a run that did move, a step may have shrunk, as it should, below what a lattice resolves.
         if still == max_still and (not moved or 2 * (number - first) < steps):
@@ -156,6 +156,14 @@ def run(
                 f"{max_still} steps in a row changed not one of {space.size} coordinates (last step {number}): the "
                 "step is smaller than the coordinates can resolve; raise rule.lr, or estimator.eps if all losses agree"
             )
+
+
+def no_finite_loss(count: int, last: int) -> RunError:
+    """The error of so many steps in a row that decided nothing."""
+    return RunError(
+        f"{count} steps in a row gave no finite loss (last step {last}): the steps are too large or the data is "
+        "broken; lower rule.lr or rule.clip, or look at the batch"
+    )
 
 
 def _notes(estimate: Estimate, done: Estimate) -> dict[str, float]:

@@ -44,10 +44,9 @@ def put(tree: dict[str, Any], key: str, value: object) -> None:
     known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
     known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
     if key not in known:
-        raise ConfigError(
-            f"--set: no setting is called {key!r}{registry.nearest(key, known)}; known: {', '.join(known)}, GROUP.eps, "
-            f"GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
-        )
+        near = registry.nearest(key, known)
+        listed = f"; known: {', '.join(known)}, GROUP.eps, GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
+        raise ConfigError(f"no setting is called {key!r}{near or listed}")
     (method[head] if rest else method)[rest or head] = value
 
 

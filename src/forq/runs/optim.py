@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 from torch import Tensor
 
@@ -79,6 +79,7 @@ class ZeroOrder:
         self._method: Method | None = None
         self._states: tuple[State, ...] = ()
         self._number = 0
+        self._bad = 0
 
     def step(self, closure: Callable[[], float]) -> float:
         """Probe, measure and move; a step of the calibration only measures.
@@ -88,10 +89,13 @@ class ZeroOrder:
                 batch must not change within a step.
 
         Returns:
-            The loss at the point before the move.
+            The loss at the point before the move. A step without a finite loss moves nothing and returns NaN or
+            infinity.
 
         Raises:
-            forq.errors.RunError: the losses are not finite, or no displacement changes them.
+            forq.errors.ConfigError: the closure does not return a number.
+            forq.errors.RunError: ten steps in a row gave no finite loss, or a calibration found no displacement that
+                changes the loss.
         """
         self._closure = closure
         if self._method is None:
@@ -102,6 +106,9 @@ class ZeroOrder:
         taken = engine.step(self._number, self.space, self._oracle, self._method, self._states)
         self._states = taken.states
         self._number += 1
+        self._bad = self._bad + 1 if taken.bad else 0
+        if self._bad >= engine.MAX_BAD:
+            raise engine.no_finite_loss(self._bad, self._number - 1)
         return taken.estimate.loss
 
     def state_dict(self) -> dict[str, object]:
@@ -175,7 +182,10 @@ class ZeroOrder:
 
     def _loss(self, batch: None) -> float:
         assert self._closure is not None
-        return self._closure()
+        loss: object = self._closure()
+        if not isinstance(loss, SupportsFloat):
+            raise ConfigError(f"closure: expected the loss as a float, found {type(loss).__name__}")
+        return float(loss)
 
 
 class QZO(ZeroOrder):

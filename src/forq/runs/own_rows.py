@@ -38,8 +38,10 @@ def changed(run: Begun, settings: TaskConfig, task: Task) -> bool:
         task: the task, opened with the settings and the run's seed.
     """
     written, now = run.described.get("digest"), task.describe().get("digest")
+    there = _place(settings.data) == _place(run.task.data)
+    alike = settings.model_copy(update={"data": run.task.data}) == run.task
     # Runs of earlier versions had no balanced batches, and so another digest of the same rows.
-    return settings == run.task and written != now and not unbalanced(run.described)
+    return there and alike and written != now and not unbalanced(run.described)
 
 
 def unlimited(asked: TaskConfig, settings: TaskConfig) -> TaskConfig:

@@ -22,7 +22,7 @@ from forq.runs import journal
 from forq.runs.afresh import afresh
 from forq.runs.agreement import holds_run, moved_to, require
 from forq.runs.config import TaskConfig
-from forq.runs.data import Data, as_path
+from forq.runs.data import Data, located, path_of
 from forq.runs.facts import as_fixed
 from forq.runs.folder import BASE, vacant
 from forq.runs.older import as_begun
@@ -76,7 +76,8 @@ def tune(
         task: a task's name, or an open task.
         data: a file or folder; rows as a list of mappings or a ``datasets.Dataset``; or a mapping
             from splits (``train``, ``validation``, ``test``) to such rows. Rows in memory are
-            written into ``out/rows``. Not used with an open task.
+            written into ``out/rows``. By default what has the task's name in ``$FORQ_DATA``. An open task
+            has its own data, and its own reward, batch size and options.
         recipe: name of the method's recipe; ``forq ls recipes`` lists them. The default is
             ``qzo``; ``qzo-shared`` for encoders, images and diffusion; ``qzo-slopes`` with a reward, with
             a learning rate or a clip in ``settings``, or where codes or adapters move.
@@ -117,13 +118,18 @@ def tune(
         >>> run = forq.tune("opt-125m-gptq", "text", "notes.txt", steps=500)    # doctest: +SKIP
 
     Raises:
-        ConfigError: a setting is invalid or, with ``resume``, differs from the run's.
+        ConfigError: a setting is invalid, an open task cannot follow it, or, with ``resume``, differs from the run's.
         DataError: the data cannot be used.
         JournalError: with ``resume``, base or data differ from the run's.
     """
     began = time.perf_counter()
     if resume and out is None:
         raise ConfigError("resume: expected out, the run's folder, found none")
+    if not isinstance(task, str):
+        _require_own(
+            {"data": data, "reward": reward, "tokens_per_probe": tokens_per_probe}
+            | {"micro_batch_tokens": micro_batch_tokens, "settings['task']": _of_task(settings)}
+        )
     folder = _folder(out)
     resumed = resume and holds_run(folder)
     if not resumed and not vacant(folder):
@@ -137,6 +143,7 @@ def tune(
     loaded = model if isinstance(model, LoadedModel) else load(model)
     afresh(loaded)  # before its kernels are noted and the task is opened, which may measure the model
     watched = {name: parts(text) for name, text in (watch or {}).items()}
+    watched = {name: (kind, located(where or None, kind)) for name, (kind, where) in watched.items()}
     begun_watches = configs.read(folder / "config.toml").watch if resumed else None
     if resumed and recipe is None and move is None and settings is None:
         # What the caller leaves open is as it was when the run began, whatever a recipe has become since.
@@ -152,7 +159,7 @@ def tune(
         checkpoint=str(loaded.checkpoint.path),
         task=TaskConfig(
             name=task if isinstance(task, str) else str(task.describe()["task"]),
-            data=as_path(data, folder, begun=resumed),
+            data=path_of(data, task, folder, begun=resumed) if isinstance(task, str) else "",
             reward=reward,
             tokens_per_probe=tokens_per_probe,
             micro_batch_tokens=micro_batch_tokens,
@@ -189,6 +196,24 @@ def tune(
     run.finish()
     run.result = conclude(outcome(run), run.config, opened, folder, began)
     return run
+
+
+def _of_task(settings: Settings | Mapping[str, object] | None) -> object:
+    return settings.get("task") if isinstance(settings, Mapping) else None
+
+
+def _require_own(arguments: Mapping[str, object]) -> None:
+    """Refuse what only a task that is still to be opened can follow."""
+    given = [name for name, value in arguments.items() if value is not None and not _empty(value)]
+    if given:
+        raise ConfigError(
+            f"task: an open task has its own data and options, found {' and '.join(given)} beside it; open the task "
+            "with them, or give its name"
+        )
+
+
+def _empty(data: object) -> bool:
+    return isinstance(data, str | Mapping) and not data
 
 
 def _folder(out: str | Path | None) -> Path:

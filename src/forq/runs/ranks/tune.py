@@ -13,7 +13,7 @@ from forq.models.load import load
 from forq.models.loaded import LoadedModel
 from forq.runs.afresh import afresh
 from forq.runs.config import RunConfig
-from forq.runs.data import Data, as_path
+from forq.runs.data import Data, path_of
 from forq.runs.open_task import open_task, settled
 from forq.runs.ranks import session
 from forq.runs.ranks.device import own_device
@@ -62,7 +62,7 @@ def tune_on_ranks(
         if team.leads:
             return tune(loaded, task, data, out=folder, team=team, **settings)
         with tempfile.TemporaryDirectory(prefix="forq-") as rows:
-            own = as_path(data, Path(rows))
+            own = path_of(data, task, Path(rows)) if isinstance(task, str) else ""
 
             def placed(run: RunConfig) -> RunConfig:
                 named = {"checkpoint": str(loaded.checkpoint.path), "device": str(loaded.device)}
