@@ -8,6 +8,7 @@ import pytest
 
 from forq.errors import ConfigError
 from forq.plugins import registry
+from forq.scalars.course import Course
 from forq.scalars.losses import Losses
 
 NAMES = registry.names("estimators")
@@ -125,3 +126,26 @@ def test_fewer_directions_than_groups_reach_every_group_in_turn(name):
     )
     met = [(t.group, t.noise) for step in range(4) for t in estimator.ask(step)[-1].terms]
     assert met == [("a", "rademacher"), ("b", "rademacher"), ("a", "gaussian"), ("b", "gaussian")]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("directions", [1, 3, 4])
+@pytest.mark.parametrize("phases", [False, True])
+def test_laws_go_in_turn_over_steps(name, directions, phases):
+    def met(**options):
+        estimator = registry.get("estimators", name).make(
+            seed=1,
+            eps=0.1,
+            directions=directions,
+            noise=("rademacher", "gaussian"),
+            course=Course(0, 9),
+            phases=phases,
+            **options,
+        )
+        slopes = dict.fromkeys(range(directions), 1.0)
+        return [term.noise for step in range(8) for term in estimator.estimate(step, slopes, 1.0, 0).move.terms]
+
+    assert met() == ["rademacher", "gaussian"] * (4 * directions)
+    older = met(over_steps=False)
+    assert older == (["rademacher", "gaussian"] * directions)[:directions] * 8
+    assert (older == met()) == (directions % 2 == 0), "whole turns a step keep their bits"

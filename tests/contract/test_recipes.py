@@ -16,6 +16,7 @@ from forq.recipes.plan import plan, steps_within
 from forq.recipes.settings import Settings
 from forq.recipes.settings import settings as settings_of
 from forq.runs import engine
+from forq.runs.older import with_settled
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
@@ -165,6 +166,47 @@ def test_a_newton_step_has_no_rate(tree):
         base[part] |= values
     with pytest.raises(ConfigError, match="sets its own length"):
         settings_of(base)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "says"),
+    [
+        ("zo-signsgd", {"move": "scales,norms", "groups": {"norms": {"lr": 1e-5}}}, "scales: 0.001, norms: 1e-05"),
+        ("zo-signsgd", {"move": "scales,norms", "groups": {"scales": {"lr": 1e-5}}}, "by one length"),
+        ("zo-signsgd", {"move": "scales,norms", "rule": {"lr": "auto"}}, "give rule.lr a number"),
+        ("zoqo-paper", {"move": "codes,norms", "groups": {"norms": {"lr": 1e-4}}}, "by one length"),
+        ("qzo-shared", {"move": "scales,norms", "groups": {"norms": {"newton": 0.1}}}, "norms.newton=0.1"),
+        ("qzo-shared", {"groups": {"scales": {"newton": 0.1}}}, "set rule.newton alone"),
+    ],
+)
+def test_a_number_of_a_kind_is_followed_or_refused(name, changed, says):
+    tree = recipe(name).settings.model_dump()
+    tree |= {key: tree[key] | value if isinstance(tree[key], dict) else value for key, value in changed.items()}
+    with pytest.raises(ConfigError, match=says):
+        plan(settings_of(tree), seed=0, steps=100)
+    del tree["decisions"]  # an older journal, which has to replay
+    assert plan(settings_of(tree), seed=0, steps=100)
+
+
+def test_one_length_for_several_kinds_is_fine():
+    tree = recipe("zo-signsgd").settings.model_dump()
+    plan(settings_of(tree | {"groups": {"scales": {"lr": 1e-5}}}), seed=0, steps=100)
+    plan(settings_of(tree | {"move": "scales,norms"}), seed=0, steps=100)
+    plan(settings_of(recipe("zoqo").settings.model_dump() | {"move": "codes,norms"}), seed=0, steps=100)
+    slopes = recipe("qzo-slopes").settings.model_dump()
+    plan(settings_of(slopes | {"groups": {"scales": {"newton": 0.1}}}), seed=0, steps=100)
+
+
+def test_a_run_goes_on_with_the_decisions_it_was_begun_with():
+    today = recipe("qzo-paper").settings
+    tree = today.model_dump(mode="json")
+    assert today.decisions == settings_of(tree).decisions == 2
+    del tree["decisions"]
+    older = settings_of(tree)
+    assert older.decisions == with_settled(today, older).decisions == 1
+    for chosen, on in ((today, True), (older, False)):
+        made = plan(chosen, seed=0, steps=9)
+        assert isinstance(made, Method) and made.estimator.over_steps is on
 
 
 def test_a_budget_of_forwards_is_kept_or_refused():

@@ -203,12 +203,16 @@ def test_a_victim_that_breaks_loses_nothing(breaks, says, tmp_path):
     assert [row["index"] for row in rows] == [outcome.index for outcome in partial.outcomes]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert says.split(":")[0].split("|")[0] in summary["stopped"] and summary["queries"] == partial.queries
-    assert summary["success_rate"] is None, "easy images are done first: a rate of those would be biased"
+    assert summary["correct"] > 0
+    for name in ("success_rate", "queries_mean", "queries_median", "queries_median_of_success", "norms_of_success"):
+        assert summary[name] is None, "easy images are done first: a number of those would be biased"
+    assert "Until all images are done, summary.json has counts" in str(caught.value)
     whole = go()  # goes on where it stopped
     straight = attack(Halves(), x, y, recipe="square", budget=40)
     assert (whole.images == straight.images).all()
     assert (whole.queries_per_image == straight.queries_per_image).all()
     assert whole.queries + whole.checks == sum(calls)
+    assert whole.summary()["queries_mean"] == straight.summary()["queries_mean"] is not None
 
 
 def test_one_attack_at_a_time_writes_a_folder(tmp_path):

@@ -242,6 +242,25 @@ def test_the_floor_is_where_the_last_audits_lose_on_average():
     assert at_floor(gains) == pytest.approx(sum(gains[-20:]) / 20) and len(gains) == 30
 
 
+def test_an_audit_takes_a_direction_whose_sides_are_equally_better():
+    """Losses that count errors often tie; the best direction was dropped then, and counted towards the certificate."""
+    estimator = ThreePoint(0, 1.0, 2, noise=("cells:1",))
+    estimate = estimator.tell(0, from_means([-0.5, -0.75, -0.75, -0.625, -0.5]))
+    for step, stays in ((0, False), (1, True)):
+        audit = Audit() if not stays else Audit(ties=False)  # as runs decided before
+        kept = audit.update(step, estimate, {})[0]
+        taken = SignStep(None, vote=True).update(step, kept, {})[0]
+        assert taken.stays is stays and kept.move.terms[0].seed == estimate.move.terms[0].seed
+        assert taken.move.terms[0].weight == (0.0 if stays else 1.0), "the plus side"
+    nowhere = estimator.tell(0, from_means([-0.5, -0.5, -0.5, -0.25, -0.25]))
+    assert Audit().update(0, nowhere, {})[0].stays
+    tree = recipe("zoqo-paper").settings.model_dump()
+    tree["estimator"]["name"], tree["rule"]["audit"] = "three_point", 9
+    assert plan(settings(tree), seed=0, steps=9).rules[0] == Audit()
+    del tree["decisions"]
+    assert plan(settings(tree), seed=0, steps=9).rules[0] == Audit(ties=False)
+
+
 def test_an_estimate_without_gains_passes_an_audit():
     estimate = TwoPoint(0, 1.0, 2).tell(0, from_means((1.0, 2.0, 3.0, 4.0)))
     assert Audit().update(0, estimate, {})[0] == estimate

@@ -137,6 +137,8 @@ def attack(
         )
     if failure is not None:
         resume = "" if out is None else f"; the results so far are in {out}; run the same command again to continue"
+        if out is not None and len(result.outcomes) < len(x):  # easy images finish first
+            resume += ". Until all images are done, summary.json has counts, but no rates, queries an image or norms"
         spent = f"{len(result.outcomes)} of {len(x)} images done, {result.queries} queries spent{resume}"
         raise AttackStopped(f"{failure} ({spent})", result) from failure
     return result

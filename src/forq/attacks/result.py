@@ -74,10 +74,10 @@ class Result:
         return [(q, float(np.searchsorted(won, q, side="right")) / max(len(attacked), 1)) for q in budgets]
 
     def summary(self) -> dict[str, Any]:
-        """The summary as plain values for JSON; without rates if the run was interrupted.
+        """The summary as plain values for JSON; with counts alone if the run was interrupted.
 
-        Misclassified originals and easy images finish first, so rates over the images finished so
-        far would be biased.
+        Misclassified originals and easy images finish first, so rates, queries an image and norms of the images
+        finished so far would be biased: they are ``None`` until every image is finished.
         """
         complete = len(self.outcomes) == len(self.images)
         attacked = [outcome for outcome in self.outcomes if outcome.correct]
@@ -94,15 +94,17 @@ class Result:
             "success_rate_95": interval(len(won), len(attacked)) if complete else None,
             "accuracy_under_attack": (len(attacked) - len(won)) / len(self.images) if complete else None,
             "found_but_lost_by_rounding": sum(outcome.found and not outcome.success for outcome in attacked),
-            "queries_mean": float(np.mean(spent)) if spent else None,
-            "queries_median": float(np.median(spent)) if spent else None,
-            "queries_median_of_success": float(np.median([outcome.queries for outcome in won])) if won else None,
+            "queries_mean": float(np.mean(spent)) if spent and complete else None,
+            "queries_median": float(np.median(spent)) if spent and complete else None,
+            "queries_median_of_success": float(np.median([outcome.queries for outcome in won]))
+            if won and complete
+            else None,
             "norms_of_success": {
                 "linf_max": max(outcome.distance.linf for outcome in won),
                 "l2_mean": float(np.mean([outcome.distance.l2 for outcome in won])),
                 "l0_mean": float(np.mean([outcome.distance.l0 for outcome in won])),
             }
-            if won
+            if won and complete
             else None,
             "queries": self.queries,
             "checks": self.checks,

@@ -23,6 +23,8 @@ from forq.errors import ConfigError, FormatError
 from forq.plugins import functions as userfunctions
 
 Predict = Callable[[NDArray[Any]], Any]
+Beside = Callable[[Path], Sequence[str]]
+"""Names of the files beside an ONNX file that hold weights of it. Who knows the format lies on a higher floor."""
 
 _SAFE_LOADS, _UNSAFE_LOADS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _PICKLES = (".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".bin")
@@ -49,7 +51,7 @@ class Network:
 
     Attributes:
         predict: the function.
-        digest: SHA-256 of the file that defines it.
+        digest: SHA-256 of the file that defines it, and of the files beside it that hold its weights.
         input: the images it accepts; None for a Python function, which declares nothing.
     """
 
@@ -59,13 +61,19 @@ class Network:
 
 
 def open_network(
-    name: str, option: str, threads: int | None = None, output: str | None = None, advice: str = "export it with one"
+    name: str,
+    option: str,
+    beside: Beside,
+    threads: int | None = None,
+    output: str | None = None,
+    advice: str = "export it with one",
 ) -> Network:
     """Load a network.
 
     Args:
         name: ``model.onnx``, ``model.pt2``, ``module:function`` or ``path/to/file.py:function``.
         option: the option or setting that holds the name, for error messages.
+        beside: :func:`forq.checkpoints.containers.onnx.external.files`; asked about ONNX files that may have any.
         threads: threads of the ONNX session; None: ONNX Runtime's default.
         output: name of the file's output to use; None: its only output.
         advice: how to choose one of several outputs, for error messages.
@@ -90,7 +98,33 @@ def open_network(
         raise ConfigError(f"{option}: there is no file {name}")
     choose = partial(_chosen_output, path, output, advice)
     predict, images = _onnx(path, threads, choose) if suffix == ".onnx" else _exported(path, choose)
-    return Network(predict, hashlib.sha256(path.read_bytes()).hexdigest(), images)
+    return Network(predict, _digest(path, beside if suffix == ".onnx" else _none), images)
+
+
+def _none(path: Path) -> Sequence[str]:
+    return ()
+
+
+def _digest(path: Path, beside: Beside) -> str:
+    """SHA-256 of a file; if it has weights beside it, of this digest, and the names and digests of those files."""
+    data = path.read_bytes()
+    own = hashlib.sha256(data).hexdigest()
+    # A tensor outside the file has an entry of this name.
+    names = beside(path) if b"location" in data else ()
+    found = {name: file for name in names if (file := _beside(path, name)) is not None}
+    if not found:
+        return own
+    whole = hashlib.sha256(own.encode())
+    for name, file in found.items():
+        with file.open("rb") as stream:
+            whole.update(f"\n{hashlib.file_digest(stream, 'sha256').hexdigest()} {name}".encode())
+    return whole.hexdigest()
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    """A file beside the model, or beside what the model is a link to; None: the session loaded without it."""
+    files = (folder / name for folder in (path.parent, path.resolve().parent))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _chosen_output(path: Path, output: str | None, advice: str, outputs: Sequence[str]) -> int:

@@ -77,7 +77,7 @@ class ProbedGroup:
 class Numbers:
     """Probe radius, learning rate, bound of a slope and laws of z of a group.
 
-    ``lr`` is ``None`` where a step by vote goes as far as its probe; ``clip``, where slopes have no bound.
+    ``lr`` is ``None`` where a step by vote is ±z, as a probe of ε = 1; ``clip``, where slopes have no bound.
     """
 
     eps: float

@@ -28,10 +28,19 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
 
     Args:
         half_range: half the number of cells of integers, by group: :attr:`forq.coordinates.space.Space.half_range`.
+
+    Raises:
+        ConfigError: a kind has a number of its own that the step would not follow.
     """
+    if chosen.decisions > 1:
+        chosen.require_followed()
     probe, rule, groups = chosen.estimator, chosen.rule, chosen.probed
     make: Callable[..., Estimator] = partial(
-        registry.get("estimators", probe.name).make, seed=seed, directions=probe.directions, shrunk=shrunk
+        registry.get("estimators", probe.name).make,
+        seed=seed,
+        directions=probe.directions,
+        shrunk=shrunk,
+        over_steps=chosen.decisions > 1,
     )
 
     def finish(results: Mapping[str, GroupResult], first: int) -> Method:
@@ -47,6 +56,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
             course=course,
             newton=rule.newton,
             whole_cells=whole,
+            decisions=chosen.decisions,
         )
         eps = {name: group.eps for name, group in settled.items()}
         noise = {name: group.noise for name, group in settled.items()}

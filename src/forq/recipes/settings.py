@@ -81,6 +81,10 @@ class Settings(Frozen):
             (:mod:`forq.runs.settled`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
+        decisions: the law of what a step decides. 2: noise laws go in turn over the steps
+            (:attr:`forq.scalars.directions.Directions.over_steps`), and an audit takes a direction whose sides are
+            equally better than staying. 1: every step begins with the first law, and such a direction is dropped. Not
+            to be chosen: journals without it are of 1, and their runs go on so.
     """
 
     move: str
@@ -90,6 +94,7 @@ class Settings(Frozen):
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    decisions: Literal[1, 2] = 2
 
     @field_validator("blocks", mode="before")
     @classmethod
@@ -142,6 +147,31 @@ class Settings(Frozen):
                 "take --recipe qzo-slopes, whose steps have a rate"
             )
         return self
+
+    def require_followed(self) -> None:
+        """Refuse numbers of a kind that the step would not follow.
+
+        No part of the validation: a run of decisions 1 may have such numbers, and its journal must replay.
+
+        Raises:
+            ConfigError: kinds have different lengths of a step by signs, or a kind its own share of a Gauss–Newton
+                step, of which there is one for all kinds.
+        """
+        step, kinds = self.rule.step, self.probed
+        rates = {kind.lr for kind in kinds}
+        # A vote that is left auto has no length to measure; a calibration gives every kind a length of its own.
+        apart = len(rates) > 1 or (step == "sign" and len(kinds) > 1 and "auto" in rates)
+        if step in ("sign", "vote") and apart:
+            found = ", ".join(f"{kind.kind}: {kind.lr}" for kind in kinds)
+            raise ConfigError(
+                f"rule.step={step} moves every coordinate by one length: expected one rule.lr for all kinds, found "
+                f"{found}; leave KIND.lr out and give rule.lr a number; KIND.unit is what it counts"
+            )
+        if step == "newton" and (own := [kind for kind in kinds if kind.newton != self.rule.newton]):
+            raise ConfigError(
+                "rule.step=newton takes one step in the directions of all kinds: expected one rule.newton, found "
+                f"{own[0].kind}.newton={own[0].newton} and rule.newton={self.rule.newton}; set rule.newton alone"
+            )
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -241,12 +271,12 @@ def checked(kind: type[Model], tree: Mapping[str, Any]) -> Model:
 
 
 def settings(tree: Mapping[str, Any]) -> Settings:
-    """A method's settings from plain values, as a journal's header holds them.
+    """A method's settings from plain values, as a journal's header holds them; without ``decisions`` they are of 1.
 
     Raises:
         ConfigError: see :func:`checked`.
     """
-    return checked(Settings, tree)
+    return checked(Settings, {"decisions": 1, **tree})
 
 
 def _say(problem: Any) -> str:

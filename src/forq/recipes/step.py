@@ -20,7 +20,7 @@ class StepSettings(Frozen):
         decay: how the step shrinks over the run, see :mod:`forq.scalars.rules.decay`.
         step: ``slope``: −η·ĝ. ``newton``: a Gauss–Newton step, which sets its own length; ``lr`` and ``clip`` have no
             part in it. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
-            place of the slope; η counts cells there, and ``auto`` goes as far as the probe.
+            place of the slope; η counts cells there, and ``auto`` is ±z, as far as a probe of ε = 1, whatever ε is.
         edge: probes of integers at the end of their range: ``cut`` the probe, or ``skip`` the integer.
         newton: share of the greediest stable step that ``auto`` or a step ``newton`` takes.
         checks: most batches on which ``auto`` checks the step of a run that is too short to rehearse it. Journals

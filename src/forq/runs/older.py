@@ -54,7 +54,8 @@ def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
 
 
 def with_settled(method: Settings, begun: Settings) -> Settings:
-    """A method, with what it leaves ``auto`` as a run has settled it (:mod:`forq.runs.settled`)."""
+    """A method, with what it leaves ``auto`` as a run has settled it (:mod:`forq.runs.settled`), and its decisions."""
+    method = method.model_copy(update={"decisions": begun.decisions})
     if method.estimator.noise == (AUTO,):
         name = begun.estimator.name if begun.by_layer and not begun.by_row else method.estimator.name
         probe = method.estimator.model_copy(update={"name": name, "noise": begun.estimator.noise})

@@ -136,11 +136,13 @@ class ZeroOrder:
         """
         if state.get("version") != _VERSION:
             raise ConfigError(f"state_dict: expected version {_VERSION}, found {state.get('version')!r}")
-        if settings(state["settings"]) != self.settings:
+        saved = settings(state["settings"])
+        if saved != self.settings.model_copy(update={"decisions": saved.decisions}):
             raise ConfigError(
                 "state_dict: expected the settings it was saved with, found others; make the optimizer with the same "
                 "recipe, lr, eps, clip and directions"
             )
+        self.settings = saved  # an older forq's state goes on by the decisions it was begun with
         masters: Mapping[str, Tensor] = state["masters"]
         self.space.restore(masters)
         self._seed = int(state["seed"])

@@ -45,10 +45,11 @@ class Inputs:
         step: which rule turns the estimate into a step, ``rule.step``.
         groups: the groups that are probed apart, in order.
         clips: bound of a slope, of the groups that have one.
-        rates: learning rate, of the groups that have one; a step by vote without it goes as far as its probe.
+        rates: learning rate, of the groups that have one; a step by vote without it is ±z, as a probe of ε = 1.
         course: the run, and how its steps shrink.
         newton: share of the best length of a step, ``rule.newton``.
         whole_cells: all directions are of whole cells. Their law shrinks: a step of them has no length.
+        decisions: the law of what a step decides, :attr:`forq.recipes.settings.Settings.decisions`.
     """
 
     step: str
@@ -58,6 +59,7 @@ class Inputs:
     course: Course
     newton: float
     whole_cells: bool
+    decisions: int = 2
 
 
 Own = TypeVar("Own", bound=Frozen)

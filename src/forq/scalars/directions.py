@@ -59,6 +59,9 @@ class Directions:
         phases: whether each group is probed in its own part of the course; otherwise the groups take turns.
         step_noise: maps the law of a probe to the law of its step, drawn from the same seed, where they differ (QuZO).
         shrunk: the law at a share of its size, see :func:`forq.noise.law.shrunk`; by default no law shrinks.
+        over_steps: whether a group that has whole steps to itself goes on with its laws where the step before stopped.
+            Runs of decisions 1 (:class:`forq.recipes.settings.Settings`) began every step with the first law, so that
+            one direction a step never drew another.
 
     Raises:
         ConfigError: a value is out of range.
@@ -76,6 +79,7 @@ class Directions:
     phases: bool = False
     step_noise: Mapping[str, str] = field(default_factory=dict)
     shrunk: Callable[[str, float], str] = _same_law
+    over_steps: bool = True
 
     def __post_init__(self) -> None:
         by_group(self.eps, "estimator.eps")
@@ -109,12 +113,12 @@ class Directions:
 
     def _turn(self, step: int, k: int) -> tuple[str, str]:
         """Group and noise of direction k of a step."""
-        groups = tuple(by_group(self.eps, "estimator.eps"))
+        groups, on = tuple(by_group(self.eps, "estimator.eps")), step * self.turns + k
         if self.phases and self.course is not None:
             done = 1.0 - self.course.left(step)
-            group, turn = groups[min(int(done * len(groups)), len(groups) - 1)], k
+            group, turn = groups[min(int(done * len(groups)), len(groups) - 1)], on if self.over_steps else k
         else:
-            every = k if len(groups) == 1 else step * self.turns + k
+            every = k if len(groups) == 1 and not self.over_steps else on
             group, turn = groups[every % len(groups)], every // len(groups)
         laws = self.noise[group] if isinstance(self.noise, Mapping) else self.noise
         return group, self._shrunk(laws[turn % len(laws)], step)

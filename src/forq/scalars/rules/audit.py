@@ -20,7 +20,13 @@ class Audit:
     Forced steps of one cell oscillate once the gradient is below what a cell resolves; an audited step stays instead
     (RC-ZOQO). Many audits in a row that find no gain are a certificate, with which the engine ends the run. An
     estimate without gains (:mod:`forq.scalars.estimators.three_point` measures them) passes unchanged.
+
+    Args:
+        ties: where both sides of the best direction gain alike, the plus side is taken. Their slope is 0, which no vote
+            follows; runs of decisions 1 stayed there, and counted that towards the certificate.
     """
+
+    ties: bool = True
 
     def init(self) -> State:
         return {}
@@ -30,6 +36,8 @@ class Audit:
             return estimate, state
         k = max(range(len(estimate.gains)), key=lambda place: estimate.gains[place])
         terms = (estimate.move.terms[k],) if estimate.gains[k] > 0.0 else ()
+        if self.ties and terms and not terms[0].weight:
+            terms = (replace(terms[0], weight=-1.0),)  # of a slope: the loss falls along +z. Votes read its sign alone
         return replace(estimate, move=replace(estimate.move, terms=terms)), state
 
 
@@ -45,7 +53,7 @@ class Settings(Frozen):
 
 def make(settings: Settings, inputs: Inputs) -> Audit | None:
     """The rule, where ``audit`` is not 0."""
-    return Audit() if settings.audit else None
+    return Audit(ties=inputs.decisions > 1) if settings.audit else None
 
 
 def check(settings: Settings, choices: Choices) -> None:

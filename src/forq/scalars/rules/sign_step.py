@@ -20,8 +20,9 @@ class SignStep:
     floating-point number.
 
     Args:
-        size: length of the step in leaf units, > 0; with ``vote`` whole cells, max(⌊size⌋, 1). ``None``, with ``vote``:
-            each direction goes as far as a probe of one unit, ``x ← x − Σ sgn(d_k)·z_k``.
+        size: length of the step in leaf units, > 0, of all leaves; with ``vote`` whole cells, max(⌊size⌋, 1). ``None``,
+            with ``vote``: ``x ← x − Σ sgn(d_k)·z_k``, so that each direction goes as far as a probe of ε = 1, whatever
+            ε was probed with. On a lattice z counts whole cells.
         vote: use the signs of the slopes alone.
 
     Raises:
@@ -54,7 +55,11 @@ class SignStep:
 
 
 def make(settings: NoSettings, inputs: Inputs) -> SignStep | None:
-    """The rule, where the step goes by signs; its length is the first group's learning rate."""
+    """The rule, where the step goes by signs.
+
+    All groups have one learning rate (:meth:`forq.recipes.settings.Settings.require_followed`); in runs of decisions 1
+    that of the first group was the length for all.
+    """
     if inputs.step not in registration.steps:
         return None
     return SignStep(inputs.rates.get(inputs.groups[0]), vote=inputs.step == "vote")

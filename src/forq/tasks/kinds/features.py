@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from forq.checkpoints.containers.onnx import external
 from forq.errors import ConfigError, RunError
 from forq.plugins.networks import Network, open_network
 
@@ -86,7 +87,7 @@ class Features:
             ConfigError: there is no such network, or it does not take pictures.
             FormatError: the file is broken or would have to be unpickled.
         """
-        network = open_network(name, "task.features")
+        network = open_network(name, "task.features", external.files)
         if network.input is not None and network.input.channels not in (None, 1, 3):
             raise ConfigError(f"{name}: expected an input of 1 or 3 channels, found {network.input.channels}")
         return cls(name, network)
