@@ -19,6 +19,7 @@ from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
 from forq.models.adapters.lora import begun
+from forq.models.adapters.settings import AdapterSettings
 from forq.models.load import load
 from forq.runs import engine
 from forq.runs.oracles.local import Local
@@ -227,6 +228,8 @@ DAMAGE = {
     "modules beside": edit(modules_to_save=["lm_head"]),
     "not JSON": lambda folder: (folder / peft.CONFIG).write_text("{"),
     "torn": lambda folder: (folder / peft.FLOATS).write_bytes((folder / peft.FLOATS).read_bytes()[:500]),
+    "targets that leave layers out": edit(target_modules=["self_attn.q_proj"]),
+    "a layer that is excluded": edit(exclude_modules=["q_proj"]),
     "a factor missing": tensors(lambda factors: {name: x for name, x in factors.items() if name != first(factors)}),
     "a factor too many": tensors(
         lambda factors: {**factors, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}
@@ -308,6 +311,26 @@ def test_settings_that_change_no_number_are_passed_over(base, tmp_path):
         another=False,
     )(folder)
     assert load(base, "cpu", adapter=folder).adapters
+
+
+def test_factors_that_peft_leaves_out_are_named(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    edit(target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj"])(folder)
+    with pytest.raises(FormatError, match=r"target_modules to name all .* none for model\.layers\.0\.mlp\.down_proj"):
+        load(base, "cpu", adapter=folder)
+    for targets in ("all-linear", r".*_proj", None):  # no list: the tensors tell
+        edit(target_modules=targets)(folder)
+        assert load(base, "cpu", adapter=folder).adapters
+
+
+def test_a_dot_of_a_pattern_stands_for_any_character_as_in_peft():
+    peft_own = pytest.importorskip("peft.utils.other")
+    module = "model.layers.0.self_attn.q_proj"
+    names = (module, "q_proj", "q.proj", "..proj", "......", "self_attn", "proj", "attn.q_proj", "layers.0.self.attn..._proj")
+    names += (".q_proj", "x" * 40, "." * len(module), ".." + module)
+    for name in names:
+        followed = peft_own.get_pattern_key([name], module) == name
+        assert AdapterSettings(1, 1.0, {}, {name: 2.0}, False).alpha_of(module) == (2.0 if followed else 1.0), name
 
 
 def test_scales_of_single_layers_and_of_the_root_of_the_rank_are_pefts(base, tmp_path):

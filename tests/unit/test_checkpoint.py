@@ -284,6 +284,30 @@ def test_only_data_is_asked_of_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatc
     assert list(filter_repo_objects(data + rest, **asked)) == data
 
 
+def test_modules_and_further_chat_templates_are_asked_of_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked: list[dict[str, Any]] = []
+
+    def download(hub_id: str, **given: Any) -> str:
+        asked.append(given)
+        return str(hub)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    Checkpoint.open("some-one/tiny")
+    assert len(asked) == 1  # nothing in it speaks of sub-folders
+    pooling = ["1_Pooling/config.json", "2_Dense/model.safetensors"]
+    templates = ["additional_chat_templates/tool_use.jinja"]
+    rest = ["onnx/config.json", "onnx/model.safetensors", "2_Dense/pytorch_model.bin", "1_Pooling/code.py"]
+    for name, wanted in (("modules.json", pooling), ("chat_template.jinja", templates)):
+        (hub / name).write_text("[]")
+        Checkpoint.open("some-one/tiny@v1")
+        last = asked.pop()
+        assert last.pop("revision") == hub.name  # the same commit
+        assert list(filter_repo_objects(pooling + templates + rest, **last)) == wanted
+        (hub / name).unlink()
+
+
 @pytest.mark.parametrize("config", [b"", b"{", b"[]", b'{"a":' * 5000, b"\xff\xfe"])
 def test_a_broken_config_is_refused(copied: Path, config: bytes) -> None:
     (copied / "config.json").write_bytes(config)

@@ -166,6 +166,34 @@ def test_act_order_is_read(folder: Path) -> None:
     assert found is not None and torch.equal(found, group_of)
 
 
+def test_zeros_alone_are_no_g_idx(folder: Path) -> None:
+    consecutive = load(folder, "cpu").state_dict()
+    ckpt = rewritten(folder, {f"{Q}.g_idx": torch.zeros(32, dtype=torch.int32)})
+    assert gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of is None
+    assert [f"g_idx of {Q} holds zeros alone" in one for one in gptq.unlike(ckpt)] == [True]
+    model = load(folder, "cpu")
+    assert all(torch.equal(value, consecutive[name]) for name, value in model.state_dict().items())
+    assert any("consecutive inputs" in one for one in model.unlike)
+
+
+def test_in_a_single_group_zeros_say_nothing(tmp_path: Path) -> None:
+    ckpt = Checkpoint.open(example(tmp_path / "row", group_size=-1))
+    assert not ckpt.read(f"{Q}.g_idx").any() and gptq.unlike(ckpt) == ()
+
+
+@pytest.mark.parametrize("desc_act", [True, False])
+def test_an_order_that_the_settings_deny_is_followed_and_said(desc_act: bool, tmp_path: Path) -> None:
+    ckpt = configured(example(tmp_path / "ordered", desc_act=True), desc_act=desc_act)
+    assert gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight.group_of is not None
+    assert ["desc_act false" in one for one in gptq.unlike(ckpt)] == ([] if desc_act else [True])
+
+
+def test_autorounds_own_name_comes_with_the_way_out(folder: Path) -> None:
+    configured(folder, quant_method="auto-round")
+    with pytest.raises(FormatError, match=r"quant_method 'auto-round'.*format=\"auto_gptq\""):
+        load(folder, "cpu")
+
+
 def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
     ckpt = rewritten(folder, {f"{Q}.g_idx": torch.full((32,), 2, dtype=torch.int32)})
     with pytest.raises(FormatError, match=r"expected groups 0 … 1"):

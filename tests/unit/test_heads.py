@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,15 +16,18 @@ from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
 from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
+from forq.models.adapters import peft as adapters
 from forq.models.families import FAMILIES, classes_of
 from forq.runs import journal
 from forq.runs.config import TaskConfig
 from forq.runs.header import require_same
 from forq.runs.open_task import open_task
 from forq.runs.predict import opened, predict
+from forq.scalars.moves import Move, Term
 from forq.tasks.kinds.head import Head, Headed, called, places_in
 from forq.tasks.rows.sentences import texts
 from forq.tasks.rows.table import Record
+from forq.tokens.model import Kind
 from tests import tiny_encoders, tiny_heads
 
 KINDS = sorted(FAMILIES.keys() & WITH_HEAD.keys())
@@ -221,6 +224,27 @@ def test_tuned_saved_replayed_and_loaded_again(tmp_path: Path, kind: str) -> Non
     assert json.loads((tmp_path / "run" / "result.json").read_text())["confusion"]["names"] == ["BAD", "GOOD"]
     forq.replay(tmp_path / "run", tmp_path / "q", tmp_path / "replayed")
     assert Checkpoint.open(tmp_path / "replayed").digest() == Checkpoint.open(tmp_path / "run" / "checkpoint").digest()
+
+
+def test_adapters_of_a_head_are_saved_and_read_by_peft(tmp_path: Path) -> None:
+    folder = tiny_heads.folder(tmp_path / "float", "bert")
+    forq.tune(folder, "classify", reviews(tmp_path), move="lora", steps=2, out=tmp_path / "run", settings=OWN)
+    written = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert written["task_type"] is None and written["modules_to_save"] is None
+    model = forq.load(folder, "cpu")
+    forq.add_lora(model, rank=2)
+    moved = forq.space(model, "lora", "spread")
+    moved.apply(Move((Term(3, 1.0, "rademacher"),)))
+    adapters.write(tmp_path / "adapter", model.checkpoint, model.adapters, moved.exported())
+    found = ours_of(forq.load(folder, "cpu", adapter=tmp_path / "adapter"), ROWS)
+    assert not near(found, ours_of(forq.load(folder, "cpu"), ROWS), 1e-3)
+    peft = pytest.importorskip("peft")
+    theirs = peft.PeftModel.from_pretrained(theirs_of(folder), tmp_path / "adapter").eval()
+    assert near(found, alone(theirs, ROWS))
+
+
+def test_every_kind_of_model_has_a_task_of_peft() -> None:
+    assert set(adapters._TASKS) == set(get_args(Kind))
 
 
 def test_the_head_itself_can_be_trained(tmp_path: Path) -> None:

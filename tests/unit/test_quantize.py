@@ -16,6 +16,7 @@ from forq.inspection.memory import summary
 from forq.layers.codes import unpack
 from forq.layers.kernels.reference import dequantise
 from forq.layers.round_to_nearest import round_to_nearest
+from forq.models.convert.onload import quantized
 from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
@@ -128,6 +129,14 @@ def test_impossible_settings_are_refused_with_the_layer_named(floats: Path, tmp_
         quantize(tmp_path / "q", tmp_path / "qq", group_size=32)
     with pytest.raises(ConfigError, match="overwrite=True"):
         quantize(floats, tmp_path / "q", group_size=32)
+
+
+def test_a_quantization_config_of_null_is_none(floats: Path, tmp_path: Path) -> None:
+    shutil.copytree(floats, tmp_path / "float")
+    config = json.loads((floats / "config.json").read_text()) | {"quantization_config": None}
+    (tmp_path / "float" / "config.json").write_text(json.dumps(config))
+    assert quantize(tmp_path / "float", tmp_path / "q", group_size=32).layers == 12
+    assert Checkpoint.open(quantized(tmp_path / "float", "nf4", tmp_path / "base")).config["quantization_config"]
 
 
 def test_weights_that_are_not_finite_are_refused(floats: Path, tmp_path: Path) -> None:

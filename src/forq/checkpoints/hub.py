@@ -27,6 +27,11 @@ from forq.errors import FormatError
 _WANTED = ("*.safetensors", *(f"*{end}" for end in BESIDE))
 # Copies of the same weights for other programs.
 _IGNORED = ("*/*", "consolidated*")
+# Sub-folders of which a file in the repository's own folder speaks, and what is fetched of them.
+_INSIDE = {
+    "modules.json": ("[0-9]_*/config.json", "[0-9]_*/*.safetensors"),
+    "chat_template.jinja": ("additional_chat_templates/*.jinja",),
+}
 # The same weights in another precision: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors and their index.
 _VARIANTS = ("*.*.safetensors", "*.index.*.json", "*.safetensors.*.index.json")
 # Before a file, a revision may hold no slash, except the hub's refs/pr/N.
@@ -92,6 +97,8 @@ def _repository(wanted: HubId) -> Path:
         )
     folder = Path(snapshot)
     if any(folder.glob(weights)):
+        if index is None:
+            _fetch_inside(wanted, folder)
         return folder
     files = _listed(wanted, folder)
     if index is None and {PICKLE, "config.json"} <= {*files}:
@@ -108,6 +115,16 @@ def _repository(wanted: HubId) -> Path:
         f"no {PICKLE} of HQQ with its config.json; forq downloads no pickles: take a revision with safetensors, or "
         "convert them"
     )
+
+
+def _fetch_inside(wanted: HubId, folder: Path) -> None:
+    """Fetch sentence-transformers' modules (pooling) and further chat templates, of the snapshot's own commit."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [pattern for name, some in _INSIDE.items() if (folder / name).is_file() for pattern in some]
+    if patterns:
+        with _hub_errors(wanted):
+            snapshot_download(wanted.name, revision=folder.name, allow_patterns=patterns)
 
 
 def _file(wanted: HubId) -> Path:

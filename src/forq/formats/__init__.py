@@ -12,6 +12,15 @@ from forq.plugins import registry
 __all__ = ["About", "ExportableFormat", "Format", "all_formats", "exportable", "get", "recognised"]
 
 
+_HINTS = {
+    "auto-round": (
+        ". AutoRound's own layout often holds the tensors of GPTQ: write the model again with AutoRound's "
+        'save_quantized(…, format="auto_gptq")'
+    )
+}
+"""What to do about a quant_method that no format recognises."""
+
+
 def get(name: str) -> Format:
     """The format of a name, such as ``gptq``.
 
@@ -47,5 +56,5 @@ def recognised(ckpt: Checkpoint) -> Format | None:
     method = declared.get("quant_method") if isinstance(declared, dict) else declared
     raise FormatError(
         f"{ckpt.path}: expected a format among {', '.join(registry.names('formats'))}; found quant_method {method!r} "
-        "with tensors none of them recognises"
+        f"with tensors none of them recognises{_HINTS.get(str(method), '')}"
     )

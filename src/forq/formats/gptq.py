@@ -3,7 +3,8 @@
     qweight  int32 (in·bits/32, out)      packed along in, lowest input in the lowest bits
     qzeros   int32 (groups, out·bits/32)  packed along out; format v1 stores zero − 1
     scales   float (groups, out)
-    g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on
+    g_idx    int32 (in,)                  group of every input; k // group_size unless act-order was on;
+                                          zeros alone mean the same as no g_idx
 
 Under ``sym`` every zero point is 2^(bits − 1), so the tensors themselves show which version wrote them: see
 :mod:`forq.formats.codecs.gptq_version`. Kernels for symmetric files never read zero points: once one moved, a save says
@@ -21,9 +22,9 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint, Relaid
-from forq.errors import FormatError
 from forq.formats.base import About, ExportableFormat, Survey
-from forq.formats.codecs import gptq_write
+from forq.formats.codecs import gptq_groups, gptq_write
+from forq.formats.codecs.gptq_groups import group_of
 from forq.formats.codecs.gptq_settings import raw_settings, settings
 from forq.formats.codecs.gptq_specs import layer_specs
 from forq.formats.codecs.gptq_version import version
@@ -80,7 +81,7 @@ class GPTQ(ExportableFormat):
         name = spec.name
         codes = unpack_codes(ckpt.read(f"{name}.qweight"), spec.bits)
         zeros = unpack_zeros(ckpt.read(f"{name}.qzeros"), version(ckpt).zero_offset, spec.bits)
-        weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, _group_of(ckpt, spec))
+        weight = QuantWeight(codes, zeros, spec.bits, spec.group_size, group_of(ckpt, spec))
         bias = None if spec.bias is None else ckpt.read(spec.bias)
         return Parts(weight, (ckpt.read(spec.live[0].name),), bias)
 
@@ -99,9 +100,9 @@ class GPTQ(ExportableFormat):
         return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
 
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-        """Whether the zero points contradict the configuration, and how they are read."""
+        """Whether zero points or groups contradict the configuration, and how they are read."""
         why = version(ckpt).why
-        return (why,) if why else ()
+        return (*((why,) if why else ()), *gptq_groups.unlike(ckpt))
 
     def relaid(self, ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
         """What a save writes: once a zero point moved, the configuration no longer says that all are the middle.
@@ -137,18 +138,3 @@ format = GPTQ()
 def _checkpoint_format(survey: Survey) -> str:
     """The version that can hold the zero points: version 1 stores them less one and cannot hold 0."""
     return "gptq" if survey.least > 0 else "gptq_v2"
-
-
-def _group_of(ckpt: Checkpoint, spec: LayerSpec) -> Tensor | None:
-    """The tensor g_idx where groups are not simply consecutive inputs, else None."""
-    name = f"{spec.name}.g_idx"
-    if name not in spec.tensors:
-        return None
-    group_of = ckpt.read(name)
-    groups = -(-spec.in_features // spec.group_size)
-    if int(group_of.min()) < 0 or int(group_of.max()) >= groups:
-        raise FormatError(
-            f"{name}: expected groups 0 … {groups - 1}, found {int(group_of.min())} … {int(group_of.max())}"
-        )
-    plain = torch.arange(spec.in_features, dtype=torch.int32) // spec.group_size
-    return None if torch.equal(group_of, plain) else group_of

@@ -39,13 +39,13 @@ def left_out(ckpt: Checkpoint) -> tuple[str, ...]:
             f"sentence-transformers makes a sentence's vector by {' and '.join(unknown)}; forq takes the mean of the "
             "tokens, and answers otherwise"
         )
-    if further := [kind for kind, _ in _modules(ckpt.folder) if kind not in _FOLLOWED]:
+    if further := [kind for kind, _ in modules(ckpt.folder) if kind not in _FOLLOWED]:
         found.append(f"forq leaves out {' and '.join(further)} of modules.json, and answers otherwise")
     return tuple(found)
 
 
 def _named(folder: Path) -> tuple[str, ...]:
-    places = [place for kind, place in _modules(folder) if kind == "Pooling"] or ["1_Pooling"]
+    places = [place for kind, place in modules(folder) if kind == "Pooling"] or ["1_Pooling"]
     file = folder / places[0] / "config.json"
     told: Mapping[str, Any] = read_json(file) if file.is_file() else {}
     if (way := told.get("pooling_mode")) is not None:
@@ -53,8 +53,8 @@ def _named(folder: Path) -> tuple[str, ...]:
     return tuple(way for flag, way in _FLAGS.items() if told.get(flag) is True) or ("mean",)
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """The class and the folder of every module, in order.
+def modules(folder: Path) -> list[tuple[str, str]]:
+    """The class and the folder of every module of sentence-transformers, in order; none where nothing names them.
 
     Raises:
         FormatError: modules.json is not what sentence-transformers writes.

@@ -29,10 +29,20 @@ from forq.models.adapters.lora import attach, linears
 from forq.models.adapters.settings import CONFIG, AdapterSettings
 from forq.models.families import family_of
 from forq.models.loaded import LoadedModel
+from forq.tokens.model import Kind
 
 FLOATS, CODES = "adapter_model.safetensors", "adapter_codes.safetensors"
 
-_TASKS = {"causal": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "masked": None, "diffusion": None}
+_TASKS: Mapping[Kind, str | None] = {
+    "causal": "CAUSAL_LM",
+    "encoder": "FEATURE_EXTRACTION",
+    "masked": None,
+    # SEQ_CLS would make PEFT expect a trained copy of the head in the adapter's file.
+    "classifier": None,
+    "diffusion": None,
+    "images": None,
+}
+"""PEFT's ``task_type`` by the kind of model."""
 
 
 def write(folder: Path, base: Checkpoint, adapters: Sequence[Adapter], tensors: Mapping[str, Tensor]) -> None:
@@ -109,6 +119,12 @@ def opened(model: nn.Module, folder: Path) -> list[Adapter]:
                     if name not in unread or file.get_slice(name).get_shape() != shape:
                         present = file.get_slice(name).get_shape() if name in unread else "none"
                         raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {present}")
+                if not settings.carries(module):
+                    raise FormatError(
+                        f"{folder / CONFIG}: expected target_modules to name all layers that have factors in {FLOATS}, "
+                        f"found none for {module}, whose factors PEFT leaves out: name the layer there, or take its "
+                        "factors out of the file"
+                    )
                 alpha = settings.alpha_of(module)
                 first, second = (_factor(name, file.get_tensor(name)) for name in shapes)
                 # Of an adapter that was not trained yet B is zero.

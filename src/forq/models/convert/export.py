@@ -20,10 +20,12 @@ from forq.layers.weight import QuantWeight
 from forq.models import parts as layer_parts
 from forq.models.convert.gguf import adapter as gguf_adapter
 from forq.models.convert.gguf import export as gguf
+from forq.models.convert.owners import left_in_float
 from forq.models.convert.rewrite import Piece, planned, rewrite
 from forq.models.convert.rotary import rotary_settings
 from forq.models.layout import Layout
 from forq.models.layout import layout as layout_of
+from forq.models.skeleton import turned
 from forq.plugins import registry
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -108,16 +110,25 @@ def export(
     config |= rotary_settings(ckpt)
     dtype = "dtype" if "dtype" in config else "torch_dtype"
     plain: dict[str, LayerSpec] = {}
+    turn: Turn | None = None  # everything becomes floats
     if to in FLOATS:
         config[dtype] = to
-        floats = turn = _as_floats(FLOATS[to])
+        floats = FLOATS[to]
     else:
-        plain, floats = _ends(layout), _as_floats(FLOATS.get(str(config.get(dtype)), torch.float16))
+        plain, floats = _ends(layout), FLOATS.get(str(config.get(dtype)), torch.float16)
         codes = {name: spec for name, spec in layout.specs.items() if name not in plain}
         target, survey = exportable()[to], _survey(ckpt, layout, codes)
         turn = _as_codes(target, survey)
         config["quantization_config"] = _settings(ckpt, codes.values(), target, survey)
-    pieces = [_piece(ckpt, layout.form, spec, floats if name in plain else turn) for name, spec in layout.specs.items()]
+    pieces = [
+        _piece(
+            ckpt,
+            layout.form,
+            spec,
+            _as_floats(floats, _turned(layout, spec)) if turn is None or name in plain else turn,
+        )
+        for name, spec in layout.specs.items()
+    ]
     # What config.json says of them now.
     pieces += [Piece((name,), {}, dict) for name in ckpt.info if name == ckpt.contents.values.get("rope_factors")]
     notes = tuple(f"{name} is written in floats: loaders of {to} expect an embedding or a head so" for name in plain)
@@ -176,14 +187,21 @@ def _piece(ckpt: Checkpoint, form: Format, spec: LayerSpec, turn: Turn) -> Piece
     return Piece(spec.tensors, planned(made()), made)
 
 
-def _as_floats(dtype: torch.dtype) -> Turn:
+def _as_floats(dtype: torch.dtype, turned: bool) -> Turn:
+    """Makes floats; (in, out) instead of (out, in) if ``turned``."""
+
     def turn(parts: Parts) -> Mapping[str, Tensor]:
         weight = _matrix(parts).to(dtype)
         if not bool(torch.isfinite(weight).all()):
             raise FormatError(f"expected weights that fit {dtype}, found larger ones; export to float32")
-        return {"weight": weight}
+        return {"weight": weight.t() if turned else weight}
 
     return turn
+
+
+def _turned(layout: Layout, spec: LayerSpec) -> bool:
+    """Whether the layer's class holds floats as (in, out): GPT-2's Conv1D."""
+    return turned(layout.model.get_submodule(layout.names.modules[spec.name]))
 
 
 def _as_codes(target: ExportableFormat, survey: Survey) -> Turn:
@@ -233,8 +251,8 @@ def _survey(ckpt: Checkpoint, layout: Layout, specs: Mapping[str, LayerSpec]) ->
             symmetric = symmetric and weight.zero == 1 << spec.bits - 1
             reordered = reordered or weight.group_of is not None
     written = [layout.names.modules[name] for name in specs]
-    linear = [name for name, module in layout.model.named_modules() if isinstance(module, nn.Linear)]
-    return Survey(least, symmetric, reordered, tuple(written), tuple(sorted(set(linear) - set(written))))
+    left = sorted(left_in_float(ckpt.config, written))
+    return Survey(least, symmetric, reordered, tuple(written), tuple(left))
 
 
 def _settings(
@@ -266,6 +284,7 @@ def _compared(ckpt: Checkpoint, layout: Layout, out: Path) -> Exported:
         there = spec.name if spec.name in target.specs else layout.names.modules[spec.name]
         if target.form is None or there not in target.specs:
             after = written.read(f"{spec.name}.weight").float()
+            after = after.t() if _turned(layout, spec) else after
         else:
             after = _matrix(target.form.read(written, target.specs[there]))
         weights += before.numel()

@@ -13,8 +13,8 @@ from forq.checkpoints import Checkpoint, finite
 from forq.formats.codecs.bnb_write import config, filed, plan
 from forq.layers.normal_float import Kind, quantise, table
 from forq.models.convert.layers import Linear
+from forq.models.convert.owners import left_in_float
 from forq.models.convert.rewrite import Piece, rewrite
-from forq.models.skeleton import sizes, skeleton
 
 
 class LevelsJob:
@@ -39,10 +39,7 @@ class LevelsJob:
 
     def _skipped(self) -> list[str]:
         """Linear layers that stay in float; bitsandbytes quantizes all layers that are not listed here."""
-        model = skeleton(self.ckpt.config, torch.float32)
-        inside = {name.removesuffix(".weight") for name in self.chosen}
-        linear = (name for name, module in model.named_modules() if sizes(module) is not None)
-        return [name for name in linear if not any(name == chosen or name.endswith(f".{chosen}") for chosen in inside)]
+        return left_in_float(self.ckpt.config, (name.removesuffix(".weight") for name in self.chosen))
 
     def _planned(self, name: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
         layer = self.chosen[name]

@@ -55,7 +55,7 @@ def quantized(source: str | Path, how: str, out: Path, *, begun: bool = False) -
         _require_source(source, out, begun=begun)
     else:
         ckpt = Checkpoint.open(source)
-        if "quantization_config" in ckpt.config:
+        if ckpt.config.get("quantization_config") is not None:
             raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already: tune it")
         widths = {layer.columns for layer in linear_layers(ckpt).values()}
         size = next((size for size in _GROUPS if not any(columns % size for columns in widths)), -1)

@@ -87,7 +87,7 @@ def quantize(
     if group_size < 1 and group_size != -1:
         raise ConfigError(f"expected a positive group_size or -1, found {group_size}")
     ckpt = Checkpoint.open(src)
-    if "quantization_config" in ckpt.config:
+    if ckpt.config.get("quantization_config") is not None:
         raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
     layers = linear_layers(ckpt)
     kept = kept_layers(layers, keep)

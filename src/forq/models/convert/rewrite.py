@@ -14,15 +14,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.patch import files_of
 from forq.checkpoints.write import write_file
-
-# Weights of any format; they are not copied, since the new folder must not hold the old model too.
-_WEIGHTS = (
-    *(".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".onnx"),
-    *(".h5", ".msgpack"),
-)
-
-_SETTINGS = ("quantize_config.json", "quant_config.json")
-"""Older places of ``quantization_config``, which some loaders read before config.json."""
+from forq.models.convert.companions import SETTINGS, companions
 
 Plan = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 """Dtypes and shapes of tensors, by name."""
@@ -51,38 +43,40 @@ def planned(tensors: Mapping[str, Tensor]) -> Plan:
 def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Mapping[str, object]) -> None:
     """Fill an empty folder with the new tensors, all other tensors, config.json and all other files.
 
-    A quantize_config.json says what config.json says; where that has nothing to say, none is written.
+    Files of safetensors keep their names; other containers become a single file. Unless that is all there is, an
+    index says where the tensors lie: loaders look for the plain name or for an index. A quantize_config.json says
+    what config.json says; where that has nothing to say, none is written.
 
     Only one piece is in memory at a time.
     """
     by_first = {piece.old[0]: piece for piece in pieces}
     gone = {name for piece in by_first.values() for name in piece.old}
-    sources: dict[str, list[str]] = {}
-    for name, info in ckpt.info.items():
-        if name in by_first or name not in gone:
-            sources.setdefault(info.file, []).append(name)
-    where: dict[str, str] = {}
-    total = 0
     # In a pipeline, only the denoiser's folder is rewritten.
     own = ckpt.contents.component or ""
     old, new = ckpt.folder / own, folder / own
     new.mkdir(exist_ok=True)
     single = "diffusion_pytorch_model.safetensors" if own else "model.safetensors"
-    for source, names in sorted(sources.items()):
+    files: dict[str, list[str]] = {}
+    for name, info in ckpt.info.items():
+        if name in by_first or name not in gone:
+            file = info.file.rpartition("/")[2] if info.file.endswith(".safetensors") else single
+            files.setdefault(file, []).append(name)
+    where: dict[str, str] = {}
+    total = 0
+    for file, names in sorted(files.items()):
         plan: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for name in names:
             info = ckpt.info[name]
             plan |= by_first[name].plan if name in by_first else {name: (info.dtype, info.shape)}
-        file = source.rpartition("/")[2] if source.endswith(".safetensors") else single
         total += write_file(new / file, plan, _tensors(ckpt, names, by_first))
         where |= dict.fromkeys(plan, file)
-    if len(sources) > 1:
+    if set(files) != {single}:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
         write_json(new / f"{single}.index.json", index)
-    for path in sorted(old.iterdir()) if ckpt.contents.files is None else ():
-        known = path.name.lower().endswith(_WEIGHTS) or path.name in _SETTINGS
-        if path.is_file() and not known and not (new / path.name).exists():
-            shutil.copyfile(path, new / path.name)
+    for name in companions(old) if ckpt.contents.files is None else ():
+        if (old / name).is_file() and not (new / name).exists():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old / name, new / name)
     for name in files_of(ckpt.folder) if own else ():
         if not name.startswith(f"{own}/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +85,8 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
         ckpt.contents.tokenizer().save_pretrained(folder)
     write_json(new / "config.json", config)
     settings = config.get("quantization_config")
-    if isinstance(settings, dict) and settings.get("quant_method") == "gptq" and (old / _SETTINGS[0]).is_file():
-        write_json(new / _SETTINGS[0], settings)
+    if isinstance(settings, dict) and settings.get("quant_method") == "gptq" and (old / SETTINGS[0]).is_file():
+        write_json(new / SETTINGS[0], settings)
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

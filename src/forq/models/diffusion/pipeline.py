@@ -65,7 +65,8 @@ def given(folder: Path, device: torch.device) -> dict[str, object]:
     index = read_json(folder / INDEX)
     components: dict[str, object] = {name: None for name in _OPTIONAL if (index.get(name) or [None])[0] is None}
     config = folder / "text_encoder_3" / "config.json"
-    if "text_encoder_3" not in components and config.is_file() and "quantization_config" in read_json(config):
+    there = "text_encoder_3" not in components and config.is_file()
+    if there and read_json(config).get("quantization_config") is not None:
         components["text_encoder_3"] = load(config.parent, device)
     return components
 
