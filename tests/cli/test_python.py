@@ -10,7 +10,7 @@ import pytest
 import forq as library
 from forq.recipes import recipe
 from forq.runs.config import TaskConfig
-from forq.runs.data import as_path
+from forq.runs.data import as_path, path_of
 from forq.runs.journal import read
 from forq.runs.open_task import open_task
 from forq.runs.oracles.local import Local
@@ -164,8 +164,17 @@ def test_a_run_that_was_begun_on_the_numbers_of_labels_goes_on_with_them(tmp_pat
     as_path(Labelled(REVIEWS), tmp_path, begun=True)
 
 
-def test_a_path_stays_what_it_is(tmp_path):
-    assert as_path("hf:org/name", tmp_path) == "hf:org/name" and as_path(Path("a/b"), tmp_path) == "a/b"
+def test_a_path_becomes_whole_and_a_hub_id_stays_what_it_is(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert path_of("hf:org/name", "completion", tmp_path) == "hf:org/name"
+    assert path_of(Path("a"), "completion", tmp_path) == path_of("a", "completion", tmp_path) == str(tmp_path / "a")
+    monkeypatch.setenv("FORQ_DATA", str(tmp_path))
+    (tmp_path / "sst2").mkdir()
+    monkeypatch.chdir("/")
+    assert path_of("", "sst2", tmp_path) == str(tmp_path / "sst2") and path_of("a", "sst2", tmp_path).endswith("/a")
+    with pytest.raises(library.DataError, match=r"looked at nowhere or .*/nowhere"):
+        path_of("nowhere", "sst2", tmp_path)
 
 
 def test_settings_are_a_nested_mapping_or_a_whole_method(base, tmp_path):

@@ -326,7 +326,17 @@ def test_factors_that_peft_leaves_out_are_named(base, tmp_path):
 def test_a_dot_of_a_pattern_stands_for_any_character_as_in_peft():
     peft_own = pytest.importorskip("peft.utils.other")
     module = "model.layers.0.self_attn.q_proj"
-    names = (module, "q_proj", "q.proj", "..proj", "......", "self_attn", "proj", "attn.q_proj", "layers.0.self.attn..._proj")
+    names = (
+        module,
+        "q_proj",
+        "q.proj",
+        "..proj",
+        "......",
+        "self_attn",
+        "proj",
+        "attn.q_proj",
+        "layers.0.self.attn..._proj",
+    )
     names += (".q_proj", "x" * 40, "." * len(module), ".." + module)
     for name in names:
         followed = peft_own.get_pattern_key([name], module) == name

@@ -226,6 +226,7 @@ def test_tuned_saved_replayed_and_loaded_again(tmp_path: Path, kind: str) -> Non
     assert Checkpoint.open(tmp_path / "replayed").digest() == Checkpoint.open(tmp_path / "run" / "checkpoint").digest()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft reads a property that transformers renamed
 def test_adapters_of_a_head_are_saved_and_read_by_peft(tmp_path: Path) -> None:
     folder = tiny_heads.folder(tmp_path / "float", "bert")
     forq.tune(folder, "classify", reviews(tmp_path), move="lora", steps=2, out=tmp_path / "run", settings=OWN)

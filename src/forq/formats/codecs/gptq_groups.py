@@ -30,7 +30,7 @@ def unlike(ckpt: Checkpoint) -> tuple[str, ...]:
 
 
 def _unlike(ckpt: Checkpoint) -> tuple[str, ...]:
-    unfilled, ordered = [], []
+    unfilled, ordered = list[str](), list[str]()
     for name, spec in layer_specs(ckpt).items():
         if (stored := _stored(ckpt, spec)) is not None:
             (unfilled if _unfilled(stored, spec) else ordered).append(name)

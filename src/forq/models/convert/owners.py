@@ -1,4 +1,4 @@
-"""The linear layers that other libraries find in a rewritten folder: those they must not quantize are listed for them."""
+"""The linear layers that other libraries find in a rewritten folder, to list those that they must not quantize."""
 
 from __future__ import annotations
 
