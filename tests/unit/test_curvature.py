@@ -12,7 +12,7 @@ from forq.coordinates.space import Space
 from forq.noise.bits import Bits
 from forq.runs import engine, journal
 from forq.runs.journal import Line, Writer
-from forq.runs.oracles.curvature import WithCurvature
+from forq.runs.oracles.curvature import WithCurvature, across, neighbours
 from forq.runs.oracles.tape import Tape
 from forq.scalars.estimators.one_sided import OneSided
 from forq.scalars.losses import means
@@ -180,3 +180,13 @@ def test_a_line_whose_triangle_does_not_fit_is_refused():
 def _parts():
     _, space, predictions = classifier()
     return space, lambda step: torch.arange(ROWS), predictions, 0
+
+
+def test_parts_across_an_order_hold_rows_of_all_of_it() -> None:
+    for rows in (1, 5, 8, 16, 24, 33):
+        for parts in (neighbours(rows), across(rows)):
+            assert sorted(int(row) for part in parts for row in part) == list(range(rows))
+            sizes = [len(part) for part in parts]
+            assert len(sizes) == min(8, rows) and max(sizes) - min(sizes) <= 1
+    assert [part.tolist() for part in across(16)[:2]] == [[0, 15], [1, 14]]
+    assert {float(part.mean()) for part in across(16)} == {7.5}  # what rises along the order is the same in all parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,15 @@ from forq.models.load import load
 from forq.noise.bits import Bits
 from forq.recipes import recipe
 from forq.runs import probes
+from forq.runs.config import TaskConfig, complete
+from forq.runs.measures import measures
+from forq.runs.oracles.curvature import across, neighbours
 from forq.runs.settled import NOISED, settled
 from forq.scalars.moves import OUTPUTS, Move, Term
-from forq.tasks import text_to_image
+from forq.tasks import account, text_to_image
 from forq.tasks.kinds import noised as _noised
 from forq.tasks.kinds.pictures import pixels, read_splits
+from forq.tasks.rows.taken import Whole
 from tests import tiny_pipeline
 
 CPU = torch.device("cpu")
@@ -277,6 +282,30 @@ def test_splits_share_no_picture_and_the_digest_says_what_a_batch_depends_on(pip
     assert len(held) == len(set(held)) == 24
     changed = ({"caption_dropout": 0.0}, {"batch_rows": 3}, {"stratify": False}, {"resolution": 24})
     assert len({task.digest, *(opened(pipeline, data, tmp_path, **one).digest for one in changed)}) == 5
+
+
+@pytest.mark.parametrize(("most", "rows"), [(None, 24), (5, 5)])
+def test_pictures_that_are_only_scored_are_all_test_pictures(pipeline, data, tmp_path, most, rows):
+    read = read_splits(data)
+    assert read.keys() == {"train"} and len(read["train"]) == 24
+    task = opened(pipeline, data, tmp_path, whole=Whole(most))
+    assert task.describe()["rows"] == {"test": rows} and account(task).only("test").read("test") == 24
+    assert [row.digest for row in task.rows["test"]] == [row.digest for row in read["train"][:most]]
+    (tmp_path / "named" / "train").mkdir(parents=True)
+    for split in ("train", "test"):
+        shutil.copytree(data, tmp_path / "named" / split, dirs_exist_ok=True)
+    named = opened(pipeline, tmp_path / "named", tmp_path, whole=Whole(most))
+    assert named.describe()["rows"]["test"] == 24  # its splits are named
+
+
+def test_rows_in_order_are_held_out_across_the_order(pipeline, data, tmp_path):
+    config = complete(
+        "qzo", kind="diffusion", checkpoint=str(pipeline), task=TaskConfig(name="text-to-image", data=""), steps=1
+    )
+    model = load(pipeline, device="cpu")
+    for stratify, parts in ((True, across), (False, neighbours)):
+        task = opened(pipeline, data, tmp_path, stratify=stratify)
+        assert measures(config, model, task, Space(trainable(model, "norms"))).parts is parts
 
 
 def test_a_latent_is_the_vaes_mean_shifted_and_scaled_as_diffusers_does(pipeline, data, tmp_path):

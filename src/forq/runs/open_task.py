@@ -74,7 +74,7 @@ def open_task(
     if draws:
         if isinstance(model, Checkpoint):
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
-        return _diffusion(config, model, seed, opener)
+        return _diffusion(config, model, seed, opener, extra)
     if "kind" in parameters:
         extra |= given(ckpt)
     elif kind != "causal":
@@ -140,14 +140,16 @@ def _images(
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
-def _diffusion(config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task]) -> Task:
+def _diffusion(
+    config: TaskConfig, model: LoadedModel, seed: int, opener: Callable[..., Task], extra: Mapping[str, Any]
+) -> Task:
     """Open a task on pictures; its extra option ``cache`` is the folder for encoded pictures and captions."""
     if config.reward is not None:
         raise ConfigError("--reward works with text tasks only; a diffusion model has its own objective")
     options = dict(config.options)
     cache = options.pop("cache", None)
     encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)
-    task = opener(Path(config.data), encoded, seed=seed, **options)
+    task = opener(Path(config.data), encoded, seed=seed, **options, **extra)
     task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)  # type: ignore[attr-defined]
     return task
 

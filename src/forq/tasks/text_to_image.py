@@ -4,202 +4,27 @@ The data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits without a fol
 the training pictures with the seed, a tenth each. Latents and text embeddings come from a cache on
 disk, so that neither the VAE nor a text encoder is in memory while a model is tuned.
 
-The loss is the model's own (:mod:`forq.tasks.kinds.noised`). The noise levels of a batch are
-stratified. Each held-out picture is scored at four noise levels, one from each quarter of their
-distribution, with noise that never changes. ``loss q1`` is the mean over the quarter with the least
-noise, ``loss q4`` over the quarter with the most.
+The loss is the model's own (:mod:`forq.tasks.kinds.noised`); batches and scores:
+:mod:`forq.tasks.kinds.captioned`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self, cast
 
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from forq.errors import ConfigError, DataError
-from forq.noise.bits import Bits, leaf_id
-from forq.scalars.losses import Losses
-from forq.scalars.moves import direction_seed
-from forq.tasks import Score, Split
+from forq.tasks import Split
+from forq.tasks.kinds.captioned import TextToImage
 from forq.tasks.kinds.encoded import Encoded
-from forq.tasks.kinds.features import Features, Judge
-from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
-from forq.tasks.kinds.pictures import Picture, grid, pixels, read_splits
-from forq.tasks.objectives.predictions import Predictions, Uniform, of_squares
-from forq.tasks.rows.order import draw, rows_of
-from forq.tasks.rows.taken import Taken, sizes, taken
-from forq.tokens.model import Denoiser
-
-QUARTERS = 4
-_NOISE, _LEVEL, _DROP = (leaf_id(f"text to image: {name}") for name in ("noise", "level", "dropped captions"))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TextToImage:
-    """Pictures with captions as a task; made by :func:`open`.
-
-    Attributes:
-        samples: captions of the sample pictures that a run draws.
-        sample_steps: scheduler steps per drawn picture.
-        features: the feature network that compares pictures, see :meth:`judge`.
-        feature_samples: number of pictures drawn for that comparison.
-        most: maximum number of pictures in one forward.
-        taken: what the splits leave of the data's pictures.
-    """
-
-    read_apart: ClassVar[bool] = True
-
-    rows: Mapping[Split, Sequence[Picture]]
-    encoded: Encoded
-    seed: int
-    resolution: int
-    batch_rows: int
-    caption_dropout: float
-    stratify: bool
-    samples: tuple[str, ...]
-    sample_steps: int
-    features: Features | None
-    feature_samples: int
-    digest: str
-    most: int
-    taken: Taken
-
-    def budgeted(self, tokens_per_probe: int | None, micro_batch_tokens: int | None) -> Self:
-        """The same task. Batches are counted in pictures here, so a token budget cannot be set.
-
-        Raises:
-            ConfigError: a token budget is given.
-        """
-        if tokens_per_probe is not None or micro_batch_tokens is not None:
-            raise ConfigError(
-                "text-to-image counts pictures, not tokens: set task.batch_rows, and task.micro_batch for one forward"
-            )
-        return self
-
-    def describe(self) -> Mapping[str, object]:
-        return {
-            "task": "text-to-image",
-            "rows": sizes(self.rows),
-            **self.taken.plain(),
-            "resolution": self.resolution,
-            "batch_rows": self.batch_rows,
-            "caption_dropout": self.caption_dropout,
-            "stratify": self.stratify,
-            "objective": "flow",
-            "shift": self.encoded.shift,
-            "encoded": self.encoded.digest,
-            "digest": self.digest,
-        }
-
-    @property
-    def in_order(self) -> bool:
-        """Stratified rows stand in the order of their noise levels."""
-        return self.stratify
-
-    def batch(self, step: int) -> Noised:
-        rows = self.rows["train"]
-        picked = rows_of(step, rows=len(rows), batch_rows=self.batch_rows, seed=self.seed, digest=self.digest)
-        seed, n = direction_seed(self.seed, step), self.batch_rows
-        level, dropped = Bits(seed, _LEVEL), uniform(Bits(seed, _DROP), n) < self.caption_dropout
-        u = stratified(level, n) if self.stratify else uniform(level, n)
-        captions = ["" if drop else rows[row].caption for row, drop in zip(picked, dropped.tolist(), strict=True)]
-        latents = torch.stack([self.encoded.latent(rows[row]) for row in picked])
-        return self._noised(latents, captions, normal(Bits(seed, _NOISE), tuple(latents.shape)), u)
-
-    def batches(self, split: Split, limit: int | None = None) -> Iterator[Noised]:
-        rows = self.rows[split][:limit]
-        for start in range(0, len(rows), self.batch_rows):
-            picked = rows[start : start + self.batch_rows]
-            latents = torch.stack([self.encoded.latent(row) for row in picked])
-            for quarter in range(QUARTERS):
-                keys = [leaf_id(f"{split} noise {row.digest}") for row in picked]
-                noise = [normal(Bits(direction_seed(0, quarter), key), tuple(latents.shape[1:])) for key in keys]
-                inside = torch.cat([uniform(Bits(direction_seed(1, quarter), key), 1) for key in keys])
-                captions = [row.caption for row in picked]
-                yield self._noised(latents, captions, torch.stack(noise), (quarter + inside) / QUARTERS)
-
-    def loss(self, model: nn.Module, batch: Noised) -> float:
-        with torch.inference_mode():
-            return float(self.loss_tensor(model, batch))
-
-    def losses(self, model: nn.Module, batch: Noised) -> Losses:
-        with torch.inference_mode():
-            each, _ = self._measured(model, batch)
-            return Losses(float(each.mean()), tuple(each.tolist()))
-
-    def loss_tensor(self, model: nn.Module, batch: Noised) -> Tensor:
-        return self._measured(model, batch)[0].mean()
-
-    def predictions(self, model: nn.Module, batch: Noised, at: Predictions | None, uniform: Uniform) -> Predictions:
-        with torch.inference_mode():
-            return of_squares(*self._measured(model, batch))
-
-    def evaluate(self, model: nn.Module, split: Split, limit: int | None = None) -> Score:
-        rows = len(self.rows[split][:limit])
-        if rows == 0:
-            raise ConfigError(f"limit must leave at least one row to evaluate, found {limit}")
-        sums = [0.0] * QUARTERS
-        for place, batch in enumerate(self.batches(split, limit)):
-            with torch.inference_mode():
-                sums[place % QUARTERS] += float(self._measured(model, batch)[0].double().sum())
-        metrics = {f"loss q{quarter + 1}": total / rows for quarter, total in enumerate(sums)}
-        return Score(sum(sums) / (rows * QUARTERS), rows, metrics)
-
-    def pictures(self, model: nn.Module) -> Image.Image | None:
-        """A picture of each sample caption, side by side; the same weights give the same picture."""
-        if not self.samples:
-            return None
-        drawn = self.encoded.draw(model, self.samples, self.seed, self.sample_steps, self.resolution)
-        return grid(drawn, columns=len(drawn))
-
-    def judge(self, split: Split) -> Judge | None:
-        """A judge that compares a model's pictures with those of a split; None without ``features``.
-
-        The captions are the split's, in order; after the last they begin again. The noise has seeds
-        0, 1, ….
-
-        Raises:
-            ConfigError: the feature network failed, see :class:`forq.tasks.kinds.features.Features`.
-            DataError: the split has fewer than two pictures.
-        """
-        if (features := self.features) is None:
-            return None
-        rows = self.rows[split]
-        if len(rows) < 2:
-            raise DataError(f"task.features: expected 2 pictures or more to compare with, found {len(rows)} in {split}")
-        pieces = [rows[at : at + self.most] for at in range(0, len(rows), self.most)]
-        batches = (torch.stack([(pixels(row.path, self.resolution) + 1) / 2 for row in piece]) for piece in pieces)
-        return Judge(
-            features=features,
-            held_out=torch.cat([features(batch) for batch in batches]),
-            captions=[rows[n % len(rows)].caption for n in range(self.feature_samples)],
-            draw=lambda model, captions, seed: self.encoded.draw(
-                model, captions, seed, self.sample_steps, self.resolution
-            ),
-            most=self.most,
-        )
-
-    def _noised(self, latents: Tensor, captions: Sequence[str], noise: Tensor, u: Tensor) -> Noised:
-        texts, pooled = zip(*(self.encoded.text(caption) for caption in captions), strict=True)
-        level = sigmas(u, self.encoded.shift)
-        return Noised(latents, noise, level, torch.stack(texts), torch.stack(pooled), self.most)
-
-    def _measured(self, model: nn.Module, batch: Noised) -> tuple[Tensor, Tensor]:
-        denoiser = cast(Denoiser, model)
-        if model.training:
-            raise ConfigError("the model is in training mode, dropout differs between + and −: call model.eval()")
-
-        def velocity(x: Tensor, texts: Tensor, pooled: Tensor, sigma: Tensor) -> Tensor:
-            return denoiser(x, texts, pooled, 1000 * sigma, return_dict=False)[0]
-
-        return flow(velocity, batch, denoiser.device, denoiser.dtype)
+from forq.tasks.kinds.features import Features
+from forq.tasks.kinds.pictures import Picture, read_splits
+from forq.tasks.rows.order import draw
+from forq.tasks.rows.taken import Whole, sizes, taken
 
 
 def open(
@@ -220,6 +45,7 @@ def open(
     sample_steps: int = 20,
     features: str | None = None,
     feature_samples: int = 100,
+    whole: Whole | None = None,
 ) -> TextToImage:
     """Read the captions and fill the cache of latents and text embeddings.
 
@@ -241,6 +67,7 @@ def open(
         sample_steps: scheduler steps per drawn picture.
         features: network that compares drawn with held-out pictures in ``forq eval``.
         feature_samples: number of pictures drawn for that comparison.
+        whole: the pictures are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
         ConfigError: a setting is not valid.
@@ -258,18 +85,12 @@ def open(
     network = None if features is None else Features.open(features)
     splits = read_splits(Path(data))
     read = sizes(splits)
-    missing = [split for split in ("validation", "test") if split not in splits]
-    known = splits["train"]
-    digest = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
-    order = [known[row] for row in draw(len(known), len(known), seed=seed, digest=digest)] if missing else known
-    for split in missing:
-        count = limits[split] or max(1, len(known) // 10)  # type: ignore[index]
-        splits[split], order = order[:count], order[count:]  # type: ignore[index]
-    splits["train"] = order
-    rows: dict[Split, list[Picture]] = {split: splits[split][:limit] for split, limit in limits.items()}
+    rows = None if whole is None else whole.of(splits)
+    if rows is None:
+        rows = _drawn(splits, limits, seed)
     if not all(rows.values()):
-        raise DataError(f"{data}: expected pictures for training, validation and test, found {len(known)} in all")
-    captions = list(dict.fromkeys(row.caption for row in [*rows["test"], *rows["validation"]]))
+        raise DataError(f"{data}: expected pictures for training, validation and test, found {read['train']} in all")
+    captions = list(dict.fromkeys(row.caption for row in [*rows["test"], *rows.get("validation", ())]))
     encoded.prepare([row for split in rows.values() for row in split], resolution, text_tokens)
     settings = {
         "task": "text-to-image",
@@ -296,6 +117,23 @@ def open(
         digest=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
         most=micro_batch,
     )
+
+
+def _drawn(
+    splits: dict[Split, list[Picture]], limits: Mapping[Split, int | None], seed: int
+) -> dict[Split, list[Picture]]:
+    """The pictures of every split; those without pictures of their own take some of the training pictures."""
+    missing: list[Split] = [split for split in ("validation", "test") if split not in splits]
+    known = order = splits["train"]
+    if missing:
+        digest = hashlib.sha256(json.dumps([[row.digest, row.caption] for row in known]).encode()).hexdigest()
+        order = [known[row] for row in draw(len(known), len(known), seed=seed, digest=digest)]
+    drawn = {**splits}
+    for split in missing:
+        count = limits[split] or max(1, len(known) // 10)
+        drawn[split], order = order[:count], order[count:]
+    drawn["train"] = order
+    return {split: drawn[split][:limit] for split, limit in limits.items()}
 
 
 def example(folder: Path) -> Path:
