@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -15,13 +16,16 @@ from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import classes_of, kind_of
 from forq.models.loaded import LoadedModel
+from forq.models.positions import positions
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
+from forq.runs.named import Option
 from forq.tasks import Settles, Task
 from forq.tasks.kinds.pictures import pixels
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
+from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.taken import Whole
 
 T = TypeVar("T")
@@ -49,8 +53,8 @@ def open_task(
 
     Raises:
         ConfigError: the task is unknown; an option is unknown (the nearest is named) or has another
-            type; the tokenizer is missing; the task does not fit the model's kind; or a picture
-            task got a checkpoint without a model.
+            type; the tokenizer is missing; the task does not fit the model's kind; rows are longer than the
+            model's positions (:func:`within`); or a picture task got a checkpoint without a model.
         DataError: the data cannot be used.
     """
     ckpt = model if isinstance(model, Checkpoint) else model.checkpoint
@@ -87,7 +91,9 @@ def open_task(
     # The reward is resolved first, so that a failing import is reported before the data is read.
     reward = None if config.reward is None else rewards.resolve(config.reward)
     tokenizer = open_tokenizer(ckpt) if isinstance(model, Checkpoint) else model.tokenizer
-    task = opener(Path(config.data), tokenizer, seed=seed, **config.options, **extra)
+    task = within(
+        lambda options: opener(Path(config.data), tokenizer, seed=seed, **options, **extra), config.options, model
+    )
     task = task if isinstance(model, Checkpoint) else settled(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
@@ -98,8 +104,47 @@ def may_be_whole(task: str) -> bool:
     return "whole" in inspect.signature(registry.get("tasks", task).open).parameters
 
 
+def within(
+    opened: Callable[[Mapping[str, Option]], T], options: Mapping[str, Option], model: LoadedModel | Checkpoint
+) -> T:
+    """A task whose rows fit a model's positions.
+
+    The default of ``max_length`` gives way to the positions only where a row needs it: the digest of a task whose rows
+    fit does not depend on the model.
+
+    Args:
+        opened: opens the task with the given options.
+        options: those that the user set.
+
+    Raises:
+        ConfigError: the user set a ``max_length`` above the positions, and a row needs it.
+    """
+    task, limit = opened(options), positions(model)
+    if limit is None or not isinstance(task, Rows):
+        return task
+    if (longest := task.longest) > limit:
+        if "max_length" in options:
+            raise ConfigError(
+                f"task.max_length={options['max_length']}: expected rows of at most {limit:,} tokens, the model's "
+                f"positions, found one of {longest:,}; lower it: --set task.max_length={limit}"
+            )
+        task = opened({**options, "max_length": limit})
+        assert isinstance(task, Rows)
+    return cast(T, replace(task, positions=limit))
+
+
 def settled(task: T, model: LoadedModel) -> T:
-    """A task with the numbers that it measures on a model; most tasks measure none."""
+    """A task with the numbers that it measures on a model; most tasks measure none.
+
+    Raises:
+        ConfigError: a row is longer than the model's positions.
+    """
+    limit = positions(model) if isinstance(task, Rows) else None
+    if isinstance(task, Rows) and limit is not None and (longest := task.longest) > limit:
+        raise ConfigError(
+            f"{task.name}: expected rows of at most {limit:,} tokens, the model's positions, found one of {longest:,}; "
+            f"open the task with max_length={limit}"
+        )
     return cast(T, task.settled(model)) if isinstance(task, Settles) else task
 
 

@@ -16,7 +16,7 @@ from forq.errors import ConfigError, DataError
 from forq.models.loaded import LoadedModel
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
-from forq.runs.open_task import check_options, given, settled
+from forq.runs.open_task import check_options, given, settled, within
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.table import Record, read
 
@@ -95,7 +95,9 @@ def opened(
         )
     check_options(config, module.open)
     ckpt = model.checkpoint
-    task: Classed[Any, Any] = asker(records, model.tokenizer, config.options, described, **given(ckpt))
+    task: Classed[Any, Any] = within(
+        lambda options: asker(records, model.tokenizer, options, described, **given(ckpt)), config.options, model
+    )
     return settled(task, model).budgeted(None, config.micro_batch_tokens)
 
 

@@ -82,6 +82,10 @@ class Choice(Classed[Row, Batch]):
     def length(self, row: Row) -> int:
         return row.length
 
+    def reach(self, row: Row) -> int:
+        # Options restart at the prompt's end. Where they do not fit behind one another, each gets a row of its own.
+        return len(row.prompt) + max(len(option) for option in row.options) - 1
+
     def lost(self, row: Row) -> int:
         return row.cut
 

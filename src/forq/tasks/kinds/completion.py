@@ -67,6 +67,9 @@ class Completion(Rows[Row, Batch]):
     def length(self, row: Row) -> int:
         return len(row.tokens)
 
+    def reach(self, row: Row) -> int:
+        return len(row.tokens) - 1  # the last token predicts nothing
+
     def lost(self, row: Row) -> int:
         return row.cut
 

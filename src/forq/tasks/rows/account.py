@@ -29,6 +29,7 @@ class Account:
         drawn: splits without rows of their own, which took some of the training rows.
         truncated: number of used rows that lost tokens to ``max_length``.
         max_length: maximum number of tokens in a row; None if the task has no limit.
+        positions: number of positions of the model; None: no limit, or not known.
         part: the part a truncated row loses, for example "the beginning of the prompt".
         whole: the smallest ``max_length`` that leaves nine in ten rows whole, for splits that lose more.
         ignored: fields of the rows that nothing reads.
@@ -53,13 +54,14 @@ class Account:
     probabilities: bool = False
     left: Mapping[str, int] = field(default_factory=dict)
     drawn: tuple[str, ...] = ()
+    positions: int | None = None
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
         """The account in a task's description. Descriptions in old journals may lack some entries."""
         limits = description.get("limits")
         limits = limits if isinstance(limits, Mapping) else {}
-        max_length = description.get("max_length")
+        max_length, positions = description.get("max_length"), description.get("positions")
         return cls(
             used=_counts(description.get("rows")),
             dropped=_counts(description.get("dropped")),
@@ -75,6 +77,7 @@ class Account:
             probabilities=description.get("probabilities") is True,
             left=_counts(description.get("left")),
             drawn=_texts(description.get("drawn")),
+            positions=positions if isinstance(positions, int) else None,
         )
 
     def only(self, split: str) -> Account:
@@ -162,13 +165,21 @@ class Account:
         lost, cut = self.dropped.get(split, 0), self.truncated.get(split, 0)
         losses = [f"{lost:,} dropped"] if lost else []
         losses += [f"{cut:,} truncated"] if cut else []
-        limit = f" at {self.max_length:,} tokens" if self.max_length is not None else ""
+        limit = f" at {self._limit}" if self.max_length is not None else ""
         whole = f" of {self.read(split):,}" if self.left.get(split) else ""
         return f"{split} {self.used[split]:,}{whole}" + (f" ({', '.join(losses)}{limit})" if losses else "")
 
+    @property
+    def _limit(self) -> str:
+        """The limit on a row's length in words."""
+        assert self.max_length is not None
+        return f"{self.max_length:,} tokens" + (", the model's positions" if self.max_length == self.positions else "")
+
     def _advice(self, splits: Iterable[str]) -> str:
-        """A ``max_length`` that would help, if there is one."""
+        """A ``max_length`` that would help, if there is one, and whether the model has as many positions."""
         enough = max((self.whole.get(split, 0) for split in splits), default=0)
+        if self.positions is not None and enough > self.positions:
+            return f", all that the model has positions for; it would take {enough:,} to hold nine in ten whole"
         return f"; task.max_length={enough} holds nine in ten whole" if enough else ""
 
     def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:

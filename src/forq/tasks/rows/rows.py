@@ -45,6 +45,7 @@ class Rows(ABC, Generic[R, B]):
     Attributes:
         rows: the rows of each split.
         max_length: maximum number of tokens in a row.
+        positions: number of positions of the model that reads the rows; None: no limit, or not known.
         batch_rows: rows per batch, unless ``tokens_per_probe`` is set.
         tokens_per_probe: token budget of a batch: it takes rows until the budget is full, at least one.
         micro_batch_tokens: maximum number of tokens in one forward, padding included. It bounds memory
@@ -80,6 +81,7 @@ class Rows(ABC, Generic[R, B]):
     unused: tuple[str, ...] = ()
     taken: Taken = field(default_factory=Taken)
     by_class: tuple[tuple[int, ...], ...] | None = None
+    positions: int | None = None
     _starts: list[int] = field(default_factory=lambda: [0], init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +98,15 @@ class Rows(ABC, Generic[R, B]):
     @abstractmethod
     def length(self, row: R) -> int:
         """Number of tokens a forward computes for a row."""
+
+    def reach(self, row: R) -> int:
+        """Number of the model's positions that a row needs."""
+        return self.length(row)
+
+    @property
+    def longest(self) -> int:
+        """The most positions that a row of any split needs."""
+        return max((self.reach(row) for rows in self.rows.values() for row in rows), default=0)
 
     @abstractmethod
     def segments(self, row: R) -> Sequence[Segment]:
@@ -154,6 +165,8 @@ class Rows(ABC, Generic[R, B]):
             **self.details(),
             "max_length": self.max_length,
         }
+        if self.positions is not None:
+            description["positions"] = self.positions
         if self.tokens_per_probe is None:
             description["batch_rows"] = self.batch_rows
         else:
