@@ -43,6 +43,7 @@ def test_a_run_saves_the_format_and_is_rebuilt(asymmetric, form, move, recipe, t
     assert ends and all(any(kinds[kind] in end for kind in move.split(",")) for end in ends)
     assert layout(new).specs == layout(old).specs
     assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
+    assert "names: yes" in forq("verify", tmp_path / "run").stdout, "the journal alone knows what was saved"
     assert forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / "again").returncode == 0
     for file in new.folder.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
@@ -71,6 +72,7 @@ def test_the_indices_of_aqlm_move_and_are_rebuilt(moves, text, tmp_path, forq) -
     moved = {name for name in old.info if not torch.equal(old.read(name), new.read(name))}
     assert {name.rpartition(".")[2] for name in moved} == set(moves.split(","))
     assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
+    assert "names: yes" in forq("verify", tmp_path / "run").stdout, "the journal alone knows what was saved"
     assert forq("replay", tmp_path / "run", "--base", base, "--out", tmp_path / "again").returncode == 0
     for file in new.folder.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()

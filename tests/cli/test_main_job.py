@@ -89,6 +89,15 @@ def test_verify_says_yes_to_the_run_and_no_to_what_was_changed(run, base, tmp_pa
     data[place] ^= 1
     path.write_bytes(data)
     assert "was changed after the run" in forq("verify", touched, "--base", base).stderr
+    alone = forq("verify", touched)
+    assert alone.returncode == 0 and "what did not move is not compared: give --base" in alone.stdout, alone.stderr
+    data[Checkpoint.open(path.parent).info["model.layers.0.mlp.up_proj.scales"].start] ^= 1
+    path.write_bytes(data)
+    alone = forq("verify", touched)
+    assert alone.returncode == 1 and "tensors that the journal's last line names: NO" in " ".join(alone.stdout.split())
+    assert "found others: it was changed after the run" in alone.stderr
+    lone = forq("verify", out / "journal.jsonl")
+    assert lone.returncode == 0 and "there is none beside the journal" in lone.stdout
     other = forq("verify", out, "--base", out / "checkpoint")
     assert other.returncode == 1 and "another base" in other.stderr
 

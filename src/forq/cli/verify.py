@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forq.cli import _arguments as given
+
+if TYPE_CHECKING:
+    from forq.runs.replay import Verdict
+
+FOLDERS = ("checkpoint", "adapter")
+"""Where a run keeps what it saved."""
 
 
 def verify(
@@ -26,7 +32,7 @@ def verify(
     adapter: given.Start = None,
     as_json: given.Json = False,
 ) -> None:
-    """Check every line of a journal, and with --base that it rebuilds every digest and the saved checkpoint."""
+    """Check every line of a journal and what was saved, and with --base that it rebuilds every digest."""
     from forq.cli import _screen
     from forq.errors import JournalError
     from forq.runs.replay import verify as check
@@ -42,6 +48,8 @@ def verify(
         _screen.out.print(
             {None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[verdict.rebuilt]
         )
+        if base is None and verdict.finished:
+            _screen.out.print(_compared(run, verdict), highlight=False, soft_wrap=True)
         if verdict.checkpoint is not None:
             _screen.out.print(
                 f"checkpoint/ holds exactly what the journal rebuilds: {'yes' if verdict.checkpoint else 'NO'}"
@@ -50,3 +58,20 @@ def verify(
             _screen.out.print(f"adapter/ holds exactly what the journal rebuilds: {'yes' if verdict.adapter else 'NO'}")
     if False in (verdict.checkpoint, verdict.adapter):
         raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")
+    if verdict.saved is False:
+        held = " and ".join(folder for folder in FOLDERS if (run / folder).is_dir())
+        raise JournalError(
+            f"{run}: expected in {held} the tensors whose digest the journal holds, found others: it was changed after "
+            "the run; forq replay with --base makes it again"
+        )
+
+
+def _compared(run: Path, verdict: Verdict) -> str:
+    """What was compared without a base."""
+    held = " and ".join(f"{folder}/" for folder in FOLDERS if (run / folder).is_dir())
+    if not held:
+        return "checkpoint/ not compared: there is none beside the journal"
+    if verdict.saved is None:
+        return f"{held} not compared: give --base"
+    moved = "yes; what did not move is not compared: give --base" if verdict.saved else "NO"
+    return f"{held}: the moved tensors are those that the journal names: {moved}"

@@ -25,6 +25,7 @@ from forq.models.twins import with_twins
 from forq.recipes.plan import plan
 from forq.recipes.settings import Settings, settings
 from forq.runs import engine, journal
+from forq.runs.as_saved import as_saved
 from forq.runs.journal import Journal, Line
 from forq.runs.oracles.tape import Tape
 from forq.runs.replay_leaves import Listed
@@ -60,6 +61,8 @@ class Verdict:
         checkpoint: whether the run's ``checkpoint/`` holds exactly the rebuilt tensors; ``None`` if
             there is no such folder or no base.
         adapter: the same for ``adapter/``.
+        saved: without a base, whether both folders hold the tensors whose digest the journal's last line has. A
+            tensor that the run does not move is not among them. ``None`` where they were not compared.
     """
 
     steps: int
@@ -69,6 +72,7 @@ class Verdict:
     rebuilt: bool | None
     checkpoint: bool | None
     adapter: bool | None
+    saved: bool | None = None
 
 
 def replay(
@@ -124,6 +128,8 @@ def replay(
 def verify(run: Path | str, base: Path | str | None = None, adapter: Path | None = None) -> Verdict:
     """Check that a journal is undamaged and, with a base, that it rebuilds its digests.
 
+    Without a base, what the run saved is compared with the digest in the journal's last line.
+
     Args:
         adapter: the folder of the adapter that the run went on from, if it did.
 
@@ -134,7 +140,10 @@ def verify(run: Path | str, base: Path | str | None = None, adapter: Path | None
     past = journal.read(_journal_of(run))
     saved, header = _saved(past), _header(past)
     trained = sum(line.kind == "train" for line in past.lines)
-    rebuilt = matches = same = None
+    rebuilt = matches = same = held = None
+    if base is None and saved is not None and saved.digest is not None:
+        grid = header.method.lora.bits is not None
+        held = as_saved(Path(run), header.leaves, header.method.domain, saved.digest, grid=grid)
     if base is not None:
         ckpt = Checkpoint.open(base)
         adapters = _adapters(header, ckpt, adapter)
@@ -151,7 +160,7 @@ def verify(run: Path | str, base: Path | str | None = None, adapter: Path | None
             matches = _holds(Path(run) / "checkpoint", ckpt, with_twins(ckpt, own)) if own else None
             if adapters:
                 same = peft.holds(Path(run) / "adapter", adapters, best)
-    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches, same)
+    return Verdict(trained, past.forwards, past.torn_bytes, saved is not None, rebuilt, matches, same, held)
 
 
 def _play(past: Journal, header: Header, space: Space, steps: int) -> Iterator[int]:
