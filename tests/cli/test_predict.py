@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from forq.errors import ConfigError
+from forq.runs import predict
+from forq.runs.predict import Predicted
+from forq.tasks.rows.table import Record
+
 OPTIONS = ("--set", "task.text=review", "--set", "task.label=mood", "--set", "task.batch_rows=6")
 OPTIONS += ("--set", "task.prompt={review}\\nIt is")
 
@@ -57,6 +62,10 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
         assert row["label"] == max(scores, key=scores.__getitem__) and sum(scores.values()) == pytest.approx(
             1, abs=1e-5
         )
+    assert "rows: 7;" in printed.stderr and "test 7" not in printed.stderr, "they are nobody's test rows"
+    kept = forq("predict", out, "--data", new, "--keep", "id")
+    beside = list(csv.DictReader(io.StringIO(kept.stdout)))
+    assert [{"id": row.pop("id"), **row} for row in beside] == [{"id": str(n), **row} for n, row in enumerate(rows)]
     lines = tmp_path / "labels.jsonl"
     told = json.loads(forq("predict", out / "checkpoint", "--data", new, "--out", lines, "--json").stdout)
     assert told["rows"] == 7 and sum(told["counts"].values()) == 7 and told["out"] == str(lines)
@@ -99,7 +108,9 @@ def test_a_finished_run_is_not_shown_again_for_other_rows_in_its_file(base, revi
 def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
     for words, says in (
         (("--data", reviews, "--out", tmp_path / "x.txt"), "expected a name that ends in .csv or .jsonl"),
+        (("--data", reviews, "--out", tmp_path / "nodir" / "x.csv"), f"expected a folder at {tmp_path / 'nodir'}"),
         (("--data", tmp_path / "none.csv"), "no data for task 'classify'"),
+        (("--data", reviews, "--keep", "moood"), "--keep moood: expected a field of the rows (did you mean 'mood'?)"),
         (("--data", reviews, *OPTIONS), "expected the labels in a file, found none"),
         (("--data", reviews, "--task", "text"), "expected a classification task"),
         (("--data", reviews, "--set", "task.txt=a"), "task 'classify' has no option 'txt' (did you mean 'text'?)"),
@@ -107,6 +118,21 @@ def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
     ):
         done = forq("predict", base, *words)
         assert done.returncode == 1 and says in done.stderr, done.stderr
+
+
+def test_fields_of_the_rows_are_kept_under_their_own_names():
+    records = [Record({"id": 7, "tags": ["a", "b"]}, "1"), Record({"id": 8, "note": "x,y"}, "2")]
+    plain = Predicted(("bad", "good"), ("good", "bad"), ((0.25, 0.75), (0.5, 0.5)))
+    kept = predict.with_fields(plain, records, predict.fields_of(records, ["all"]))
+    assert list(csv.reader(io.StringIO(kept.text(".csv")))) == [
+        ["row", "label", "score bad", "score good", "id", "tags", "note"],
+        ["1", "good", "0.25", "0.75", "7", '["a", "b"]', ""],
+        ["2", "bad", "0.5", "0.5", "8", "", "x,y"],
+    ]
+    assert json.loads(kept.text(".jsonl").splitlines()[1])["note"] == "x,y"
+    assert predict.with_fields(plain, records, predict.fields_of(records, [])) == plain
+    with pytest.raises(ConfigError, match="other names than the columns that are written, found 'label'"):
+        predict.fields_of([Record({"label": "x"}, "1")], ["all"])
 
 
 def test_tasks_are_listed_by_the_names_that_are_given(forq):

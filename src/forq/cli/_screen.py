@@ -69,15 +69,21 @@ def print_notes(model: LoadedModel) -> None:
         err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
 
 
-def print_rows(task: Task, ckpt: Checkpoint, settings: TaskConfig, split: str | None = None) -> Account:
+def print_rows(
+    task: Task, ckpt: Checkpoint, settings: TaskConfig, split: str | None = None, *, named: bool = True
+) -> Account:
     """What became of a task's rows, what is wrong with them, and how its tokenizer reads texts, on stderr.
 
     Args:
         split: the one whose rows are looked at; None: all.
+        named: whether the rows are of splits; rows to predict are of none.
     """
+    from dataclasses import replace
+
     from forq.tasks import account
 
     rows = account(task) if split is None else account(task).only(split)
+    rows = rows if named else replace(rows, named=False)
     if rows.line:
         err.print(rows.line, highlight=False, soft_wrap=True, markup=False)
     if (tokenizer := getattr(task, "tokenizer", None)) is not None:

@@ -23,6 +23,13 @@ def predict(
         list[str] | None,
         typer.Option("--set", help="Option of the task, such as task.labels=labels.csv. Default: the run's options."),
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Field of the rows to copy into what is written, such as an id; or all. Repeatable.",
+        ),
+    ] = None,
     micro_batch_tokens: given.MicroBatch = None,
     adapter: given.Adapter = None,
     device: given.Device = "auto",
@@ -44,18 +51,22 @@ def predict(
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
     if out is not None and out.exists() and not overwrite:
         raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: expected a folder at {out.parent}, found none; make it, or choose another --out")
     run, tuned = finished(checkpoint), begun(checkpoint)
     name = task or (tuned.task.name if tuned is not None else "classify")
     settings = task_config(name, given.data_path(data, name), sets or [], micro_batch_tokens=micro_batch_tokens)
     settings, described = of_run(tuned, settings)
     records = predictions.rows_of(settings.data, split)
+    fields = predictions.fields_of(records, keep or [])
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     how: Any = {"kernel": kernel, "activations": activations}
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
     opened = predictions.opened(settings, model, records, described)
-    _screen.print_rows(opened, model.checkpoint, settings)
-    found = predictions.predict(model, opened)
+    _screen.print_rows(opened, model.checkpoint, settings, named=False)
+    predictions.require_free(fields, opened)
+    found = predictions.with_fields(predictions.predict(model, opened), records, fields)
     if out is not None:
         predictions.write(found, out)
     if as_json:

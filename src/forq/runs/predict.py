@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,17 @@ import torch
 from forq.errors import ConfigError, DataError
 from forq.models.loaded import LoadedModel
 from forq.plugins import registry
+from forq.plugins.registry import nearest
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import check_options, given, settled, within
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.table import Record, read
 
 SUFFIXES = (".csv", ".jsonl")
+ALL = "all"
+"""In place of the name of a field to keep: every field."""
+
+_OWN = ("row", "label", "scores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +36,37 @@ class Predicted:
         names: the classes.
         labels: the likeliest class of each row, in the order of the file.
         scores: probabilities of the classes, by row, with six digits.
+        kept: fields of the rows that are copied, for each row the same; empty if none are.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     scores: tuple[tuple[float, ...], ...]
+    kept: tuple[Mapping[str, object], ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Number of rows by label."""
         return {name: self.labels.count(name) for name in self.names}
 
     def rows(self) -> list[dict[str, Any]]:
-        """A mapping for each row: its number from 1, its label, and the score of each class."""
-        numbered = enumerate(zip(self.labels, self.scores, strict=True), 1)
+        """A mapping for each row: its number from 1, its label, the score of each class, and the fields it keeps."""
+        kept = self.kept or ({},) * len(self.labels)
+        numbered = enumerate(zip(self.labels, self.scores, kept, strict=True), 1)
         return [
-            {"row": number, "label": label, "scores": dict(zip(self.names, scores, strict=True))}
-            for number, (label, scores) in numbered
+            {"row": number, "label": label, "scores": dict(zip(self.names, scores, strict=True)), **fields}
+            for number, (label, scores, fields) in numbered
         ]
 
     def text(self, suffix: str) -> str:
         """The rows as JSON lines, or as a table with a column for each class."""
         if suffix == ".jsonl":
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows())
+            return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self.rows())
         buffer = io.StringIO(newline="")
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["row", "label", *(f"score {name}" for name in self.names)])
+        fields = list(self.kept[0]) if self.kept else []
+        writer.writerow(["row", "label", *map(_column, self.names), *fields])
         for row in self.rows():
-            writer.writerow([row["row"], row["label"], *row["scores"].values()])
+            writer.writerow([row["row"], row["label"], *row["scores"].values(), *(_cell(row[name]) for name in fields)])
         return buffer.getvalue()
 
 
@@ -74,6 +83,42 @@ def rows_of(data: str, split: str | None = None) -> list[Record]:
     if split not in found:
         raise ConfigError(f"--split: expected one of {', '.join(found)} of {data}, found {split or 'none'}")
     return found[split]
+
+
+def fields_of(records: Sequence[Record], keep: Sequence[str]) -> tuple[str, ...]:
+    """The fields to keep, in the order of the rows' own.
+
+    Args:
+        keep: names of fields, or :data:`ALL`.
+
+    Raises:
+        ConfigError: the rows have no such field (the nearest is named), or it has the name of a column that is written.
+    """
+    known = list(dict.fromkeys(name for record in records for name in record.fields))
+    for name in keep:
+        if name not in (*known, ALL):
+            raise ConfigError(
+                f"--keep {name}: expected a field of the rows{nearest(name, known)}, found {', '.join(map(repr, known))}"
+            )
+    chosen = tuple(name for name in known if ALL in keep or name in keep)
+    _require_others(chosen, _OWN)
+    return chosen
+
+
+def require_free(fields: Sequence[str], task: Classed[Any, Any]) -> None:
+    """Refuse fields to keep that have the name of a column of scores.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    _require_others(fields, list(map(_column, _names(task))))
+
+
+def with_fields(predicted: Predicted, records: Sequence[Record], fields: Sequence[str]) -> Predicted:
+    """The labels with fields of the rows; a row without one of them has None."""
+    if not fields:
+        return predicted
+    return replace(predicted, kept=tuple({name: record.fields.get(name) for name in fields} for record in records))
 
 
 def opened(
@@ -122,8 +167,31 @@ def predict(model: LoadedModel, task: Classed[Any, Any]) -> Predicted:
         # The label is chosen as a score of the task chooses it: before probabilities are rounded, some to a tie.
         for place, best, row in zip(places, logits.argmax(dim=1).tolist(), found.tolist(), strict=True):
             likeliest[place], scores[place] = best, tuple(round(value, 6) for value in row)
-    names = task.names or tuple(name.strip() for name in task.called)
+    names = _names(task)
     return Predicted(names, tuple(names[place] for place in likeliest), tuple(scores))
+
+
+def _names(task: Classed[Any, Any]) -> tuple[str, ...]:
+    """The names of a task's classes."""
+    return task.names or tuple(name.strip() for name in task.called)
+
+
+def _column(name: str) -> str:
+    """The column of a class's scores."""
+    return f"score {name}"
+
+
+def _cell(value: object) -> object:
+    """A field of a row as a table holds it: lists and mappings as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+def _require_others(fields: Sequence[str], own: Sequence[str]) -> None:
+    if taken := next((name for name in fields if name in own), None):
+        raise ConfigError(
+            f"--keep: expected fields with other names than the columns that are written, found {taken!r}; rename the "
+            "field, or name the others to keep one by one"
+        )
 
 
 def write(predicted: Predicted, path: Path) -> None:

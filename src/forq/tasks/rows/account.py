@@ -26,6 +26,7 @@ class Account:
         used: number of rows that are trained on or scored.
         dropped: number of rows left out, because their scored part does not fit into ``max_length``.
         left: number of rows of a split that its limit leaves out (``task.test_rows``).
+        named: whether the names of the splits are shown; rows to predict are of none.
         drawn: splits without rows of their own, which took some of the training rows.
         truncated: number of used rows that lost tokens to ``max_length``.
         max_length: maximum number of tokens in a row; None if the task has no limit.
@@ -55,6 +56,7 @@ class Account:
     left: Mapping[str, int] = field(default_factory=dict)
     drawn: tuple[str, ...] = ()
     positions: int | None = None
+    named: bool = True
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -133,12 +135,12 @@ class Account:
         sentences = []
         if dropped:
             sentences.append(
-                f"{_listed(dropped)} are dropped, because what is to be learned of them does not fit into "
+                f"{self._listed(dropped)} are dropped, because what is to be learned of them does not fit into "
                 f"{self.max_length:,} tokens{self._advice(dropped)}"
             )
         if cut:
             sentences.append(
-                f"{_listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
+                f"{self._listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
             )
         return tuple(sentences)
 
@@ -167,7 +169,8 @@ class Account:
         losses += [f"{cut:,} truncated"] if cut else []
         limit = f" at {self._limit}" if self.max_length is not None else ""
         whole = f" of {self.read(split):,}" if self.left.get(split) else ""
-        return f"{split} {self.used[split]:,}{whole}" + (f" ({', '.join(losses)}{limit})" if losses else "")
+        name = f"{split} " if self.named else ""
+        return f"{name}{self.used[split]:,}{whole}" + (f" ({', '.join(losses)}{limit})" if losses else "")
 
     @property
     def _limit(self) -> str:
@@ -181,6 +184,11 @@ class Account:
         if self.positions is not None and enough > self.positions:
             return f", all that the model has positions for; it would take {enough:,} to hold nine in ten whole"
         return f"; task.max_length={enough} holds nine in ten whole" if enough else ""
+
+    def _listed(self, counts: Mapping[str, tuple[int, int]]) -> str:
+        names = {split: f"{split} " if self.named else "" for split in counts}
+        shares = (f"{names[split]}{count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items())
+        return f"rows: {', '.join(shares)}"
 
     def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
         """Splits whose count is above a tenth of their rows, with both numbers."""
@@ -241,7 +249,3 @@ def _some(values: Mapping[str, object]) -> str:
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list | tuple) else ()
 
-
-def _listed(counts: Mapping[str, tuple[int, int]]) -> str:
-    shares = (f"{split} {count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items())
-    return f"rows: {', '.join(shares)}"
