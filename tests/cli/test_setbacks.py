@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from forq.cli._tuning import _nothing_better
 from forq.demo import CHECKPOINT
 from tests.cli.conftest import Done
 
@@ -29,16 +31,27 @@ def test_steps_that_are_too_long_are_noticed_said_and_no_success(tune, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "after step 1 validation is clearly worse than before the first step" in done.stderr
     assert "3 scores in a row are clearly worse" in done.stderr and "--set rule.lr=1.5" in done.stderr
-    nothing = (
-        f"nothing better than the original was found in {result['forwards']} forwards; what is saved is the original"
-    )
-    assert nothing in done.stdout
+    assert "no step had a better validation loss (4 rows); what is saved is the original" in done.stdout
+    assert result["main"] == "loss"
     assert "at the last step validation was clearly worse" in done.stdout and "last step" in done.stdout
     assert result["improved"] is False and result["worse"] is True and result["step"] == 0
     sides = result["validation"]
     assert sides["before"] == sides["after"] and sides["last"]["loss"] > 1.02 * sides["before"]["loss"]
     rows = [json.loads(row) for row in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["worse"] for row in rows if "score" in row] == [False, True, True, True, True]
+
+
+def test_the_metric_that_decides_is_named_beside_what_the_loss_did():
+    result: Any = {"main": "accuracy", "improved": False, "stopped": None}
+    before, last = {"rows": 12, "loss": 1.7912, "accuracy": 0.5}, {"rows": 12, "loss": 1.3234, "accuracy": 0.4}
+    result["validation"] = {"before": before, "after": before, "last": last}
+    assert _nothing_better(result) == (
+        "no step had a better validation accuracy (12 rows; the loss fell from 1.791 to 1.323); what is saved is the "
+        "original"
+    )
+    old = {**result, "validation": {**result["validation"], "last": before}}
+    del old["main"]
+    assert _nothing_better(old) == "no step had a better validation score (12 rows); what is saved is the original"
 
 
 def test_a_run_says_what_moves(tune):

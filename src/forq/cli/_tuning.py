@@ -152,10 +152,7 @@ def _sentences(result: Result) -> list[str]:
             f"{trained:.6f}: a difference of {abs(served['loss'] - trained):.1g}"
         )
     if not result.get("improved", True):
-        sentences[:1] = [
-            f"nothing better than the original was found in {result['forwards']:,} forwards; what is saved is the "
-            "original"
-        ]
+        sentences[:1] = [_nothing_better(result)]
     if result.get("worse", False):
         sentences.append(
             "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…; "
@@ -172,6 +169,18 @@ def _sentences(result: Result) -> list[str]:
             "(--bits), fewer coordinates a step (estimator.noise), or let the scales move"
         )
     return sentences
+
+
+def _nothing_better(result: Result) -> str:
+    """Why the original is saved: the number that decides, on how many rows, and what the loss did meanwhile."""
+    before, last = (result["validation"][when] for when in ("before", "last"))
+    main = result.get("main")  # results of an older forq do not say it
+    about = f"{before['rows']:,.0f} rows"
+    if main not in (None, "loss"):
+        way = "fell" if last["loss"] < before["loss"] else "rose"
+        about += f"; the loss {way} from {before['loss']:.4g} to {last['loss']:.4g}"
+    within = " within the limit of the watched data" if result.get("stopped") else ""
+    return f"no step{within} had a better validation {main or 'score'} ({about}); what is saved is the original"
 
 
 def _say_how_to_go_on(config: RunConfig, out: Path, *, tensorboard: bool, ranks: bool) -> None:

@@ -33,9 +33,13 @@ class Stopped(TypedDict):
 
 
 class Outcome(TypedDict):
-    """The fields of result.json, except those that scoring the saved file adds."""
+    """The fields of result.json, except those that scoring the saved file adds.
+
+    ``main``: the number of the validation rows that decides which step is saved, ``loss`` or a metric.
+    """
 
     improved: bool
+    main: str
     worse: bool
     validation: dict[str, Numbers]
     step: int
@@ -80,6 +84,7 @@ def outcome(run: Run) -> Outcome:
     assert first is not None and best is not None and last is not None
     return {
         "improved": best.trained > 0,
+        "main": first.score.main,
         "worse": last.worse,
         "validation": {"before": plain(first.score), "after": plain(best.score), "last": plain(last.score)},
         "step": best.trained,
