@@ -107,7 +107,8 @@ def test_a_run_of_today_is_balanced_and_resumes(base, films, tmp_path, forq):
     assert journal.read(tmp_path / "run/journal.jsonl").header["task"]["balanced"] is True
     again = forq(*words, "--steps", STEPS, "--json")
     assert again.returncode == 0 and json.loads(again.stdout) == json.loads(done.stdout)
-    assert "--set task.balanced: the run has none, found False" in forq(*words, "--set", "task.balanced=false").stderr
+    assert "--set task.balanced: the run has True, found False" in forq(*words, "--set", "task.balanced=false").stderr
+    assert forq(*words, "--set", "task.balanced=true").returncode == 0, "a default may be repeated"
     shown = forq("inspect", base, "--task", "sst2", "--data", films, *sets, "--rows", 1)
     assert "batches with as many rows of each class" in shown.stderr
     assert "each class" not in forq("eval", base, "--task", "sst2", "--data", films, *sets).stderr

@@ -7,12 +7,14 @@ header, which holds their digests.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from forq.coordinates.profile import FILE, Profile
 from forq.errors import ConfigError
+from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, WatchConfig
 from forq.runs.named import flat
@@ -29,12 +31,17 @@ def holds_run(folder: Path) -> bool:
 
 
 def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
-    """The settings that differ, by dotted name: the run's value and the requested value."""
+    """The settings that differ, by dotted name: the run's value and the requested value.
+
+    An option of a task that only one of them names has its default in the other.
+    """
     left, right = dict(flat(run.model_dump())), dict(flat(asked.model_dump()))
+    for settings, other in ((left, right), (right, left)):
+        settings |= {name: value for name, value in _defaults(run).items() if name in other and name not in settings}
     return {
         name: (left.get(name), right.get(name))
         for name in [*left, *(name for name in right if name not in left)]
-        if not _by_header(name) and _plain(name, left.get(name)) != _plain(name, right.get(name))
+        if not _by_header(name) and not _alike(name, left.get(name), right.get(name))
     }
 
 
@@ -112,6 +119,33 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
 
 def _by_header(name: str) -> bool:
     return name in _BY_HEADER or (name.startswith("watch.") and name.endswith(".data"))
+
+
+def _defaults(run: RunConfig) -> dict[str, object]:
+    """The defaults of the options of a run's task and of its watched tasks, by dotted name."""
+    tasks = {"task.options.": run.task.name}
+    tasks |= {f"watch.{name}.options.": watch.task for name, watch in run.watch.items()}
+    return {
+        front + option: parameter.default
+        for front, task in tasks.items()
+        for option, parameter in _options(task).items()
+        if parameter.default is not parameter.empty
+    }
+
+
+def _options(task: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a task's ``open``; none where the task is an object of the user's."""
+    try:
+        return inspect.signature(registry.get("tasks", task).open).parameters
+    except ConfigError:
+        return {}
+
+
+def _alike(name: str, mine: object, other: object) -> bool:
+    """Whether a run has the requested value. A prior that it measured is what ``true`` asks for."""
+    if name.endswith("options.prior") and isinstance(mine, str) and other is True:
+        return True
+    return _plain(name, mine) == _plain(name, other)
 
 
 def _plain(name: str, value: object) -> object:
