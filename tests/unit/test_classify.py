@@ -445,3 +445,16 @@ def test_a_text_of_an_encoder_may_bring_its_own_frame(kind: str, tmp_path: Path)
         opened.append(classify.open(written(tmp_path / name, rows), tokenizer, seed=0, kind=kind, head=head))  # type: ignore[arg-type]
     tokens = [sorted(row.tokens for split in task.rows.values() for row in split) for task in opened]
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize(("label", "says"), [("NaN", "6 rows have the label 'NaN': is it a missing label?"), ("nah", "")])
+def test_a_label_that_looks_missing_is_asked_about(label: str, says: str, tmp_path: Path) -> None:
+    rows = [f"film {n},{label if n % 8 == 0 else ('good', 'bad')[n % 2]}" for n in range(48)]
+    path = tmp_path / "films.csv"
+    path.write_text("\n".join(["text,label", *rows, ""]))
+    warnings = account(classify.open(path, tiny_lm.tokenizer(), seed=0, prior=False)).warnings
+    assert says in "".join(warnings) and len(warnings) == (says != "")
+    labels = tmp_path / "labels.txt.csv"
+    labels.write_text(f"label\ngood\nbad\n{label}\n")
+    listed = classify.open(path, tiny_lm.tokenizer(), seed=0, prior=False, labels=str(labels))
+    assert account(listed).warnings == (), "it is listed, so it is meant"

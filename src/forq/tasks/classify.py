@@ -20,7 +20,7 @@ from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify
 from forq.tasks.kinds.examples import Example
-from forq.tasks.kinds.labels import Labels, label_of
+from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified
 from forq.tasks.rows.table import Record, read
@@ -87,7 +87,11 @@ def open(
         split: [label_of(record, label, table.classes.get(label, ())) for record in records]
         for split, records in table.rows.items()
     }
-    known = _given(described, labels) or Labels.within(named["train"])
+    listed = _given(described, labels)
+    known = listed or Labels.within(named["train"])
+    # A label that a file or the data set's own classes list is meant.
+    sure = listed is not None or label in table.classes
+    doubtful = {} if sure else looks_missing(name for names in named.values() for name in names)
     classes: dict[Split, list[int]] = {
         split: [known.index(name, record.where) for name, record in zip(names, table.rows[split], strict=True)]
         for split, names in named.items()
@@ -115,7 +119,7 @@ def open(
         kind=kind,
         head=head,
     )
-    task = _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused)
+    task = _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful)
     return replace(task, taken=taken(sizes(all_of), sizes(places)))
 
 
@@ -188,8 +192,10 @@ def _task(
     *,
     ignored: tuple[str, ...] = (),
     unused: tuple[str, ...] = (),
+    doubtful: Mapping[str, int] | None = None,
 ) -> Choice | Labelled:
     further = {"text": asking.text, "second": asking.second, "prompt": asking.pattern, "classes": known.plain()}
+    further |= {"missing": dict(doubtful)} if doubtful else {}
     extras = Extras(
         ignored=ignored,
         unused=unused,

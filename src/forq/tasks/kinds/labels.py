@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from forq.tasks.rows.table import SUFFIXES, Record, content_of, records
 
 _COLUMNS = ("label", "word", "sentence")
 _NAMED = 8
+_MISSING = frozenset(("nan", "null", "none", "n/a", "na", "<na>", "#n/a"))
+"""What programs write into a table in place of a missing value, in small letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,16 @@ class Labels:
             labels=self.names,
             ordered=self.ordered,
         )
+
+
+def looks_missing(labels: Iterable[str]) -> dict[str, int]:
+    """Number of rows of each label that may stand for a missing one.
+
+    Example:
+        >>> looks_missing(["good", "NaN", "bad", "NaN"])
+        {'NaN': 2}
+    """
+    return {name: count for name, count in Counter(labels).items() if name.casefold() in _MISSING}
 
 
 def label_of(record: Record, field: str, classes: Sequence[str] = ()) -> str:

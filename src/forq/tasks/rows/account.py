@@ -38,6 +38,7 @@ class Account:
         balanced: every training batch has as many rows of each class.
         classes: number of training rows of each class that has a name.
         prior: shares of the words whatever the text is, which are taken out of every answer.
+        missing: number of rows of each label that may stand for a missing one.
         probabilities: the network gives probabilities, and the logarithms of these are learned.
     """
 
@@ -57,6 +58,7 @@ class Account:
     drawn: tuple[str, ...] = ()
     positions: int | None = None
     named: bool = True
+    missing: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -80,6 +82,7 @@ class Account:
             left=_counts(description.get("left")),
             drawn=_texts(description.get("drawn")),
             positions=positions if isinstance(positions, int) else None,
+            missing=_counts(description.get("missing")),
         )
 
     def only(self, split: str) -> Account:
@@ -129,7 +132,7 @@ class Account:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence about splits that drop over a tenth of their rows, and one about splits that truncate as many."""
+        """Sentences about splits that drop or truncate over a tenth of their rows, and about labels that look missing."""
         dropped = self._many(self.dropped, self._tried)
         cut = self._many(self.truncated, lambda split: self.used[split])
         sentences = []
@@ -141,6 +144,11 @@ class Account:
         if cut:
             sentences.append(
                 f"{self._listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
+            )
+        for label, count in self.missing.items():
+            have = "1 row has" if count == 1 else f"{count:,} rows have"
+            sentences.append(
+                f"{have} the label {label!r}: is it a missing label? Leave them out, or list the labels in task.labels"
             )
         return tuple(sentences)
 
