@@ -158,3 +158,19 @@ def test_splits_of_a_data_set_that_are_not_read_are_named(tmp_path, monkeypatch)
     datasets.DatasetDict({"train": rows, "validation": rows, "dev": rows, "extra": rows}).save_to_disk(tmp_path / "set")
     table = read(tmp_path / "set")
     assert len(table.rows["validation"]) == 8 and table.unused == ("split extra",)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.csv", "text;label\nfilm, good;1\n", r"line 1: .* found 'text;label'; .* separated by ';': save it with commas"),
+        ("a.csv", "text\tlabel\nfilm\t1\n", "the header looks separated by tabs: name it .tsv"),
+        ("a.jsonl.gz", b"\x1f\x8b", r"found \.gz; unpack it first"),
+    ],
+)
+def test_a_table_in_another_form_is_refused_with_what_to_do(tmp_path, name, content, says):
+    with pytest.raises(DataError, match=says):
+        read(file(tmp_path, name, content))
+    if name.endswith(".gz"):
+        with pytest.raises(DataError, match=r"file in it, but a\.jsonl\.gz: unpack it first"):
+            read(tmp_path)

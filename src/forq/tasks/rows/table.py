@@ -25,6 +25,8 @@ from forq.tasks.rows.utf8 import text_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 HUB = "hf:"
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
+"""Endings of compressed files."""
 
 
 class Record(NamedTuple):
@@ -112,11 +114,13 @@ def records(content: bytes, file: Path) -> list[Record]:
 def _files(path: Path, aside: Path | None) -> list[tuple[Path, Split]]:
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {path.suffix or 'no suffix'}")
+            hint = "; unpack it first" if path.suffix.lower() in PACKED else ""
+            found = path.suffix or "no suffix"
+            raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {found}{hint}")
         return [(path, "train")]
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
-    return by_split(path, SUFFIXES, aside)
+    return by_split(path, SUFFIXES, aside, packings=PACKED)
 
 
 def _lines(text: str, file: Path) -> Iterator[Record]:
@@ -188,7 +192,21 @@ def _csv(text: str, file: Path) -> Iterator[Record]:
         raise DataError(f"{file}, line {reader.line_num}: {error}") from error
     finally:
         csv.field_size_limit(bound)
+    _require_commas(rows, file)
     return _under_header(rows, file, "as the header has")
+
+
+def _require_commas(rows: Sequence[tuple[int, list[str]]], file: Path) -> None:
+    """Refuse a table whose columns are separated by another character, which Excel writes in many countries."""
+    line, header = rows[0] if rows else (1, [])
+    if len(header) != 1:
+        return
+    for mark, name, other in ((";", "';'", "save it with commas, or as .tsv"), ("\t", "tabs", "name it .tsv")):
+        if mark in header[0]:
+            raise DataError(
+                f"{file}, line {line}: expected columns separated by commas, found {header[0]!r}; the header looks "
+                f"separated by {name}: {other}"
+            )
 
 
 def _tsv(text: str, file: Path) -> Iterator[Record]:

@@ -13,7 +13,9 @@ _NO_DATA = ("journal.jsonl", "config.json", "adapter_config.json")
 """Files by which a run, a model and an adapter are known; what lies beside them is no data."""
 
 
-def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None) -> list[tuple[Path, Split]]:
+def by_split(
+    folder: Path, suffixes: Collection[str], aside: Path | None = None, *, packings: Collection[str] = ()
+) -> list[tuple[Path, Split]]:
     """The tables of a folder, in the order of their names; then those of its sub-folders.
 
     If a name names a split, every other table and sub-folder has to name one too. Otherwise all tables
@@ -23,6 +25,7 @@ def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None)
     Args:
         suffixes: the endings of tables, in small letters.
         aside: a file in the folder, or below, that has no rows.
+        packings: the endings of compressed files, which a refusal names.
 
     Raises:
         DataError: there are no tables, or it is not clear which split a table belongs to.
@@ -34,7 +37,9 @@ def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None)
 
     tables, inner = _within(folder, is_table)
     if not tables and not inner:
-        raise DataError(f"{folder}: found no {' or '.join(suffixes)} file in it")
+        packed = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in packings), None)
+        hint = "" if packed is None else f", but {packed.name}: unpack it first"
+        raise DataError(f"{folder}: found no {' or '.join(suffixes)} file in it{hint}")
     named = {path: split_of(path) for path in (*tables, *inner)}
     for path in inner:
         if named[path] is None:
