@@ -95,6 +95,10 @@ def _blocks(run: Run, blocks: str) -> str:
 
     numbers = sorted({block for leaf in run.space.leaves if (block := block_of(leaf.name)) is not None})
     why = "; --blocks all moves the whole model" if blocks == MIDDLE else ""
+    last = blocks.rpartition("-")[2]
+    # A note and no refusal: a run that was begun so resumes.
+    if last.isdecimal() and int(last) > numbers[-1]:
+        why = f"; --blocks {blocks} goes further, but no block beyond {numbers[-1]} has anything to move"
     return f"blocks: {numbers[0]} to {numbers[-1]} move, all else stands still{why}"
 
 
