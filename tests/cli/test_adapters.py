@@ -111,7 +111,10 @@ def test_scales_and_adapters_move_beside_each_other(base, text, tmp_path, forq):
     assert done.returncode == 0, done.stderr
     assert (out / "checkpoint").is_dir() and (out / "adapter").is_dir()
     assert forq("verify", out, "--base", base).returncode == 0
-    assert "checkpoint/ and adapter/: the moved tensors are those that the journal names: yes" in forq("verify", out).stdout
+    assert (
+        "checkpoint/ and adapter/: the moved tensors are those that the journal names: yes"
+        in forq("verify", out).stdout
+    )
     assert forq("replay", out, "--base", base, "--out", tmp_path / "again").returncode == 0
     for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
         side = out / "checkpoint" if "/" not in file else out

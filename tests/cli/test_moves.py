@@ -198,5 +198,8 @@ def test_blocks_that_do_not_move_keep_their_bytes(base, text, tmp_path, forq):
     assert forq("verify", tmp_path / "run", "--base", base).returncode == 0
     again = forq("tune", base, *words, "--blocks", "0", "--out", tmp_path / "run", "--resume")
     assert again.returncode == 1 and "--blocks: the run has 1, found 0" in again.stderr, again.stderr
+    assert "beyond" not in done.stderr
+    further = forq("tune", base, *words, "--blocks", "1-9", "--out", tmp_path / "further")
+    assert further.returncode == 0 and "--blocks 1-9 goes further, but no block beyond 1 has" in further.stderr
     none = forq("tune", base, *words, "--blocks", "7", "--out", tmp_path / "other")
     assert none.returncode == 1 and "--blocks 7" in none.stderr and not (tmp_path / "other").exists(), none.stderr

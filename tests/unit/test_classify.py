@@ -447,7 +447,9 @@ def test_a_text_of_an_encoder_may_bring_its_own_frame(kind: str, tmp_path: Path)
     assert tokens[0] == tokens[1]
 
 
-@pytest.mark.parametrize(("label", "says"), [("NaN", "6 rows have the label 'NaN': is it a missing label?"), ("nah", "")])
+@pytest.mark.parametrize(
+    ("label", "says"), [("NaN", "6 rows have the label 'NaN': is it a missing label?"), ("nah", "")]
+)
 def test_a_label_that_looks_missing_is_asked_about(label: str, says: str, tmp_path: Path) -> None:
     rows = [f"film {n},{label if n % 8 == 0 else ('good', 'bad')[n % 2]}" for n in range(48)]
     path = tmp_path / "films.csv"

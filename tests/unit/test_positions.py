@@ -90,7 +90,7 @@ def test_a_task_of_ones_own_is_refused_before_a_run_begins(tmp_path):
 
     model = forq.load(saved(tmp_path / "model", max_position_embeddings=LIMIT), "cpu")
     task = classify.open(reviews(tmp_path, 300), model.tokenizer, seed=0, prior=False)
-    with pytest.raises(ConfigError, match="the model's positions, found one of .*; open the task with max_length=64"):
+    with pytest.raises(ConfigError, match=r"the model's positions, found one of .*; open the task with max_length=64"):
         forq.tune(model, task, steps=1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -105,5 +105,3 @@ def test_positions_of_encoders_are_those_that_a_forward_takes(kind, tmp_path):
         hidden(model, texts([[3] * limit], [0]))
         with pytest.raises(ConfigError, match=f"the model has {limit} positions"):
             hidden(model, texts([[3] * (limit + 1)], [0]))
-
-

@@ -163,7 +163,11 @@ def test_splits_of_a_data_set_that_are_not_read_are_named(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.csv", "text;label\nfilm, good;1\n", r"line 1: .* found 'text;label'; .* separated by ';': save it with commas"),
+        (
+            "a.csv",
+            "text;label\nfilm, good;1\n",
+            r"line 1: .* found 'text;label'; .* separated by ';': save it with commas",
+        ),
         ("a.csv", "text\tlabel\nfilm\t1\n", "the header looks separated by tabs: name it .tsv"),
         ("a.jsonl.gz", b"\x1f\x8b", r"found \.gz; unpack it first"),
     ],

@@ -97,9 +97,8 @@ def fields_of(records: Sequence[Record], keep: Sequence[str]) -> tuple[str, ...]
     known = list(dict.fromkeys(name for record in records for name in record.fields))
     for name in keep:
         if name not in (*known, ALL):
-            raise ConfigError(
-                f"--keep {name}: expected a field of the rows{nearest(name, known)}, found {', '.join(map(repr, known))}"
-            )
+            listed = ", ".join(map(repr, known))
+            raise ConfigError(f"--keep {name}: expected a field of the rows{nearest(name, known)}, found {listed}")
     chosen = tuple(name for name in known if ALL in keep or name in keep)
     _require_others(chosen, _OWN)
     return chosen

@@ -89,9 +89,11 @@ def open(
     }
     listed = _given(described, labels)
     known = listed or Labels.within(named["train"])
-    # A label that a file or the data set's own classes list is meant.
+    # A label that a file, the data set's own classes or the model's head list is meant.
     sure = listed is not None or label in table.classes
-    doubtful = {} if sure else looks_missing(name for names in named.values() for name in names)
+    meant = {name.casefold() for name in head}
+    labelled = (name for names in named.values() for name in names if name.casefold() not in meant)
+    doubtful = {} if sure else looks_missing(labelled)
     classes: dict[Split, list[int]] = {
         split: [known.index(name, record.where) for name, record in zip(names, table.rows[split], strict=True)]
         for split, names in named.items()
@@ -119,7 +121,9 @@ def open(
         kind=kind,
         head=head,
     )
-    task = _task(examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful)
+    task = _task(
+        examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful
+    )
     return replace(task, taken=taken(sizes(all_of), sizes(places)))
 
 

@@ -132,7 +132,7 @@ class Account:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about splits that drop or truncate over a tenth of their rows, and about labels that look missing."""
+        """Sentences about splits that drop or truncate over a tenth of their rows, and about doubtful labels."""
         dropped = self._many(self.dropped, self._tried)
         cut = self._many(self.truncated, lambda split: self.used[split])
         sentences = []
@@ -143,7 +143,8 @@ class Account:
             )
         if cut:
             sentences.append(
-                f"{self._listed(cut)} are longer than {self.max_length:,} tokens and lose {self.part}{self._advice(cut)}"
+                f"{self._listed(cut)} are longer than {self.max_length:,} tokens and lose "
+                f"{self.part}{self._advice(cut)}"
             )
         for label, count in self.missing.items():
             have = "1 row has" if count == 1 else f"{count:,} rows have"
@@ -195,7 +196,9 @@ class Account:
 
     def _listed(self, counts: Mapping[str, tuple[int, int]]) -> str:
         names = {split: f"{split} " if self.named else "" for split in counts}
-        shares = (f"{names[split]}{count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items())
+        shares = (
+            f"{names[split]}{count:,} of {rows:,} ({count / rows:.0%})" for split, (count, rows) in counts.items()
+        )
         return f"rows: {', '.join(shares)}"
 
     def _many(self, counts: Mapping[str, int], of: Callable[[str], int]) -> dict[str, tuple[int, int]]:
@@ -256,4 +259,3 @@ def _some(values: Mapping[str, object]) -> str:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, list | tuple) else ()
-

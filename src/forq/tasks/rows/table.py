@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.rows.commas import require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
 from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.table_files import by_split
@@ -192,21 +193,8 @@ def _csv(text: str, file: Path) -> Iterator[Record]:
         raise DataError(f"{file}, line {reader.line_num}: {error}") from error
     finally:
         csv.field_size_limit(bound)
-    _require_commas(rows, file)
+    require_commas(rows, file)
     return _under_header(rows, file, "as the header has")
-
-
-def _require_commas(rows: Sequence[tuple[int, list[str]]], file: Path) -> None:
-    """Refuse a table whose columns are separated by another character, which Excel writes in many countries."""
-    line, header = rows[0] if rows else (1, [])
-    if len(header) != 1:
-        return
-    for mark, name, other in ((";", "';'", "save it with commas, or as .tsv"), ("\t", "tabs", "name it .tsv")):
-        if mark in header[0]:
-            raise DataError(
-                f"{file}, line {line}: expected columns separated by commas, found {header[0]!r}; the header looks "
-                f"separated by {name}: {other}"
-            )
 
 
 def _tsv(text: str, file: Path) -> Iterator[Record]:
