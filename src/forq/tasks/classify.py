@@ -198,8 +198,8 @@ def _task(
     unused: tuple[str, ...] = (),
     doubtful: Mapping[str, int] | None = None,
 ) -> Choice | Labelled:
-    further = {"text": asking.text, "second": asking.second, "prompt": asking.pattern, "classes": known.plain()}
-    further |= {"missing": dict(doubtful)} if doubtful else {}
+    further: dict[str, object] = {"text": asking.text, "second": asking.second, "prompt": asking.pattern}
+    further |= {"classes": known.plain(), "missing": dict(doubtful or {}) or None}
     extras = Extras(
         ignored=ignored,
         unused=unused,
