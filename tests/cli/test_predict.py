@@ -38,6 +38,10 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     prior = tomllib.loads((out / "config.toml").read_text())["task"]["options"]["prior"]
     assert len(prior.split(",")) == 2
     assert forq(*words, "--resume").returncode == 0
+    repeated = forq(*words, "--resume", "--set", "task.max_length=512", "--set", "task.prior=true")
+    assert repeated.returncode == 0, repeated.stderr
+    other = forq(*words, "--resume", "--set", "task.max_length=256")
+    assert other.returncode == 1 and "--set task.max_length: the run has 512, found 256" in other.stderr, other.stderr
 
     result = json.loads((out / "result.json").read_text())
     for checkpoint in (out, out / "checkpoint"):
