@@ -90,11 +90,13 @@ def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] 
         return None
     labels = {one["label"] for one in shown}
     shown.sort(key=lambda one: one["value"], reverse=problem.judged == "accuracy")
+    rising = [one["label"] for one in shown if not _falls(one)]
+    left_out = f"; not drawn, since their loss rises above its start: {', '.join(rising)}" if rising else ""
     charts: list[Chart | None] = [
         chart(
             f"Validation loss{suffix}",
             [curve(one["label"], one["index"], one["rows"], axis) for one in shown if _falls(one)],
-            caption="the colours are those of the table; the band is one standard deviation",
+            caption=f"the colours are those of the table; the band is one standard deviation{left_out}",
             x_label=label,
         )
         for axis, suffix, label in ((0, "", "forward passes"), (1, " over time", "seconds"))

@@ -147,3 +147,6 @@ def test_a_curve_is_drawn_unless_it_diverges_from_its_own_start(record: Any) -> 
     (section,) = [page.section(name, problem, rows) for name, problem in page.PROBLEMS.items() if name == "tinystories"]
     qzo = next(line["index"] for line in section["rows"] if line["label"] == "qzo")
     assert [[curve.index for curve in chart.curves] for chart in section["charts"]] == [[qzo], [qzo]]
+    assert all(
+        "not drawn, since their loss rises above its start: zoqo" in chart.caption for chart in section["charts"]
+    )
