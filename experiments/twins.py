@@ -82,19 +82,18 @@ class Still(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
-class Adapted(nn.Module):
+class Adapted(Still):
     """LoRA (Hu et al., arXiv 2106.09685) of rank r beside a frozen quantized layer; B starts at zero."""
 
     def __init__(self, layer: QuantLinear, rank: int = 8, alpha: float = 16.0) -> None:
-        super().__init__()
-        self.register_buffer("weight", layer.dequantise())
-        self.bias, self.factor = layer.bias, alpha / rank
+        super().__init__(layer)
+        self.factor = alpha / rank
         self.a = nn.Parameter(torch.empty(rank, layer.in_features))
         self.b = nn.Parameter(torch.zeros(layer.out_features, rank))
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias) + linear(linear(x, self.a), self.b) * self.factor
+        return super().forward(x) + linear(linear(x, self.a), self.b) * self.factor
 
 
 def swap(model: Any, twin: Callable[[QuantLinear], nn.Module]) -> list[nn.Parameter]:

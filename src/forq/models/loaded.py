@@ -46,7 +46,7 @@ class LoadedModel(nn.Module, LanguageModel):
     checkpoint: Checkpoint
     names: Mapping[str, str]
     kind: Kind
-    pooling: tuple[Pooling, ...]
+    pooling: tuple[Pooling, ...] = ("mean",)
     adapters: list[Adapter]
     lent: dict[str, Leaf]
     unlike: tuple[str, ...]

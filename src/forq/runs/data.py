@@ -54,7 +54,7 @@ def located(data: str | None, task: str) -> str:
         if place.exists():
             return str(place.resolve())
     looked = " or ".join(dict.fromkeys(map(str, places))) or "no data was given, and $FORQ_DATA is not set"
-    raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder with --data")
+    raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder as its data")
 
 
 def path_of(data: Data, task: str, folder: Path, *, begun: bool = False) -> str:

@@ -33,8 +33,8 @@ FACTORS = ("relative", "signed")
 COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
 """Why steps that learn classes share their directions."""
 
-NOISED = "pictures have other noise levels, so they confirm little of each other's slopes"
-"""Why steps of a diffusion model share them: rows' own directions gained nothing there (``LOG.md``)."""
+NOISED = "on noised pictures, directions of each row's own gained nothing"
+"""Why steps of a diffusion model share them (measured on a toy, ``LOG.md``)."""
 
 
 def settled(

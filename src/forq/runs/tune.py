@@ -126,10 +126,9 @@ def tune(
     if resume and out is None:
         raise ConfigError("resume: expected out, the run's folder, found none")
     if not isinstance(task, str):
-        _require_own(
-            {"data": data, "reward": reward, "tokens_per_probe": tokens_per_probe}
-            | {"micro_batch_tokens": micro_batch_tokens, "settings['task']": _of_task(settings)}
-        )
+        options = settings.get("task") if isinstance(settings, Mapping) else None
+        sizes = {"tokens_per_probe": tokens_per_probe, "micro_batch_tokens": micro_batch_tokens}
+        _require_own({"data": None if data == "" else data, "reward": reward, "settings['task']": options, **sizes})
     folder = _folder(out)
     resumed = resume and holds_run(folder)
     if not resumed and not vacant(folder):
@@ -198,22 +197,13 @@ def tune(
     return run
 
 
-def _of_task(settings: Settings | Mapping[str, object] | None) -> object:
-    return settings.get("task") if isinstance(settings, Mapping) else None
-
-
 def _require_own(arguments: Mapping[str, object]) -> None:
     """Refuse what only a task that is still to be opened can follow."""
-    given = [name for name, value in arguments.items() if value is not None and not _empty(value)]
-    if given:
+    if given := [name for name, value in arguments.items() if value is not None]:
         raise ConfigError(
             f"task: an open task has its own data and options, found {' and '.join(given)} beside it; open the task "
             "with them, or give its name"
         )
-
-
-def _empty(data: object) -> bool:
-    return isinstance(data, str | Mapping) and not data
 
 
 def _folder(out: str | Path | None) -> Path:
