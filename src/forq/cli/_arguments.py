@@ -87,7 +87,11 @@ Start = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
-    str, typer.Option(help="float; or int8, which rounds the inputs of 8-bit layers that have one scale per row.")
+    str,
+    typer.Option(
+        help="float; bfloat16, which computes the products of all blocks in bfloat16; or int8, which rounds the inputs "
+        "of 8-bit layers that have one scale per row."
+    ),
 ]
 Kernel = Annotated[
     str,

@@ -164,7 +164,7 @@ class ExportableFormat(Format):
 
 def inputs_here(activations: Activations, owner: str) -> str:
     """How forq treats inputs that the owner of a format rounds; the end of a sentence of ``unlike``."""
-    if activations == "float":
+    if activations != "int8":
         return (
             f"here inputs stay in float: losses are those of the weights alone, and {owner}'s differ by what that "
             "rounding costs"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forq.coordinates.leaf import Overlay
+from forq.layers.kernels import bfloat16
 from forq.layers.scratch import Scratch
 
 
@@ -59,7 +60,11 @@ class DenseLeaf:
 
 
 class DenseLinear(nn.Module):
-    """``y = x · wᵀ + b``, with w from its leaf."""
+    """``y = x · wᵀ + b``, with w from its leaf.
+
+    Attributes:
+        in_bfloat16: the product is computed in bfloat16; see :mod:`forq.layers.kernels.bfloat16`.
+    """
 
     bias: nn.Parameter | None
 
@@ -68,6 +73,7 @@ class DenseLinear(nn.Module):
         self.weight = weight
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.leaf = leaf
+        self.in_bfloat16 = False
 
     @property
     def in_features(self) -> int:
@@ -79,6 +85,9 @@ class DenseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
+        if self.in_bfloat16:
+            y = bfloat16.rounded(lambda x: functional.linear(x, self.leaf.shown().to(x.dtype)), x)
+            return y if self.bias is None else y.add_(self.bias)
         return functional.linear(x, self.leaf.shown(), self.bias)
 
 

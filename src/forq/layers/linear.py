@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forq.coordinates.leaf import Overlay, SparseCodes
 from forq.errors import RunError
-from forq.layers.kernels import int8, ort, reference
+from forq.layers.kernels import bfloat16, int8, ort, reference
 from forq.layers.kernels.native import matmul as native
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.layers.probe import CodeProbe
@@ -20,7 +20,7 @@ from forq.layers.weight import CodedRows, CodedWeight, QuantWeight, RowWeight, T
 from forq.tokens.forward import rows_in_forward
 
 Choice = Literal["auto", "reference", "native", "ort", "triton"]
-Activations = Literal["float", "int8"]
+Activations = Literal["float", "bfloat16", "int8"]
 Unpacked = Literal["reference", "native", "triton"]
 
 
@@ -40,6 +40,7 @@ class QuantLinear(nn.Module):
         sparse_codes: single codes to compute with in place of the layer's own.
         factors: of the outputs, before the bias: from the numbers of the rows in the forward pass to (rows, outputs).
         embeds: it is the table of an embedding too, whose lookups have no outputs to multiply.
+        in_bfloat16: the product is computed in bfloat16; see :mod:`forq.layers.kernels.bfloat16`.
 
     Args:
         parts: what a format read; already on the layer's device.
@@ -66,6 +67,7 @@ class QuantLinear(nn.Module):
         self.sparse_codes: SparseCodes | None = None
         self.factors: Callable[[Sequence[int]], Tensor] | None = None
         self.embeds = False
+        self.in_bfloat16 = False
         self.unpacked: Unpacked = "reference"
         self.in_features, self.out_features = weight.in_features, weight.out_features
         self.bits, self.group_size = weight.bits, weight.group_size
@@ -185,10 +187,11 @@ class QuantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        if self.factors is None:
+        if self.factors is None and not self.in_bfloat16:
             return self._matmul(x, self.bias)
-        y = self._matmul(x, None)
-        self._multiply(y, rows_in_forward(), self.factors)
+        y = bfloat16.rounded(lambda x: self._matmul(x, None), x) if self.in_bfloat16 else self._matmul(x, None)
+        if self.factors is not None:
+            self._multiply(y, rows_in_forward(), self.factors)
         return y if self.bias is None else y.add_(self.bias.to(y.dtype))
 
     def _multiply(self, y: Tensor, rows: tuple[int, ...], factors: Callable[[Sequence[int]], Tensor]) -> None:

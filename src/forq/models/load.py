@@ -18,7 +18,7 @@ from forq.models.graph.network import open_network
 from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
-from forq.models.quantized import fill_quantized, slower
+from forq.models.quantized import fill_quantized, round_floats, slower
 from forq.models.skeleton import compute_buffers, scale_rotary
 from forq.models.unlike import unlike
 
@@ -47,8 +47,8 @@ def load(
             (ONNX Runtime), ``triton`` (on a GPU), ``reference`` (plain torch), or ``auto``, the
             fastest that fits.
         adapter: folder of a LoRA adapter in PEFT's format, to attach to the layers.
-        activations: ``int8`` rounds the inputs of 8-bit layers with one scale per row to 8 bits,
-            which is faster.
+        activations: ``bfloat16`` computes the products of all blocks in bfloat16, ``int8`` rounds
+            the inputs of 8-bit layers with one scale per row to 8 bits. Both are faster.
 
     Raises:
         FormatError: the checkpoint is damaged or of an unknown format or family, or its tensors do
@@ -79,6 +79,8 @@ def _built(ckpt: Checkpoint, options: LoadOptions) -> LoadedModel:
     scratch = Scratch()
     fill_quantized(layout, ckpt, options, scratch)
     fill_floats(layout.model, ckpt, layout.names.file_of, options.device, options.dtype, scratch)
+    if options.activations == "bfloat16":
+        round_floats(layout.model)
     layout.model.eval().requires_grad_(False)
     differences = unlike(layout.form, ckpt, options.activations) + slower(layout.model, options)
     return loaded(layout.model, ckpt, layout.names.file_of, layout.kind, differences)

@@ -32,7 +32,7 @@ class LoadOptions:
 
 
 def check_choices(kernel: str, activations: str, device: torch.device) -> None:
-    """Refuse an unknown kernel or activations, and a kernel that this device does not support.
+    """Refuse an unknown kernel or activations, and those that this device does not support.
 
     Raises:
         ConfigError: the message lists the possible values.
@@ -41,6 +41,13 @@ def check_choices(kernel: str, activations: str, device: torch.device) -> None:
         raise ConfigError(f"--kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
     if activations not in get_args(Activations):
         raise ConfigError(f"--activations: expected one of {', '.join(get_args(Activations))}, found {activations!r}")
+    if activations == "bfloat16" and device.type != "cpu":
+        raise ConfigError(
+            f"--activations bfloat16: expected a CPU, found {device.type}, where a model computes in its own dtype; "
+            "leave it at float"
+        )
+    if activations == "bfloat16" and kernel == "ort":
+        raise ConfigError("--activations bfloat16: expected another kernel than ort, which computes in float32")
     if kernel == "triton" and not triton_for(device.type):
         raise ConfigError(f"--kernel triton: expected a GPU and the package triton, found {device.type}; take auto")
 

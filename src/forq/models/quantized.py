@@ -12,15 +12,17 @@ from forq.devices import triton_for
 from forq.errors import ConfigError, FormatError
 from forq.formats import Format
 from forq.layers import heap
+from forq.layers.dense import DenseLinear
 from forq.layers.embedding import QuantEmbedding
-from forq.layers.kernels import int8, ort
+from forq.layers.kernels import bfloat16, int8, ort
 from forq.layers.kernels.native import build
 from forq.layers.kernels.native import fill as native
 from forq.layers.layer import LayerSpec, Parts
-from forq.layers.linear import QuantLinear, Unpacked
+from forq.layers.linear import Activations, QuantLinear, Unpacked
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, Weight
 from forq.models import parts as layer_parts
+from forq.models.blocks import block_of
 from forq.models.layout import Layout
 from forq.models.names import ties
 from forq.models.options import LoadOptions
@@ -45,6 +47,30 @@ def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scrat
         )
 
 
+def round_floats(model: nn.Module) -> None:
+    """Let the float layers of a model's blocks compute in bfloat16, as its quantized ones do.
+
+    Raises:
+        ConfigError: the model has no linear layer in a numbered block.
+    """
+    found = 0
+    for name, module in model.named_modules():
+        if isinstance(module, QuantLinear | DenseLinear) and block_of(name) is not None:
+            module.in_bfloat16 = True
+            found += 1
+    if not found:
+        raise ConfigError(
+            "--activations bfloat16: expected linear layers in numbered blocks, found none; leave it at float"
+        )
+
+
+def activations(model: nn.Module) -> Activations:
+    """What the inputs of a model's layers are rounded to."""
+    if any(getattr(module, "in_bfloat16", False) for module in model.modules()):
+        return "bfloat16"
+    return "int8" if "int8" in kernels(model) else "float"
+
+
 def kernels(model: nn.Module) -> dict[str, list[str]]:
     """Names of the scales of a model's quantized layers, by the kernel that computes the layer."""
     layers: dict[str, list[str]] = {}
@@ -66,6 +92,7 @@ def _fill(
     put(layout.model, where, QuantEmbedding(layer, options.dtype, embedding_scale(old)) if embeds else layer)
     layer.zero_points = form.zero_points(ckpt, spec)
     layer.filed_codes = form.filed_codes(ckpt, spec)
+    layer.in_bfloat16 = options.activations == "bfloat16" and not embeds and block_of(where) is not None
     read = partial(_codes, form, ckpt, spec)
     layer.reads(read)
     _choose_kernel(layer, spec, read, options, embeds)
@@ -85,7 +112,7 @@ def _choose_kernel(
         layer.use(int8.Kernel, read)
         heap.trim()
         return
-    if kernel in ("reference", "native", "triton") or embeds:
+    if kernel in ("reference", "native", "triton") or embeds or layer.in_bfloat16:
         return
     why = ort.unfit(layer.frozen, device, dtype)
     if why is None:
@@ -116,7 +143,14 @@ def free_buffers(model: nn.Module) -> None:
 
 
 def slower(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
-    """A sentence on the native kernel, where layers that it could compute go without because it cannot be made."""
+    """Sentences on what makes layers slower than they could be: no native kernel, or a CPU without bfloat16."""
+    plain = _without_compiler(model, options)
+    if options.activations != "bfloat16" or bfloat16.fast():
+        return plain
+    return (*plain, "this CPU has no instructions for bfloat16: --activations bfloat16 is slower here than float")
+
+
+def _without_compiler(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
     if options.kernel != "auto":
         return ()
     layers = [module for module in model.modules() if isinstance(module, QuantLinear) and module.kernel == "reference"]

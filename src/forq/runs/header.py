@@ -14,7 +14,7 @@ import torch
 from forq.coordinates import space as spaces
 from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
-from forq.models.quantized import kernels
+from forq.models.quantized import activations, kernels
 from forq.recipes.settings import settings
 from forq.runs.older import BALANCED, NAMES, unbalanced
 from forq.runs.trainer import Trainer
@@ -29,6 +29,7 @@ _SHARED = {
     "device": "resume on the same kind of device",
     "dtype": "load the model in the same dtype",
     "threads": "config.toml of the run says how many",
+    "activations": "load the model with the same activations",
     "kernel": "install what the run was begun with (onnxruntime for ort, a C compiler for native, which CC=false turns "
     "off), or load the model with the same kernel",
     "leaves": "give the checkpoint the run was started from",
@@ -37,7 +38,7 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
-_OF_RANK = ("device", "dtype", "kernel", "threads")
+_OF_RANK = ("device", "dtype", "activations", "kernel", "threads")
 
 
 def header(trainer: Trainer) -> dict[str, object]:
@@ -67,6 +68,7 @@ def of_rank(trainer: Trainer) -> dict[str, object]:
     return {
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
+        **({"activations": rounded} if (rounded := activations(model)) == "bfloat16" else {}),  # int8 names a kernel
         "kernel": _kernel(model),
         "threads": torch.get_num_threads(),
     }

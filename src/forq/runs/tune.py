@@ -15,7 +15,7 @@ from forq.inspection.memory import summary
 from forq.models.convert.onload import quantized
 from forq.models.load import load
 from forq.models.loaded import LoadedModel
-from forq.models.quantized import kernels
+from forq.models.quantized import activations
 from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs import journal
@@ -165,7 +165,7 @@ def tune(
         ),
         seed=seed,
         device=str(loaded.device),
-        activations="int8" if "int8" in kernels(loaded) else "float",
+        activations=activations(loaded),
         profile=None if profile is None else str(Path(profile).resolve()),
         adapter=None if adapter is None else str(Path(adapter).resolve()),
         settings=settings,

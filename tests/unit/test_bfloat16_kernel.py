@@ -1,0 +1,121 @@
+"""Products in bfloat16: what they compute, which layers do, and what a run that asks for them keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import forq
+from forq.errors import ConfigError, JournalError
+from forq.layers.dense import DenseLinear
+from forq.layers.kernels import bfloat16
+from forq.layers.linear import Activations, QuantLinear
+from forq.models.convert.quantize import quantize
+from forq.models.options import check_choices
+from forq.models.quantized import activations, kernels
+from forq.runs import journal
+from forq.runs.run import Run
+from forq.scalars.moves import Move, Term
+from tests import tiny_checkpoints
+
+IDS = tiny_checkpoints.ids(rows=2, length=24)
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoints.folder(tmp_path_factory.mktemp("floats"), "llama-biased")
+
+
+@pytest.fixture(scope="module")
+def quantized(floats: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quantized") / "four"
+    quantize(floats, folder, bits=4, group_size=32)
+    return folder
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def layers(model: Any) -> dict[str, QuantLinear | DenseLinear]:
+    return {name: one for name, one in model.named_modules() if isinstance(one, QuantLinear | DenseLinear)}
+
+
+def test_inputs_weights_and_results_are_rounded_and_the_bias_is_not(quantized: Path) -> None:
+    layer = forq.load(quantized, "cpu", activations="bfloat16").get_submodule("model.layers.0.mlp.up_proj")
+    assert isinstance(layer, QuantLinear) and layer.in_bfloat16 and layer.bias is not None
+    x = torch.randn(3, 5, layer.in_features, generator=torch.Generator().manual_seed(0))
+    exact = x.bfloat16().double() @ layer.dequantise().bfloat16().double().t()
+    found = layer(x)
+    assert found.dtype == torch.float32 and found.shape == (3, 5, layer.out_features)
+    # Sums are float32, so all but results halfway between two numbers of bfloat16 are the rounded exact ones.
+    product = layer._matmul(x.bfloat16(), None).double()
+    assert (product == exact.bfloat16().double()).float().mean() > 0.99
+    assert torch.equal(found, product.float() + layer.bias)
+
+
+def test_blocks_compute_in_bfloat16_and_all_else_in_float32(floats: Path, quantized: Path) -> None:
+    for source, kind in ((floats, DenseLinear), (quantized, QuantLinear)):
+        model, plain = forq.load(source, "cpu", activations="bfloat16"), forq.load(source, "cpu")
+        assert activations(model) == "bfloat16" and activations(plain) == "float"
+        chosen = {name for name, layer in layers(model).items() if layer.in_bfloat16}
+        assert chosen == {name for name, layer in layers(model).items() if ".layers." in name}
+        assert "lm_head" in layers(model) and all(isinstance(layers(model)[name], kind) for name in chosen)
+        assert model.dtype == torch.float32 and "ort" not in kernels(model)
+        with torch.inference_mode():
+            here, there = model(IDS).logits, plain(IDS).logits
+        assert here.dtype == torch.float32 and 0 < near(here, there) < 0.03
+
+
+@pytest.mark.parametrize("move", ["scales", "codes", "dense"])
+def test_a_probe_is_seen_and_taken_back(move: str, floats: Path, quantized: Path) -> None:
+    model = forq.load(floats if move == "dense" else quantized, "cpu", activations="bfloat16")
+    space = forq.space(model, move)
+    with torch.inference_mode():
+        before = model(IDS).logits
+        with space.displaced(Move((Term(1, 1.0 if move == "codes" else 0.05),))):
+            assert near(model(IDS).logits, before) > 0.001
+        assert torch.equal(model(IDS).logits, before)
+
+
+def test_what_cannot_be_is_refused(quantized: Path) -> None:
+    with pytest.raises(ConfigError, match="another kernel than ort"):
+        forq.load(quantized, "cpu", activations="bfloat16", kernel="ort")
+    with pytest.raises(ConfigError, match="expected a CPU, found cuda"):
+        check_choices("auto", "bfloat16", torch.device("cuda"))
+
+
+def test_a_cpu_without_such_instructions_is_named(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for has in (True, False):
+        monkeypatch.setattr(bfloat16, "fast", lambda has=has: has)
+        said = [note for note in forq.load(quantized, "cpu", activations="bfloat16").unlike if "bfloat16" in note]
+        assert bool(said) is not has
+        assert not any("bfloat16" in note for note in forq.load(quantized, "cpu").unlike)
+
+
+def test_a_run_keeps_its_products(base: Path, text: Path, tmp_path: Path) -> None:
+    def tuned(how: Activations, **more: Any) -> Run:
+        given = {"steps": 3, "out": tmp_path / "run", "settings": {"task": {"max_length": 16, "validation_rows": 8}}}
+        return forq.tune(forq.load(base, "cpu", activations=how), "text", text, **given, **more)
+
+    run = tuned("bfloat16")
+    assert run.config.activations == "bfloat16" and journal.read(run.journal).header["activations"] == "bfloat16"
+    whole = run.journal.read_bytes().splitlines(keepends=True)
+    run.journal.write_bytes(b"".join(whole[:-1]))
+    with pytest.raises((ConfigError, JournalError), match="activations"):
+        tuned("float", resume=True)
+    assert tuned("bfloat16", resume=True).journal.read_bytes().splitlines(keepends=True)[1:] == whole[1:]
+    forq.replay(tmp_path / "run", base, tmp_path / "rebuilt")
+    one, two, first = (
+        (folder / "model.safetensors").read_bytes() for folder in (run.checkpoint, tmp_path / "rebuilt", base)
+    )
+    assert one == two != first
+
+
+def test_a_run_in_float_says_nothing_of_it(base: Path, text: Path, tmp_path: Path) -> None:
+    """So that journals of older versions still resume."""
+    run = forq.tune(forq.load(base, "cpu"), "text", text, steps=1, out=tmp_path / "run")
+    assert "activations" not in journal.read(run.journal).header
