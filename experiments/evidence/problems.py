@@ -25,6 +25,7 @@ class Problem:
         core: whether every method is run, or only those that ``methods.SOME`` names.
         apart: whether the model reads every row by itself, so that rows can see directions of their own.
         label: how real the model and its data are.
+        activations: what every method computes in, those of back-propagation included: ``bfloat16`` is that of products.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Problem:
     core: bool = True
     apart: bool = True
     label: Literal["toy", "small real"] = "small real"
+    activations: Literal["float", "bfloat16"] = "float"
 
     @property
     def sets(self) -> list[str]:
@@ -50,7 +52,7 @@ _FEW = {**_ROWS, "validation_rows": 160}
 _DRAWN = {**_ROWS, "resolution": 28, "text_tokens": 1, "micro_batch": 64, "samples": 0}
 """As experiments/diffusion/adapt.py has it; no sample is drawn, which would cost more than the steps."""
 
-PROBLEMS: Mapping[str, Problem] = {
+PROBLEMS: dict[str, Problem] = {
     "tinystories": Problem(
         "TinyStories-656K, GPTQ 4 bits, on Shakespeare",
         *("tinystories", "text", "tinyshakespeare/input.txt", {"validation_rows": 64}, 1000),
@@ -69,12 +71,14 @@ PROBLEMS: Mapping[str, Problem] = {
         *("smollm2", "sst2", "sst2", _FEW, 1000),
         seeds=(0, 1, 2),
         judged="accuracy",
+        activations="bfloat16",
     ),
     "gemma": Problem(
         "Gemma-3-270M, Q4_K_M, on SST-2",
         *("gemma", "sst2", "sst2", _FEW, 500),
         seeds=(0, 1, 2),
         judged="accuracy",
+        activations="bfloat16",
         core=False,
     ),
     "house-style": Problem(

@@ -3,6 +3,7 @@
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
     python experiments/evidence/run.py … --only diffusion --diffusion FOLDER                    # pretrain.py's pipeline
+    python experiments/evidence/run.py … --only minilm:qzo --activations bfloat16 --out results/bfloat16.jsonl   # beside it
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,8 @@ SCORES = 20
 Row = dict[str, Any]
 
 
-def recorded() -> list[Row]:
-    return [json.loads(line) for line in TARGET.read_text().splitlines()] if TARGET.exists() else []
+def recorded(path: Path = TARGET) -> list[Row]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
@@ -61,7 +63,7 @@ def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
     return min(good, key=rank)
 
 
-def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
+def jobs(only: list[str], path: Path = TARGET) -> Iterator[tuple[str, str, str | None, int]]:
     """Problem, method, rate and seed of all cells that are not on record, seed by seed."""
     for name, problem in PROBLEMS.items():
         for seed in problem.seeds:
@@ -73,11 +75,11 @@ def jobs(only: list[str]) -> Iterator[tuple[str, str, str | None, int]]:
                     continue  # the same score again
                 rates: tuple[str | None, ...] = spec.rates or (None,)
                 if spec.rates and seed != problem.seeds[0]:
-                    best = best_rate(name, method, recorded())
+                    best = best_rate(name, method, recorded(path))
                     rates = () if best is None else (best,)
                 for rate in rates:
                     cell = (name, method, rate, seed)
-                    if cell not in {(r["problem"], r["method"], r["rate"], r["seed"]) for r in recorded()}:
+                    if cell not in {(r["problem"], r["method"], r["rate"], r["seed"]) for r in recorded(path)}:
                         yield cell
 
 
@@ -89,12 +91,15 @@ def words(name: str, method: str, rate: str | None, seed: int, files: Files, dat
     if spec.by == "gradients":
         assert rate is not None
         made = ["experiments/backprop.py", file, "--task", problem.task, "--data", rows, *spec.words, "--lr", rate]
+        made += ["--bfloat16"] if problem.activations == "bfloat16" else []
         made += ["--steps", str(problem.forwards // 3), "--eval-every", str(problem.forwards // 3 // SCORES)]
         return [*made, "--seed", str(seed), *_options(problem.options)]
+    # What is the default is not said, so that the commands of earlier rows stay as they are.
+    computed = [] if problem.activations == "float" else ["--activations", problem.activations]
     if spec.by == "nothing":
-        return ["-m", "forq", "eval", file, "--task", problem.task, "--data", rows, *problem.sets, "--json"]
+        return ["-m", "forq", "eval", file, "--task", problem.task, "--data", rows, *problem.sets, *computed, "--json"]
     # `forq tune` takes a twentieth of its steps between scores, if it is told nothing.
-    made = ["-m", "forq", "tune", file, "--task", problem.task, "--data", rows, *problem.sets, *spec.words]
+    made = ["-m", "forq", "tune", file, "--task", problem.task, "--data", rows, *problem.sets, *computed, *spec.words]
     made += [] if rate is None else ["--set", f"rule.lr={rate}"]
     return [*made, "--forwards", str(problem.forwards), "--seed", str(seed), "--out", str(out), "--json"]
 
@@ -169,6 +174,8 @@ def main() -> None:
     for name in ("data", "work", *bases):
         parser.add_argument(f"--{name}", type=lambda text: Path(text).resolve(), required=name in ("data", "work"))
     parser.add_argument("--only", action="append", default=[], help="a problem, or problem:method; all by default")
+    parser.add_argument("--activations", choices=("float", "bfloat16"), help="of every problem; each has its own")
+    parser.add_argument("--out", type=Path, default=TARGET, help="where rows are read and written")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds after which no cell begins")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -176,14 +183,17 @@ def main() -> None:
     here = {"tinystories": args.data / "tinystories-656k", "resnet": args.data / "resnet20-cifar10"}
     files = Files({**here, **given}, args.data, args.work)
     began = time.monotonic()
-    for cell in jobs(args.only):
+    if args.activations is not None:
+        for name, problem in PROBLEMS.items():
+            PROBLEMS[name] = replace(problem, activations=args.activations)
+    for cell in jobs(args.only, args.out):
         if time.monotonic() - began > args.limit:
             return
         if PROBLEMS[cell[0]].base not in files.given:
             continue
         print(*cell, file=sys.stderr, flush=True)
         row = run(cell, files, args.data, args.work)
-        with TARGET.open("a", encoding="utf-8") as file:
+        with args.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
