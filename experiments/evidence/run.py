@@ -3,7 +3,7 @@
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
     python experiments/evidence/run.py … --only diffusion --diffusion FOLDER                    # pretrain.py's pipeline
-    python experiments/evidence/run.py … --only minilm:qzo --activations bfloat16 --out results/bfloat16.jsonl   # beside it
+    python experiments/evidence/run.py … --activations bfloat16 --out results/bfloat16.jsonl             # for section z
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
@@ -44,7 +44,8 @@ SCORES = 20
 Row = dict[str, Any]
 
 
-def recorded(path: Path = TARGET) -> list[Row]:
+def recorded(path: Path | None = None) -> list[Row]:
+    path = path or TARGET
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -63,7 +64,7 @@ def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
     return min(good, key=rank)
 
 
-def jobs(only: list[str], path: Path = TARGET) -> Iterator[tuple[str, str, str | None, int]]:
+def jobs(only: list[str], path: Path | None = None) -> Iterator[tuple[str, str, str | None, int]]:
     """Problem, method, rate and seed of all cells that are not on record, seed by seed."""
     for name, problem in PROBLEMS.items():
         for seed in problem.seeds:
