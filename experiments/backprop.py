@@ -91,11 +91,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eval-every", type=int, default=0, help="0: only at the end")
-    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16, by torch's autocast")
     parser.add_argument("--option", action="append", default=[], help="task option, key=whole number")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    torch.set_autocast_enabled("cpu", args.bfloat16)  # for forward passes and scores; its dtype there is bfloat16
     model: Any = load(args.checkpoint)
     options = {key: int(value) for key, value in (text.split("=") for text in args.option)}
     task = open_task(TaskConfig(name=args.task, data=args.data, options=options), model, args.seed)

@@ -25,7 +25,7 @@ class Problem:
         core: whether every method is run, or only those that ``methods.SOME`` names.
         apart: whether the model reads every row by itself, so that rows can see directions of their own.
         label: how real the model and its data are.
-        activations: what the products of every method are computed in, those of back-propagation included.
+        activations: of the methods by forward passes; back-propagation computes in float32.
     """
 
     title: str

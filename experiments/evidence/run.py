@@ -92,7 +92,6 @@ def words(name: str, method: str, rate: str | None, seed: int, files: Files, dat
     if spec.by == "gradients":
         assert rate is not None
         made = ["experiments/backprop.py", file, "--task", problem.task, "--data", rows, *spec.words, "--lr", rate]
-        made += ["--bfloat16"] if problem.activations == "bfloat16" else []
         made += ["--steps", str(problem.forwards // 3), "--eval-every", str(problem.forwards // 3 // SCORES)]
         return [*made, "--seed", str(seed), *_options(problem.options)]
     # What is the default is not said, so that the commands of earlier rows stay as they are.
