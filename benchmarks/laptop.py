@@ -4,8 +4,9 @@
     python -m benchmarks.laptop memory FILE.gguf [--out FILE.json]
     python -m benchmarks.laptop layers [--out FILE.json]
 
-``speed`` loads each file once and computes logits of every token by three ways in turn, on one thread: forq's native
-and reference kernels, and the same model with every matrix dense in float32. With the Python of an environment that
+``speed`` loads each file once and computes logits of every token by four ways in turn, on one thread: forq's native and
+reference kernels, native with the products of the blocks in bfloat16, and the same model with every matrix dense in
+float32. With the Python of an environment that
 has xllamacpp (tests/oracles/llamacpp/setup.sh), llama.cpp takes its turn too, in a process of its own. ``layers`` is a
 single matrix of 2048 × 2048 in each type against torch's float32 product. Medians of processor time: other work on the
 machine counts little, but makes caches smaller. ``memory`` takes one file and reads the high-water mark of its process
@@ -43,6 +44,7 @@ from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 from forq.models.load import load
+from forq.models.quantized import in_blocks
 from forq.models.skeleton import put
 from forq.models.space import space
 from forq.tokens.pretrained import language_model
@@ -69,6 +71,7 @@ class Ways:
 
     def __init__(self, file: str) -> None:
         self.model: Any = load(file, "cpu", kernel="native")
+        self._blocks = [layer for layer in in_blocks(self.model) if isinstance(layer, QuantLinear)]
         self._places = {
             name: module
             for name, module in self.model.named_modules(remove_duplicate=False)
@@ -92,7 +95,9 @@ class Ways:
         for name, module in self._places.items():
             put(self.model, name, self._dense[name] if way == "dense" else module)
         for layer in self._layers():
-            layer.unpacked = "native" if way == "native" else "reference"
+            layer.unpacked = "reference" if way == "reference" else "native"
+        for layer in self._blocks:
+            layer.in_bfloat16 = way == "bfloat16"
 
     def forward(self, tokens: int) -> None:
         data = batch(self.model, max(1, tokens // 256), min(tokens, 256))
@@ -141,7 +146,7 @@ def speed(file: str, python: str | None, tokens: tuple[int, ...], rounds: int) -
         for count in tokens:
             seconds: dict[str, list[float]] = {}
             for turn in range(1 + rounds_for(count, rounds)):
-                for way in ("dense", "native", "reference", *(("llama.cpp",) if other is not None else ())):
+                for way in ("dense", "native", "bfloat16", "reference", *(("llama.cpp",) if other is not None else ())):
                     if way == "llama.cpp":
                         assert other is not None
                         taken = other(count)

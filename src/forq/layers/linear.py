@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from forq.coordinates.leaf import Overlay, SparseCodes
 from forq.errors import RunError
 from forq.layers.kernels import bfloat16, int8, ort, reference
+from forq.layers.kernels.blocks import Product, product
 from forq.layers.kernels.native import matmul as native
 from forq.layers.layer import FiledCodes, Live, Parts, ZeroPoints
 from forq.layers.probe import CodeProbe
@@ -187,11 +188,10 @@ class QuantLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., out)."""
-        if self.factors is None and not self.in_bfloat16:
+        if self.factors is None:
             return self._matmul(x, self.bias)
-        y = bfloat16.rounded(lambda x: self._matmul(x, None), x) if self.in_bfloat16 else self._matmul(x, None)
-        if self.factors is not None:
-            self._multiply(y, rows_in_forward(), self.factors)
+        y = self._matmul(x, None)
+        self._multiply(y, rows_in_forward(), self.factors)
         return y if self.bias is None else y.add_(self.bias.to(y.dtype))
 
     def _multiply(self, y: Tensor, rows: tuple[int, ...], factors: Callable[[Sequence[int]], Tensor]) -> None:
@@ -214,20 +214,24 @@ class QuantLinear(nn.Module):
         native_here = self.unpacked == "native"
         if self.code_overlay is not None:
             shown = native.matmul_shown if native_here else reference.matmul_shown
-            return shown(x, self.code_overlay, weight, scales, bias, self.scratch)
+            return shown(x, self.code_overlay, weight, scales, bias, self.scratch, self._product)
         if self.unpacked == "triton":
             from forq.layers.kernels import triton
 
             return triton.matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
         matmul = native.matmul if native_here else reference.matmul
-        return matmul(x, weight, scales, bias, self.scratch, self.sparse_codes)
+        return matmul(x, weight, scales, bias, self.scratch, self.sparse_codes, self._product)
 
     def _matmul_rows(self, x: Tensor, bias: nn.Parameter | None) -> Tensor:
         """The product with a weight that dequantises its own rows."""
         live, probe = tuple(self.live.values()), self._probe
         codes = None if probe is None else probe.packed(cast(CodedRows, self.frozen))
         rows = native.matmul_rows if self.unpacked == "native" else reference.matmul_rows
-        return rows(x, cast(RowWeight, self.frozen), live, bias, self.scratch, codes)
+        return rows(x, cast(RowWeight, self.frozen), live, bias, self.scratch, codes, self._product)
+
+    @property
+    def _product(self) -> Product:
+        return bfloat16.product if self.in_bfloat16 else product
 
     @property
     def _probe(self) -> CodeProbe | None:

@@ -18,7 +18,7 @@ from forq.models.graph.network import open_network
 from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
-from forq.models.quantized import fill_quantized, round_floats, slower
+from forq.models.quantized import compute_in_bfloat16, fill_quantized, slower
 from forq.models.skeleton import compute_buffers, scale_rotary
 from forq.models.unlike import unlike
 
@@ -80,7 +80,7 @@ def _built(ckpt: Checkpoint, options: LoadOptions) -> LoadedModel:
     fill_quantized(layout, ckpt, options, scratch)
     fill_floats(layout.model, ckpt, layout.names.file_of, options.device, options.dtype, scratch)
     if options.activations == "bfloat16":
-        round_floats(layout.model)
+        compute_in_bfloat16(layout.model)
     layout.model.eval().requires_grad_(False)
     differences = unlike(layout.form, ckpt, options.activations) + slower(layout.model, options)
     return loaded(layout.model, ckpt, layout.names.file_of, layout.kind, differences)

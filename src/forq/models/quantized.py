@@ -47,21 +47,24 @@ def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scrat
         )
 
 
-def round_floats(model: nn.Module) -> None:
-    """Let the float layers of a model's blocks compute in bfloat16, as its quantized ones do.
+def in_blocks(model: nn.Module) -> list[QuantLinear | DenseLinear]:
+    """The linear layers of a model's numbered blocks."""
+    found = ((name, module) for name, module in model.named_modules() if block_of(name) is not None)
+    return [module for _, module in found if isinstance(module, QuantLinear | DenseLinear)]
+
+
+def compute_in_bfloat16(model: nn.Module) -> None:
+    """Let the blocks of a model multiply in bfloat16.
 
     Raises:
         ConfigError: the model has no linear layer in a numbered block.
     """
-    found = 0
-    for name, module in model.named_modules():
-        if isinstance(module, QuantLinear | DenseLinear) and block_of(name) is not None:
-            module.in_bfloat16 = True
-            found += 1
-    if not found:
+    if not (layers := in_blocks(model)):
         raise ConfigError(
             "--activations bfloat16: expected linear layers in numbered blocks, found none; leave it at float"
         )
+    for layer in layers:
+        layer.in_bfloat16 = True
 
 
 def activations(model: nn.Module) -> Activations:

@@ -1,19 +1,24 @@
-"""Products in bfloat16: what enters a layer, its weights and what leaves it are rounded to it; sums stay in float32.
+"""Products in bfloat16: what enters a layer and its weights are rounded to it, and sums stay in float32.
 
-    y = fl_bf16(Σ_i fl_bf16(x[t, i]) · fl_bf16(w[o, i])) + b
+    y = Σ_i fl_bf16(x[t, i]) · fl_bf16(w[o, i]) + b
 
 Processors with instructions for bfloat16 multiply it several times as fast as float32. A number keeps eight bits of its
 mantissa, so each is off by 1/512 at most. Losses are still float32, but of a slightly different network, so this is
 used on request only. All else, the residual stream and the head included, stays in float32.
+
+Where the processor has AMX, forq's own function multiplies; elsewhere torch does, which rounds y as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
+
+from forq.layers.kernels.blocks import Put, Sizes, filled
+from forq.layers.kernels.native import products
+from forq.layers.scratch import Scratch
 
 
 @cache
@@ -23,17 +28,41 @@ def fast() -> bool:
     return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def rounded(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A layer's product in bfloat16: x (..., in) → (..., out) in x's dtype.
+def product(x: Tensor, rows: int, put: Put, sizes: Sizes, scratch: Scratch) -> Tensor:
+    """See :func:`forq.layers.kernels.blocks.product`."""
+    columns = x.shape[1]
+    own = products.able(columns)
+    dtype = torch.float32 if own else torch.bfloat16
+    rounded = _rounded(x, own, scratch)
+    y = torch.empty(len(rounded), rows, dtype=dtype, device=x.device)
+    for first, last, dense in filled(rows, columns, put, sizes, scratch, dtype, x.device):
+        _multiply(rounded, dense, y[:, first:last])
+    return y[: len(x)].to(x.dtype)
 
-    Args:
-        product: (tokens, in) → (tokens, out), in the dtype of what it is given.
-    """
-    flat = x.reshape(-1, x.shape[-1])
-    padded = flat.new_zeros(_tokens(len(flat)), x.shape[-1], dtype=torch.bfloat16)
-    padded[: len(flat)] = flat
-    y = product(padded)[: len(flat)]
-    return y.to(x.dtype).view(*x.shape[:-1], y.shape[1])
+
+def linear(x: Tensor, w: Tensor, scratch: Scratch) -> Tensor:
+    """x (..., in) · wᵀ for a dense w (out, in), in x's dtype."""
+    flat, own = x.reshape(-1, x.shape[-1]), products.able(w.shape[1]) and w.dtype == torch.float32
+    rounded = _rounded(flat, own, scratch)
+    y = torch.empty(len(rounded), len(w), dtype=torch.float32 if own else torch.bfloat16, device=x.device)
+    _multiply(rounded, w if own else w.to(torch.bfloat16), y)
+    return y[: len(flat)].to(x.dtype).view(*x.shape[:-1], len(w))
+
+
+def _multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
+    if w.dtype == torch.float32:
+        products.multiply(x, w, y)
+    else:
+        torch.mm(x, w.t(), out=y)
+
+
+def _rounded(x: Tensor, own: bool, scratch: Scratch) -> Tensor:
+    """x (tokens, in) in bfloat16, with zeros below it."""
+    count = -(-len(x) // products.TOKENS) * products.TOKENS if own else _tokens(len(x))
+    rounded = scratch.take("rounded", (count, x.shape[1]), torch.bfloat16, x.device)
+    rounded[: len(x)] = x
+    rounded[len(x) :] = 0
+    return rounded
 
 
 def _tokens(count: int) -> int:

@@ -6,7 +6,7 @@ exists at once only where it is small, so a vocabulary of 262,144 never becomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 
 Put = Callable[[int, int, Tensor], None]
-"""Writes rows ``start … stop − 1`` of the matrix into a buffer (rows, in) of x's dtype."""
+"""Writes rows ``start … stop − 1`` of the matrix into a buffer (rows, in), of any float dtype."""
 
 PackedRows = Callable[[int, int], Tensor]
 """Packed codes of rows ``start … stop − 1`` of a matrix."""
@@ -29,18 +29,29 @@ class Sizes(NamedTuple):
     multiplied: int
 
 
+Product = Callable[[Tensor, int, Put, Sizes, Scratch], Tensor]
+"""``x · wᵀ`` for x (tokens, in) and a number of rows: a fresh (tokens, rows) of x's dtype."""
+
+
 def product(x: Tensor, rows: int, put: Put, sizes: Sizes, scratch: Scratch) -> Tensor:
-    """``x · wᵀ`` for x (tokens, in): a fresh (tokens, rows) of x's dtype."""
-    columns = x.shape[1]
+    """A :data:`Product` in x's dtype."""
     y = torch.empty(len(x), rows, dtype=x.dtype, device=x.device)
+    for first, last, dense in filled(rows, x.shape[1], put, sizes, scratch, x.dtype, x.device):
+        torch.mm(x, dense.t(), out=y[:, first:last])
+    return y
+
+
+def filled(
+    rows: int, columns: int, put: Put, sizes: Sizes, scratch: Scratch, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Blocks of the matrix, one after the other in one buffer: first row, last row + 1, and the rows (n, in)."""
     for first in range(0, rows, sizes.multiplied):
         last = min(first + sizes.multiplied, rows)
-        dense = scratch.take("dense", (last - first, columns), x.dtype, x.device)
+        dense = scratch.take("dense", (last - first, columns), dtype, device)
         for start in range(first, last, sizes.written):
             stop = min(start + sizes.written, last)
             put(start, stop, dense[start - first : stop - first])
-        torch.mm(x, dense.t(), out=y[:, first:last])
-    return y
+        yield first, last, dense
 
 
 def forward_only(*tensors: Tensor) -> None:

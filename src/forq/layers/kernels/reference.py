@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from forq.coordinates.leaf import Overlay, SparseCodes
-from forq.layers.kernels.blocks import PackedRows, Sizes, apart, finished, product, rounded
+from forq.layers.kernels.blocks import PackedRows, Product, Sizes, apart, finished, product, rounded
 from forq.layers.kernels.fill import fill_rows, put_sparse
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight, RowWeight, Weight
@@ -36,6 +36,7 @@ def matmul(
     bias: Tensor | None,
     scratch: Scratch,
     sparse: SparseCodes | None = None,
+    product: Product = product,
 ) -> Tensor:
     """``x · wᵀ + bias`` with the scales given.
 
@@ -45,6 +46,7 @@ def matmul(
         bias: (out,) or None.
         scratch: buffers shared with every other layer of the model.
         sparse: codes to compute with in place of the weight's own.
+        product: multiplies.
 
     Returns:
         (..., out) in x's dtype.
@@ -69,12 +71,14 @@ def matmul_shown(
     scales: Tensor,
     bias: Tensor | None,
     scratch: Scratch,
+    product: Product = product,
     sizes: Sizes | None = None,
 ) -> Tensor:
     """:func:`matmul` with other codes than the weight's own.
 
     Args:
         show: writes the codes of some rows into the buffer, float32, in which they are then dequantised in place.
+        product: multiplies.
         sizes: of blocks; by default those of whole matrices.
     """
     columns, by_row, zeros = weight.in_features, scales.t().contiguous(), weight.zeros.t()
@@ -106,11 +110,13 @@ def matmul_rows(
     bias: Tensor | None,
     scratch: Scratch,
     codes: PackedRows | None = None,
+    product: Product = product,
 ) -> Tensor:
     """:func:`matmul` for a weight that dequantises its own rows.
 
     Args:
         codes: makes the packed codes of some rows, to compute with in place of the weight's own.
+        product: multiplies.
     """
 
     def fill(start: int, stop: int, out: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Compile rows.c once for each machine and user, and load it.
+"""Compile rows.c and products.c once for each machine and user, and load them.
 
-The library lies in the user's cache (``$XDG_CACHE_HOME/forq``, else ``~/.cache/forq``), under the hash of its source,
-of the command that made it and of the processor's kind, so that neither another version nor another processor's
+A library lies in the user's cache (``$XDG_CACHE_HOME/forq``, else ``~/.cache/forq``), under the hash of its source, of
+the command that made it and of the processor's kind, so that neither another version nor another processor's
 instructions are ever loaded. A file that another user could have written is not loaded. Where there is no compiler, or
 no place for the file, the reference kernel computes.
 """
@@ -23,11 +23,11 @@ from pathlib import Path
 
 import torch
 
-_SOURCE = Path(__file__).with_name("rows.c")
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _COMPILERS = ("cc", "gcc", "clang")
 _INSTRUCTIONS = {"AVX2": ("-mavx2",), "AVX512": ("-mavx2",)}
-"""Flags by what torch says the processor can do; others are compiled for the least of their kind."""
+"""Flags of rows.c by what torch says the processor can do; others are compiled for the least of their kind."""
+_AMX = ("-mavx512f", "-mavx512bf16", "-mamx-tile", "-mamx-bf16")
 _SECONDS = 120
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -35,39 +35,53 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 @cache
 def missing() -> str | None:
     """Why the kernel cannot be used on this machine at all, or None."""
-    built = _built()
+    built = _rows()
     return built if isinstance(built, str) else None
 
 
 def library() -> ctypes.CDLL:
-    """The compiled functions; only where :func:`missing` is None."""
-    built = _built()
+    """The compiled functions of rows.c; only where :func:`missing` is None."""
+    built = _rows()
     assert isinstance(built, ctypes.CDLL)
     return built
 
 
 @cache
-def _built() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+def products() -> ctypes.CDLL | None:
+    """The compiled function of products.c; None where this machine has no AMX, or cannot compile for it."""
+    if sys.platform != "linux" or not torch.cpu.get_capabilities().get("amx_bf16", False):
+        return None
+    built = _built("products.c", _AMX)
+    return built if isinstance(built, ctypes.CDLL) and built.ready() else None
+
+
+@cache
+def _rows() -> ctypes.CDLL | str:
+    return _built("rows.c", _INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ()))
+
+
+def _built(name: str, instructions: tuple[str, ...]) -> ctypes.CDLL | str:
+    """The library of a source, or why there is none."""
+    source = Path(__file__).with_name(name)
     if sys.platform == "win32":
         return "a C compiler of Linux or macOS is needed, found Windows"
     try:
-        command = _command()
+        command = _command(instructions)
         if command is None:
             return f"a C compiler is needed ($CC, {', '.join(_COMPILERS)}), found none; install gcc or clang"
-        file = _folder() / f"rows-{_key(command)}.so"
+        file = _folder() / f"{source.stem}-{_key(source, command)}.so"
         if not file.exists():
-            _compile(command, file)
+            _compile(command, source, file)
         return _unsafe(file.parent) or _unsafe(file) or ctypes.CDLL(str(file))
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["it says nothing"]
-        return f"{error.cmd[0]} cannot compile {_SOURCE.name}: {lines[0][:200]}"
+        return f"{error.cmd[0]} cannot compile {name}: {lines[0][:200]}"
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
         # A container may have no home folder (RuntimeError); loading a model must not fail for want of a cache.
-        return f"{_SOURCE.name} cannot be compiled or loaded: {error}"
+        return f"{name} cannot be compiled or loaded: {error}"
 
 
-def _command() -> list[str] | None:
+def _command(instructions: tuple[str, ...]) -> list[str] | None:
     """The compiler's command line but for the files."""
     named = os.environ.get("CC")
     try:
@@ -77,13 +91,13 @@ def _command() -> list[str] | None:
     compiler = words if named else [path for name in _COMPILERS if (path := shutil.which(name))][:1]
     if not compiler:
         return None
-    return [*compiler, *_FLAGS, *_INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ())]
+    return [*compiler, *_FLAGS, *instructions]
 
 
-def _key(command: list[str]) -> str:
+def _key(source: Path, command: list[str]) -> str:
     """Names what is compiled: a home may be shared by machines of several kinds."""
     words = [*command, sys.platform, platform.machine()]
-    return hashlib.sha256(_SOURCE.read_bytes() + "\0".join(words).encode()).hexdigest()[:32]
+    return hashlib.sha256(source.read_bytes() + "\0".join(words).encode()).hexdigest()[:32]
 
 
 def _folder() -> Path:
@@ -97,11 +111,11 @@ def _folder() -> Path:
     return folder
 
 
-def _compile(command: list[str], file: Path) -> None:
+def _compile(command: list[str], source: Path, file: Path) -> None:
     """Compile beside the target and move it there, so that two processes may do it at once."""
     with tempfile.TemporaryDirectory(prefix="build-", dir=file.parent) as folder:
         made = Path(folder) / file.name
-        words = [*command, str(_SOURCE), "-o", str(made)]
+        words = [*command, str(source), "-o", str(made)]
         subprocess.run(words, check=True, capture_output=True, text=True, errors="replace", timeout=_SECONDS)
         made.chmod(0o755)  # a linker leaves the umask's mode, which may let a group write
         made.replace(file)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forq.coordinates.leaf import Overlay, SparseCodes
 from forq.layers.kernels import reference
-from forq.layers.kernels.blocks import PackedRows, Sizes, apart, finished, forward_only, product, rounded
+from forq.layers.kernels.blocks import PackedRows, Product, Sizes, apart, finished, forward_only, product, rounded
 from forq.layers.kernels.fill import put_sparse
 from forq.layers.kernels.native.fill import Blocks, fill_blocks, fill_codes
 from forq.layers.scratch import Scratch
@@ -29,6 +29,7 @@ def matmul(
     bias: Tensor | None,
     scratch: Scratch,
     sparse: SparseCodes | None = None,
+    product: Product = product,
 ) -> Tensor:
     """``x · wᵀ + bias``: see :func:`forq.layers.kernels.reference.matmul`.
 
@@ -55,9 +56,11 @@ def matmul_shown(
     scales: Tensor,
     bias: Tensor | None,
     scratch: Scratch,
+    product: Product = product,
 ) -> Tensor:
     """See :func:`forq.layers.kernels.reference.matmul_shown`; in this kernel's blocks."""
-    return reference.matmul_shown(x, show, weight, scales, bias, scratch, _sizes(x.reshape(-1, weight.in_features)))
+    sizes = _sizes(x.reshape(-1, weight.in_features))
+    return reference.matmul_shown(x, show, weight, scales, bias, scratch, product, sizes)
 
 
 def matmul_rows(
@@ -67,6 +70,7 @@ def matmul_rows(
     bias: Tensor | None,
     scratch: Scratch,
     codes: PackedRows | None = None,
+    product: Product = product,
 ) -> Tensor:
     """:func:`matmul` for a matrix in GGUF's blocks; see :func:`forq.layers.kernels.reference.matmul_rows`."""
     forward_only(x, *live)
