@@ -211,3 +211,19 @@ def test_splits_that_data_names_stay(base, tmp_path, forq):
     assert refused.returncode == 1 and "--split all: expected data that names no splits" in refused.stderr
     refused = forq("eval", base, "--task", "sst2", "--data", new, "--split", "all")
     assert refused.returncode == 1 and "sst2 has no 'all': expected test or validation" in refused.stderr
+
+
+def test_a_run_is_scored_in_the_arithmetic_it_computed_in(base, text, tmp_path, forq, monkeypatch):
+    out = tmp_path / "run"
+    words = ("--data", text, "--set", "task.max_length=32", "--activations", "bfloat16")
+    done = forq("tune", base, "--task", "text", *words, "--steps", 1, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    test = json.loads(done.stdout)["test"]["after"]["loss"]
+    losses = {
+        how: json.loads(forq("eval", out, *(("--activations", how) if how else ()), "--json").stdout)["loss"]
+        for how in (None, "bfloat16", "float")
+    }
+    assert losses[None] == losses["bfloat16"] == test != losses["float"]
+    monkeypatch.setattr("forq.runs.facts.choose_device", lambda device: torch.device("cuda"))
+    elsewhere = json.loads(forq("eval", out, "--json").stdout)["loss"]
+    assert elsewhere == losses["float"]  # a GPU computes in its own dtype

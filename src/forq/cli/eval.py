@@ -54,7 +54,7 @@ def evaluate(
     adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
-    activations: given.Activations = "float",
+    activations: given.Activations = None,
     as_json: given.Json = False,
 ) -> None:
     """Score a checkpoint, or what a run saved, on a task's test rows; on data that a run has not seen, on all rows."""
@@ -62,7 +62,7 @@ def evaluate(
     from forq.cli._finished import finished
     from forq.models.load import load
     from forq.runs.config import task_config
-    from forq.runs.facts import begun
+    from forq.runs.facts import activations_of, begun
     from forq.runs.scored_rows import named_split, scored_rows
     from forq.tasks import Compares
 
@@ -79,7 +79,7 @@ def evaluate(
     asked = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    how: Any = {"kernel": kernel, "activations": activations}
+    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device)}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)

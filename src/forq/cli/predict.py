@@ -34,7 +34,7 @@ def predict(
     adapter: given.Adapter = None,
     device: given.Device = "auto",
     kernel: given.Kernel = "auto",
-    activations: given.Activations = "float",
+    activations: given.Activations = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
@@ -45,7 +45,7 @@ def predict(
     from forq.models.load import load
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
-    from forq.runs.facts import begun, of_run
+    from forq.runs.facts import activations_of, begun, of_run
 
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
@@ -60,7 +60,7 @@ def predict(
     records = predictions.rows_of(settings.data, split)
     fields = predictions.fields_of(records, keep or [])
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
-    how: Any = {"kernel": kernel, "activations": activations}
+    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device)}
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
     opened = predictions.opened(settings, model, records, described)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from forq.errors import ConfigError
+from forq.layers.linear import Activations
+from forq.models.options import choose_device
 from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs import journal
@@ -45,17 +47,30 @@ def as_fixed(asked: RunConfig, run: RunConfig) -> RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The run that saved a checkpoint: its task's settings, its seed, the description of its task in the journal."""
+    """The run that saved a checkpoint.
+
+    Attributes:
+        task, seed, activations: as in its settings.
+        described: its task, as the journal's header has it.
+    """
 
     task: TaskConfig
     seed: int
     described: dict[str, Any]
+    activations: Activations = "float"
 
     def own_data(self, task: str) -> str | None:
         """The run's data, if this is its task and the data is still there."""
         own = self.task.data
         there = own.startswith("hf:") or (own != "" and Path(own).exists())
         return own if there and same_name(self.task.name, task) else None
+
+
+def activations_of(run: Begun | None, asked: str | None, device: str) -> Activations:
+    """What a model is scored in: as asked for, else as the run computed, where this device can."""
+    if asked is not None or run is None:
+        return cast(Activations, asked or "float")
+    return run.activations if choose_device(device).type == "cpu" else "float"
 
 
 def begun(checkpoint: str) -> Begun | None:
@@ -66,7 +81,7 @@ def begun(checkpoint: str) -> Begun | None:
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
             config = configs.read(run / "config.toml")
-            return Begun(config.task, config.seed, dict(described or {}))
+            return Begun(config.task, config.seed, dict(described or {}), config.activations)
     return None
 
 
