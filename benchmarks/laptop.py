@@ -44,7 +44,7 @@ from forq.layers.linear import QuantLinear
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 from forq.models.load import load
-from forq.models.quantized import in_blocks
+from forq.models.quantized import multiplying
 from forq.models.skeleton import put
 from forq.models.space import space
 from forq.tokens.pretrained import language_model
@@ -71,7 +71,7 @@ class Ways:
 
     def __init__(self, file: str) -> None:
         self.model: Any = load(file, "cpu", kernel="native")
-        self._blocks = [layer for layer in in_blocks(self.model) if isinstance(layer, QuantLinear)]
+        self._blocks = [layer for layer in multiplying(self.model) if isinstance(layer, QuantLinear)]
         self._places = {
             name: module
             for name, module in self.model.named_modules(remove_duplicate=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from forq.layers import heap
 from forq.layers.dense import DenseLinear
 from forq.layers.embedding import QuantEmbedding
 from forq.layers.kernels import bfloat16, int8, ort
-from forq.layers.kernels.native import build
+from forq.layers.kernels.native import build, products
 from forq.layers.kernels.native import fill as native
 from forq.layers.layer import LayerSpec, Parts
 from forq.layers.linear import Activations, QuantLinear, Unpacked
@@ -47,19 +48,26 @@ def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scrat
         )
 
 
-def in_blocks(model: nn.Module) -> list[QuantLinear | DenseLinear]:
-    """The linear layers of a model's numbered blocks."""
-    found = ((name, module) for name, module in model.named_modules() if block_of(name) is not None)
-    return [module for _, module in found if isinstance(module, QuantLinear | DenseLinear)]
+def multiplying(model: nn.Module) -> list[QuantLinear | DenseLinear]:
+    """The layers that ``--activations bfloat16`` is about: those of the numbered blocks, and a language model's head.
+
+    The head only where forq's own function multiplies: torch's would round the logits.
+    """
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, QuantLinear | DenseLinear)]
+    layers = [module for name, module in found if block_of(name) is not None]
+    head = cast(Any, model).get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if layers and isinstance(head, QuantLinear | DenseLinear) and products.able(head.in_features):
+        layers.append(head)
+    return layers
 
 
 def compute_in_bfloat16(model: nn.Module) -> None:
-    """Let the blocks of a model multiply in bfloat16.
+    """Let a model multiply in bfloat16.
 
     Raises:
         ConfigError: the model has no linear layer in a numbered block.
     """
-    if not (layers := in_blocks(model)):
+    if not (layers := multiplying(model)):
         raise ConfigError(
             "--activations bfloat16: expected linear layers in numbered blocks, found none; leave it at float"
         )
@@ -95,7 +103,6 @@ def _fill(
     put(layout.model, where, QuantEmbedding(layer, options.dtype, embedding_scale(old)) if embeds else layer)
     layer.zero_points = form.zero_points(ckpt, spec)
     layer.filed_codes = form.filed_codes(ckpt, spec)
-    layer.in_bfloat16 = options.activations == "bfloat16" and not embeds and block_of(where) is not None
     read = partial(_codes, form, ckpt, spec)
     layer.reads(read)
     _choose_kernel(layer, spec, read, options, embeds)
@@ -115,7 +122,7 @@ def _choose_kernel(
         layer.use(int8.Kernel, read)
         heap.trim()
         return
-    if kernel in ("reference", "native", "triton") or embeds or layer.in_bfloat16:
+    if kernel in ("reference", "native", "triton") or embeds or options.activations == "bfloat16":
         return
     why = ort.unfit(layer.frozen, device, dtype)
     if why is None:

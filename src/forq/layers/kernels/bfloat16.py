@@ -4,7 +4,7 @@
 
 Processors with instructions for bfloat16 multiply it several times as fast as float32. A number keeps eight bits of its
 mantissa, so each is off by 1/512 at most. Losses are still float32, but of a slightly different network, so this is
-used on request only. All else, the residual stream and the head included, stays in float32.
+used on request only. All else, the residual stream included, stays in float32.
 
 Where the processor has AMX, forq's own function multiplies; elsewhere torch does, which rounds y as well.
 """
