@@ -1,12 +1,20 @@
-"""Whether kernels of our own can be made for a device."""
+"""Whether kernels of our own can be made for a device, and what this processor can do."""
 
 from __future__ import annotations
 
 import importlib.util
 from functools import cache
 
+import torch
+
 
 @cache
 def triton_for(kind: str) -> bool:
     """Is it a kind of device Triton compiles for (``cuda``), and is Triton here? torch's builds for GPUs bring it."""
     return kind == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def cpu_has(*names: str) -> bool:
+    """Whether this processor has one of these instructions, by torch's names; False where torch is too old to say."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(found.get(name, False) for name in names)

@@ -11,21 +11,18 @@ Where the processor has AMX, forq's own function multiplies; elsewhere torch doe
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
+from forq.devices import cpu_has
 from forq.layers.kernels.blocks import Put, Sizes, filled
 from forq.layers.kernels.native import products
 from forq.layers.scratch import Scratch
 
 
-@cache
 def fast() -> bool:
     """Whether this CPU has instructions for such products."""
-    has = torch.cpu.get_capabilities()
-    return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return cpu_has("amx_bf16", "avx512_bf16", "bf16")
 
 
 def product(x: Tensor, rows: int, put: Put, sizes: Sizes, scratch: Scratch) -> Tensor:

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import torch
 
+from forq.devices import cpu_has
+
 _FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")
 _COMPILERS = ("cc", "gcc", "clang")
 _INSTRUCTIONS = {"AVX2": ("-mavx2",), "AVX512": ("-mavx2",)}
@@ -49,7 +51,7 @@ def library() -> ctypes.CDLL:
 @cache
 def products() -> ctypes.CDLL | None:
     """The compiled function of products.c; None where this machine has no AMX, or cannot compile for it."""
-    if sys.platform != "linux" or not torch.cpu.get_capabilities().get("amx_bf16", False):
+    if sys.platform != "linux" or not cpu_has("amx_bf16"):
         return None
     built = _built("products.c", _AMX)
     return built if isinstance(built, ctypes.CDLL) and built.ready() else None
