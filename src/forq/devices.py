@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 from functools import cache
 
-import torch
-
 
 @cache
 def triton_for(kind: str) -> bool:
@@ -16,5 +14,7 @@ def triton_for(kind: str) -> bool:
 
 def cpu_has(*names: str) -> bool:
     """Whether this processor has one of these instructions, by torch's names; False where torch is too old to say."""
+    import torch  # not at the top: help and listings do without it
+
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(found.get(name, False) for name in names)
