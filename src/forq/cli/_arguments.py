@@ -89,8 +89,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Activations = Annotated[
     str | None,
     typer.Option(
-        help="float; bfloat16, which computes the products of all blocks in bfloat16; or int8, which rounds the inputs "
-        "of 8-bit layers that have one scale per row. Default: the run's, or float for a checkpoint."
+        help="float; bfloat16, which multiplies in bfloat16; or int8, which rounds the inputs of 8-bit layers that "
+        "have one scale per row. Default: the run's, or float for a checkpoint."
     ),
 ]
 Kernel = Annotated[

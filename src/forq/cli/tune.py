@@ -37,8 +37,8 @@ def tune(
     activations: Annotated[
         str | None,
         typer.Option(
-            help="bfloat16 computes the products of all blocks in bfloat16, on CPUs that have instructions for it; "
-            "int8 rounds the inputs of 8-bit layers that have one scale per row. Both are faster. Default: float.",
+            help="bfloat16 multiplies in bfloat16, which is faster on a CPU with AMX; int8 rounds the inputs of 8-bit "
+            "layers that have one scale per row. Default: float.",
             rich_help_panel=MODEL,
         ),
     ] = None,

@@ -47,8 +47,8 @@ def load(
             (ONNX Runtime), ``triton`` (on a GPU), ``reference`` (plain torch), or ``auto``, the
             fastest that fits.
         adapter: folder of a LoRA adapter in PEFT's format, to attach to the layers.
-        activations: ``bfloat16`` computes the products of all blocks in bfloat16, ``int8`` rounds
-            the inputs of 8-bit layers with one scale per row to 8 bits. Both are faster.
+        activations: ``bfloat16`` multiplies in bfloat16, which is faster on a CPU with AMX;
+            ``int8`` rounds the inputs of 8-bit layers with one scale per row to 8 bits.
 
     Raises:
         FormatError: the checkpoint is damaged or of an unknown format or family, or its tensors do
