@@ -1,6 +1,6 @@
 """What a step costs beside its forwards, what a run holds in memory, and how fast a replay is.
 
-    python benchmarks/bench.py --small PATH [--demo PATH] [--text FILE] [--out results/bench.json]
+    python -m benchmarks.bench --small PATH [--demo PATH] [--text FILE] [--out results/bench.json]
 
 Times are ratios of medians, measured in turn in one process (A B A B …), because absolute times on a shared machine
 mean little. Memory is the peak of a process of its own, less what it held after the imports. The model of about 100
@@ -14,24 +14,23 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.held import layer_memory, memory
+from benchmarks.parts import batch, interleaved, loss, random_llama
 from forq.checkpoints import Checkpoint
 from forq.inspection.memory import summary
 from forq.layers.kernels import ort, reference
 from forq.layers.scratch import Scratch
 from forq.layers.weight import QuantWeight
 from forq.models.convert.quantize import quantize
-from forq.models.graph.model import GraphLM
 from forq.models.load import load
 from forq.models.space import space
 from forq.noise.bits import Bits
@@ -47,42 +46,6 @@ from forq.scalars.losses import from_means
 from forq.scalars.protocols import Method
 from forq.scalars.rules.clip import Clip
 from forq.scalars.rules.sgd import SGD
-from forq.tasks.objectives.losses import mean_nll
-from forq.tokens.batches import Batch
-
-
-def interleaved(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each task, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for task in tasks.values():
-        task()
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def batch(model: Any, rows: int, length: int) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
-    columns = torch.arange(length - 1)
-    return Batch(
-        input_ids=ids,
-        row=torch.arange(rows).repeat_interleave(length - 1),
-        column=columns.repeat(rows),
-        target=ids[:, 1:].reshape(-1),
-        lengths=(length - 1,) * rows,
-    )
-
-
-def loss(model: Any, data: Batch) -> float:
-    """Next-token loss of a decoder; of an encoder the mean of its last states, which means nothing."""
-    with torch.inference_mode():
-        if isinstance(model, GraphLM) or model.get_output_embeddings() is not None:
-            return float(mean_nll(model, data))
-        return float(model(input_ids=data.input_ids).last_hidden_state.mean())
 
 
 def speed(quantized: Path, floating: Path | None, rows: int, length: int, rounds: int) -> dict[str, Any]:
@@ -155,82 +118,6 @@ def kernel_speed(rounds: int) -> dict[str, float]:
     return found
 
 
-_LAYERS = """
-import torch
-torch.set_num_threads(1)
-from forq.layers.kernels import ort
-from forq.layers.heap import trim
-from forq.layers.weight import QuantWeight
-def held():
-    text = open("/proc/self/status").read()
-    return 1024 * int(text.split("VmRSS:")[1].split()[0])
-def kernel(rows, columns):
-    codes = torch.randint(0, 256, (rows, columns // 2), dtype=torch.uint8)
-    made = ort.Kernel(QuantWeight(codes, torch.full((columns // 64, rows), 8, dtype=torch.int8), 4, 64))
-    del codes
-    trim()  # as the loader does
-    return made
-def forward(one, columns, rows):
-    return one.matmul(torch.zeros(128, columns), torch.zeros(columns // 64, rows))
-first = kernel(64, 64); forward(first, 64, 64)
-before = held()
-layers = [kernel(2048, 4096) for _ in range(24)]
-for one in layers: forward(one, 4096, 2048)
-trim()
-print((held() - before) / (24 * 2048 * 2048))
-"""
-
-
-def layer_memory() -> dict[str, float]:
-    """What 24 layers of 4 MiB of codes hold under ``ort`` after a forward, ÷ those codes. Scales are not among it, nor
-    the operator's working memory, which is one layer's whatever their number."""
-    done = subprocess.run([sys.executable, "-c", _LAYERS], check=True, capture_output=True, text=True)
-    return {"layers in memory / packed codes": round(float(done.stdout), 3)}
-
-
-_MEMORY = """
-import json, sys, torch, transformers
-import forq.runs.run, forq.models.load, forq.models.space, forq.tasks.objectives.losses
-torch.set_num_threads(1)
-from transformers.models.llama import modeling_llama
-from forq.inspection.process import peak_bytes as peak
-imports = peak()
-from benchmarks.bench import batch, loss
-from forq.models.load import load
-from forq.models.space import space
-from forq.inspection.memory import summary
-from forq.scalars.protocols import Method
-from forq.runs.engine import step
-from forq.scalars.estimators.one_sided import OneSided
-from forq.runs.oracles.local import Local
-from forq.scalars.rules.sgd import SGD
-model = load(sys.argv[1]); moves = space(model); data = batch(model, int(sys.argv[2]), int(sys.argv[3]))
-method = Method(OneSided(seed=0, eps=1e-2), (SGD(1e-9),))
-oracle = Local(moves, lambda n: None, lambda _: loss(model, data))
-for number in range(3): step(number, moves, oracle, method, method.init())
-found = summary(model.checkpoint)
-floats = sum(p.numel() * 4 for p in model.parameters())
-print(json.dumps({"above_imports": peak() - imports, "packed": found.quantized // 2, "scales": found.scales,
-                  "floats_in_fp32": floats}))
-"""
-
-
-def memory(quantized: Path, rows: int, length: int) -> dict[str, Any]:
-    """Peak of a process of its own above its imports, beside the promised bound."""
-    words = [sys.executable, "-c", _MEMORY, str(quantized), str(rows), str(length)]
-    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    found = json.loads(done.stdout)
-    bound = found["packed"] + 8 * found["scales"] + found["floats_in_fp32"] + 300e6
-    return {
-        "peak_above_imports_mb": round(found["above_imports"] / 1e6, 1),
-        "packed_codes_mb": round(found["packed"] / 1e6, 1),
-        "two_fp32_copies_of_the_scales_mb": round(8 * found["scales"] / 1e6, 1),
-        "unquantized_tensors_in_fp32_mb": round(found["floats_in_fp32"] / 1e6, 1),
-        "bound_without_activations_mb": round(bound / 1e6, 1),
-        "within": found["above_imports"] <= bound,
-    }
-
-
 STEPS = 40
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -298,24 +185,6 @@ def tune_memory(ckpt: Path, text: Path, where: Path) -> dict[str, Any]:
         "forq tune: bound_mb (packed + 8 scales + floats in fp32 + 300)": round(bound / 1e6, 1),
         "forq tune: within": above <= bound,
     }
-
-
-def random_llama(where: Path) -> tuple[Path, Path]:
-    """About 100 million parameters with random weights, in floats and at 4 bits, group 128."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=13,
-        num_attention_heads=12,
-        num_key_value_heads=12,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(where / "float")
-    return where / "float", quantize(where / "float", where / "gptq", group_size=128).path
 
 
 def noise_speed() -> dict[str, float]:

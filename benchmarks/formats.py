@@ -22,7 +22,9 @@ from typing import Any
 
 from tests.fixtures import example, tiny
 
-from benchmarks.bench import memory, random_llama, speed
+from benchmarks.bench import speed
+from benchmarks.held import memory
+from benchmarks.parts import random_llama
 from forq.checkpoints import Checkpoint
 from forq.models.convert.export import export
 from forq.models.convert.quantize import quantize

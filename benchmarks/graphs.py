@@ -24,8 +24,8 @@ import onnxruntime  # noqa: F401  the peak is above what it takes itself
 import torch
 from tests.fixtures.onnx_llama import llama, rounded
 
-from benchmarks.bench import batch, interleaved, random_llama
 from benchmarks.grid import METHOD
+from benchmarks.parts import batch, interleaved, random_llama
 from forq.checkpoints import Checkpoint
 from forq.inspection.memory import summary
 from forq.models.load import load

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench import batch, interleaved, loss, random_llama
+from benchmarks.parts import batch, interleaved, loss, random_llama
 from forq.models.adapters.lora import add_lora
 from forq.models.convert.quantize import quantize
 from forq.models.load import load

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.bench import batch, loss
+from benchmarks.parts import batch, loss
 from forq.checkpoints.containers.gguf.kinds import BY_NAME
 from forq.formats.codecs.gguf_blocks import Blocks
 from forq.inspection.memory import summary

@@ -27,7 +27,7 @@ import edge_ceiling
 import edge_table
 import numpy as np
 import torch
-from attacks import cifar10, floats, resnet20
+from attack_victims import cifar10, floats, resnet20
 from edge_images import SHIFTS, Labels, Pixels, images, rows
 from edge_table import SEEDS, TARGET, Row
 

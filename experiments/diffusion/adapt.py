@@ -42,7 +42,7 @@ from forq.tasks.kinds.pictures import grid, pixels
 from forq.tasks.text_to_image import open as open_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from attacks import mnist_cnn
+from attack_victims import mnist_cnn
 from twins import Scaled, swap
 
 TARGET = Path(__file__).parents[2] / "results" / "diffusion.jsonl"
