@@ -5,7 +5,7 @@
     python -m benchmarks.laptop layers [--out FILE.json]
 
 ``speed`` loads each file once and computes logits of every token by four ways in turn, on one thread: forq's native and
-reference kernels, native with the products of the blocks in bfloat16, and the same model with every matrix dense in
+reference kernels, native with its products in bfloat16, and the same model with every matrix dense in
 float32. With the Python of an environment that
 has xllamacpp (tests/oracles/llamacpp/setup.sh), llama.cpp takes its turn too, in a process of its own. ``layers`` is a
 single matrix of 2048 × 2048 in each type against torch's float32 product. Medians of processor time: other work on the

@@ -3,7 +3,7 @@
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
     python experiments/evidence/run.py … --only diffusion --diffusion FOLDER                    # pretrain.py's pipeline
-    python experiments/evidence/run.py … --activations bfloat16 --out results/bfloat16.jsonl                  # or float
+    python experiments/evidence/run.py … --activations bfloat16 --out results/evidence-bfloat16.jsonl         # or float
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
@@ -28,7 +28,7 @@ from typing import Any
 
 from files import Files
 from methods import METHODS, chosen
-from problems import PROBLEMS
+from problems import PROBLEMS, Problem
 
 from forq.runs import journal
 
@@ -80,8 +80,18 @@ def jobs(only: list[str], path: Path | None = None) -> Iterator[tuple[str, str, 
                     rates = () if best is None else (best,)
                 for rate in rates:
                     cell = (name, method, rate, seed)
-                    if cell not in {(r["problem"], r["method"], r["rate"], r["seed"]) for r in recorded(path)}:
+                    if (*cell, computed(problem, method)) not in {_key(r) for r in recorded(path)}:
                         yield cell
+
+
+def computed(problem: Problem, method: str) -> str:
+    """What a method computes in."""
+    return "float" if METHODS[method].by == "gradients" else problem.activations
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    """A cell, and what it was computed in: rows in float do not say it."""
+    return (*(row[part] for part in ("problem", "method", "rate", "seed")), row.get("activations", "float"))
 
 
 def words(name: str, method: str, rate: str | None, seed: int, files: Files, data: Path, out: Path) -> list[str]:
@@ -117,6 +127,8 @@ def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: 
     full = words(*cell, files, data, out)
     folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
     row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": problem.label}
+    if (computed_in := computed(problem, method)) != "float":
+        row["activations"] = computed_in
     row["command"] = command(full, folders)
     began, spent = time.perf_counter(), processor_seconds()
     done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)

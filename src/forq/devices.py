@@ -12,9 +12,11 @@ def triton_for(kind: str) -> bool:
     return kind == "cuda" and importlib.util.find_spec("triton") is not None
 
 
-def cpu_has(*names: str) -> bool:
-    """Whether this processor has one of these instructions, by torch's names; False where torch is too old to say."""
+def cpu_has(*names: str) -> bool | None:
+    """Whether this processor has one of these instructions, by torch's names; None where torch is too old to say."""
     import torch  # not at the top: help and listings do without it
 
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return None
+    found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in names)

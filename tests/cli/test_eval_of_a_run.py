@@ -224,6 +224,8 @@ def test_a_run_is_scored_in_the_arithmetic_it_computed_in(base, text, tmp_path, 
         for how in (None, "bfloat16", "float")
     }
     assert losses[None] == losses["bfloat16"] == test != losses["float"]
-    monkeypatch.setattr("forq.runs.facts.choose_device", lambda device: torch.device("cuda"))
+    told = forq("eval", out, "--kernel", "ort", "--json")
+    assert json.loads(told.stdout)["activations"] == "float" and "the run computed in bfloat16" in told.stderr
+    monkeypatch.setattr("forq.models.options.choose_device", lambda device: torch.device("cuda"))
     elsewhere = json.loads(forq("eval", out, "--json").stdout)["loss"]
     assert elsewhere == losses["float"]  # a GPU computes in its own dtype

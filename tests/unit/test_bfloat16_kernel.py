@@ -12,12 +12,14 @@ import forq
 from forq.errors import ConfigError, JournalError
 from forq.layers.dense import DenseLinear
 from forq.layers.kernels import bfloat16
-from forq.layers.kernels.native import products
+from forq.layers.kernels.native import build, products
 from forq.layers.linear import Activations, QuantLinear
+from forq.layers.scratch import Scratch
 from forq.models.convert.quantize import quantize
 from forq.models.options import check_choices
 from forq.models.quantized import activations, kernels
 from forq.runs import journal
+from forq.runs.open_task import open_task
 from forq.runs.run import Run
 from forq.scalars.moves import Move, Term
 from tests import tiny_checkpoints
@@ -148,30 +150,79 @@ def test_what_cannot_be_is_refused(quantized: Path) -> None:
 
 
 def test_a_cpu_without_such_instructions_is_named(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for has in (True, False):
-        monkeypatch.setattr(bfloat16, "fast", lambda has=has: has)
-        said = [note for note in forq.load(quantized, "cpu", activations="bfloat16").unlike if "bfloat16" in note]
-        assert bool(said) is not has
+    for slow in (True, False):
+        monkeypatch.setattr(bfloat16, "slow", lambda slow=slow: slow)
+        said = [
+            note for note in forq.load(quantized, "cpu", activations="bfloat16").unlike if "no instructions" in note
+        ]
+        assert bool(said) is slow
         assert not any("bfloat16" in note for note in forq.load(quantized, "cpu").unlike)
 
 
-def test_a_run_keeps_its_products(base: Path, text: Path, tmp_path: Path) -> None:
+def test_a_run_keeps_its_products(base: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def tuned(how: Activations, **more: Any) -> Run:
         given = {"steps": 3, "out": tmp_path / "run", "settings": {"task": {"max_length": 16, "validation_rows": 8}}}
         return forq.tune(forq.load(base, "cpu", activations=how), "text", text, **given, **more)
 
     run = tuned("bfloat16")
-    assert run.config.activations == "bfloat16" and journal.read(run.journal).header["activations"] == "bfloat16"
+    assert run.config.activations == "bfloat16" and journal.read(run.journal).header["activations"].startswith(
+        "bfloat16 by "
+    )
     whole = run.journal.read_bytes().splitlines(keepends=True)
     run.journal.write_bytes(b"".join(whole[:-1]))
-    with pytest.raises((ConfigError, JournalError), match="activations"):
+    with pytest.raises(ConfigError, match="activations"):
         tuned("float", resume=True)
+    model = forq.load(base, "cpu", activations="bfloat16")
+    task = open_task(run.config.task, model, run.config.seed)
+    other = "torch" if products.able(32) else "own"
+    with monkeypatch.context() as patch:
+        patch.setattr("forq.runs.header.multiplier", lambda model: other)
+        with pytest.raises(JournalError, match=f"activations .*found .bfloat16 by {other}.*AMX"):
+            Run.resume(tmp_path / "run", run.config, model, task)
     assert tuned("bfloat16", resume=True).journal.read_bytes().splitlines(keepends=True)[1:] == whole[1:]
     forq.replay(tmp_path / "run", base, tmp_path / "rebuilt")
     one, two, first = (
         (folder / "model.safetensors").read_bytes() for folder in (run.checkpoint, tmp_path / "rebuilt", base)
     )
     assert one == two != first
+
+
+def test_settings_and_model_compute_alike(base: Path, text: Path, tmp_path: Path) -> None:
+    plain = forq.load(base, "cpu")
+    run = forq.tune(plain, "text", text, steps=1, out=tmp_path / "run")
+    for how in ("float", "bfloat16"):
+        config = run.config.model_copy(update={"activations": how})
+        model = forq.load(base, "cpu", activations="float" if how == "bfloat16" else "bfloat16")
+        with pytest.raises(ConfigError, match=f"expected a model loaded with {how}"):
+            Run.begin(tmp_path / "other", config, model, open_task(config.task, model, 0))
+
+
+def test_gradients_are_refused_and_leave_nothing_behind(floats: Path, quantized: Path, multiplier: str) -> None:
+    x = torch.randn(2, 64)
+    for source, kernel in ((floats, "auto"), (quantized, "reference"), (quantized, "auto")):
+        layer = forq.load(source, "cpu", activations="bfloat16", kernel=kernel).get_submodule(
+            "model.layers.0.self_attn.q_proj"
+        )
+        before = layer(x)
+        with pytest.raises(RuntimeError, match="no gradient passes"):
+            layer(x.clone().requires_grad_())
+        assert torch.equal(layer(x), before) and not layer(x).requires_grad
+
+
+@pytest.mark.parametrize("width", [48, 64])
+def test_widths_that_are_no_multiple_of_32_and_no_rows_at_all(width: int, tmp_path: Path, multiplier: str) -> None:
+    w = torch.randn(40, width)
+    for rows in (0, 3):
+        x = torch.randn(rows, 2, width)
+        found = bfloat16.linear(x, w, Scratch())
+        assert found.shape == (rows, 2, 40) and torch.allclose(found, x @ w.t(), atol=0.2)
+    assert torch.allclose(bfloat16.linear(x, w.t().contiguous().t(), Scratch()), x @ w.t(), atol=0.2)
+
+
+def test_why_torch_multiplies_is_said(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "products", lambda: "gcc is of the last century")
+    monkeypatch.setattr(bfloat16, "slow", lambda: False)
+    assert "last century" in " ".join(forq.load(quantized, "cpu", activations="bfloat16").unlike)
 
 
 def test_a_run_in_float_says_nothing_of_it(base: Path, text: Path, tmp_path: Path) -> None:

@@ -93,10 +93,12 @@ def _settings(asked: Asked, way: Way, held: bool) -> RunConfig:
 
 def _follow(team: Team, config: RunConfig, out: Path) -> None:
     from forq.models.load import load
+    from forq.models.options import on_device
     from forq.runs.open_task import open_task
     from forq.runs.ranks import session
 
-    model = load(config.checkpoint, config.device, kernel=config.kernel, activations=config.activations)
+    rounded = on_device(config.activations, config.device)
+    model = load(config.checkpoint, config.device, kernel=config.kernel, activations=rounded)
     session.follow(team, model, config, lambda run: open_task(run.task, model, run.seed), out)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from forq.checkpoints import Checkpoint
     from forq.models.loaded import LoadedModel
     from forq.runs.config import TaskConfig
+    from forq.runs.facts import Begun
     from forq.tasks import Account, Task
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "err",
     "number",
     "out",
+    "print_activations",
     "print_notes",
     "print_remarks",
     "print_rows",
@@ -101,6 +103,12 @@ def print_remarks(warning: str | None, note: str | None) -> None:
         err.print(f"warning: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     if note is not None:
         err.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+
+
+def print_activations(run: Begun | None, used: str) -> None:
+    """What a run computed in and a model is scored in, on stderr, if that is not float for both."""
+    if run is not None and (run.activations, used) != ("float", "float"):
+        err.print(f"note: the run computed in {run.activations}; this is computed in {used}", highlight=False)
 
 
 def read_as(ckpt: Checkpoint, tokenizer: Any, template: Path | None = None) -> list[str]:

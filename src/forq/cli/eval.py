@@ -79,7 +79,7 @@ def evaluate(
     asked = task_config(
         task, given.data_path(data, task), sets or [], reward=reward, micro_batch_tokens=micro_batch_tokens
     )
-    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device)}
+    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device, kernel)}
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
@@ -87,6 +87,7 @@ def evaluate(
     opened, part = chosen.task, chosen.part
     rows = _screen.print_rows(opened, model.checkpoint, chosen.settings, part)
     _screen.print_remarks(chosen.warning, chosen.note)
+    _screen.print_activations(tuned, how["activations"])
     judge = opened.judge(part) if isinstance(opened, Compares) else None
     if judge is not None and run is not None:
         run.require_base()
@@ -99,6 +100,7 @@ def evaluate(
             distances[BEFORE] = _drawn(judge, load(run.base, device, adapter=run.start, **how), "drawing, before")
     if as_json:
         body = {"checkpoint": checkpoint, "task": task, "split": chosen.named, "rows": score.rows, **score.numbers()}
+        body |= {"activations": how["activations"]}
         body |= {"data": rows.plain()}
         for name, distance in distances.items():
             body |= {name: distance.value, f"{name} error": distance.error}

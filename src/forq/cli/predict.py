@@ -60,11 +60,12 @@ def predict(
     records = predictions.rows_of(settings.data, split)
     fields = predictions.fields_of(records, keep or [])
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)
-    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device)}
+    how: Any = {"kernel": kernel, "activations": activations_of(tuned, activations, device, kernel)}
     model = load(where, device, adapter=factors, **how)
     _screen.print_notes(model)
     opened = predictions.opened(settings, model, records, described)
     _screen.print_rows(opened, model.checkpoint, settings, named=False)
+    _screen.print_activations(tuned, how["activations"])
     predictions.require_free(fields, opened)
     found = predictions.with_fields(predictions.predict(model, opened), records, fields)
     if out is not None:

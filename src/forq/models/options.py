@@ -73,6 +73,11 @@ def choose_device(wanted: str | torch.device) -> torch.device:
     return torch.device(name)
 
 
+def on_device(activations: Activations, device: str) -> Activations:
+    """A setting of activations where a device can follow it: on a GPU a model computes in its own dtype."""
+    return activations if choose_device(device).type == "cpu" else "float"
+
+
 def default_dtype(ckpt: Checkpoint, device: torch.device) -> torch.dtype:
     """float32 on a CPU; on other devices the dtype in the configuration.
 

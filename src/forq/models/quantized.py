@@ -75,9 +75,15 @@ def compute_in_bfloat16(model: nn.Module) -> None:
         layer.in_bfloat16 = True
 
 
+def multiplier(model: nn.Module) -> str | None:
+    """Whose function multiplies in bfloat16, which decides the numbers: ``own``, ``torch`` or both; None: none does."""
+    layers = [layer for layer in model.modules() if isinstance(layer, QuantLinear | DenseLinear) and layer.in_bfloat16]
+    return " and ".join(sorted({"own" if products.able(layer.in_features) else "torch" for layer in layers})) or None
+
+
 def activations(model: nn.Module) -> Activations:
     """What the inputs of a model's layers are rounded to."""
-    if any(getattr(module, "in_bfloat16", False) for module in model.modules()):
+    if multiplier(model) is not None:
         return "bfloat16"
     return "int8" if "int8" in kernels(model) else "float"
 
@@ -155,9 +161,12 @@ def free_buffers(model: nn.Module) -> None:
 def slower(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:
     """Sentences on what makes layers slower than they could be: no native kernel, or a CPU without bfloat16."""
     plain = _without_compiler(model, options)
-    if options.activations != "bfloat16" or bfloat16.fast():
+    if options.activations != "bfloat16":
         return plain
-    return (*plain, "this CPU has no instructions for bfloat16: --activations bfloat16 is slower here than float")
+    if bfloat16.slow():
+        return (*plain, "this CPU has no instructions for bfloat16: --activations bfloat16 is slower here than float")
+    why = build.products()
+    return (*plain, f"torch multiplies in bfloat16, which is slower: {why}") if isinstance(why, str) else plain
 
 
 def _without_compiler(model: nn.Module, options: LoadOptions) -> tuple[str, ...]:

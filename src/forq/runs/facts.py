@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from forq.errors import ConfigError
 from forq.layers.linear import Activations
-from forq.models.options import choose_device
+from forq.models.options import on_device
 from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs import journal
@@ -66,11 +66,11 @@ class Begun:
         return own if there and same_name(self.task.name, task) else None
 
 
-def activations_of(run: Begun | None, asked: str | None, device: str) -> Activations:
-    """What a model is scored in: as asked for, else as the run computed, where this device can."""
+def activations_of(run: Begun | None, asked: str | None, device: str, kernel: str) -> Activations:
+    """What a model is scored in: as asked for, else as the run computed, where device and kernel can."""
     if asked is not None or run is None:
         return cast(Activations, asked or "float")
-    return run.activations if choose_device(device).type == "cpu" else "float"
+    return "float" if run.activations == "bfloat16" and kernel == "ort" else on_device(run.activations, device)
 
 
 def begun(checkpoint: str) -> Begun | None:

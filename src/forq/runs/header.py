@@ -14,7 +14,7 @@ import torch
 from forq.coordinates import space as spaces
 from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
-from forq.models.quantized import activations, kernels
+from forq.models.quantized import kernels, multiplier
 from forq.recipes.settings import settings
 from forq.runs.older import BALANCED, NAMES, unbalanced
 from forq.runs.trainer import Trainer
@@ -29,7 +29,8 @@ _SHARED = {
     "device": "resume on the same kind of device",
     "dtype": "load the model in the same dtype",
     "threads": "config.toml of the run says how many",
-    "activations": "load the model with the same activations",
+    "activations": "load the model with the same activations; forq's own products need a processor with AMX and a C "
+    "compiler",
     "kernel": "install what the run was begun with (onnxruntime for ort, a C compiler for native, which CC=false turns "
     "off), or load the model with the same kernel",
     "leaves": "give the checkpoint the run was started from",
@@ -68,7 +69,8 @@ def of_rank(trainer: Trainer) -> dict[str, object]:
     return {
         "device": model.device.type,
         "dtype": str(model.dtype).removeprefix("torch."),
-        **({"activations": rounded} if (rounded := activations(model)) == "bfloat16" else {}),  # int8 names a kernel
+        # int8 names a kernel; a run in float says nothing, as journals of older versions do.
+        **({"activations": f"bfloat16 by {by}"} if (by := multiplier(model)) is not None else {}),
         "kernel": _kernel(model),
         "threads": torch.get_num_threads(),
     }
@@ -88,7 +90,8 @@ def require_same(
         written: the header in the run's journal.
         now: the header that this session would write.
         because: the words in front of what the header says.
-        of_ranks: several ranks measure the run's losses, or did, so that device, dtype, kernel and threads may differ.
+        of_ranks: several ranks measure the run's losses, or did, so that device, dtype, activations,
+            kernel and threads may differ.
 
     Raises:
         JournalError: a field differs; the message shows both values and what to do.

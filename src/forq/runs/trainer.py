@@ -16,7 +16,7 @@ from forq.models.adapters.lora import adapted, add_lora, check_free
 from forq.models.blocks import within
 from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
-from forq.models.quantized import kernels
+from forq.models.quantized import activations, kernels
 from forq.recipes.plan import plan
 from forq.runs import engine, probes
 from forq.runs.config import RunConfig
@@ -95,6 +95,11 @@ class Trainer:
         self.config, self.model, self.task, self.profile = config, model, task, profile
         if config.activations == "int8" and "int8" not in kernels(model):
             raise ConfigError("--activations int8 cannot be used: every eligible layer has trainable codes")
+        if (config.activations == "bfloat16") != (activations(model) == "bfloat16"):
+            raise ConfigError(
+                f"activations: expected a model loaded with {config.activations}, as the run's settings have it, found "
+                f"{activations(model)}"
+            )
         domain: Domains = config.method.domain
         if profile is not None:
             profile.check(leaves, lambda leaf: leaf.read().shape)

@@ -41,5 +41,5 @@ def _ask(row: Mapping[str, object]) -> Asked:
     return Asked(prompt.strip(), prompt, (question, passage))
 
 
-preset = superglue("boolq", _CLASSES, _ask, _LABELS, "dev32.jsonl")
+preset = superglue("boolq", _CLASSES, _KEEP, _ask, _LABELS, "dev32.jsonl")
 open, unlabelled = preset.open, preset.unlabelled

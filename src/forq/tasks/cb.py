@@ -42,5 +42,5 @@ def _ask(row: Mapping[str, object]) -> Asked:
     return Asked(prompt.strip(), prompt, (premise, hypothesis))
 
 
-preset = superglue("cb", _CLASSES, _ask, _LABELS)
+preset = superglue("cb", _CLASSES, 'Suppose  Can we infer that "' + _KEEP, _ask, _LABELS)
 open, unlabelled = preset.open, preset.unlabelled

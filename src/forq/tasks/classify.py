@@ -8,7 +8,6 @@ sentences or fills a mask. A model with a classification head is read by the hea
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from forq.errors import ConfigError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
-from forq.tasks.kinds.classify import By, Extras, Options, classify
+from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
 from forq.tasks.kinds.examples import Example
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
@@ -211,21 +210,4 @@ def _task(
     if options.way != "head":
         require_apart(tokenizer, classes.sentences if options.way == "similarity" else classes.words)
     task = classify("classify", examples, tokenizer, classes, options, extras)
-    if not isinstance(prior, str):
-        return task
-    if not isinstance(task, Choice):
-        raise ConfigError("task.prior: expected a decoder, whose words have a prior; leave it out")
-    return task.with_prior(_numbers(prior, len(known.names)))
-
-
-def _numbers(prior: str, labels: int) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(number) for number in prior.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != labels or not all(map(math.isfinite, numbers)):
-        raise ConfigError(
-            f"task.prior: expected true, false, or {labels} log-probabilities with commas, one for each label, found "
-            f"{prior!r}"
-        )
-    return numbers
+    return with_known_prior(task, prior, len(known.names))

@@ -42,5 +42,5 @@ def _ask(row: Mapping[str, object]) -> Asked:
     return Asked(f"{premise} {question}".strip(), f"{premise}\n{question}", (premise, hypothesis))
 
 
-preset = superglue("rte", _CLASSES, _ask, _LABELS)
+preset = superglue("rte", _CLASSES, 'Does this mean that "' + _KEEP, _ask, _LABELS)
 open, unlabelled = preset.open, preset.unlabelled

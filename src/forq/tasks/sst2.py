@@ -93,5 +93,5 @@ def _ask(fields: Mapping[str, object]) -> Asked:
     return Asked(sentence, sentence + _ASK)
 
 
-preset = Preset("sst2", _CLASSES, _ask, lambda fields: label(fields, ("0", "1")), _splits)
+preset = Preset("sst2", _CLASSES, _ASK.strip(), _ask, lambda fields: label(fields, ("0", "1")), _splits)
 open, unlabelled = preset.open, preset.unlabelled

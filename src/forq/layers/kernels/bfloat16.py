@@ -3,10 +3,9 @@
     y = Σ_i fl_bf16(x[t, i]) · fl_bf16(w[o, i]) + b
 
 Processors with instructions for bfloat16 multiply it several times as fast as float32. A number keeps eight bits of its
-mantissa, so each is off by 1/512 at most. Losses are still float32, but of a slightly different network, so this is
-used on request only. All else, the residual stream included, stays in float32.
-
-Where the processor has AMX, forq's own function multiplies; elsewhere torch does, which rounds y as well.
+mantissa, so each is off by 1/512 of itself at most. Losses are still float32, but of a slightly different network, so
+this is used on request only. Where the processor has AMX, forq's own function multiplies; elsewhere torch does, which
+rounds y as well.
 """
 
 from __future__ import annotations
@@ -15,18 +14,22 @@ import torch
 from torch import Tensor
 
 from forq.devices import cpu_has
-from forq.layers.kernels.blocks import Put, Sizes, filled
+from forq.layers.kernels.blocks import Put, Sizes, filled, forward_only
 from forq.layers.kernels.native import products
 from forq.layers.scratch import Scratch
 
 
-def fast() -> bool:
-    """Whether this CPU has instructions for such products."""
-    return cpu_has("amx_bf16", "avx512_bf16", "bf16")
+def slow() -> bool:
+    """Whether this CPU is known to have no instructions for such products."""
+    return cpu_has("amx_bf16", "avx512_bf16", "bf16") is False
 
 
 def product(x: Tensor, rows: int, put: Put, sizes: Sizes, scratch: Scratch) -> Tensor:
-    """See :func:`forq.layers.kernels.blocks.product`."""
+    """See :func:`forq.layers.kernels.blocks.product`.
+
+    Raises:
+        RuntimeError: x or the weights require a gradient.
+    """
     columns = x.shape[1]
     own = products.able(columns)
     dtype = torch.float32 if own else torch.bfloat16
@@ -38,8 +41,13 @@ def product(x: Tensor, rows: int, put: Put, sizes: Sizes, scratch: Scratch) -> T
 
 
 def linear(x: Tensor, w: Tensor, scratch: Scratch) -> Tensor:
-    """x (..., in) · wᵀ for a dense w (out, in), in x's dtype."""
-    flat, own = x.reshape(-1, x.shape[-1]), products.able(w.shape[1]) and w.dtype == torch.float32
+    """x (..., in) · wᵀ for a dense w (out, in), in x's dtype.
+
+    Raises:
+        RuntimeError: x or w requires a gradient.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    own = products.able(w.shape[1]) and w.dtype == torch.float32 and w.is_contiguous()
     rounded = _rounded(flat, own, scratch)
     y = torch.empty(len(rounded), len(w), dtype=torch.float32 if own else torch.bfloat16, device=x.device)
     _multiply(rounded, w if own else w.to(torch.bfloat16), y)
@@ -47,6 +55,7 @@ def linear(x: Tensor, w: Tensor, scratch: Scratch) -> Tensor:
 
 
 def _multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
+    forward_only(w)
     if w.dtype == torch.float32:
         products.multiply(x, w, y)
     else:
@@ -55,9 +64,10 @@ def _multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
 
 def _rounded(x: Tensor, own: bool, scratch: Scratch) -> Tensor:
     """x (tokens, in) in bfloat16, with zeros below it."""
+    forward_only(x)
     count = -(-len(x) // products.TOKENS) * products.TOKENS if own else _tokens(len(x))
     rounded = scratch.take("rounded", (count, x.shape[1]), torch.bfloat16, x.device)
-    rounded[: len(x)] = x
+    rounded[: len(x)] = x.detach()
     rounded[len(x) :] = 0
     return rounded
 

@@ -108,6 +108,28 @@ class Extras:
     empty: str | None = None
 
 
+def with_known_prior(task: Choice | Labelled, prior: bool | str, labels: int) -> Choice | Labelled:
+    """The task with the prior that an option states; it itself if the option is no text.
+
+    Raises:
+        ConfigError: the text is no list of so many numbers, or the model has no words.
+    """
+    if not isinstance(prior, str):
+        return task
+    if not isinstance(task, Choice):
+        raise ConfigError("task.prior: expected a decoder, whose words have a prior; leave it out")
+    try:
+        numbers = tuple(float(number) for number in prior.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != labels or not all(map(math.isfinite, numbers)):
+        raise ConfigError(
+            f"task.prior: expected true, false, or {labels} log-probabilities with commas, one for each label, found "
+            f"{prior!r}"
+        )
+    return task.with_prior(numbers)
+
+
 def classify(
     name: str,
     examples: Mapping[Split, Iterable[Example]],

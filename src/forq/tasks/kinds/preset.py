@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
-from forq.tasks.kinds.classify import By, Extras, Options, classify
+from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
 from forq.tasks.kinds.examples import Asked, Classes, Example
 from forq.tasks.rows.table import Record
 from forq.tokens.model import Kind
@@ -37,6 +37,7 @@ class Preset:
 
     Attributes:
         classes: its labels, words and label sentences.
+        empty: the prompt of a row without texts.
         ask: the text and the prompt of a row from its fields. It raises KeyError or ValueError if it cannot.
         label: the class of a row; it raises as ``ask`` does.
         splits: reads the examples of a folder; its other arguments are the seed and the limits.
@@ -44,6 +45,7 @@ class Preset:
 
     name: str
     classes: Classes
+    empty: str
     ask: Callable[[Mapping[str, object]], Asked]
     label: Callable[[Mapping[str, object]], int]
     splits: Callable[[Path, int, Limits], Splits]
@@ -67,6 +69,7 @@ class Preset:
         test_rows: int | None = None,
         by: By = "auto",
         temperature: float = 0.05,
+        prior: bool | str = False,
         kind: Kind = "causal",
         head: tuple[str, ...] = (),
     ) -> Task:
@@ -86,6 +89,9 @@ class Preset:
             by: how the class is read from the model: ``prompt``, ``mask``, ``similarity`` to label
                 sentences, or its own ``head``. ``auto`` chooses by the kind of model.
             temperature: divisor of the cosine similarities before the softmax.
+            prior: take out what a decoder says of the words whatever the text is
+                (:mod:`forq.tasks.kinds.prior`), as ``classify`` does. The papers leave it in. A text
+                states it, one log-probability a label, as a run's settings do.
             kind: the kind of model.
             head: names of the classes of the model's own head.
 
@@ -107,7 +113,7 @@ class Preset:
             kind=kind,
             head=head,
         )
-        return classify(self.name, examples, tokenizer, self.classes, options, Extras(ignored=tuple(sorted(ignored))))
+        return self._task(examples, tokenizer, options, prior, tuple(sorted(ignored)))
 
     def unlabelled(
         self,
@@ -133,7 +139,19 @@ class Preset:
         chosen: dict[str, Any] = {**defaults, **settings, "balanced": False, "seed": 0, "kind": kind, "head": head}
         options = Options(**{option.name: chosen[option.name] for option in fields(Options)})
         examples: dict[Split, Sequence[Example]] = {"test": [self._asked(record) for record in records]}
-        return classify(self.name, examples, tokenizer, self.classes, options)
+        return self._task(examples, tokenizer, options, chosen["prior"])
+
+    def _task(
+        self,
+        examples: Mapping[Split, Sequence[Example]],
+        tokenizer: Tokenizer,
+        options: Options,
+        prior: bool | str,
+        ignored: tuple[str, ...] = (),
+    ) -> Task:
+        extras = Extras(ignored=ignored, empty=self.empty if prior is True and options.way == "prompt" else None)
+        task = classify(self.name, examples, tokenizer, self.classes, options, extras)
+        return with_known_prior(task, prior, len(self.classes.words))
 
     def _asked(self, record: Record) -> Example:
         try:

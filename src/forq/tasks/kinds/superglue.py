@@ -23,6 +23,7 @@ _SHARE = 5
 def superglue(
     name: str,
     classes: Classes,
+    empty: str,
     ask: Callable[[Mapping[str, object]], Asked],
     labels: Sequence[object],
     validation: str | None = None,
@@ -34,7 +35,7 @@ def superglue(
     Without a limit, 500 rows go to validation, and all that it leaves to training.
 
     Args:
-        ask: see :class:`forq.tasks.kinds.preset.Preset`.
+        empty, ask: see :class:`forq.tasks.kinds.preset.Preset`.
         labels: the labels in the data, in the order of the classes.
         validation: name of a file with validation rows. It is used if it exists and the train file
             is too small for both splits.
@@ -63,7 +64,7 @@ def superglue(
         examples["test"] = _examples(folder / "val.jsonl", read, ignored)[0][: limits.test]
         return Splits(examples, ignored)
 
-    made = Preset(name, classes, ask, lambda row: label(row, labels), splits)
+    made = Preset(name, classes, empty, ask, lambda row: label(row, labels), splits)
     return made
 
 

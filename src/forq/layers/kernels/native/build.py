@@ -3,7 +3,7 @@
 A library lies in the user's cache (``$XDG_CACHE_HOME/forq``, else ``~/.cache/forq``), under the hash of its source, of
 the command that made it and of the processor's kind, so that neither another version nor another processor's
 instructions are ever loaded. A file that another user could have written is not loaded. Where there is no compiler, or
-no place for the file, the reference kernel computes.
+no place for the file, the reference kernel computes, and torch multiplies.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ def library() -> ctypes.CDLL:
 
 
 @cache
-def products() -> ctypes.CDLL | None:
-    """The compiled function of products.c; None where this machine has no AMX, or cannot compile for it."""
+def products() -> ctypes.CDLL | str | None:
+    """The compiled function of products.c, or why there is none; None where this machine has no AMX."""
     if sys.platform != "linux" or not cpu_has("amx_bf16"):
         return None
     built = _built("products.c", _AMX)
-    return built if isinstance(built, ctypes.CDLL) and built.ready() else None
+    if isinstance(built, str):
+        return built
+    return built if built.ready() else "Linux does not let this process use AMX"
 
 
 @cache

@@ -11,6 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Memory is as written: compilers are not told what the instructions of tiles read. */
+#define SEEN __asm__ volatile("" ::: "memory")
+
 enum { TILE = 16, PANELS = 2, TOKENS = 2 * TILE, INPUTS = 32 };
 
 /* Whether Linux lets this process use the registers: it has to be asked once. */
@@ -59,6 +62,7 @@ static void pack(const float *w, ptrdiff_t rows, ptrdiff_t columns, uint32_t *pa
 static void configure(void) {
     struct { uint8_t palette, row, reserved[14]; uint16_t bytes[16]; uint8_t rows[16]; } c = {.palette = 1};
     for (int i = 0; i < 8; i++) c.bytes[i] = 64, c.rows[i] = TILE;
+    SEEN;
     _tile_loadconfig(&c);
 }
 
@@ -102,10 +106,12 @@ void product(const uint16_t *restrict x, const float *restrict w, uint32_t *rest
         int two = left > TILE, whole = left % TILE == 0;
         pack(w + o * columns, left < TILE ? left : TILE, columns, panels);
         if (two) pack(w + (o + TILE) * columns, left - TILE, columns, panels + TILE * columns / 2);
+        SEEN;
         for (ptrdiff_t t = 0; t < tokens; t += TOKENS) {
             ptrdiff_t count = tokens - t < TOKENS ? tokens - t : TOKENS;
             float *to = y + t * stride + o;
             meet(x + t * columns, count, panels, two, columns, whole ? to : part, whole ? stride : PANELS * TILE);
+            SEEN;
             if (!whole)
                 for (ptrdiff_t i = 0; i < count; i++)
                     memcpy(to + i * stride, part + PANELS * TILE * i, sizeof(float) * left);

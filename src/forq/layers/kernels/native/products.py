@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_ssize_t, c_void_p
+from ctypes import CDLL, c_ssize_t, c_void_p
 from functools import cache
 
 import torch
@@ -17,7 +17,7 @@ TOKENS, INPUTS, OUTPUTS = 16, 32, 32
 
 def able(columns: int) -> bool:
     """Whether this machine multiplies rows of so many inputs."""
-    return columns % INPUTS == 0 and products() is not None
+    return columns % INPUTS == 0 and not isinstance(products(), str | None)
 
 
 def multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
@@ -36,7 +36,8 @@ def multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
     fits &= w.dtype == torch.float32 and w.is_contiguous() and w.shape[1] == columns
     fits &= y.dtype == torch.float32 and y.shape == (tokens, rows) and y.stride(1) == 1
     if not fits or any(tensor.device.type != "cpu" for tensor in (x, w, y)):
-        raise RuntimeError(f"native kernel: expected x · wᵀ = y of bfloat16 and float32, found {x.shape}, {w.shape}")
+        found = ", ".join(f"{tensor.dtype} {tuple(tensor.shape)} by {tensor.stride()}" for tensor in (x, w, y))
+        raise RuntimeError(f"native kernel: expected bfloat16 x · float32 wᵀ = float32 y side by side, found {found}")
     threads = min(torch.get_num_threads(), -(-rows // OUTPUTS))
     if threads == 1:
         _part(x, w, y)
@@ -48,7 +49,7 @@ def multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
 
 def _part(x: Tensor, w: Tensor, y: Tensor) -> None:
     library = products()
-    assert library is not None
+    assert isinstance(library, CDLL)
     panels = torch.empty(OUTPUTS * w.shape[1], dtype=torch.bfloat16)
     places = (c_void_p(tensor.data_ptr()) for tensor in (x, w, panels, y))
     library.product(*places, *map(c_ssize_t, (len(x), len(w), w.shape[1], y.stride(0))))
