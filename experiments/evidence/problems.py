@@ -67,14 +67,14 @@ PROBLEMS: dict[str, Problem] = {
         apart=False,
     ),
     "smollm2": Problem(
-        "SmolLM2-135M-Instruct, its own Q4_1 file, on SST-2",
+        "SmolLM2-135M-Instruct, its own Q4_1 file, on SST-2; forward passes multiply in bfloat16",
         *("smollm2", "sst2", "sst2", _FEW, 1000),
         seeds=(0, 1, 2),
         judged="accuracy",
         activations="bfloat16",
     ),
     "gemma": Problem(
-        "Gemma-3-270M, Q4_K_M, on SST-2",
+        "Gemma-3-270M, Q4_K_M, on SST-2; forward passes multiply in bfloat16",
         *("gemma", "sst2", "sst2", _FEW, 500),
         seeds=(0, 1, 2),
         judged="accuracy",

@@ -214,8 +214,10 @@ def test_digits_of_another_style_are_further_than_other_digits(tmp_path):
         pytest.skip("FORQ_DATA is not set or holds no mnist-cnn")
     pytest.importorskip("h5py")
     experiments = Path(__file__).parents[2] / "experiments"
-    attacks, digits = (module(path) for path in (experiments / "attacks.py", experiments / "diffusion" / "digits.py"))
-    net = attacks.mnist_cnn(data)
+    victims, digits = (
+        module(path) for path in (experiments / "attack_victims.py", experiments / "diffusion" / "digits.py")
+    )
+    net = victims.mnist_cnn(data)
     net.dense[2] = torch.nn.ReLU()
     example = (torch.zeros(32, 1, 28, 28),)
     torch.export.save(torch.export.export(net, example), tmp_path / "mnist.pt2")
