@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.parts import interleaved
 from forq.models.load import load
 from forq.recipes.plan import plan
 from forq.runs import engine
@@ -28,19 +28,6 @@ from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.trainer import Trainer
 from forq.scalars.moves import HERE
 from forq.scalars.protocols import Method
-
-
-def seconds(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median processor seconds of each task, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for task in tasks.values():
-        task()
-    for _ in range(rounds):
-        for name, task in tasks.items():
-            began = time.process_time()
-            task()
-            times[name].append(time.process_time() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def measure(checkpoint: str, task_config: TaskConfig, sets: list[str], rounds: int) -> dict[str, float]:
@@ -64,7 +51,7 @@ def measure(checkpoint: str, task_config: TaskConfig, sets: list[str], rounds: i
 
         return ask
 
-    found = seconds(
+    found = interleaved(
         {
             "forward": lambda: task.loss(model, batch),
             "point": shown(HERE),
@@ -73,6 +60,7 @@ def measure(checkpoint: str, task_config: TaskConfig, sets: list[str], rounds: i
             "step": lambda: engine.step(0, space, oracle, method, method.init()),
         },
         rounds,
+        time.process_time,
     )
     plain = found["forward"]
     return {

@@ -71,7 +71,7 @@ class Ways:
 
     def __init__(self, file: str) -> None:
         self.model: Any = load(file, "cpu", kernel="native")
-        self._blocks = [layer for layer in multiplying(self.model) if isinstance(layer, QuantLinear)]
+        self._rounding = [layer for layer in multiplying(self.model) if isinstance(layer, QuantLinear)]
         self._places = {
             name: module
             for name, module in self.model.named_modules(remove_duplicate=False)
@@ -96,7 +96,7 @@ class Ways:
             put(self.model, name, self._dense[name] if way == "dense" else module)
         for layer in self._layers():
             layer.unpacked = "reference" if way == "reference" else "native"
-        for layer in self._blocks:
+        for layer in self._rounding:
             layer.in_bfloat16 = way == "bfloat16"
 
     def forward(self, tokens: int) -> None:

@@ -3,7 +3,7 @@
     python experiments/evidence/run.py --data $FORQ_DATA --work FOLDER --minilm FOLDER --smollm2 FILE   # all
     python experiments/evidence/run.py … --only tinystories --only minilm:qzo                           # or some of it
     python experiments/evidence/run.py … --only diffusion --diffusion FOLDER                    # pretrain.py's pipeline
-    python experiments/evidence/run.py … --activations bfloat16 --out results/evidence-bfloat16.jsonl         # or float
+    python experiments/evidence/run.py … --activations float --out results/evidence-arithmetic.jsonl       # or bfloat16
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run

@@ -63,20 +63,20 @@ def _multiply(x: Tensor, w: Tensor, y: Tensor) -> None:
 
 
 def _rounded(x: Tensor, own: bool, scratch: Scratch) -> Tensor:
-    """x (tokens, in) in bfloat16, with zeros below it."""
+    """x (tokens, in) in bfloat16, with rows below it whose products nobody reads."""
     forward_only(x)
-    count = -(-len(x) // products.TOKENS) * products.TOKENS if own else _tokens(len(x))
+    count = -(-len(x) // products.TOKENS) * products.TOKENS if own else steps(len(x))
     rounded = scratch.take("rounded", (count, x.shape[1]), torch.bfloat16, x.device)
     rounded[: len(x)] = x.detach()
-    rounded[len(x) :] = 0
     return rounded
 
 
-def _tokens(count: int) -> int:
+def steps(count: int) -> int:
     """So many tokens or up to an eighth more, of few sizes.
 
-    oneDNN compiles a kernel for every size that it meets, and keeps it. With batches of 200 to 960 tokens, each of
-    another size, a product took four times as long as one of a known size, and a process grew by a gigabyte.
+    oneDNN compiles a kernel for every size that it meets, and keeps it. With batches of 192 to 960 tokens, each of
+    another size, a product takes five times as long as one of a known size, and a process grows by 800 MB; in steps of
+    an eighth, by 50 (``results/bench-bfloat16.json``).
     """
     step = max(16, 1 << max(0, count.bit_length() - 4))
     return -(-count // step) * step

@@ -149,7 +149,9 @@ class Preset:
         prior: bool | str,
         ignored: tuple[str, ...] = (),
     ) -> Task:
-        extras = Extras(ignored=ignored, empty=self.empty if prior is True and options.way == "prompt" else None)
+        if prior is True and options.way != "prompt":
+            raise ConfigError("task.prior: expected a decoder, whose words have a prior; leave it out")
+        extras = Extras(ignored=ignored, empty=self.empty if prior is True else None)
         task = classify(self.name, examples, tokenizer, self.classes, options, extras)
         return with_known_prior(task, prior, len(self.classes.words))
 
