@@ -52,6 +52,16 @@ def test_rates_are_searched_with_the_first_seed_and_the_best_is_run_with_the_oth
     assert [cell[2:] for cell in run.jobs(only)] == [(rates[2], seed) for seed in (1, 2, 3, 4)]
 
 
+def test_a_row_in_another_arithmetic_is_another_cell(record: Any) -> None:
+    cells = [("smollm2", "qzo", None, seed) for seed in run.PROBLEMS["smollm2"].seeds]
+    record(row("qzo", 0, 0.5, problem="smollm2"))
+    assert list(run.jobs(["smollm2:qzo"])) == cells
+    record(row("qzo", 0, 0.5, problem="smollm2") | {"activations": "bfloat16"})
+    assert list(run.jobs(["smollm2:qzo"])) == cells[1:]
+    record(row("lora", 0, 0.5, "1e-4", "smollm2"))  # back-propagation computes in float everywhere
+    assert ("smollm2", "lora", "1e-4", 0) not in set(run.jobs(["smollm2:lora"]))
+
+
 def test_a_row_on_record_is_not_run_again_and_a_failed_rate_is_never_the_best(record: Any) -> None:
     assert ("minilm", "qzo", None, 0) in set(run.jobs([]))
     record(row("qzo", 0, 0.4, problem="minilm"))
