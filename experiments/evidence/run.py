@@ -7,8 +7,9 @@
     python experiments/evidence/page.py                                                                      # the page
 
 Every row of results/evidence.jsonl is one process, its command beside its numbers. A row that is there is not run
-again. Rates are chosen on validation with seed 0; the rows of the other rates stay, as the search's cost. Batches are
-those of ``forq tune``: the same rows for every method of a seed. What a method saves is its best on validation.
+again. Rates are chosen on validation with the first seed (rates.py); the rows of the others stay, as the cost of the
+search. The batches are those of ``forq tune``: the same rows for every method of a seed. What a method saves is its
+best on validation.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 from files import Files
 from methods import METHODS, chosen
 from problems import PROBLEMS, Problem
+from rates import best_of, open_rates
 
 from forq.runs import journal
 
@@ -50,18 +52,24 @@ def recorded(path: Path | None = None) -> list[Row]:
 
 
 def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
-    """The rate that validated best with seed 0, by what the table compares; None while one of them is missing."""
-    rates = METHODS[method].rates
-    tried = {row["rate"]: row for row in rows if (row["problem"], row["method"], row["seed"]) == (problem, method, 0)}
-    good = [rate for rate in rates if rate in tried and "error" not in tried[rate]]
-    if not good or not set(rates) <= set(tried):
+    """The rate that validated best with the first seed; None while the search goes on, or where all rates failed."""
+    tried = tried_rates(problem, method, rows)
+    judged = PROBLEMS[problem].judged
+    if not tried or open_rates(METHODS[method].rates, tried, judged):
         return None
+    best = best_of(tried, judged)
+    return None if "error" in tried[best] else best
 
-    def rank(rate: str) -> tuple[float, float]:
-        score = tried[rate]["validation"]["after"]
-        return -score["accuracy"] if PROBLEMS[problem].judged == "accuracy" else 0.0, score["loss"]
 
-    return min(good, key=rank)
+def tried_rates(problem: str, method: str, rows: list[Row]) -> dict[str, Row]:
+    """The rows of the first seed, by rate, in the arithmetic of the table."""
+    own, computed_in = PROBLEMS[problem], computed(PROBLEMS[problem], method)
+    cell = (problem, method, own.seeds[0], computed_in)
+    here = [row for row in rows if row["rate"] is not None]
+    return {row["rate"]: row for row in here if (*(row[k] for k in _SEARCHED), _computed_in(row)) == cell}
+
+
+_SEARCHED = ("problem", "method", "seed")
 
 
 def jobs(only: list[str], path: Path | None = None) -> Iterator[tuple[str, str, str | None, int]]:
@@ -74,14 +82,26 @@ def jobs(only: list[str], path: Path | None = None) -> Iterator[tuple[str, str, 
                 spec = METHODS[method]
                 if spec.by == "nothing" and seed != problem.seeds[0]:
                     continue  # the same score again
-                rates: tuple[str | None, ...] = spec.rates or (None,)
-                if spec.rates and seed != problem.seeds[0]:
-                    best = best_rate(name, method, recorded(path))
-                    rates = () if best is None else (best,)
-                for rate in rates:
-                    cell = (name, method, rate, seed)
-                    if (*cell, computed(problem, method)) not in {_key(r) for r in recorded(path)}:
-                        yield cell
+                if spec.rates and seed == problem.seeds[0]:
+                    yield from _search(name, method, path)
+                    continue
+                rate = best_rate(name, method, recorded(path)) if spec.rates else None
+                cell = (name, method, rate, seed)
+                searched = rate is not None or not spec.rates
+                if searched and (*cell, computed(problem, method)) not in {_key(r) for r in recorded(path)}:
+                    yield cell
+
+
+def _search(problem: str, method: str, path: Path | None) -> Iterator[tuple[str, str, str | None, int]]:
+    """The cells of a rate's search, one after another, since each depends on those before it."""
+    offered: set[str] = set()
+    while True:
+        tried = tried_rates(problem, method, recorded(path))
+        due = [r for r in open_rates(METHODS[method].rates, tried, PROBLEMS[problem].judged) if r not in offered]
+        if not due:
+            return
+        offered.add(due[0])
+        yield problem, method, due[0], PROBLEMS[problem].seeds[0]
 
 
 def computed(problem: Problem, method: str) -> str:
@@ -91,7 +111,11 @@ def computed(problem: Problem, method: str) -> str:
 
 def _key(row: Row) -> tuple[Any, ...]:
     """A cell, and what it was computed in: rows in float do not say it."""
-    return (*(row[part] for part in ("problem", "method", "rate", "seed")), row.get("activations", "float"))
+    return (*(row[part] for part in ("problem", "method", "rate", "seed")), _computed_in(row))
+
+
+def _computed_in(row: Row) -> str:
+    return str(row.get("activations", "float"))
 
 
 def words(name: str, method: str, rate: str | None, seed: int, files: Files, data: Path, out: Path) -> list[str]:

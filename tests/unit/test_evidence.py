@@ -19,7 +19,7 @@ from tests.fixtures import gguf
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 sys.path += [str(EXPERIMENTS), str(EXPERIMENTS / "evidence")]
-backprop, page, run, twins = map(importlib.import_module, ("backprop", "page", "run", "twins"))
+backprop, page, rates, run, twins = map(importlib.import_module, ("backprop", "page", "rates", "run", "twins"))
 
 
 def row(method: str, seed: int, loss: float, rate: str | None = None, problem: str = "tinystories") -> dict[str, Any]:
@@ -43,13 +43,63 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_rates_are_searched_with_the_first_seed_and_the_best_is_run_with_the_others(record: Any) -> None:
     only = ["tinystories:peqa"]
-    rates = run.METHODS["peqa"].rates
-    assert [cell[2:] for cell in run.jobs(only)] == [(rate, 0) for rate in rates]
-    record(*(row("peqa", 0, 5.0 + 0.1 * abs(place - 2), rate) for place, rate in enumerate(rates[:-1])))
+    known = run.METHODS["peqa"].rates
+    assert [cell[2:] for cell in run.jobs(only)] == [(rate, 0) for rate in known]
+    record(*(row("peqa", 0, 5.0 + 0.1 * abs(place - 2), rate) for place, rate in enumerate(known[:-1])))
     assert run.best_rate("tinystories", "peqa", run.recorded()) is None  # one is missing
-    record(row("peqa", 0, 5.9, rates[-1]))
-    assert run.best_rate("tinystories", "peqa", run.recorded()) == rates[2]
-    assert [cell[2:] for cell in run.jobs(only)] == [(rates[2], seed) for seed in (1, 2, 3, 4)]
+    record(row("peqa", 0, 5.9, known[-1]))
+    assert run.best_rate("tinystories", "peqa", run.recorded()) == known[2]
+    assert [cell[2:] for cell in run.jobs(only)] == [(known[2], seed) for seed in (1, 2, 3, 4)]
+
+
+def tried(*losses: float, first: str = "1e-5") -> dict[str, Any]:
+    """Rows by rate, ten times as large from one to the next; a loss above 6.5 gained nothing and ended there."""
+    made = {}
+    for place, loss in enumerate(losses):
+        power = int(first[2:]) + place
+        made[f"1e{power}"] = row("peqa", 0, min(loss, 6.5), f"1e{power}")
+        made[f"1e{power}"]["course"][-1][2] = loss
+    return made
+
+
+RANGE = ("1e-5", "1e-4", "1e-3", "1e-2")
+
+
+@pytest.mark.parametrize(
+    ("known", "due"),
+    [
+        ({}, list(RANGE)),
+        (tried(6.0, 5.0), ["1e-3", "1e-2"]),
+        (tried(6.0, 5.0, 5.5, 6.2), []),  # a best with a neighbour on both sides
+        (tried(6.0, 5.0, 4.5, 4.0), ["1e-1"]),
+        (tried(6.0, 5.0, 4.5, 4.0, 3.9, 3.8, 3.7), []),  # three beyond the end, no more
+        (tried(9.0), ["1e-6"]),  # nothing above what only did harm, but below it
+        (tried(9.0, 9.5, 9.0, 9.0), ["1e-6"]),
+        (tried(6.1, 9.0, first="1e-6"), ["1e-7"]),
+        (tried(6.3, 6.1, 9.0, first="1e-7"), []),
+        (tried(9.0, 9.0, 9.0, 9.0, first="1e-8"), []),
+        (tried(6.0, 5.0, 4.5) | {"1e-2": {"error": "losses are not finite"}}, []),
+    ],
+)
+def test_a_best_rate_at_the_end_of_its_range_asks_for_one_beyond_it(known: dict[str, Any], due: list[str]) -> None:
+    assert rates.open_rates(RANGE, known, "loss") == due
+
+
+def test_equal_rates_are_the_smallest_and_a_failed_one_is_the_last() -> None:
+    assert rates.best_of(tried(6.5, 5.0, 5.0), "loss") == "1e-4"
+    assert rates.best_of({"1e-5": {"error": "no memory"}, **tried(6.5, first="1e-4")}, "loss") == "1e-4"
+
+
+def test_a_search_follows_what_was_recorded_in_the_arithmetic_of_the_table(record: Any) -> None:
+    only = ["tinystories:qzo-paper-tuned"]
+    cells = run.jobs(only)
+    for rate in ("1e-5", "1e-6", "1e-7"):
+        assert next(cells) == ("tinystories", "qzo-paper-tuned", rate, 0)
+        loss = {"1e-5": 9.0, "1e-6": 6.0, "1e-7": 6.2}[rate]
+        record(*({**one, "method": "qzo-paper-tuned"} for one in tried(loss, first=rate).values()))
+    assert next(cells) == ("tinystories", "qzo-paper-tuned", "1e-6", 1)
+    other = [{**one, "activations": "bfloat16", "method": "qzo-paper-tuned"} for one in tried(1.0).values()]
+    assert run.best_rate("tinystories", "qzo-paper-tuned", [*other, *run.recorded()]) == "1e-6"
 
 
 def test_a_row_in_another_arithmetic_is_another_cell(record: Any) -> None:
@@ -66,14 +116,14 @@ def test_a_row_on_record_is_not_run_again_and_a_failed_rate_is_never_the_best(re
     assert ("minilm", "qzo", None, 0) in set(run.jobs([]))
     record(row("qzo", 0, 0.4, problem="minilm"))
     assert ("minilm", "qzo", None, 0) not in set(run.jobs([]))
-    rates = run.METHODS["peqa"].rates
-    failed = {"problem": "minilm", "method": "peqa", "rate": rates[0], "seed": 0, "error": "it diverged"}
-    others = [row("peqa", 0, 0.5, rate, "minilm") for rate in rates[1:]]
+    known = run.METHODS["peqa"].rates
+    failed = {"problem": "minilm", "method": "peqa", "rate": known[0], "seed": 0, "error": "it diverged"}
+    others = [row("peqa", 0, 0.5, rate, "minilm") for rate in known[1:]]
     for place, one in enumerate(others):
         for split in ("validation", "test"):
             one[split]["before"]["accuracy"], one[split]["after"]["accuracy"] = 0.5, 0.7 + 0.01 * (place == 1)
     record(failed, *others)
-    assert run.best_rate("minilm", "peqa", run.recorded()) == rates[2]  # accuracy is what is compared
+    assert run.best_rate("minilm", "peqa", run.recorded()) == known[2]  # accuracy is what is compared
     text = page.page([failed, *others])
     assert "71.0" in text and "3,000" in text  # the failed rate costs its 1,000 forward passes as well
 
@@ -135,9 +185,9 @@ def test_gradients_pass_through_a_head_that_shares_the_table_of_the_embedding(tm
 
 
 def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record: Any) -> None:
-    rates = run.METHODS["peqa"].rates
+    known = run.METHODS["peqa"].rates
     rows = [row("qzo", 0, 5.3), row("qzo", 1, 5.2), row("zoqo", 0, 5.9)]
-    rows += [row("peqa", 0, 5.0 if place == 1 else 6.0, rate) for place, rate in enumerate(rates)]
+    rows += [row("peqa", 0, 5.0 if place == 1 else 6.0, rate) for place, rate in enumerate(known)]
     record(*rows)
     text = page.page(rows)
     places = [text.index(f"</span>{method}</th>") for method in ("peqa", "qzo", "zoqo")]
