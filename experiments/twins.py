@@ -6,6 +6,7 @@ They hold dense float32 matrices, which forq does not: their memory says nothing
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -45,16 +46,15 @@ class Scaled(nn.Module):
             places = places.round().int()
             run = _run(places)
             self.levels.append(levels.unflatten(-1, (-1, run)))
-            self.places.append(places[:, ::run].contiguous())
+            self.places.append(_at(places[:, ::run]))
             self.thetas.append(nn.Parameter(torch.zeros_like(tensor)))
         for tensor, before in zip(scales, start, strict=True):
             tensor.copy_(before)
 
     def weight(self) -> Tensor:
         parts = zip(self.levels, self.places, self.starts, self.thetas, strict=True)
-        return sum(
-            ((a * (s * (1 + t)).reshape(-1)[at][..., None]).flatten(1) for a, at, s, t in parts), torch.zeros(())
-        )
+        dense = [(a * _taken(s * (1 + t), at).view(a.shape[:2])[..., None]).flatten(1) for a, at, s, t in parts]
+        return reduce(Tensor.add_, dense)  # in place: a product's gradient does not need the product
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight(), self.bias)
@@ -68,6 +68,17 @@ def _run(places: Tensor) -> int:
             if torch.equal(runs, runs[..., :1].expand_as(runs)):
                 return run
     return 1
+
+
+def _at(places: Tensor) -> Tensor | None:
+    """Where the entries of a matrix are; None: they follow one another, so that nothing has to be gathered."""
+    flat = places.reshape(-1)
+    return None if torch.equal(flat, torch.arange(len(flat), dtype=flat.dtype)) else places.contiguous()
+
+
+def _taken(entries: Tensor, at: Tensor | None) -> Tensor:
+    flat = entries.reshape(-1)
+    return flat if at is None else flat[at.reshape(-1)]
 
 
 class Still(nn.Module):
