@@ -112,10 +112,11 @@ GEMMA ?=
 DIFFUSION ?=
 LIMIT ?= inf
 WORK ?= build/evidence
-evidence: $(VENV)/.done       ## results/evidence.jsonl and .html: methods at equal forwards; needs FORQ_DATA
+evidence: $(VENV)/.done       ## results/evidence.jsonl, .html and .md: methods at equal forwards; needs FORQ_DATA
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python experiments/evidence/run.py --data $(FORQ_DATA) --work $(WORK) --smollm2 $(SMOLLM2) \
 	  $(if $(MINILM),--minilm $(MINILM)) $(if $(GEMMA),--gemma $(GEMMA)) $(if $(DIFFUSION),--diffusion $(DIFFUSION)) --limit $(LIMIT) $(ARGS)
 	$(BIN)/python experiments/evidence/page.py
+	$(BIN)/python experiments/evidence/tables.py
 
 bench-real-size: $(VENV)/.done  ## random 4-bit weights of the shapes of SD3.5 Large, Llama-2-7B and 13B; needs a CUDA device
 	$(ENV) $(BIN)/python -m benchmarks.real_size --out results/real-size.json

@@ -59,15 +59,15 @@ METHODS: Mapping[str, Method] = {
     "quzo": Method("codes move by a rounded direction (arXiv 2502.12346)", words=("--recipe", "quzo")),
     "qes": Method("codes move by a population with error feedback (arXiv 2602.03120)", words=("--recipe", "qes")),
     "mezo": Method(
-        "every float of the dequantised file moves (arXiv 2305.17333); the file is not quantized any more",
+        "every float of the dequantized file moves (arXiv 2305.17333); the file is not quantized any more",
         "dequantised",
         words=("--recipe", "mezo"),
         rates=_RATES,
     ),
     "peqa": _gradients("the same scales by back-propagation (arXiv 2305.14152)", "scales"),
     "lora": _gradients("adapters of rank 8 by back-propagation, beside the published file", "lora"),
-    "qlora": _gradients("the same adapters over NF4 of the dequantised file (arXiv 2305.14314)", "lora", "nf4"),
-    "full": _gradients("every weight of the dequantised file by back-propagation", "full", "dequantised", _RATES),
+    "qlora": _gradients("the same adapters over NF4 of the dequantized file (arXiv 2305.14314)", "lora", "nf4"),
+    "full": _gradients("every weight of the dequantized file by back-propagation", "full", "dequantised", _RATES),
 }
 
 SOME = ("zero-shot", "qzo", "zoqo", "qzo-paper-tuned", "peqa")

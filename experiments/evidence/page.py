@@ -17,18 +17,25 @@ from typing import Any
 import jinja2
 from methods import METHODS, chosen
 from problems import PROBLEMS, Problem
-from run import ROOT, Row, best_rate, recorded
+from rates import best_of
+from run import ROOT, Row, best_rate, recorded, tried_rates
 
 from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from forq.report.curves import Curve
 
 
-def told(rows: Sequence[Row], problem: str, method: str) -> tuple[list[Row], list[Row]]:
-    """The rows that count, of the chosen rate, and those of the search beside them."""
+def told(rows: Sequence[Row], problem: str, method: str) -> tuple[list[Row], list[Row], bool]:
+    """The rows that count, those of the search beside them, and whether that search goes on.
+
+    Those that count are of the chosen rate, or of the best so far.
+    """
     mine = [row for row in rows if (row["problem"], row["method"]) == (problem, method)]
-    best = best_rate(problem, method, list(rows))
+    best, tried = best_rate(problem, method, list(rows)), tried_rates(problem, method, list(rows))
+    unfinished = best is None and bool(tried)
+    if unfinished:
+        best = best_of(tried, PROBLEMS[problem].judged)
     counted = [row for row in mine if row["rate"] == best and "error" not in row]
-    return counted, [row for row in mine if row["rate"] != best]
+    return counted, [row for row in mine if row["rate"] != best], unfinished
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -43,7 +50,7 @@ def judged(problem: Problem, row: Row, when: str = "after") -> float:
 
 def line(problem: Problem, name: str, method: str, rows: Sequence[Row], index: int) -> dict[str, Any] | None:
     """A line of a problem's table; None where nothing was measured."""
-    counted, searched = told(rows, name, method)
+    counted, searched, unfinished = told(rows, name, method)
     if not counted:
         return None
     digits = 1 if problem.judged == "accuracy" else 3
@@ -54,6 +61,7 @@ def line(problem: Problem, name: str, method: str, rows: Sequence[Row], index: i
         "index": index,
         "says": METHODS[method].says,
         "rate": counted[0]["rate"],
+        "unfinished": unfinished,
         "value": statistics.fmean(judged(problem, row) for row in counted),
         "test": spread([judged(problem, row) for row in counted], digits),
         "seeds": len(counted),
@@ -108,13 +116,20 @@ def section(name: str, problem: Problem, rows: Sequence[Row]) -> dict[str, Any] 
         "name": name,
         "title": problem.title,
         "forwards": problem.forwards,
-        "judged": "accuracy, %" if problem.judged == "accuracy" else "loss, nats",
+        "judged": "accuracy, %" if problem.judged == "accuracy" else f"loss, {problem.unit}",
         "before": f"{before[0]:.{digits}f}" if before else "",
         "label": shown[0]["rows"][0]["label"],
         "missing": [f"{method}{_failed(rows, name, method)}" for method in methods if method not in labels],
+        "fewer": [f"{one['label']} ({one['seeds']})" for one in shown if _fewer(problem, one)],
+        "seeds": len(problem.seeds),
         "rows": shown,
         "charts": [drawn for drawn in charts if drawn is not None],
     }
+
+
+def _fewer(problem: Problem, one: dict[str, Any]) -> bool:
+    """Whether seeds are missing. A file that nothing tunes has the same score with all of them."""
+    return METHODS[one["label"]].by != "nothing" and one["seeds"] < len(problem.seeds)
 
 
 def _failed(rows: Sequence[Row], problem: str, method: str) -> str:

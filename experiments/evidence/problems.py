@@ -22,6 +22,7 @@ class Problem:
         forwards: the budget of every method. A backward pass counts as two forwards.
         seeds: of the methods that are run in full.
         judged: what the table compares on test, and which way is better.
+        unit: of the loss.
         core: whether every method is run, or only those that ``methods.SOME`` names.
         apart: whether the model reads every row by itself, so that rows can see directions of their own.
         label: how real the model and its data are.
@@ -39,6 +40,7 @@ class Problem:
     core: bool = True
     apart: bool = True
     label: Literal["toy", "small real"] = "small real"
+    unit: str = "nats"
     activations: Literal["float", "bfloat16"] = "float"
 
     @property
@@ -102,5 +104,6 @@ PROBLEMS: dict[str, Problem] = {
         judged="loss",
         core=False,
         label="toy",
+        unit="mean square",
     ),
 }

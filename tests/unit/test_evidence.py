@@ -19,7 +19,9 @@ from tests.fixtures import gguf
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 sys.path += [str(EXPERIMENTS), str(EXPERIMENTS / "evidence")]
-backprop, page, rates, run, twins = map(importlib.import_module, ("backprop", "page", "rates", "run", "twins"))
+backprop, page, rates, run, tables, twins = map(
+    importlib.import_module, ("backprop", "page", "rates", "run", "tables", "twins")
+)
 
 
 def row(method: str, seed: int, loss: float, rate: str | None = None, problem: str = "tinystories") -> dict[str, Any]:
@@ -195,6 +197,20 @@ def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record:
     assert "5.250 ± 0.071" in text and "3,000" in text and "Not measured yet: zero-shot" in text
     assert "qzo-0, qzo-1" in text and ">59<" in text  # digests of both seeds; memory above the imports
     assert "minilm" not in text and "<svg" in text and "<script" not in text
+
+
+def test_the_tables_on_record_are_those_of_the_rows_on_record() -> None:
+    assert (run.ROOT / "results" / "evidence.md").read_text() == tables.document(run.recorded())
+
+
+def test_a_search_that_goes_on_is_shown_as_such(record: Any) -> None:
+    rows = [{**one, "method": "lora"} for one in tried(6.0, 5.0, first="1e-4").values()]
+    rows += [row("qzo", seed, 5.3) for seed in range(5)]
+    record(*rows)
+    text = tables.document(rows)
+    assert "| 1e-3, so far | 1 | 5.000 | 1,000 |" in text and "Fewer than 5 seeds so far: lora (1)." in text
+    assert "rate 1e-3, the best so far: the search goes on" in page.page(rows)
+    assert "| **`qzo`** | forq's default: nothing is set | – | 5 | 5.300 ± 0.000 | none |" in text
 
 
 def test_a_curve_is_drawn_unless_it_diverges_from_its_own_start(record: Any) -> None:
