@@ -1,4 +1,4 @@
-"""The Gauss–Newton step in the subspace of a step's directions, as long as rows that did not ask for it confirm."""
+"""The Gauss–Newton step in the subspace of a step's directions. Held-out rows of the batch set its length."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ ERRORS = 2.0
 class Newton:
     """``x ← x − length·(1 + λ)·(F + λD)⁻¹·ĝ`` in the step's directions.
 
-    F is the Fisher matrix and D its mean diagonal (:mod:`forq.scalars.quadratic`). Every step also measures, for some
-    dampings λ, the slope s and the curvature c along the step of a part of the batch, on the rest of it. Means of both
-    over the last steps say what a step gains, s²/2c, and how long it should be, −s/c. The damping of the largest gain
-    is used, or a fixed one. Few rows overfit: they ask for a step that other rows do not confirm, so it becomes short,
-    or λ large. A fixed λ of 1 or less shortens a step along what all rows share, such as the bias of a class. Each
-    step's noise disturbs that bias, and its correction is then the surest gain of the next step (``LOG.md``).
+    F is the Fisher matrix and D its mean diagonal (:mod:`forq.scalars.quadratic`). Every step is also tested, for
+    several dampings λ: a part of the batch asks for a step, and the rest measures the slope s and the curvature c along
+    it. Running means of both give the gain of such steps, s²/2c, and their best length, −s/c. The damping with the
+    largest gain is used, or a fixed one. Few rows overfit: other rows do not confirm their steps, so the length becomes
+    short, or λ large. A fixed λ of 1 or less shortens a step along what all rows share, such as the bias of a class.
+    Each step's noise disturbs that bias, and its correction is then the surest gain of the next step (``LOG.md``).
 
-    Where nothing is confirmed beyond doubt, a step is as long as noise may be: all such steps together change the
-    predictions by about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
+    Where no gain is certain, the length is set by ``noise``: all such steps of a run together change the predictions by
+    about ``noise`` nats. A gradient that is too faint for one batch still adds up over a run.
 
-    Directions of the rows' own (:mod:`forq.scalars.estimators.by_row`) take the step −length·ĝ/D, D the mean of their
-    curvatures. Of their slopes a batch of B rows confirms s/(s + B·(1 − s)), if it confirms s of a shared one's.
+    Directions of the rows' own (:mod:`forq.scalars.estimators.by_row`) take the step −length·ĝ/D, with D the mean of
+    their curvatures. If B rows confirm the share s of a shared direction's slope, they confirm s/(s + B·(1 − s)) of
+    a row's own.
 
     Args:
-        share: of the best length, 0 … 1.
+        share: fraction of the best length that is taken, 0 … 1.
         reach: most that a step may change the predictions on its batch, as the curvature aᵀFa along it: twice the mean
             Kullback–Leibler divergence, in nats. Beyond, the quadratic model is not to be trusted.
         noise: how much all steps of the run change the predictions at least, in nats.
@@ -79,32 +80,34 @@ class Newton:
                     "losses alone; use forq.runs.oracles.curvature, or --recipe qzo-slopes"
                 )
             return replace(estimate, move=Move()), state
-        after = _remembered(state, model)
-        # Of the steps before: what this batch confirms leans to where its own noise points.
+        after = _updated(state, model)
+        # Earlier steps only: what a batch confirms is correlated with its own noise.
         known = state if state["steps"] else after
         best, length = _best(known, self.damping)
-        usual = known["usual"]
-        assert isinstance(usual, float)
-        # By the usual curvature, so that a steeper batch goes further.
-        sure = self.share * length
-        length = max(sure, math.sqrt(2.0 * self.noise / self.steps / math.exp(usual)))
+        log_curvature = known["usual"]
+        assert isinstance(log_curvature, float)
+        confirmed = self.share * length
+        # By the mean curvature of earlier batches, so that a steeper batch goes further.
+        length = max(confirmed, math.sqrt(2.0 * self.noise / self.steps / math.exp(log_curvature)))
         damping = tried(self.damping)[best]
-        way = model.step(damping)
-        own_way, curvature = _own_step(model.own, min(length / self.share, 1.0))
-        bend = length**2 * model.bend(way) + self.share**2 * curvature * math.fsum(x * x for x in own_way)
-        held = min(1.0, math.sqrt(self.reach / bend)) if bend > 0.0 else 1.0
-        length *= held
-        weights = [self.share * held * x for x in own_way] + [length * x for x in way]
-        radii = [model.own_radius] * len(own_way) + list(model.radii)
+        direction = model.step(damping)
+        of_rows, row_curvature = _step_of_rows(model.own, min(length / self.share, 1.0))
+        curvature = length**2 * model.bend(direction) + self.share**2 * row_curvature * math.fsum(
+            x * x for x in of_rows
+        )
+        within = min(1.0, math.sqrt(self.reach / curvature)) if curvature > 0.0 else 1.0
+        length *= within
+        weights = [self.share * within * x for x in of_rows] + [length * x for x in direction]
+        radii = [model.own_radius] * len(of_rows) + list(model.radii)
         terms = tuple(
             replace(term, weight=weight * radius)
             for term, weight, radius in zip(estimate.move.terms, weights, radii, strict=True)
         )
-        notes = {"length": length, "sure": float(length <= sure), "damping": damping}
+        notes = {"length": length, "sure": float(length <= confirmed), "damping": damping}
         return replace(estimate, move=Move(terms), notes=notes), after
 
 
-def _own_step(own: Sequence[Own], confirmed: float) -> tuple[list[float], float]:
+def _step_of_rows(own: Sequence[Own], confirmed: float) -> tuple[list[float], float]:
     """The step along the rows' own directions, in probes and in their order, and their mean curvature D.
 
     Args:
@@ -121,39 +124,47 @@ def _own_step(own: Sequence[Own], confirmed: float) -> tuple[list[float], float]
     return steps, curvature
 
 
-def _remembered(state: State, model: Quadratic) -> State:
-    """The state after one more step: running means of slopes and curvatures, and the variances of those of slopes.
+def _updated(state: State, model: Quadratic) -> State:
+    """The state after one more step.
 
-    ``usual`` is the running mean of the logarithm of the curvature along the gradient.
+    For each damping it holds running means of the confirmed slope (``slopes``, with the ``variances`` of these means)
+    and of the confirmed curvature (``bends``). ``usual`` is the running mean of the logarithm of the curvature along
+    the gradient. Saved runs use these names.
     """
-    steps, usual = state["steps"], state["usual"]
-    assert isinstance(steps, int) and isinstance(usual, float)
-    slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
+    steps, log_curvature = state["steps"], state["usual"]
+    assert isinstance(steps, int) and isinstance(log_curvature, float)
+    slopes, variances, curvatures = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
     weight = max(MEMORY, 1.0 / (steps + 1))
-    if (bend := model.bend(model.step(math.inf))) <= 0.0:
+    if (along := model.bend(model.step(math.inf))) <= 0.0:
         return state
-    # Pooled, and not as shares of what each batch promises, by which SmolLM2 stalled (`LOG.md`).
+    # Slopes and curvatures are pooled apart. With the mean of their ratios SmolLM2 stalled (`LOG.md`).
     for place, (slope, error, curvature) in enumerate(model.confirmed):
         slopes[place] += weight * (slope - slopes[place])
         variances[place] = (1.0 - weight) ** 2 * variances[place] + (weight * error) ** 2
-        bends[place] += weight * (curvature - bends[place])
-    usual += weight * (math.log(bend) - usual)
-    return {"steps": steps + 1, "slopes": slopes, "variances": variances, "bends": bends, "usual": usual}
+        curvatures[place] += weight * (curvature - curvatures[place])
+    log_curvature += weight * (math.log(along) - log_curvature)
+    return {
+        "steps": steps + 1,
+        "slopes": slopes,
+        "variances": variances,
+        "bends": curvatures,
+        "usual": log_curvature,
+    }
 
 
 def _best(state: State, fixed: float | None) -> tuple[int, float]:
-    """The place of the damping, and the best length of its step, 0 … 1; 0 where nothing surely gains.
+    """The index of the damping, and the best length of its step, 0 … 1; 0 where no gain is certain.
 
-    The damping is the fixed one, or the one that surely gains most, or the last.
+    The damping is the fixed one. Else it is the one with the largest certain gain, and the last one if none gains.
     """
-    slopes, variances, bends = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
-    sure = [slope + ERRORS * math.sqrt(variance) for slope, variance in zip(slopes, variances, strict=True)]
-    gains = [s * s / c if s < 0.0 < c else 0.0 for s, c in zip(sure, bends, strict=True)]
+    slopes, variances, curvatures = (_numbers(state[name]) for name in ("slopes", "variances", "bends"))
+    upper = [slope + ERRORS * math.sqrt(variance) for slope, variance in zip(slopes, variances, strict=True)]
+    gains = [s * s / c if s < 0.0 < c else 0.0 for s, c in zip(upper, curvatures, strict=True)]
     if fixed is not None:
         best = tried(fixed).index(fixed)
     else:
         best = max(range(len(gains)), key=lambda place: (gains[place], place))
-    return best, min(-sure[best] / bends[best], 1.0) if gains[best] > 0.0 else 0.0
+    return best, min(-upper[best] / curvatures[best], 1.0) if gains[best] > 0.0 else 0.0
 
 
 def _numbers(value: Json) -> list[float]:
