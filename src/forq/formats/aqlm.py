@@ -22,7 +22,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.formats.base import About, Format
 from forq.formats.codecs.aqlm_order import order
-from forq.formats.codecs.aqlm_settings import Settings, raw_settings, settings
+from forq.formats.codecs.aqlm_settings import AQLMSettings, raw_settings, settings
 from forq.formats.codecs.aqlm_weight import VectorWeight
 from forq.layers.layer import SHARED, FiledCodes, LayerSpec, Live, Parts
 
@@ -95,7 +95,7 @@ class AQLM(Format):
 format = AQLM()
 
 
-def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
+def _spec(ckpt: Checkpoint, module: str, how: AQLMSettings) -> LayerSpec:
     def expect(kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = _FLOATS) -> torch.dtype:
         info = ckpt.info.get(f"{module}.{kind}")
         if info is None:

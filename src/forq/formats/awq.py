@@ -20,7 +20,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.formats.base import About, ExportableFormat, Survey
 from forq.formats.codecs import awq_write
-from forq.formats.codecs.awq_settings import BITS, Settings, raw_settings, settings
+from forq.formats.codecs.awq_settings import BITS, AWQSettings, raw_settings, settings
 from forq.formats.codecs.awq_words import EIGHT, pack_codes, pack_words, unpack_codes, unpack_words
 from forq.layers.layer import FiledCodes, LayerSpec, Live, Parts, ZeroPoints
 from forq.layers.weight import QuantWeight, zeros_dtype
@@ -110,7 +110,7 @@ class AWQ(ExportableFormat):
 format = AWQ()
 
 
-def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
+def _spec(ckpt: Checkpoint, module: str, how: AWQSettings) -> LayerSpec:
     def expect(kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = (torch.int32,)) -> torch.dtype:
         info = ckpt.info.get(f"{module}.{kind}")
         if info is None:

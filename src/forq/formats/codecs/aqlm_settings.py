@@ -13,7 +13,7 @@ _MOST = {"in_group_size": 1 << 16, "out_group_size": 1 << 16, "num_codebooks": 1
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AQLMSettings:
     """The settings that decide how the tensors are read."""
 
     in_group: int
@@ -22,7 +22,7 @@ class Settings:
     bits: int
 
 
-def settings(ckpt: Checkpoint) -> Settings:
+def settings(ckpt: Checkpoint) -> AQLMSettings:
     """The settings of a checkpoint; those that are absent have the library's defaults.
 
     Raises:
@@ -37,7 +37,7 @@ def settings(ckpt: Checkpoint) -> Settings:
                 "use the quantization_config this file was made with"
             )
         values.append(value)
-    return Settings(*values)
+    return AQLMSettings(*values)
 
 
 def raw_settings(ckpt: Checkpoint) -> Mapping[str, object]:

@@ -13,13 +13,13 @@ BITS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AWQSettings:
     """The settings that decide how the tensors are read."""
 
     group_size: int
 
 
-def settings(ckpt: Checkpoint) -> Settings:
+def settings(ckpt: Checkpoint) -> AWQSettings:
     """The settings of a checkpoint.
 
     Raises:
@@ -43,7 +43,7 @@ def settings(ckpt: Checkpoint) -> Settings:
         )
     if group_size < 1 and group_size != -1:
         raise FormatError(f"{where}: expected a positive group_size or -1, found {group_size}")
-    return Settings(group_size)
+    return AWQSettings(group_size)
 
 
 def raw_settings(ckpt: Checkpoint) -> Mapping[str, object]:

@@ -20,7 +20,7 @@ _REGEX_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GPTQSettings:
     """The settings that decide how the tensors are read.
 
     Attributes:
@@ -35,7 +35,7 @@ class Settings:
     sym: bool | None
 
 
-def settings(ckpt: Checkpoint) -> Settings:
+def settings(ckpt: Checkpoint) -> GPTQSettings:
     """The settings of a checkpoint.
 
     Raises:
@@ -63,7 +63,7 @@ def settings(ckpt: Checkpoint) -> Settings:
     sym = raw.get("sym")
     if sym is not None and type(sym) is not bool:
         raise FormatError(f"{where}: expected sym to be true or false, found {sym!r}")
-    return Settings(bits, group_size, declared, sym)
+    return GPTQSettings(bits, group_size, declared, sym)
 
 
 def raw_settings(ckpt: Checkpoint) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ import torch
 
 from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
-from forq.formats.codecs.gptq_settings import Settings, check_kept, settings
+from forq.formats.codecs.gptq_settings import GPTQSettings, check_kept, settings
 from forq.formats.codecs.gptq_words import WORD_BITS, multiple
 from forq.layers.layer import LayerSpec, Live
 
@@ -25,7 +25,7 @@ def layer_specs(ckpt: Checkpoint) -> dict[str, LayerSpec]:
     return {module: _spec(ckpt, module, how) for module in modules}
 
 
-def _spec(ckpt: Checkpoint, module: str, how: Settings) -> LayerSpec:
+def _spec(ckpt: Checkpoint, module: str, how: GPTQSettings) -> LayerSpec:
     def expect(kind: str, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...] = (torch.int32,)) -> torch.dtype:
         info = ckpt.info.get(f"{module}.{kind}")
         if info is None:

@@ -10,7 +10,7 @@ from forq.formats.codecs.hqq_bits import PARTS
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class HQQSettings:
     """What the file says of one layer.
 
     Attributes:
@@ -44,7 +44,7 @@ class Settings:
         return self.axis == 1 and self.columns % self.group_size == 0
 
 
-def settings(ckpt: Checkpoint, module: str) -> Settings:
+def settings(ckpt: Checkpoint, module: str) -> HQQSettings:
     """What the file says of one layer.
 
     Raises:
@@ -74,7 +74,7 @@ def settings(ckpt: Checkpoint, module: str) -> Settings:
     size = whole("group_size", said("group_size"))
     if not size or not rows * columns or rows * columns % size:
         raise FormatError(f"{module}: expected a group_size that divides {rows} × {columns} weights, found {size}")
-    return Settings(rows, columns, int(bits), axis, size)
+    return HQQSettings(rows, columns, int(bits), axis, size)
 
 
 def _short(value: object) -> str:
