@@ -87,7 +87,7 @@ def write(records: Sequence[Record], path: Path, *, overwrite: bool = False) -> 
         raise ConfigError(f"{path.parent}: expected a folder to write the report into, found none; make it first")
     if path.exists() and not overwrite and GENERATOR.encode() not in path.read_bytes()[:2000]:
         raise ConfigError(
-            f"{path} is in the way: expected a report of forq, found another file; choose another --out, or give "
+            f"{path} exists already: expected a report of forq, found another file; choose another --out, or give "
             "--overwrite"
         )
     text = page(records)

@@ -87,7 +87,7 @@ def require(
     if unequal:
         raise ConfigError(
             f"{folder} holds a run with other settings. {'; '.join(unequal)}. A run keeps its settings: leave these "
-            "out to go on with it, or choose another --out"
+            f"out to go on with it, or choose another {'out' if names is None else '--out'}"
             + (f". To train further, begin a new run on its result: {_further(folder)}" if "steps" in different else "")
         )
 
