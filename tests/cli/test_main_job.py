@@ -189,9 +189,9 @@ def test_qzo_steps_with_a_closure(base):
     ("words", "says"),
     [
         (("--set", "rule.lrr=1"), "did you mean 'rule.lr'"),
-        (("--set", "rule.lr=-1"), "greater than 0"),
+        (("--set", "rule.lr=-1"), "rule.lr: expected more than 0 or 'auto', found -1"),
         (("--set", "task.max_lenght=9"), "did you mean 'max_length'"),
-        (("--set", "rule.lr"), "key=value"),
+        (("--set", "rule.lr"), "--set: expected NAME=VALUE"),
         (("--recipe", "mezzo"), "did you mean 'mezo'"),
         (("--recipe", "mezo", "--set", "move=dance"), "dense"),
         (("--set", "rule.lr=1e-30"), "raise rule.lr"),
@@ -207,7 +207,7 @@ def test_a_wrong_setting_is_named(base, text, tmp_path, forq, words, says):
 def test_bad_places_are_refused(run, base, text, tmp_path, forq):
     out, _ = run
     taken = forq("tune", base, "--task", "text", "--data", text, "--out", out, *OPTIONS)
-    assert taken.returncode == 1 and "in the way" in taken.stderr
+    assert taken.returncode == 1 and "a run is there already: add --resume to continue it" in taken.stderr
     nothing = forq("tune", base, "--task", "text", "--data", tmp_path / "none.txt", "--out", tmp_path / "r")
     assert nothing.returncode == 1 and "none.txt" in nothing.stderr and not (tmp_path / "r").exists()
     (tmp_path / "empty.txt").touch()

@@ -138,7 +138,7 @@ def test_a_tilde_is_the_home_folder(base, text, tmp_path, forq, monkeypatch):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     taken = forq("quantize", "~/base", "~/taken")
-    assert taken.returncode == 1 and f"{tmp_path}/taken is in the way" in taken.stderr
+    assert taken.returncode == 1 and f"{tmp_path}/taken exists already" in taken.stderr
 
 
 def test_what_is_in_the_way_is_said_before_the_work_and_in_words_of_the_command_line(base, tmp_path, forq, monkeypatch):

@@ -33,7 +33,7 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     done = forq(*words)
     assert done.returncode == 0, done.stderr
     assert "classes: bad 24, good 24; batches with as many rows of each class; ignored fields: id" in done.stderr
-    assert "taken out of every answer, what is said whatever the text: bad " in done.stderr
+    assert "label-word prior (subtracted): bad " in done.stderr
     assert "test (the saved file), macro_f1" in done.stdout
     prior = tomllib.loads((out / "config.toml").read_text())["task"]["options"]["prior"]
     assert len(prior.split(",")) == 2
@@ -47,7 +47,7 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     for checkpoint in (out, out / "checkpoint"):
         scored = forq("eval", checkpoint, "--task", "classify", "--data", reviews, *OPTIONS, "--json")
         assert json.loads(scored.stdout)["loss"] == result["test"]["after"]["loss"], scored.stderr
-        assert "taken out" in scored.stderr
+        assert "label-word prior" in scored.stderr
     assert sum(map(sum, result["confusion"]["after"])) == result["test"]["after"]["rows"] == 6
     page = tmp_path / "report.html"
     assert forq("report", out, "--out", page).returncode == 0
@@ -79,7 +79,7 @@ def test_a_table_is_tuned_on_scored_reported_and_predicted(base, reviews, tmp_pa
     whole = json.loads(forq("predict", out, "--data", new, "--json").stdout)
     assert whole["predictions"] == written and whole["classes"] == ["bad", "good"]
     again = forq("predict", out, "--data", new, "--out", lines)
-    assert again.returncode == 1 and "is in the way" in again.stderr
+    assert again.returncode == 1 and "exists already" in again.stderr
     assert forq("predict", out, "--data", new, "--out", lines, "--overwrite").returncode == 0
 
 

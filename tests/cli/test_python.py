@@ -237,6 +237,8 @@ def test_rows_on_record_change_nothing_but_the_journal(base, tmp_path, forq):
 def test_a_folder_called_data_is_somebody_elses(base, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.jsonl").write_text("mine")
-    with pytest.raises(library.ConfigError, match="in the way"):
+    with pytest.raises(
+        library.ConfigError, match="expected a new or empty folder, found other files; choose another out"
+    ):
         library.tune(base, "completion", ROWS, steps=1, out=tmp_path, settings=SMALL)
     assert (tmp_path / "data/train.jsonl").read_text() == "mine"

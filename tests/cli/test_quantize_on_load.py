@@ -39,7 +39,7 @@ def test_the_run_holds_its_base_and_replays_from_it(source: Path, forq, tmp_path
     saved = Path(json.loads(done.stdout)["checkpoint"]) / "model.safetensors"
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == saved.read_bytes()
     second = forq(*command)
-    assert second.returncode == 1 and "is in the way" in second.stderr
+    assert second.returncode == 1 and "a run is there already" in second.stderr
 
 
 def test_a_base_that_a_killed_run_left_is_taken_and_one_of_other_bits_is_not(source: Path, tmp_path: Path) -> None:

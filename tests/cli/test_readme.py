@@ -79,7 +79,7 @@ def test_the_python_runs(base, text, tmp_path, monkeypatch):
 
 
 def test_the_page_on_python_watches_a_run(base, text, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/python.md")], re.S)
+    _, code = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/python.md")], re.S)
     monkeypatch.chdir(tmp_path)
     for shown, here in (
         ('"smollm2"', repr(str(base))),
@@ -97,6 +97,15 @@ def test_the_page_on_python_watches_a_run(base, text, tmp_path, monkeypatch, cap
     assert sum(words[1:2] == ["train"] for words in printed) == 2
     assert (tmp_path / "watched" / "checkpoint" / "model.safetensors").exists()
     assert not (tmp_path / "watched" / "result.json").exists()
+
+
+def test_the_page_on_python_tunes_a_task_of_ones_own(base, tmp_path, monkeypatch, capsys):
+    code, _ = re.findall(r"```python\n(.*?)```", PAGES[Path("docs/python.md")], re.S)
+    monkeypatch.chdir(tmp_path)
+    code = code.replace('"smollm2"', repr(str(base))).replace("steps=20", "steps=1")
+    found = {}
+    exec(code, found)
+    assert found["run"].result["test"]["after"]["rows"] == 20 and "Score(loss=" in capsys.readouterr().out
 
 
 def test_the_profile_page_runs(base, text, tmp_path, monkeypatch):

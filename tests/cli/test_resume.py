@@ -83,7 +83,7 @@ def test_a_run_killed_at_birth_can_begin_again_and_a_bad_setting_leaves_nothing(
     (folder / "journal.jsonl").write_bytes(b'{"forq":1,"la')
     Run.begin(folder, finished.config, model, finished.task)
     assert journal.read(folder / "journal.jsonl").lines == ()
-    with pytest.raises(ConfigError, match="in the way"):
+    with pytest.raises(ConfigError, match="a run is there already: continue it with resume=True"):
         Run.begin(folder, finished.config, model, finished.task)
     estimator = finished.config.method.estimator.model_copy(update={"name": "two_points"})
     config = finished.config.model_copy(

@@ -146,7 +146,7 @@ def test_other_data_and_another_kernel_are_refused(stopped, base, tmp_path, forq
 def test_a_folder_that_holds_something_else_is_no_run(base, text, tmp_path, forq):
     (tmp_path / "notes.txt").write_text("mine")
     done = forq(*words(base, text, tmp_path))
-    assert done.returncode == 1 and "holds no run" in done.stderr
+    assert done.returncode == 1 and "expected a new or empty folder, found other files" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     missing = forq("tune", base, "--out", tmp_path / "new", "--resume")
     assert missing.returncode == 2 and not (tmp_path / "new").exists()

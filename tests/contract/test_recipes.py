@@ -215,5 +215,5 @@ def test_a_budget_of_forwards_is_kept_or_refused():
         made = registry.get("estimators", settings.estimator.name).make
         each = made(seed=0, eps=1.0, directions=settings.estimator.directions).forwards
         assert 0 <= 1000 - steps_within(settings, 1000) * each <= 0.06 * 1000 + 9 + each, "little of it is used"
-    with pytest.raises(ConfigError, match="--forwards: one step takes 9"):
+    with pytest.raises(ConfigError, match=r"^forwards: one step takes 9"):
         steps_within(recipe("qzo").settings, 20)

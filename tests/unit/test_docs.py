@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forq.formats._page import page, table
 from forq.models.families import FAMILIES
+from forq.recipes import _page as settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +34,10 @@ def test_the_page_of_formats_is_what_they_say() -> None:
 
 def test_the_readme_shows_the_same_table() -> None:
     assert table() in (ROOT / "README.md").read_text()
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "settings.md").read_text() == settings.page()
+    for line in settings.page().splitlines():
+        if line.startswith("| `"):
+            assert len(line.split(" | ")[-1]) > 8, f"without a meaning: {line}"

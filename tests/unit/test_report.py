@@ -239,7 +239,7 @@ def test_a_run_without_its_metrics_is_shown_without_curves(tmp_path):
     run = made(tmp_path / "bare")
     (run / "metrics.jsonl").unlink()
     found = Page(page.page([read(run)]))
-    assert "Learning" not in found.headings and "40 of 40 steps have no row" in found.text
+    assert "Learning" not in found.headings and "40 of 40 steps without a row" in found.text
 
 
 def test_only_an_earlier_report_is_overwritten(tmp_path):

@@ -19,6 +19,7 @@ from forq.checkpoints.containers.safetensors import read_header
 from forq.checkpoints.contents import PICKLE, Contents
 from forq.checkpoints.hub import fetch, hub_id
 from forq.checkpoints.installed import find
+from forq.checkpoints.likely import NAMED, nearest_path
 from forq.checkpoints.patch import Saved, save_patched
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
 from forq.errors import FormatError
@@ -82,7 +83,7 @@ class Checkpoint:
             if (model := find(str(source))) is not None:
                 return cls.open(model)
             if (repository := hub_id(str(source), revision)) is None:
-                raise FormatError(f"expected a checkpoint folder, found nothing at {path}")
+                raise FormatError(f"expected {NAMED}; found nothing at {source}{nearest_path(path)}")
             path = fetch(repository)
         if (file := containers.container(path)) is not None:
             return cls(file, containers.read(file))

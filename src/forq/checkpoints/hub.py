@@ -21,6 +21,7 @@ from forq.checkpoints.containers.onnx import graph as _onnx_graph
 from forq.checkpoints.containers.pipeline import COMPONENT, INDEX, KNOWN
 from forq.checkpoints.contents import BESIDE, ENDINGS, PICKLE
 from forq.checkpoints.gguf_names import SPLIT
+from forq.checkpoints.likely import NAMED, nearest_name
 from forq.errors import FormatError
 
 # Never *.bin (pickles) or *.py (remote code): nothing in a checkpoint is ever executed.
@@ -182,7 +183,8 @@ def _hub_errors(wanted: HubId) -> Iterator[None]:
         yield
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         kind = "file" if wanted.file else "folder"
-        problem = f"expected a checkpoint {kind} or a hub id, found {str(wanted)!r}, which is no {kind} here"
+        likely = nearest_name(str(wanted))
+        problem = f"expected {NAMED}; found {str(wanted)!r}{likely}, which is no {kind} here"
         if constants.is_offline_mode():
             raise FormatError(
                 f"{problem} and not in the cache {constants.HF_HUB_CACHE}; the hub is switched off by HF_HUB_OFFLINE: "

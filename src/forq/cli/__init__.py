@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from forq.cli._options import as_typed
 from forq.cli.attack import attack
 from forq.cli.demo import demo
 from forq.cli.eval import evaluate
@@ -38,9 +40,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, predict, report, sample, replay, verify, inspect, quantize, export, attack, demo, ls, models):
-    app.command()(command)
-app.command("eval")(evaluate)
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "tune": tune,
+    "predict": predict,
+    "eval": evaluate,
+    "report": report,
+    "sample": sample,
+    "replay": replay,
+    "verify": verify,
+    "inspect": inspect,
+    "quantize": quantize,
+    "export": export,
+    "attack": attack,
+    "demo": demo,
+    "ls": ls,
+    "models": models,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 def _version(asked: bool) -> None:
@@ -64,7 +81,7 @@ def main() -> None:
     try:
         app()
     except ForqError as error:
-        _die(str(error))
+        _die(as_typed(str(error), _called()))
     except KeyboardInterrupt:
         typer.echo("forq: stopped", err=True)
         sys.exit(130)
@@ -75,6 +92,12 @@ def main() -> None:
         where = "" if error.filename is None else f"{error.filename}: "
         # A file that may not be touched may be one to read.
         _die(f"{where}{error.strerror}" + ("; nothing that was already written is lost" if writing else ""))
+
+
+def _called() -> Callable[..., Any] | None:
+    """The function of the command that was called."""
+    name = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return COMMANDS.get(name)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -30,7 +30,7 @@ def free(out: Path, way_out: str) -> None:
         ConfigError: it does; the message ends in ``way_out``.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} is in the way: {way_out}")
+        raise ConfigError(f"{out} exists already: {way_out}")
 
 
 Checkpoint = Annotated[

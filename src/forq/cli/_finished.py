@@ -53,7 +53,10 @@ def finished(folder: str) -> Finished | None:
         return None
     saved, adapter = run / "checkpoint", run / "adapter"
     if not saved.is_dir() and not adapter.is_dir():
-        raise ConfigError(f"{run}: expected a finished run, found no checkpoint; finish it by forq tune … --resume")
+        raise ConfigError(
+            f"{run}: expected a finished run, found no checkpoint; finish it (forq tune … --resume), or rebuild what "
+            f"it has: forq replay {run} --base CHECKPOINT --out FOLDER"
+        )
     config = configs.read(run / "config.toml")
     base = config.checkpoint
     start = None if config.adapter is None else Path(config.adapter)

@@ -82,10 +82,10 @@ def _settings(asked: Asked, way: Way, held: bool) -> RunConfig:
 
     if held:
         if not way.resume:
-            raise ConfigError(f"{way.out} is in the way: {_screen.TAKEN}")
+            raise ConfigError(f"{way.out}: {_screen.TAKEN}")
         return _resumed.settings(way.out, asked)
     if not vacant(way.out):
-        raise ConfigError(f"{way.out} is in the way: it holds no run; choose another --out")
+        raise ConfigError(f"{way.out}: {_screen.OTHER}")
     if way.resume:
         _screen.err.print(f"{way.out}: no run was begun here yet; it begins now", highlight=False, soft_wrap=True)
     return _resumed.first(asked)

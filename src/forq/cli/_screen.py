@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forq.tasks import Account, Task
 
 __all__ = [
+    "OTHER",
     "TAKEN",
     "data",
     "err",
@@ -39,8 +40,11 @@ __all__ = [
 out = Console()
 err = Console(stderr=True)
 
-TAKEN = "go on with its run by --resume, or choose another --out"
-"""What to do about an --out that holds a run."""
+TAKEN = "a run is there already: add --resume to continue it, or choose another --out"
+"""Said of an --out that holds a run."""
+
+OTHER = "expected a new or empty folder, found other files; choose another --out"
+"""Said of an --out that holds something else."""
 
 
 def data(body: object) -> None:
@@ -83,6 +87,7 @@ def print_rows(
     from dataclasses import replace
 
     from forq.tasks import account
+    from forq.tasks.kinds.completion import Completion
 
     rows = account(task) if split is None else account(task).only(split)
     rows = rows if named else replace(rows, named=False)
@@ -90,8 +95,10 @@ def print_rows(
         err.print(rows.line, highlight=False, soft_wrap=True, markup=False)
     if (tokenizer := getattr(task, "tokenizer", None)) is not None:
         template = settings.options.get("template")
-        for line in read_as(ckpt, tokenizer, None if template is None else Path(str(template))):
-            err.print(line, highlight=False, soft_wrap=True, markup=False)
+        line, *notes = read_as(ckpt, tokenizer, None if template is None else Path(str(template)))
+        # Only tasks of this kind read conversations and end answers.
+        for sentence in [line, *notes] if isinstance(task, Completion) else notes:
+            err.print(sentence, highlight=False, soft_wrap=True, markup=False)
     for sentence in rows.warnings:
         err.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return rows

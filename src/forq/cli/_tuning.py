@@ -122,11 +122,14 @@ def _directions(run: Run) -> str:
 
 def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
     """The result of a finished run on stdout."""
+    from forq.report.words import counted
+
     if as_json:
         _screen.data(result)
         return
     _screen.table(
-        f"{config.recipe}: {config.steps} steps, {result['forwards']:,} forward passes; "
+        f"{config.recipe}: {counted(config.steps, 'step')}, "
+        f"{counted(result['forwards'], 'forward pass', 'forward passes')}; "
         f"saved: step {result['step']}, the best on validation",
         ["", "before", "after", "last step"],
         [
@@ -148,7 +151,8 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
 
 def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
-    sentences = [f"rounding to the file's dtype changed {result['rounding']:.1e} of what moves"]
+    rounding = 100 * (result["rounding"] or 0.0)
+    sentences = [f"Rounding to the file's dtype changed the trained values by {rounding:.2g} %."]
     if (served := result.get("served")) is not None:
         trained = result["validation"]["after"]["loss"]
         sentences.append(
@@ -177,9 +181,11 @@ def _sentences(result: Result) -> list[str]:
 
 def _nothing_better(result: Result) -> str:
     """Why the original is saved: the number that decides, on how many rows, and what the loss did meanwhile."""
+    from forq.report.words import counted
+
     before, last = (result["validation"][when] for when in ("before", "last"))
     main = result.get("main")  # results of an older forq do not say it
-    about = f"{before['rows']:,.0f} rows"
+    about = counted(int(before["rows"]), "row")
     if main not in (None, "loss"):
         way = "fell" if last["loss"] < before["loss"] else "rose"
         about += f"; the loss {way} from {before['loss']:.4g} to {last['loss']:.4g}"
@@ -254,14 +260,16 @@ def watch(run: Run, events: Iterable[Line | Scored]) -> list[tuple[float, bool]]
 
 def _why(lengths: list[tuple[float, bool]]) -> str:
     """What decided how long the steps of a run were."""
+    from forq.report.words import counted
+
     mean = sum(length for length, _ in lengths) / len(lengths)
     sure = sum(confirmed for _, confirmed in lengths)
-    how = f"steps of {mean:.2g} of the length that their batches asked for, on average; "
+    confirmed = f"Held-out rows confirmed {sure:,} of {counted(len(lengths), 'step')}"
     if 2 * sure >= len(lengths):
-        return how + f"held-out rows confirmed {sure:,} of {len(lengths):,}"
-    return how + (
-        f"held-out rows confirmed only {sure:,} of {len(lengths):,}, so the others were as long as noise may be "
-        "(rule.noise); more rows in a batch (--set task.batch_rows=…) would show more of the gradient"
+        return f"{confirmed}; steps took {mean:.2g} of the length that their batches asked for, on average."
+    return (
+        f"{confirmed}; unconfirmed steps are kept short (rule.noise). Use more rows per batch "
+        "(--set task.batch_rows=…)."
     )
 
 

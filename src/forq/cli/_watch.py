@@ -52,9 +52,16 @@ def settings(
     watch: Mapping[str, str], limit: Mapping[str, float], begun: Mapping[str, WatchConfig] | None = None
 ) -> dict[str, WatchConfig]:
     """The settings of the watched data sets of a command line; data is also looked for in ``$FORQ_DATA``."""
+    from forq.plugins import registry
     from forq.runs.watch import parts
     from forq.runs.watch import settings as checked
 
+    tasks = registry.names("tasks")
+    for name, text in watch.items():
+        if ":" not in text and text.strip().replace("-", "_") not in tasks:
+            raise typer.BadParameter(
+                f"expected NAME=TASK:DATA, such as {name}=text:notes.txt, found '{name}={text}'", param_hint="--watch"
+            )
     places = {name: parts(text) for name, text in watch.items()}
     return checked(
         {name: (task, given.data_path(data or None, task)) for name, (task, data) in places.items()}, limit, begun

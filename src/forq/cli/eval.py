@@ -57,10 +57,12 @@ def evaluate(
     activations: given.Activations = None,
     as_json: given.Json = False,
 ) -> None:
-    """Score a checkpoint, or what a run saved, on a task's test rows; on data that a run has not seen, on all rows."""
+    """Score a checkpoint or a run on the test rows; a run on new data is scored on all rows."""
+    from forq.checkpoints import Checkpoint
     from forq.cli import _screen
     from forq.cli._finished import finished
     from forq.models.load import load
+    from forq.report.words import counted
     from forq.runs.config import task_config
     from forq.runs.facts import activations_of, begun
     from forq.runs.scored_rows import named_split, scored_rows
@@ -71,6 +73,7 @@ def evaluate(
     run, tuned = finished(checkpoint), begun(checkpoint)
     if task is None:
         if tuned is None:
+            Checkpoint.open(checkpoint)  # what is neither a run nor a checkpoint is refused first
             raise typer.BadParameter("which task? `forq ls tasks` lists them", param_hint="--task")
         task = tuned.task.name
     named = named_split(split, task)
@@ -109,8 +112,8 @@ def evaluate(
         _screen.data(body)
     else:
         numbers = ", ".join(f"{name} {_screen.number(name, value)}" for name, value in score.numbers().items())
-        of = f" of {rows.read(part)}" if rows.left.get(part) else ""
-        _screen.out.print(f"{task} {chosen.named}: {numbers}, {score.rows}{of} rows", highlight=False)
+        count = f"{score.rows} of {rows.read(part)} rows" if rows.left.get(part) else counted(score.rows, "row")
+        _screen.out.print(f"{task} {chosen.named}: {numbers}, {count}", highlight=False)
         if judge is not None:
             shown = ", ".join(
                 f"{name} {distance.value:.4g} ± {distance.error:.2g}" for name, distance in distances.items()

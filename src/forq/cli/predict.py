@@ -43,6 +43,7 @@ def predict(
     from forq.cli._finished import finished
     from forq.errors import ConfigError
     from forq.models.load import load
+    from forq.report.words import counted
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
     from forq.runs.facts import activations_of, begun, of_run
@@ -50,7 +51,7 @@ def predict(
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
     if out is not None and out.exists() and not overwrite:
-        raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
+        raise ConfigError(f"{out} exists already: choose another --out, or give --overwrite")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: expected a folder at {out.parent}, found none; make it, or choose another --out")
     run, tuned = finished(checkpoint), begun(checkpoint)
@@ -80,5 +81,5 @@ def predict(
     else:
         counts = ", ".join(f"{label} {count:,}" for label, count in found.counts().items())
         _screen.out.print(
-            f"{len(found.labels):,} rows → {out}: {counts}", highlight=False, soft_wrap=True, markup=False
+            f"{counted(len(found.labels), 'row')} → {out}: {counts}", highlight=False, soft_wrap=True, markup=False
         )

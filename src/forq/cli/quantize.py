@@ -40,9 +40,10 @@ def quantize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
-    """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint, for those who have none."""
+    """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint."""
     from forq.cli import _screen
     from forq.models.convert.quantize import quantize as make
+    from forq.report.words import counted
 
     if not overwrite:
         given.free(out, "choose another OUT, or replace it with --overwrite")
@@ -60,8 +61,8 @@ def quantize(
     else:
         error = f"relative squared error {made.relative_error:.2e}"
         how = f"{bits} bits" if to == "gptq" else to.upper()
-        _screen.out.print(f"{made.layers} layers at {how}, group {group_size}, {error} → {made.path}")
+        _screen.out.print(f"{counted(made.layers, 'layer')} at {how}, group {group_size}, {error} → {made.path}")
         if made.kept:
             _screen.out.print(
-                f"{len(made.kept)} layers stay in float: {', '.join(made.kept)}", highlight=False, soft_wrap=True
+                f"{counted(len(made.kept), 'layer')} in float: {', '.join(made.kept)}", highlight=False, soft_wrap=True
             )

@@ -43,4 +43,8 @@ def replay(
     if as_json:
         _screen.data({"step": done, "path": str(out)})
     else:
-        _screen.out.print(f"step {done} rebuilt → {out}")
+        _screen.out.print(
+            f"{out}: the tuned model after step {done:,}, rebuilt from the journal; its digests match",
+            highlight=False,
+            soft_wrap=True,
+        )

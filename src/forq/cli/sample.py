@@ -39,7 +39,7 @@ def sample(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out: expected a name that ends in .png, found {out}")
     if out.exists() and not overwrite:
-        raise ConfigError(f"{out} is in the way: choose another --out, or give --overwrite")
+        raise ConfigError(f"{out} exists already: choose another --out, or give --overwrite")
     sources: list[tuple[str, str, Path | None]] = [("", pipeline, adapter)]
     if (run := finished(pipeline)) is not None:
         run.require_base()

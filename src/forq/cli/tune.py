@@ -230,9 +230,7 @@ def tune(
         raise ConfigError("--quantize-on-load: expected one process, found several ranks; use `forq quantize` first")
     held = not several and holds_run(out)
     if not several and not vacant(out) and not (resume and held):
-        raise ConfigError(
-            f"{out} is in the way: " + (_screen.TAKEN if held else "it holds no run; choose another --out")
-        )
+        raise ConfigError(f"{out}: {_screen.TAKEN if held else _screen.OTHER}")
     if quantize_on_load is not None and held and not (out / BASE).is_dir():
         raise ConfigError(f"--quantize-on-load: the run in {out} has none, found {quantize_on_load}; leave it out")
     sets = [*(sets or []), *([] if resolution is None else [f"task.resolution={resolution}"])]

@@ -32,7 +32,7 @@ def verify(
     adapter: given.Start = None,
     as_json: given.Json = False,
 ) -> None:
-    """Check every line of a journal and what was saved, and with --base that it rebuilds every digest."""
+    """Check the journal and the saved files; with --base, also replay every step."""
     from forq.cli import _screen
     from forq.errors import JournalError
     from forq.runs.replay import verify as check
@@ -41,12 +41,14 @@ def verify(
     if as_json:
         _screen.data(asdict(verdict))
     else:
-        _screen.out.print(f"journal whole: {verdict.steps} steps, {verdict.forwards} forward passes", highlight=False)
-        if verdict.torn_bytes:
-            _screen.out.print(f"a kill cut its last line ({verdict.torn_bytes} bytes): --resume goes on before it")
-        _screen.out.print("finished and saved" if verdict.finished else "not finished: --resume goes on")
+        _screen.out.print(_journal(verdict), highlight=False, soft_wrap=True)
         _screen.out.print(
-            {None: "digests not rebuilt: no --base", True: "every digest rebuilt from the base"}[verdict.rebuilt]
+            {
+                None: "digests not rebuilt: give the checkpoint that the run began from with --base",
+                True: "every digest rebuilt from the base",
+            }[verdict.rebuilt],
+            highlight=False,
+            soft_wrap=True,
         )
         if base is None and verdict.finished:
             _screen.out.print(_compared(run, verdict), highlight=False, soft_wrap=True)
@@ -64,6 +66,18 @@ def verify(
             f"{run}: expected in {held} the tensors whose digest the journal holds, found others: it was changed after "
             "the run; forq replay with --base makes it again"
         )
+
+
+def _journal(verdict: Verdict) -> str:
+    """Up to where the journal is valid, and whether the run is finished."""
+    from forq.report.words import counted
+
+    ended = "the run is finished" if verdict.finished else "the run is not finished; --resume continues it"
+    forwards = counted(verdict.forwards, "forward pass", "forward passes")
+    if verdict.torn_bytes:
+        last = f"its last line is incomplete ({counted(verdict.torn_bytes, 'byte')})"
+        return f"journal valid up to step {verdict.steps:,} ({forwards}); {last}; {ended}"
+    return f"journal valid: {counted(verdict.steps, 'step')}, {forwards}; {ended}"
 
 
 def _compared(run: Path, verdict: Verdict) -> str:

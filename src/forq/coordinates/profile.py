@@ -39,12 +39,10 @@ class Profile:
         try:
             factors = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ConfigError(f"--profile: {path} cannot be read as safetensors: {error}") from error
+            raise ConfigError(f"profile: {path} cannot be read as safetensors: {error}") from error
         for name, factor in factors.items():
             if not factor.is_floating_point() or not bool((torch.isfinite(factor) & (factor >= 0)).all()):
-                raise ConfigError(
-                    f"--profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others"
-                )
+                raise ConfigError(f"profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others")
         return cls({name: factor.float() for name, factor in factors.items()})
 
     @property
@@ -64,16 +62,16 @@ class Profile:
         shapes = {leaf.name: tuple(shape(leaf)) for leaf in leaves}
         for name, factor in self.factors.items():
             if name not in shapes:
-                raise ConfigError(f"--profile: {name} is not among what moves, as {', '.join(list(shapes)[:3])} are")
+                raise ConfigError(f"profile: {name} is not among what moves, as {', '.join(list(shapes)[:3])} are")
             try:
                 factor.expand(shapes[name])
             except RuntimeError as error:
                 found = tuple(factor.shape)
                 raise ConfigError(
-                    f"--profile: {name}: expected a shape that broadcasts to {shapes[name]}, found {found}"
+                    f"profile: {name}: expected a shape that broadcasts to {shapes[name]}, found {found}"
                 ) from error
         if all(name in self.factors and not bool(self.factors[name].any()) for name in shapes):
-            raise ConfigError("--profile: keeps everything that moves in place; give a factor above 0")
+            raise ConfigError("profile: keeps everything that moves in place; give a factor above 0")
 
     def over(self, domain: Domains) -> Domains:
         """A space's domains with the factors on top."""

@@ -17,7 +17,7 @@ scored at the end is the saved file. Checkpoints are recognised by what they hol
 
 **Kinds.** *scales* are continuous and move by QZO. *codes* are the integers themselves and move by whole cells
 ([grids](grids.md)). *zeros* are integer zero points, *offsets* continuous ones, *codebooks* tables of vectors: `--move`
-names them. `forq inspect CHECKPOINT` says what of it can move, what that takes, and what a save looks like.
+names them. `forq inspect CHECKPOINT` shows which tensors are trainable, the memory needed, and what a save changes.
 
 **Hub ids**: `organisation/name` for safetensors and HQQ, `organisation/name/x.gguf` or `organisation/name/onnx/x.onnx`
 for one file ([models](models.md#hub-ids)).

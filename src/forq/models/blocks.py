@@ -38,7 +38,7 @@ def within(leaves: Sequence[Leaf], blocks: str) -> list[Leaf]:
     chosen = [leaf for leaf in leaves if leaf.name in numbers and first <= numbers[leaf.name] <= last]
     if not chosen:
         has = f"blocks 0-{count - 1}" if count else "no numbered blocks"
-        raise ConfigError(f"--blocks {blocks}: expected blocks with something to move, found {has} in the model")
+        raise ConfigError(f"blocks {blocks}: expected blocks with something to move, found {has} in the model")
     return chosen
 
 

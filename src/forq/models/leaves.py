@@ -45,10 +45,10 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
     for kind in kinds:
         if kind not in known or kinds.count(kind) > 1:
             twice = " once each" if kind in known else registry.nearest(kind, known)
-            raise ConfigError(f"--move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
+            raise ConfigError(f"move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
     if "all-float" in kinds and len(kinds) > 1:
         raise ConfigError(
-            "--move: all-float cannot be combined with other kinds; name its kinds instead: " + ", ".join(_ALL_FLOAT)
+            "move: all-float cannot be combined with other kinds; name its kinds instead: " + ", ".join(_ALL_FLOAT)
         )
     leaves: dict[str, Leaf] = {}
     layers = [module for name in leave if isinstance(module := model.get_submodule(name), QuantLinear)]

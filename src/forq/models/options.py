@@ -38,18 +38,18 @@ def check_choices(kernel: str, activations: str, device: torch.device) -> None:
         ConfigError: the message lists the possible values.
     """
     if kernel not in get_args(Choice):
-        raise ConfigError(f"--kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
+        raise ConfigError(f"kernel: expected one of {', '.join(get_args(Choice))}, found {kernel!r}")
     if activations not in get_args(Activations):
-        raise ConfigError(f"--activations: expected one of {', '.join(get_args(Activations))}, found {activations!r}")
+        raise ConfigError(f"activations: expected one of {', '.join(get_args(Activations))}, found {activations!r}")
     if activations == "bfloat16" and device.type != "cpu":
         raise ConfigError(
-            f"--activations bfloat16: expected a CPU, found {device.type}, where a model computes in its own dtype; "
+            f"activations bfloat16: expected a CPU, found {device.type}, where a model computes in its own dtype; "
             "leave it at float"
         )
     if activations == "bfloat16" and kernel == "ort":
-        raise ConfigError("--activations bfloat16: expected another kernel than ort, which computes in float32")
+        raise ConfigError("activations bfloat16: expected another kernel than ort, which computes in float32")
     if kernel == "triton" and not triton_for(device.type):
-        raise ConfigError(f"--kernel triton: expected a GPU and the package triton, found {device.type}; take auto")
+        raise ConfigError(f"kernel triton: expected a GPU and the package triton, found {device.type}; take auto")
 
 
 def choose_device(wanted: str | torch.device) -> torch.device:
@@ -63,13 +63,13 @@ def choose_device(wanted: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     known = re.fullmatch(r"cpu|cuda(?::([0-9]{1,3}))?", name)
     if known is None:
-        raise ConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name!r}")
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}")
     if name != "cpu":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise ConfigError(f"--device: expected a GPU for {name!r}, found no GPU here; use --device cpu")
+            raise ConfigError(f"device: expected a GPU for {name!r}, found no GPU here; use --device cpu")
         if int(known[1] or 0) >= count:
-            raise ConfigError(f"--device: expected a GPU of this machine, cuda:0 … cuda:{count - 1}, found {name!r}")
+            raise ConfigError(f"device: expected a GPU of this machine, cuda:0 … cuda:{count - 1}, found {name!r}")
     return torch.device(name)
 
 

@@ -43,7 +43,7 @@ def fill_quantized(layout: Layout, ckpt: Checkpoint, options: LoadOptions, scrat
         _tie_heads(layout.model)
     if options.activations == "int8" and "int8" not in kernels(layout.model):
         raise ConfigError(
-            "--activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
+            "activations int8: expected layers of 8 bits with one scale a row, symmetric, in float32 on a CPU; "
             "found none (forq quantize --bits 8 --group-size -1 makes them)"
         )
 
@@ -69,7 +69,7 @@ def compute_in_bfloat16(model: nn.Module) -> None:
     """
     if not (layers := multiplying(model)):
         raise ConfigError(
-            "--activations bfloat16: expected linear layers in numbered blocks, found none; leave it at float"
+            "activations bfloat16: expected linear layers in numbered blocks, found none; leave it at float"
         )
     for layer in layers:
         layer.in_bfloat16 = True
@@ -135,7 +135,7 @@ def _choose_kernel(
         layer.use(ort.Kernel, read)
         heap.trim()
     elif kernel == "ort":
-        raise ConfigError(f"--kernel ort: {spec.name}: {why}; take auto or reference")
+        raise ConfigError(f"kernel ort: {spec.name}: {why}; take auto or reference")
 
 
 def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked:
@@ -146,7 +146,7 @@ def _unpacked(weight: Weight, spec: LayerSpec, options: LoadOptions) -> Unpacked
         return "reference"
     why = native.unfit(weight, options.device)
     if why is not None and options.kernel == "native":
-        raise ConfigError(f"--kernel native: {spec.name}: {why}; take auto or reference")
+        raise ConfigError(f"kernel native: {spec.name}: {why}; take auto or reference")
     return "native" if why is None else "reference"
 
 

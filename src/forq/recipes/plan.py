@@ -108,7 +108,7 @@ def steps_within(chosen: Settings, forwards: int) -> int:
     spare = forwards - sum(most(forwards // len(requests), chosen.rule.checks, group.newton_step) for group in requests)
     if spare < each.forwards:
         raise ConfigError(
-            f"--forwards: one step takes {each.forwards} forward passes after a calibration of up to "
+            f"forwards: one step takes {each.forwards} forward passes after a calibration of up to "
             f"{forwards - spare}, found a budget of {forwards}; give more, or lower estimator.directions"
         )
     steps: int = spare // each.forwards

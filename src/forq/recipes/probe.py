@@ -24,8 +24,11 @@ class EstimatorSettings(Frozen):
     """What a step probes.
 
     Attributes:
-        noise: laws of z; ``cells:auto`` is calibrated, for steps by vote. ``auto`` is chosen by the task
-            (:mod:`forq.runs.settled`), and :data:`USUAL` where there is none.
+        name: the estimator.
+        eps: probe radius ε, in units of ``unit``; ``auto`` is calibrated.
+        directions: number of directions of a step.
+        noise: laws of z, used in rotation; ``cells:auto`` is calibrated, for steps by vote. ``auto`` is chosen by the
+            task, and is half of the directions by output and half by coordinate where there is none.
         step_noise: laws of a step's directions, one for each of ``noise``, by default those of its probes. A kind with
             a noise of its own steps as it probes.
         phases: several kinds move one after the other, each for its part of the run, not in turn.

@@ -22,6 +22,7 @@ from forq.noise.law import law, sized
 from forq.plugins import registry
 from forq.recipes.groups import ProbedGroup
 from forq.recipes.probe import EstimatorSettings, one_or_more
+from forq.recipes.refused import refusal
 from forq.recipes.step import Positive, RuleSettings
 from forq.scalars.chain import Choices, Frozen, registered, standardises
 from forq.scalars.protocols import Estimator
@@ -34,8 +35,13 @@ class GroupSettings(Frozen):
     """What one kind of leaves has of its own; ``None`` is as the recipe says.
 
     Attributes:
-        unit: by default :func:`forq.coordinates.domain.usual_unit`. Zero points and codes are integers: by default
-            their ``eps`` is one cell, and their ``noise`` moves a fiftieth of them at a time.
+        eps: probe radius, as ``estimator.eps``.
+        lr: learning rate, as ``rule.lr``.
+        clip: bound of a slope, as ``rule.clip``.
+        newton: share of a step, as ``rule.newton``.
+        noise: laws of z, as ``estimator.noise``.
+        unit: what eps and lr are measured in, as ``unit``; by default it depends on the kind. Zero points and codes are
+            integers: by default their ``eps`` is one cell, and their ``noise`` moves a fiftieth of them at a time.
     """
 
     eps: Positive | Literal["auto"] | None = None
@@ -52,7 +58,10 @@ class LoraSettings(Frozen):
     """The adapters of ``--move lora``, see :func:`forq.models.adapters.lora.add_lora`.
 
     Attributes:
-        bits: of their grid; ``None`` is float32.
+        rank: rank of an adapter (``--rank``).
+        alpha: an adapter's output is scaled by alpha / rank (``--alpha``).
+        targets: layers with an adapter (``--targets``): ``all-linear``, ``qv``, or ends of names.
+        bits: bits of the adapters' integer grid (``--bits``); without it they are float32.
         alone: the scales of layers that carry an adapter do not move (QZO + LoRA).
     """
 
@@ -72,13 +81,13 @@ class Settings(Frozen):
     """All that tells one recipe from another.
 
     Attributes:
-        move: the kinds of leaves that move (:data:`forq.coordinates.leaf.GROUPS`), separated by commas, or
-            ``all-float``. Several kinds are probed apart, each with its own ε, η and C.
+        move: the kinds of parameters that move, separated by commas, or ``all-float`` (``--move``). Several kinds are
+            probed apart, each with its own ε, η and C.
         unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``signed``: the start itself,
             sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
             root mean square.
-        blocks: the blocks whose leaves move (:func:`forq.models.blocks.within`); ``auto`` is settled by model and task
-            (:mod:`forq.runs.settled`).
+        blocks: the blocks that move (``--blocks``): ``11``, ``10-24``, ``10-``, ``middle`` or ``all``; ``auto`` is
+            settled by model and task (:mod:`forq.runs.settled`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
         decisions: the law of what a step decides. 2: noise laws go in turn over the steps
@@ -101,7 +110,7 @@ class Settings(Frozen):
     def _range_of_blocks(cls, value: object) -> object:
         text = str(value) if type(value) is int else value
         if not isinstance(text, str) or re.fullmatch(r"auto|all|middle|\d+(-\d*)?", text) is None:
-            raise ConfigError(f"--blocks: expected a range such as 10-24 or 10-, middle or all, found {value!r}")
+            raise ConfigError(f"blocks: expected a range such as 10-24 or 10-, middle or all, found {value!r}")
         return text
 
     @model_validator(mode="after")
@@ -266,8 +275,7 @@ def checked(kind: type[Model], tree: Mapping[str, Any]) -> Model:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        said = {_where(problem): _say(problem) for problem in reversed(error.errors())}  # one complaint for a key
-        raise ConfigError("; ".join(reversed(said.values()))) from error
+        raise ConfigError(refusal(error)) from error
 
 
 def settings(tree: Mapping[str, Any]) -> Settings:
@@ -277,13 +285,3 @@ def settings(tree: Mapping[str, Any]) -> Settings:
         ConfigError: see :func:`checked`.
     """
     return checked(Settings, {"decisions": 1, **tree})
-
-
-def _say(problem: Any) -> str:
-    return f"{_where(problem)}: {problem['msg'].lower()}, found {problem.get('input')!r}"
-
-
-def _where(problem: Any) -> str:
-    # Pydantic adds which branch of "a number or 'auto'" it tried; nobody set that.
-    tried = ("[", "-")
-    return ".".join(str(part) for part in problem["loc"] if part != "method" and not any(c in str(part) for c in tried))

@@ -16,8 +16,8 @@ class StepSettings(Frozen):
 
     Attributes:
         lr: learning rate η; ``auto`` is ``newton`` · N / tr(H), with the trace that the calibration measures.
-        clip: bound of each directional derivative.
-        decay: how the step shrinks over the run, see :mod:`forq.scalars.rules.decay`.
+        clip: bound C of each directional derivative; ``auto`` is five times the root mean square of the slopes.
+        decay: how the step shrinks over the run: not, ``linear`` to zero, or ``late``: from half of the run on.
         step: ``slope``: −η·ĝ. ``newton``: a Gauss–Newton step, which sets its own length; ``lr`` and ``clip`` have no
             part in it. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
             place of the slope; η counts cells there, and ``auto`` is ±z, as far as a probe of ε = 1, whatever ε is.

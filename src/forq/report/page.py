@@ -19,6 +19,7 @@ from forq.report.classes import matrices
 from forq.report.curves import groups
 from forq.report.layers import maps
 from forq.report.record import Record, Sides, Stopped
+from forq.report.words import counted
 from forq.tasks import SHARES, Account, shown
 
 GENERATOR = '<meta name="generator" content="forq report'
@@ -86,7 +87,7 @@ def write(records: Sequence[Record], path: Path, *, overwrite: bool = False) -> 
         raise ConfigError(f"{path.parent}: expected a folder to write the report into, found none; make it first")
     if path.exists() and not overwrite and GENERATOR.encode() not in path.read_bytes()[:2000]:
         raise ConfigError(
-            f"{path} is in the way: expected a report of forq, found another file; choose another --out, or give "
+            f"{path} exists already: expected a report of forq, found another file; choose another --out, or give "
             "--overwrite"
         )
     text = page(records)
@@ -125,7 +126,9 @@ def warnings(records: Sequence[Record]) -> list[str]:
     for record in records:
         if not record.finished:
             wanted = record.method["steps"]
-            sentences.append(f"{record.name} is not finished: {record.trained:,} of {wanted:,} steps are on record.")
+            sentences.append(
+                f"{record.name} is not finished: {record.trained:,} of {counted(wanted, 'step')} on record."
+            )
         if record.journal.torn_bytes:
             sentences.append(
                 f"{record.name}: an interruption cut the journal's last line ({record.journal.torn_bytes} bytes); "
@@ -133,7 +136,9 @@ def warnings(records: Sequence[Record]) -> list[str]:
             )
         if len(record.steps) < record.trained:
             missing = record.trained - len(record.steps)
-            sentences.append(f"{record.name}: {missing:,} of {record.trained:,} steps have no row in metrics.jsonl.")
+            sentences.append(
+                f"{record.name}: {missing:,} of {counted(record.trained, 'step')} without a row in metrics.jsonl."
+            )
         if not record.scores:
             sentences.append(f"{record.name} has no validation score yet.")
         account = Account.of(record.journal.header["task"])
@@ -180,7 +185,9 @@ def facts(record: Record) -> list[tuple[str, str]]:
     method, size = record.method, record.journal.path.stat().st_size
     scored = record.best
     values = {
-        "status": "finished" if record.finished else f"not finished: {record.trained:,} of {method['steps']:,} steps",
+        "status": "finished"
+        if record.finished
+        else f"not finished: {record.trained:,} of {counted(method['steps'], 'step')}",
         "recipe": method["recipe"],
         "seed": method["seed"],
         "moves": method["move"],
@@ -190,7 +197,9 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "training time": duration(record.seconds),
         "peak memory": f"{result.peak_mb:,} MB" if result and result.peak_mb else None,
         "coordinates": f"{record.journal.lines[-1].moved.total or _total(record):,}",
-        "rounding to the file": f"{result.rounding:.1e} of the moved weights" if result and result.rounding else None,
+        "rounding to the file": f"{100 * result.rounding:.2g} % of the trained values"
+        if result and result.rounding
+        else None,
         "ended early": result
         and result.certificate
         and f"{result.certificate:.0f} audits in a row found no better step",

@@ -7,17 +7,15 @@ header, which holds their digests.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from forq.coordinates.profile import FILE, Profile
 from forq.errors import ConfigError
-from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, WatchConfig
-from forq.runs.named import flat
+from forq.runs.named import flat, options
 
 _BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile", "adapter")
 _ALIKE = ("recipe", "task.name")
@@ -28,6 +26,17 @@ def holds_run(folder: Path) -> bool:
     """Whether a folder holds a run: its settings and at least a line of its journal."""
     path = folder / "journal.jsonl"
     return (folder / "config.toml").is_file() and path.is_file() and b"\n" in path.read_bytes()
+
+
+def refuse_taken(folder: Path) -> NoReturn:
+    """Refuse to begin a run in a folder that holds something.
+
+    Raises:
+        ConfigError: always.
+    """
+    if holds_run(folder):
+        raise ConfigError(f"{folder}: a run is there already: continue it with resume=True, or choose another out")
+    raise ConfigError(f"{folder}: expected a new or empty folder, found other files; choose another out")
 
 
 def differences(run: RunConfig, asked: RunConfig) -> dict[str, tuple[object, object]]:
@@ -65,9 +74,10 @@ def require(
     Raises:
         ConfigError: settings differ; each is named with both values.
     """
+    different = differences(run, asked)
     unequal = [
         f"{_called(name, names)}: the run has {_shown(mine)}, found {_shown(other)}"
-        for name, (mine, other) in differences(run, asked).items()
+        for name, (mine, other) in different.items()
     ]
     if profile is not None:
         own = folder / FILE
@@ -77,7 +87,8 @@ def require(
     if unequal:
         raise ConfigError(
             f"{folder} holds a run with other settings. {'; '.join(unequal)}. A run keeps its settings: leave these "
-            "out to go on with it, or choose another --out"
+            f"out to go on with it, or choose another {'out' if names is None else '--out'}"
+            + (f". To train further, begin a new run on its result: {_further(folder)}" if "steps" in different else "")
         )
 
 
@@ -117,6 +128,13 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
     return configs.parse(configs.with_sets(tree, sets))
 
 
+def _further(folder: Path) -> str:
+    """The beginning of a command that goes on from what a run saves."""
+    if (folder / "adapter").is_dir() and not (folder / "checkpoint").is_dir():
+        return f"forq tune CHECKPOINT --move lora --adapter {folder / 'adapter'} --out OTHER …"
+    return f"forq tune {folder / 'checkpoint'} --out OTHER …"
+
+
 def _by_header(name: str) -> bool:
     return name in _BY_HEADER or (name.startswith("watch.") and name.endswith(".data"))
 
@@ -128,17 +146,9 @@ def _defaults(run: RunConfig) -> dict[str, object]:
     return {
         front + option: parameter.default
         for front, task in tasks.items()
-        for option, parameter in _options(task).items()
+        for option, parameter in options(task).items()
         if parameter.default is not parameter.empty
     }
-
-
-def _options(task: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a task's ``open``; none where the task is an object of the user's."""
-    try:
-        return inspect.signature(registry.get("tasks", task).open).parameters
-    except ConfigError:
-        return {}
 
 
 def _alike(name: str, mine: object, other: object) -> bool:

@@ -19,6 +19,7 @@ from forq.models.adapters import peft
 from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
 from forq.recipes.settings import Settings, checked
+from forq.runs import named
 from forq.runs.named import Option, flat, parsed, put
 from forq.scalars.chain import Frozen
 from forq.tokens.model import Kind
@@ -163,14 +164,12 @@ def _going_on(config: RunConfig, named: Sequence[str]) -> RunConfig:
     """
     assert config.adapter is not None
     if "lora" not in config.method.kinds:
-        raise ConfigError("--adapter goes on from an adapter, and adapters do not move; add --move lora")
+        raise ConfigError("adapter: expected adapters to move, found others; add --move lora")
     if own := [name for name in named if name.startswith("lora.") and name != "lora.alone"]:
-        raise ConfigError(
-            f"--adapter: expected no setting of new adapters, found {', '.join(own)}: the folder has them"
-        )
+        raise ConfigError(f"adapter: expected no setting of new adapters, found {', '.join(own)}: the folder has them")
     if config.method.lora.bits is not None:
         raise ConfigError(
-            f"--adapter goes on in float32, and recipe {config.recipe} moves adapters on a grid of "
+            f"adapter: expected a recipe that moves adapters in float32, found {config.recipe} on a grid of "
             f"{config.method.lora.bits} bits; take --recipe qzo"
         )
     found = peft.configured(Path(config.adapter))
@@ -207,7 +206,7 @@ def with_sets(tree: Mapping[str, object], sets: Iterable[str]) -> dict[str, obje
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes key=value, found {text!r}")
+            raise ConfigError(f"--set: expected NAME=VALUE, found {text!r}")
         changes.append((key.strip(), parsed(value.strip())))
     return with_changes(tree, changes)
 
@@ -225,7 +224,8 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals or not key.startswith("task."):
-            raise ConfigError(f"--set takes task.option=value here, found {text!r}")
+            likely = f" (did you mean 'task.{text}'?)" if equals and key in named.options(name) else ""
+            raise ConfigError(f"--set: expected task.OPTION=VALUE here, found {text!r}{likely}")
         options[key.removeprefix("task.")] = parsed(value)
     return TaskConfig(name=name, data=data, options=options, **others)
 

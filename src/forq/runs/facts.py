@@ -60,10 +60,24 @@ class Begun:
     activations: Activations = "float"
 
     def own_data(self, task: str) -> str | None:
-        """The run's data, if this is its task and the data is still there."""
+        """The run's data, if this is its task and the data is still there.
+
+        Raises:
+            ConfigError: the run was given an open task, whose data has no path.
+        """
         own = self.task.data
+        if own == "" and same_name(self.task.name, task):
+            raise ConfigError(_no_path(self.task.name))
         there = own.startswith("hf:") or (own != "" and Path(own).exists())
         return own if there and same_name(self.task.name, task) else None
+
+
+def _no_path(task: str) -> str:
+    """Why the data of a run on an open task is not found, and what to do."""
+    given = f"expected the data of the run, found a run that was given an open task ({task})"
+    if task.replace("-", "_") in registry.names("tasks"):
+        return f"{given}; name its data with --data"
+    return f"{given}; score it in Python: open the task, and task.evaluate(forq.load('RUN/checkpoint'), 'test')"
 
 
 def activations_of(run: Begun | None, asked: str | None, device: str, kernel: str) -> Activations:

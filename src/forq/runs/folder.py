@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from forq.coordinates.profile import FILE
+from forq.errors import ConfigError
 from forq.runs.data import FOLDER as ROWS
 from forq.runs.lock import NAME as LOCK
 
@@ -26,6 +27,20 @@ def vacant(folder: Path) -> bool:
     torn = path.is_file() and b"\n" not in path.read_bytes()
     begun = {"state", "config.toml", "config.new", "journal.jsonl", BASE, f"{BASE}.json", ROWS, FILE, LOCK}
     return names <= begun and (torn or not path.exists())
+
+
+def make(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"out: expected a place to write to, found {folder}: {error.strerror}; choose another"
+        ) from error
 
 
 def sweep(folder: Path, name: str) -> None:

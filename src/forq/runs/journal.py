@@ -155,6 +155,10 @@ def read(path: Path) -> Journal:
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise JournalError(
+            f"{path}: expected a run's journal, found none; name the folder that forq tune was given as --out"
+        ) from error
     except OSError as error:
         raise JournalError(f"{path}: cannot read the journal: {error.strerror}") from error
     rows = data.split(b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,10 +45,25 @@ def put(tree: dict[str, Any], key: str, value: object) -> None:
     known = [name for name, inner in parts.items() if not isinstance(inner, dict)]
     known += [f"{name}.{leaf}" for name, inner in parts.items() if isinstance(inner, dict) for leaf in inner]
     if key not in known:
-        near = registry.nearest(key, known)
+        near = _likely(key, [*known, *(f"task.{option}" for option in options(str(tree["task"]["name"])))])
         listed = f"; known: {', '.join(known)}, GROUP.eps, GROUP.lr, … (GROUP: {', '.join(GROUPS)}), task.…"
         raise ConfigError(f"no setting is called {key!r}{near or listed}")
     (method[head] if rest else method)[rest or head] = value
+
+
+def _likely(key: str, known: list[str]) -> str:
+    """`` (did you mean 'task.batch_rows'?)``: the settings whose last part the key is, or the nearest."""
+    last = key.rpartition(".")[2]
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    return f" (did you mean {' or '.join(map(repr, same))}?)" if same else registry.nearest(key, known)
+
+
+def options(task: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a task's ``open``; none where the task is an object of the user's."""
+    try:
+        return inspect.signature(registry.get("tasks", task).open).parameters
+    except ConfigError:
+        return {}
 
 
 def _put_watch(watches: dict[str, Any], key: str, value: object) -> None:

@@ -172,11 +172,11 @@ def _images(
 ) -> Task:
     """Open a task on images, for the graph of a checkpoint."""
     for option, value in (
-        ("tokens-per-probe", config.tokens_per_probe),
-        ("micro-batch-tokens", config.micro_batch_tokens),
+        ("tokens_per_probe", config.tokens_per_probe),
+        ("micro_batch_tokens", config.micro_batch_tokens),
     ):
         if value is not None:
-            raise ConfigError(f"--{option}: images have no tokens; set task.batch_rows, and task.at_once for one run")
+            raise ConfigError(f"{option}: images have no tokens; set task.batch_rows, and task.at_once for one run")
     reward = None if config.reward is None else rewards.resolve(config.reward)
     assert ckpt.graph is not None
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
@@ -190,7 +190,9 @@ def _diffusion(
 ) -> Task:
     """Open a task on pictures; its extra option ``cache`` is the folder for encoded pictures and captions."""
     if config.reward is not None:
-        raise ConfigError("--reward works with text tasks only; a diffusion model has its own objective")
+        raise ConfigError(
+            "reward: expected a text task, found one of pictures, which has its own objective; leave it out"
+        )
     options = dict(config.options)
     cache = options.pop("cache", None)
     encoded = Encoders(model.checkpoint, None if cache is None else Path(str(cache)), model.device, pixels)

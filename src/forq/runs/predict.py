@@ -81,7 +81,7 @@ def rows_of(data: str, split: str | None = None) -> list[Record]:
     if split is None and len(found) == 1:
         return next(iter(found.values()))
     if split not in found:
-        raise ConfigError(f"--split: expected one of {', '.join(found)} of {data}, found {split or 'none'}")
+        raise ConfigError(f"split: expected one of {', '.join(found)} of {data}, found {split or 'none'}")
     return found[split]
 
 
@@ -98,7 +98,7 @@ def fields_of(records: Sequence[Record], keep: Sequence[str]) -> tuple[str, ...]
     for name in keep:
         if name not in (*known, ALL):
             listed = ", ".join(map(repr, known))
-            raise ConfigError(f"--keep {name}: expected a field of the rows{nearest(name, known)}, found {listed}")
+            raise ConfigError(f"keep {name}: expected a field of the rows{nearest(name, known)}, found {listed}")
     chosen = tuple(name for name in known if ALL in keep or name in keep)
     _require_others(chosen, _OWN)
     return chosen
@@ -134,9 +134,7 @@ def opened(
     """
     module = registry.get("tasks", config.name)
     if (asker := getattr(module, "unlabelled", None)) is None:
-        raise ConfigError(
-            f"--task: expected a classification task, classify or sst2 for example, found {config.name!r}"
-        )
+        raise ConfigError(f"task: expected a classification task, classify or sst2 for example, found {config.name!r}")
     check_options(config, module.open)
     ckpt = model.checkpoint
     task: Classed[Any, Any] = within(
@@ -188,7 +186,7 @@ def _cell(value: object) -> object:
 def _require_others(fields: Sequence[str], own: Sequence[str]) -> None:
     if taken := next((name for name in fields if name in own), None):
         raise ConfigError(
-            f"--keep: expected fields with other names than the columns that are written, found {taken!r}; rename the "
+            f"keep: expected fields with other names than the columns that are written, found {taken!r}; rename the "
             "field, or name the others to keep one by one"
         )
 

@@ -112,7 +112,7 @@ def replay(
     last = sum(line.kind == "train" for line in past.lines)
     wanted = step if step is not None else int(saved.notes["trained"]) if saved else last
     if not 0 <= wanted <= last:
-        raise ConfigError(f"--step: the run has steps 0 … {last}, found {wanted}")
+        raise ConfigError(f"step: the run has steps 0 … {last}, found {wanted}")
     adapters = _adapters(header, ckpt, adapter)
     space = _space(header, ckpt, adapters, profile or past.path.parent / FILE)
     for _ in _play(past, header, space, wanted):

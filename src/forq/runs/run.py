@@ -48,11 +48,12 @@ from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.afresh import afresh
+from forq.runs.agreement import refuse_taken
 from forq.runs.assembled import assembled
 from forq.runs.changes import changes, rounding_error
 from forq.runs.config import RunConfig
 from forq.runs.facts import fixed
-from forq.runs.folder import BASE, put_json, sweep, vacant
+from forq.runs.folder import BASE, make, put_json, sweep, vacant
 from forq.runs.header import header, require_same
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
@@ -108,8 +109,9 @@ class Run:
             ConfigError: the folder is not empty, a setting is invalid, or nothing can move.
         """
         if not vacant(folder):
-            raise ConfigError(f"{folder} is in the way: go on with it by --resume, or choose another --out")
-        (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
+            refuse_taken(folder)
+        if folder.is_dir():
+            (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
         sweep(folder, BASE)
         afresh(model)
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
@@ -124,9 +126,9 @@ class Run:
             from forq.runs.ranks.session import lead
 
             lead(team, run.trainer, json.loads(json.dumps(first_line)), Past())
+        make(folder / "state")
         for left in [run.journal, *folder.glob("state/*")]:
             left.unlink(missing_ok=True)
-        (folder / "state").mkdir(parents=True, exist_ok=True)
         configs.write(run.config, folder / "config.toml")
         if config.profile is not None:
             shutil.copyfile(config.profile, folder / FILE)

@@ -23,9 +23,9 @@ def named_split(text: str | None, task: str) -> Named | None:
         ConfigError: there is no such split, or the task does not know ``all``.
     """
     if text not in (None, "test", "validation", "all"):
-        raise ConfigError(f"--split: expected test, validation or all, found {text!r}")
+        raise ConfigError(f"split: expected test, validation or all, found {text!r}")
     if text == "all" and not may_be_whole(task):
-        raise ConfigError(f"--split: {task} has no 'all': expected test or validation")
+        raise ConfigError(f"split: {task} has no 'all': expected test or validation")
     return cast("Named | None", text)
 
 
@@ -77,7 +77,7 @@ def scored_rows(
     task = open_task(settings, model, seed, described, whole=whole)
     rows = account(task)
     if split == "all" and "train" in rows.splits:
-        raise ConfigError(f"--split all: expected data that names no splits, but {settings.data} does; name test")
+        raise ConfigError(f"split all: expected data that names no splits, but {settings.data} does; name test")
     warning = note = None
     if run is not None and not whole and seed == run.seed and changed(run, settings, task):
         warning = f"{settings.data} was changed after the run: rows that are scored may have been trained on"

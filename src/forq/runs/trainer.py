@@ -94,7 +94,9 @@ class Trainer:
         leaves = within(leaves, method.blocks)
         self.config, self.model, self.task, self.profile = config, model, task, profile
         if config.activations == "int8" and "int8" not in kernels(model):
-            raise ConfigError("--activations int8 cannot be used: every eligible layer has trainable codes")
+            raise ConfigError(
+                "activations int8: expected layers whose codes stay, found trainable codes in every eligible layer"
+            )
         if (config.activations == "bfloat16") != (activations(model) == "bfloat16"):
             raise ConfigError(
                 f"activations: expected a model loaded with {config.activations}, as the run's settings have it, found "

@@ -20,7 +20,7 @@ from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.afresh import afresh
-from forq.runs.agreement import holds_run, moved_to, require
+from forq.runs.agreement import holds_run, moved_to, refuse_taken, require
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, located, path_of
 from forq.runs.facts import as_fixed
@@ -132,7 +132,7 @@ def tune(
     folder = _folder(out)
     resumed = resume and holds_run(folder)
     if not resumed and not vacant(folder):
-        raise ConfigError(f"{folder} is in the way: choose another out, or resume=True")
+        refuse_taken(folder)
     if quantize_on_load is not None:
         if isinstance(model, LoadedModel):
             raise ConfigError(

@@ -82,7 +82,7 @@ def opened(config: RunConfig, model: LoadedModel) -> tuple[Watch, ...]:
     for name, watch in config.watch.items():
         if watch.limit is not None and model.kind != "causal":
             raise ConfigError(
-                f"--watch-limit {name}: expected a causal language model, whose predictions of tokens can be compared, "
+                f"watch_limit {name}: expected a causal language model, whose predictions of tokens can be compared, "
                 f"found a model of kind {model.kind}; leave the limit out"
             )
         task = open_task(watch.as_task(), model, config.seed)
@@ -123,7 +123,7 @@ def settings(
     found = dict(begun or {})
     for name, (task, data) in watched.items():
         if not _NAME.fullmatch(name):
-            raise ConfigError(f"--watch: expected a name of letters, digits, - and _, found {name!r}; rename it")
+            raise ConfigError(f"watch: expected a name of letters, digits, - and _, found {name!r}; rename it")
         found[name] = (
             found[name].model_copy(update={"task": task, "data": data})
             if name in found
@@ -132,9 +132,9 @@ def settings(
     for name, limit in limits.items():
         if name not in found:
             raise ConfigError(
-                f"--watch-limit: expected the name of a --watch ({', '.join(found) or 'there is none'}), found {name!r}"
+                f"watch_limit: expected the name of a --watch ({', '.join(found) or 'there is none'}), found {name!r}"
             )
         if not 0 < limit < float("inf"):
-            raise ConfigError(f"--watch-limit {name}: expected a number of nats above 0, found {limit}; 0.05, say")
+            raise ConfigError(f"watch_limit {name}: expected a number of nats above 0, found {limit}; 0.05, say")
         found[name] = found[name].model_copy(update={"limit": limit})
     return found

@@ -114,7 +114,7 @@ def folder(path: Path) -> str:
             return f"{name}, {description}"
     if any(name in _COMPANIONS for name in names):
         return "a tokenizer or settings without weights: download the weights into it"
-    return "none; this is not a transformers checkpoint"
+    return "none; this is not a transformers checkpoint, and not the folder of a run"
 
 
 def weights(path: Path) -> str:

@@ -54,7 +54,7 @@ class Kernel:
     def __init__(self, weight: QuantWeight) -> None:
         why = unfit(weight, weight.codes.device, torch.float32)
         if why is not None:
-            raise ConfigError(f"--activations int8: {why}")
+            raise ConfigError(f"activations int8: {why}")
         self._rows, self._columns = weight.out_features, weight.in_features
         codes = (weight.codes.to(torch.int16) - _MIDDLE).to(torch.int8)
         with warnings.catch_warnings():

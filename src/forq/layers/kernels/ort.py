@@ -83,7 +83,7 @@ class Kernel:
     def __init__(self, weight: QuantWeight, level: int = 0) -> None:
         why = unfit(weight, weight.codes.device, torch.float32)
         if why is not None:
-            raise ConfigError(f"--kernel ort: {why}")
+            raise ConfigError(f"kernel ort: {why}")
         self._rows, self._columns = weight.out_features, weight.in_features
         # Act-order: the inputs of a group are brought together once, and x is reordered in every forward.
         self._order = None if weight.group_of is None else weight.group_of.argsort(stable=True)

@@ -87,7 +87,7 @@ def begun(
     if rank < 1 or not (alpha > 0 and math.isfinite(alpha)):
         raise ConfigError(f"lora: expected a rank of at least 1 and a positive alpha, found {rank} and {alpha}")
     if bits is not None and not 2 <= bits <= 8:
-        raise ConfigError(f"--bits: expected 2 … 8 for the grid of an adapter, found {bits}")
+        raise ConfigError(f"bits: expected 2 … 8 for the grid of an adapter, found {bits}")
     chosen = matching(model, (targets,) if isinstance(targets, str) else tuple(targets))
     return [
         begin(name, inputs, outputs, rank=rank, alpha=alpha, bits=bits, seed=seed)

@@ -88,12 +88,12 @@ def export(
     known = targets()
     to = to.replace("_", "-")
     if to not in known:
-        raise ConfigError(f"--to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
+        raise ConfigError(f"to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
     if (to == LORA) != (adapter is not None):
         raise ConfigError(
-            f"--to {LORA}: expected a run that moved adapters, or --adapter FOLDER, found none"
+            f"to {LORA}: expected a run that moved adapters, or --adapter FOLDER, found none"
             if to == LORA
-            else f"--adapter: expected --to {LORA}, found --to {to}; merge the adapter into its base with PEFT first"
+            else f"adapter: expected --to {LORA}, found --to {to}; merge the adapter into its base with PEFT first"
         )
     ckpt = Checkpoint.open(source)
     if adapter is not None:

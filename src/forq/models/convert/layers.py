@@ -73,9 +73,7 @@ def kept_layers(layers: Iterable[str], keep: Sequence[str]) -> tuple[str, ...]:
         }
         if not matches:
             ends = sorted({module.rpartition(".")[2] for module in modules})
-            raise ConfigError(
-                f"--keep: expected the name of a layer, or its end ({', '.join(ends)}), found {pattern!r}"
-            )
+            raise ConfigError(f"keep: expected the name of a layer, or its end ({', '.join(ends)}), found {pattern!r}")
         kept |= matches
     return tuple(kept.values())
 

@@ -44,7 +44,7 @@ def quantized(source: str | Path, how: str, out: Path, *, begun: bool = False) -
     match = re.fullmatch(r"gptq([2348])|nf4|fp4", how)
     if match is None:
         raise ConfigError(
-            f"--quantize-on-load: expected one of {', '.join(KNOWN)}, found {how!r}{registry.nearest(how, KNOWN)}"
+            f"quantize_on_load: expected one of {', '.join(KNOWN)}, found {how!r}{registry.nearest(how, KNOWN)}"
         )
     to, bits = ("gptq", int(match[1])) if match[1] else (how, 4)
     if out.is_dir():

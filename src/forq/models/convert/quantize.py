@@ -13,6 +13,7 @@ from torch import Tensor
 from forq.checkpoints import Checkpoint, finite
 from forq.checkpoints.replace import check_destination, replace_folder
 from forq.errors import ConfigError, FormatError
+from forq.formats import exportable
 from forq.formats.codecs import gptq_write
 from forq.layers.codes import BITS
 from forq.layers.kernels.reference import dequantise
@@ -79,11 +80,14 @@ def quantize(
         FormatError: the source is damaged or already quantized.
     """
     if to not in TARGETS:
-        raise ConfigError(f"--to: expected one of {', '.join(TARGETS)}, found {to!r}{registry.nearest(to, TARGETS)}")
+        more = registry.nearest(to, TARGETS)
+        if to.replace("_", "-") in exportable():
+            more = f"; forq export --to {to} writes it from a quantized checkpoint"
+        raise ConfigError(f"to: expected one of {', '.join(TARGETS)}, found {to!r}{more}")
     if to != "gptq" and (bits, sym, checkpoint_format) != (4, True, "gptq"):
-        raise ConfigError(f"--to {to}: expected 4 bits and no other setting but the group size, found others")
+        raise ConfigError(f"to {to}: expected 4 bits and no other setting but the group size, found others")
     if bits not in BITS:
-        raise ConfigError(f"--bits: expected {', '.join(map(str, BITS))}, found {bits}")
+        raise ConfigError(f"bits: expected {', '.join(map(str, BITS))}, found {bits}")
     if group_size < 1 and group_size != -1:
         raise ConfigError(f"expected a positive group_size or -1, found {group_size}")
     ckpt = Checkpoint.open(src)
@@ -93,11 +97,11 @@ def quantize(
     kept = kept_layers(layers, keep)
     chosen = {name: layer for name, layer in layers.items() if name not in kept}
     if not chosen:
-        raise ConfigError("--keep: expected some layers left to quantize, found all of them kept")
+        raise ConfigError("keep: expected some layers left to quantize, found all of them kept")
     job: _Job | LevelsJob
     if to != "gptq":
         if group_size < 2 or group_size % 2:
-            raise ConfigError(f"--group-size: expected an even block size for {to}, found {group_size}")
+            raise ConfigError(f"group_size: expected an even block size for {to}, found {group_size}")
         check_fit(chosen, {name: levels_misfit(layer) for name, layer in chosen.items()})
         job = LevelsJob(ckpt, chosen, "nf4" if to == "nf4" else "fp4", group_size)
     else:

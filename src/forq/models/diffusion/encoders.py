@@ -114,12 +114,12 @@ class Encoders:
         if resolution < unit or resolution % unit:
             near = max(unit, round(resolution / unit) * unit)
             raise ConfigError(
-                f"--resolution: expected a multiple of {unit} (VAE and patches), found {resolution}; take {near}"
+                f"resolution: expected a multiple of {unit} (VAE and patches), found {resolution}; take {near}"
             )
         if self._positions and resolution > unit * self._positions:
             most = unit * self._positions
             raise ConfigError(
-                f"--resolution: expected at most {most}, the limit of the model's positions, found {resolution}"
+                f"resolution: expected at most {most}, the limit of the model's positions, found {resolution}"
             )
         vae = self._digest_of(("vae",), f"resolution {resolution}")
         text = self._digest_of(_TEXT, f"tokens {text_tokens}")

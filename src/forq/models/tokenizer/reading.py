@@ -64,7 +64,7 @@ def reading(tokenizer: CheckpointTokenizer, ckpt: Checkpoint, template: Path | N
         parts.append(f"turns end with {''.join(turn)}")
     others = {_token(own, token): origin for token, origin in origins.items() if _token(own, token) not in turn}
     if others:
-        named = ", ".join(f"{token} ({origin})" for token, origin in others.items())
+        named = ", ".join(token if origin == source else f"{token} ({origin})" for token, origin in others.items())
         parts.append(f"generation {'also ' if turn else ''}stops at {named}")
     return Reading(
         template_source=source,

@@ -155,14 +155,14 @@ def _elsewhere(folder: Path) -> str | None:
 def _require_alone(team: Team, config: RunConfig) -> None:
     if config.watch and team.size > 1:
         raise ConfigError(
-            f"--watch: expected one process, found {team.size} ranks; leave it out, and use forq eval on what is saved"
+            f"watch: expected one process, found {team.size} ranks; leave it out, and use forq eval on what is saved"
         )
 
 
 def _require_named(run: RunConfig, reward: str | None) -> None:
     if run.task.reward is not None and run.task.reward not in (*SHIPPED, reward):
         raise ConfigError(
-            f"--reward: expected {run.task.reward}, as the chief has it, found {reward or 'none'}; its code would be "
+            f"reward: expected {run.task.reward}, as the chief has it, found {reward or 'none'}; its code would be "
             "run on this machine too, so name it here as well"
         )
 

@@ -64,7 +64,7 @@ class Settings(Frozen):
     """
     Attributes:
         feedback: steps whose rounding is carried along; 0: none.
-        feedback_decay: how it fades from step to step, γ.
+        feedback_decay: factor γ by which the carried rounding fades from step to step.
     """
 
     feedback: Annotated[int, Field(ge=0, le=1024)] = 0

@@ -175,10 +175,11 @@ def _numbers(value: Json) -> list[float]:
 class Settings(Frozen):
     """
     Attributes:
-        reach: how far a step ``newton`` may change the predictions.
-        noise: how far all steps ``newton`` together change them at least.
-        damping: of steps ``newton``: the one whose step held-out rows ``confirmed`` most, a fixed one, or ``auto``: by
-            the task (:mod:`forq.runs.settled`).
+        reach: a step ``newton`` changes the predictions by at most half of this number, in nats.
+        noise: steps ``newton`` that held-out rows do not confirm together change the predictions by about this number
+            of nats.
+        damping: damping of steps ``newton``: the one whose step held-out rows ``confirmed`` most, a number, or
+            ``auto``: settled by the task (:mod:`forq.runs.settled`).
     """
 
     reach: Annotated[float, Field(gt=0)] = 0.1

@@ -58,7 +58,8 @@ def _ranks(slopes: list[float]) -> list[float]:
 class Settings(Frozen):
     """
     Attributes:
-        shape: slopes of a population in standard units. A learning rate of ``auto`` then takes their sum.
+        shape: slopes of a population in standard units, by ``zscore`` or by ``rank``. A learning rate of ``auto`` then
+            takes their sum.
     """
 
     shape: Literal["off", "zscore", "rank"] = "off"

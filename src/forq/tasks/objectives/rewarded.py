@@ -67,7 +67,7 @@ class Rewarded:
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Answers):
-            raise ConfigError("--reward: expected a task with answers (a choice or a completion), found plain text")
+            raise ConfigError("reward: expected a task with answers (a choice or a completion), found plain text")
 
     @property
     def digest(self) -> str:
@@ -126,9 +126,9 @@ class Rewarded:
             found = self.reward(answer.prompt, answer.text, answer.row)
             number = math.nan if isinstance(found, str) else float(found)
         except Exception as error:  # whatever the user's code raises
-            raise DataError(f"--reward {self.name}: {type(error).__name__}: {error}, {at}") from error
+            raise DataError(f"reward {self.name}: {type(error).__name__}: {error}, {at}") from error
         if not math.isfinite(number):
-            raise DataError(f"--reward {self.name}: expected a finite number, found {found!r}, {at}")
+            raise DataError(f"reward {self.name}: expected a finite number, found {found!r}, {at}")
         return number
 
 

@@ -55,10 +55,8 @@ def resolve(name: str) -> tuple[Reward, str]:
     if name in SHIPPED:
         return SHIPPED[name], hashlib.sha256(inspect.getsource(sys.modules[__name__]).encode()).hexdigest()
     if ":" not in name:
-        raise ConfigError(
-            f"--reward: expected {', '.join(SHIPPED)}, module:function or file.py:function, found {name!r}"
-        )
-    return userfunctions.resolve(name, "--reward")
+        raise ConfigError(f"reward: expected {', '.join(SHIPPED)}, module:function or file.py:function, found {name!r}")
+    return userfunctions.resolve(name, "reward")
 
 
 def _right(row: Mapping[str, object]) -> list[str]:

@@ -124,8 +124,8 @@ class Account:
         if self.unused:
             parts.append(f"not read: {', '.join(self.unused)}")
         if self.prior:
-            shares = {word: f"{share:.0%}" for word, share in self.prior.items()}
-            parts.append(f"taken out of every answer, what is said whatever the text: {_some(shares)}")
+            shares = {word: f"{100 * share:.0f} %" for word, share in self.prior.items()}
+            parts.append(f"label-word prior (subtracted): {_some(shares)}")
         if self.probabilities:
             parts.append("the network ends in a Softmax: the loss takes the logarithms of its probabilities")
         return "; ".join(parts)

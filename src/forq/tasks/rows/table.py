@@ -214,7 +214,7 @@ def _under_header(rows: Sequence[tuple[int, list[str]]], file: Path, how: str) -
     if len(set(header)) < len(header):
         raise DataError(f"{file}, line {line}: two columns have no name; name them, or remove them")
     if not body:
-        raise DataError(f"{file}: a header and no rows")
+        raise DataError(f"{file}: a header and no rows; add rows, or name another file")
     for number, row in body:
         if len(row) != len(header):
             raise DataError(f"{file}, line {number}: expected {len(header)} fields {how}, found {len(row)}")
