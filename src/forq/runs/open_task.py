@@ -16,7 +16,8 @@ from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import classes_of, kind_of
 from forq.models.loaded import LoadedModel
-from forq.models.positions import positions
+from forq.models.pooling import of_decoder
+from forq.models.positions import positions, usual_length
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
@@ -79,6 +80,11 @@ def open_task(
         if isinstance(model, Checkpoint):
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener, extra)
+    if of_decoder(ckpt):
+        raise ConfigError(
+            f"task {config.name!r} expects a language model, found {_class(ckpt)} with a modules.json that makes "
+            "sentence vectors; forq makes those of encoders only: remove modules.json to tune a language model"
+        )
     if "kind" in parameters:
         extra |= given(ckpt)
     elif kind != "causal":
@@ -109,8 +115,8 @@ def within(
 ) -> T:
     """A task whose rows fit a model's positions.
 
-    The default of ``max_length`` gives way to the positions only where a row needs it: the digest of a task whose rows
-    fit does not depend on the model.
+    The default of ``max_length`` gives way to the positions, or to the length at which the model's owner cuts a text,
+    only where a row needs it: the digest of a task whose rows fit does not depend on the model.
 
     Args:
         opened: opens the task with the given options.
@@ -119,18 +125,19 @@ def within(
     Raises:
         ConfigError: the user set a ``max_length`` above the positions, and a row needs it.
     """
-    task, limit = opened(options), positions(model)
-    if limit is None or not isinstance(task, Rows):
+    task, limit, usual = opened(options), positions(model), usual_length(model)
+    if usual is None or not isinstance(task, Rows):
         return task
-    if (longest := task.longest) > limit:
-        if "max_length" in options:
-            raise ConfigError(
-                f"task.max_length={options['max_length']}: expected rows of at most {limit:,} tokens, the model's "
-                f"positions, found one of {longest:,}; lower it: --set task.max_length={limit}"
-            )
-        task = opened({**options, "max_length": limit})
+    longest = task.longest
+    if "max_length" not in options and longest > usual:
+        task = opened({**options, "max_length": usual})
         assert isinstance(task, Rows)
-    return cast(T, replace(task, positions=limit))
+    elif limit is not None and longest > limit:
+        raise ConfigError(
+            f"task.max_length={options['max_length']}: expected rows of at most {limit:,} tokens, the model's "
+            f"positions, found one of {longest:,}; lower it: --set task.max_length={limit}"
+        )
+    return cast(T, task if limit is None else replace(task, positions=limit))
 
 
 def settled(task: T, model: LoadedModel) -> T:
