@@ -23,6 +23,7 @@ from forq.plugins import registry
 from forq.runs.config import TaskConfig
 from forq.runs.named import Option
 from forq.tasks import Settles, Task
+from forq.tasks.kinds.image_rows import ImageRows
 from forq.tasks.kinds.pictures import pixels
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
@@ -189,6 +190,8 @@ def _images(
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
     head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
     task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options, **extra)
+    if reward is None and isinstance(task, ImageRows):
+        graph.check_one_class(task.output)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 
