@@ -25,6 +25,7 @@ from forq.runs.named import Option
 from forq.tasks import Settles, Task
 from forq.tasks.kinds.image_rows import ImageRows
 from forq.tasks.kinds.pictures import pixels
+from forq.tasks.kinds.timm_file import label_names
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
 from forq.tasks.rows.rows import Rows
@@ -188,7 +189,7 @@ def _images(
     reward = None if config.reward is None else rewards.resolve(config.reward)
     assert ckpt.graph is not None
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
-    head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
+    head = classes_of(ckpt.config) if "id2label" in ckpt.config else label_names(ckpt.config)
     task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options, **extra)
     if reward is None and isinstance(task, ImageRows):
         graph.check_one_class(task.output)
