@@ -19,6 +19,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
 from forq.models.leaves import trainable
 from forq.models.load import load
+from forq.models.positions import positions
 from forq.models.saved import write
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
@@ -147,6 +148,9 @@ def test_without_a_configuration_the_graph_says_what_it_is(tmp_path: Path) -> No
     (form.example(tmp_path / "a") / "config.json").unlink()
     model: Any = load(tmp_path / "a")
     assert model.checkpoint.config == {"model_type": "onnx"} and model.config.vocab_size == 64
+    assert positions(model) is None
+    (tmp_path / "a" / "genai_config.json").write_text(json.dumps({"model": {"context_length": 48, "type": "llama"}}))
+    assert positions(load(tmp_path / "a")) == 48, "the positions of onnxruntime-genai's model"
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "link", "nowhere", ""])
