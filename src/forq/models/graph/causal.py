@@ -18,6 +18,8 @@ _OTHER_HEADS = (
     *("ForMaskedLM", "ForPreTraining", "ForSequenceClassification", "ForTokenClassification"),
     *("ForQuestionAnswering", "ForMultipleChoice"),
 )
+_MOST = 1 << 31
+"""A configuration may name any number; a token id is smaller."""
 _NEAR = 2.0**-6
 """Largest change of earlier logits, as a share of the change at the token that was changed."""
 
@@ -53,7 +55,8 @@ def check_causal(ckpt: Checkpoint, forward: Callable[[Tensor], Tensor], vocabula
     if any(isinstance(size, int) for size in graph_of(ckpt).inputs["input_ids"].shape or ()):
         return
     # Tokens from the middle of the vocabulary are words. Its ends may hold tokens of which a model knows nothing.
-    first, second, third, other = (vocabulary * place // 6 for place in (1, 2, 3, 4)) if vocabulary else (2, 3, 4, 5)
+    size = vocabulary if vocabulary is not None and 6 <= vocabulary < _MOST else 6
+    first, second, third, other = (size * place // 6 for place in (1, 2, 3, 4))
     logits = forward(torch.tensor([[first, second, third], [first, second, other]]))
     *earlier, changed = (logits[0] - logits[1]).abs().amax(dim=1).tolist()
     if max(earlier) > _NEAR * changed:
