@@ -16,7 +16,9 @@ from forq.attacks import images as _images
 from forq.attacks.attack import attack
 from forq.attacks.ball import Ball
 from forq.attacks.result import AttackStopped, interval
+from forq.attacks.victims import open_victim
 from forq.errors import ConfigError, DataError, ForqError
+from tests import edge_net
 from tests.attacked import Halves, images
 
 
@@ -317,3 +319,16 @@ def test_rows_of_older_folders_are_read(tmp_path):
         outcome.lowest_margin for outcome in first.outcomes
     ]
     assert all(outcome.margin is None for outcome in again.outcomes)
+
+
+def test_a_preprocessor_that_is_not_followed_is_named(tmp_path, caplog):
+    path = edge_net.floating(tmp_path / "onnx" / "net.onnx")
+    open_victim(str(path), floats=True)
+    beside = tmp_path / "preprocessor_config.json"
+    beside.write_text('{"do_resize": true, "do_normalize": false}')
+    open_victim(str(path), floats=True)
+    assert not caplog.records
+    beside.write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    open_victim(str(path), floats=True)
+    (record,) = caplog.records
+    assert "gets images in 0 … 1; preprocessor_config.json beside it" in record.getMessage()

@@ -276,6 +276,20 @@ def test_a_filling_that_was_stopped_keeps_what_it_had(pipeline, data, tmp_path):
     assert other.digest != encoded.digest
 
 
+@pytest.mark.parametrize("t5", [False, True])
+def test_captions_that_a_text_encoder_cuts_are_counted(t5, pipeline, data, tmp_path, caplog):
+    folder = tiny_pipeline.with_t5(pipeline, tmp_path / "t5") if t5 else pipeline
+    rows = read_splits(data)["train"]
+    Encoders(Checkpoint.open(folder), tmp_path / "a", CPU, pixels).prepare(rows, 28, 9)
+    assert not caplog.records
+    long = [replace(rows[0], caption="a one two " * n) for n in (2, 9)]
+    Encoders(Checkpoint.open(folder), tmp_path / "b", CPU, pixels).prepare(long, 28, 9)
+    said = [record.getMessage() for record in caplog.records]
+    # The empty caption of dropped ones is encoded too. CLIP's tokenizer of this pipeline reads five tokens.
+    assert said[0] == "2 of 3 captions are longer than 5 tokens, and CLIP reads these alone"
+    assert said[1:] == (["1 of 3 captions are longer than 9 tokens, and T5 reads these alone"] if t5 else [])
+
+
 def test_splits_share_no_picture_and_the_digest_says_what_a_batch_depends_on(pipeline, data, tmp_path):
     task = opened(pipeline, data, tmp_path)
     held = [row.digest for rows in task.rows.values() for row in rows]

@@ -29,7 +29,7 @@ from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tokens import batches
 from forq.tokens.pretrained import language_model
-from tests import tiny_lm
+from tests import tiny_encoders, tiny_lm
 
 IDS = torch.randint(3, 96, (2, 20), generator=torch.Generator().manual_seed(0))
 CHOICES = _choice.pack(
@@ -259,6 +259,36 @@ def test_no_family_is_refused_by_its_own_defaults(name: str) -> None:
 def test_a_refusal_says_what_was_found(config: dict[str, Any], says: str) -> None:
     with pytest.raises(FormatError, match=says):
         family_of(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "says"),
+    [
+        ("gemma3_text", {"use_bidirectional_attention": True}, "a decoder .*, found use_bidirectional_attention true"),
+        ("gemma", {"use_bidirectional_attention": True}, "a decoder .*, found use_bidirectional_attention true"),
+        ("llama", {"is_causal": False}, "a decoder that attends to earlier tokens only, found is_causal false"),
+        ("bert", {"is_decoder": True}, "an encoder that attends in both directions, found is_decoder true"),
+        ("roberta", {"is_decoder": True}, "an encoder that attends in both directions, found is_decoder true"),
+    ],
+)
+@pytest.mark.parametrize("head", ["Model", "ForSequenceClassification"])
+def test_another_direction_of_attention_is_refused(name: str, setting: dict[str, Any], says: str, head: str) -> None:
+    """These are the settings that turn a mask of transformers around."""
+    sizes = tiny_encoders.KINDS.get(name) or SMALL.get(name, GATED)
+    ids = torch.tensor([[3, 4, 5], [3, 4, 6]])
+
+    def sees_the_last(**settings: Any) -> bool:
+        config = transformers.AutoConfig.for_model(name, **sizes, **settings)
+        made = transformers.AutoModel.from_config(config).eval()
+        with torch.no_grad():
+            first, second = made(input_ids=ids).last_hidden_state[:, 0]
+        return not torch.equal(first, second)
+
+    assert sees_the_last(**setting) != sees_the_last()
+    config = {"model_type": name, "architectures": [f"Any{head}"]}
+    family_of({**config, **{key: not value for key, value in setting.items()}})
+    with pytest.raises(FormatError, match=says):
+        family_of({**config, **setting})
 
 
 @pytest.mark.parametrize(

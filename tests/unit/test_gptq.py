@@ -215,6 +215,8 @@ def test_a_group_that_does_not_exist_is_refused(folder: Path) -> None:
         ({"checkpoint_format": "marlin"}, "repacked for another kernel"),
         ({"dynamic": {"-:.*": {}}}, "leaves .* in float, found it in integers"),
         ({"dynamic": {"-:(": {}}}, "cannot be used"),
+        ({"rotation": "hadamard"}, "found rotation 'hadamard': GPTQModel turns the inputs of every down_proj"),
+        ({"meta": {"rotation": "random"}}, "found rotation 'random'"),
         ({"dynamic": {"+:.*": {"bits": 8}}}, "'dynamic', which is not supported"),
     ],
 )
@@ -223,6 +225,12 @@ def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, A
     assert gptq.recognise(ckpt)
     with pytest.raises(FormatError, match=says):
         gptq.layers(ckpt)
+
+
+def test_an_adapter_that_is_left_out_is_said(folder: Path) -> None:
+    assert gptq.unlike(configured(folder, adapter=None, rotation=None)) == ()
+    (said,) = gptq.unlike(configured(folder, adapter={"name": "lora", "path": "eora", "rank": 32}))
+    assert "names an adapter" in said and "--adapter" in said
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import forq
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.onnx import graph as graphs
 from forq.checkpoints.containers.onnx.images import GraphImages
+from forq.errors import ConfigError
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.tasks import account
@@ -84,6 +85,20 @@ def test_a_loss_of_probabilities_is_that_of_their_logits(tmp_path: Path) -> None
     assert torch.allclose(tasks[1].logits(models[1], batch).softmax(1), given, atol=1e-6)
     answer = tasks[1].answers(models[1], batch)[0].row
     assert answer["scores"] == answer["outputs"]["scores"] == given[0].tolist()
+
+
+@pytest.mark.parametrize("ends", [["Sigmoid"], ["Sigmoid", "QuantizeLinear", "DequantizeLinear"], ["HardSigmoid"]])
+def test_classes_that_do_not_exclude_each_other_are_refused(ends: list[str], tmp_path: Path) -> None:
+    data, path = arrays(tmp_path / "a.npz"), ended(tmp_path, *ends)
+    with pytest.raises(ConfigError, match=r"scores: expected scores of which a softmax .*, found those of a Sigmoid"):
+        opened(path, data)
+    rewarded = TaskConfig(name="classify-images", data=str(data), reward="tests.unit.test_image_probabilities:nothing")
+    assert open_task(rewarded, Checkpoint.open(path), 0).evaluate(forq.load(path, device="cpu"), "test").rows
+
+
+def nothing(*answered: Any) -> float:
+    """A reward."""
+    return 0.0
 
 
 def test_a_probability_of_0_costs_a_finite_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,20 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
 from forq.models.leaves import trainable
 from forq.models.load import load
+from forq.models.positions import positions
 from forq.models.saved import write
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tokens.batches import Batch
+from tests import tiny_encoders
 from tests.fixtures import onnx as form
+from tests.fixtures import onnx_int8 as form_int8
 
 IDS = torch.randint(1, 64, (3, 9), generator=torch.Generator().manual_seed(3))
 
@@ -143,6 +148,9 @@ def test_without_a_configuration_the_graph_says_what_it_is(tmp_path: Path) -> No
     (form.example(tmp_path / "a") / "config.json").unlink()
     model: Any = load(tmp_path / "a")
     assert model.checkpoint.config == {"model_type": "onnx"} and model.config.vocab_size == 64
+    assert positions(model) is None
+    (tmp_path / "a" / "genai_config.json").write_text(json.dumps({"model": {"context_length": 48, "type": "llama"}}))
+    assert positions(load(tmp_path / "a")) == 48, "the positions of onnxruntime-genai's model"
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "link", "nowhere", ""])
@@ -223,3 +231,56 @@ def test_two_graphs_in_a_folder_are_not_chosen_between(tmp_path: Path) -> None:
         9,
         json.loads((folder / "config.json").read_text())["vocab_size"],
     )
+
+
+@pytest.fixture(scope="module")
+def masked_graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A masked language model in dynamic int8, as optimum exports and quantizes it."""
+    where = tmp_path_factory.mktemp("masked")
+    made = tiny_encoders.model("distilbert", masked=True)
+    made.set_attn_implementation("eager")
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.made = made
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.made(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits
+
+    names = ["input_ids", "attention_mask", "logits"]
+    axes = {name: {0: "rows", 1: "length"} for name in names}
+    given = (IDS, torch.ones_like(IDS))
+    how: dict[str, Any] = {"input_names": names[:2], "output_names": names[2:], "dynamic_axes": axes, "dynamo": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the newer exporter needs onnxscript
+        torch.onnx.export(Logits(), given, str(where / "float.onnx"), opset_version=17, **how)
+    (where / "repo").mkdir()
+    quantize_dynamic(where / "float.onnx", where / "repo" / "model_quantized.onnx", weight_type=QuantType.QInt8)
+    made.config.save_pretrained(where / "repo")
+    return where / "repo"
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        ("DistilBertForMaskedLM", "DistilBertForMaskedLM in config.json"),
+        (None, "one whose logits depend on later tokens"),
+        ("DistilBertForCausalLM", "one whose logits depend on later tokens"),
+    ],
+)
+def test_a_masked_language_model_is_refused(masked_graph: Path, head: str | None, says: str) -> None:
+    file = masked_graph / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "architectures": None if head is None else [head]}))
+    with pytest.raises(FormatError, match=f"expected the graph of a causal language model, found {says}"):
+        load(masked_graph, device="cpu")
+
+
+def test_a_scale_for_the_whole_batch_makes_no_graph_look_ahead(tmp_path: Path) -> None:
+    model: Any = load(form_int8.example(tmp_path / "a", integer=True, dtype="uint8", zeros=True), device="cpu")
+    seen = [model(torch.tensor([[10, 20, last]])).logits[0, 0] for last in range(30, 60)]
+    assert any(not torch.equal(seen[0], other) for other in seen), "a later token changes the scale of earlier ones"
+    both = model(torch.tensor([[10, 20, last] for last in range(30, 60)])).logits[:, 0]
+    assert (both - both[0]).abs().max() < 1e-4 * both.abs().max(), "in one batch it changes that of all rows alike"

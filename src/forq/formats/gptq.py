@@ -25,7 +25,7 @@ from forq.checkpoints import Checkpoint, Relaid
 from forq.formats.base import About, ExportableFormat, Survey
 from forq.formats.codecs import gptq_groups, gptq_write
 from forq.formats.codecs.gptq_groups import group_of
-from forq.formats.codecs.gptq_settings import raw_settings, settings
+from forq.formats.codecs.gptq_settings import adapter_note, raw_settings, settings
 from forq.formats.codecs.gptq_specs import layer_specs
 from forq.formats.codecs.gptq_version import version
 from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
@@ -100,9 +100,9 @@ class GPTQ(ExportableFormat):
         return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
 
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-        """Whether zero points or groups contradict the configuration, and how they are read."""
+        """Whether zero points or groups contradict the configuration and how they are read, and a left-out adapter."""
         why = version(ckpt).why
-        return (*((why,) if why else ()), *gptq_groups.unlike(ckpt))
+        return (*((why,) if why else ()), *gptq_groups.unlike(ckpt), *adapter_note(ckpt))
 
     def relaid(self, ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
         """What a save writes: once a zero point moved, the configuration no longer says that all are the middle.

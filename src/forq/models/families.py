@@ -163,7 +163,8 @@ def family_of(config: Mapping[str, object]) -> Family:
 
     Raises:
         FormatError: the architecture is refused (with the reason), the model_type is unknown (the
-            message lists the known ones), or the encoder has a head that forq does not build.
+            message lists the known ones), it attends in another direction than its family, or the
+            encoder has a head that forq does not build.
     """
     if (denoiser := config.get("_class_name")) is not None:
         if not isinstance(denoiser, str) or denoiser not in DENOISERS:
@@ -190,6 +191,7 @@ def family_of(config: Mapping[str, object]) -> Family:
         near = registry.nearest(str(name), list(FAMILIES))
         raise FormatError(f"config.json: expected a model_type among {', '.join(FAMILIES)}, found {name!r}{near}")
     family = FAMILIES[name]
+    _check_attention(config, family)
     if head.endswith(_CLASSIFIER):
         return replace(family, kind="classifier")
     if family.kind == "causal":
@@ -202,6 +204,29 @@ def family_of(config: Mapping[str, object]) -> Family:
         "config.json: expected architectures of an encoder to end in Model, "
         f"{', '.join(_MASKED)} or {_CLASSIFIER}, found {head!r}"
     )
+
+
+def _check_attention(config: Mapping[str, object], family: Family) -> None:
+    """Refuse a decoder that attends to later tokens, and an encoder that does not.
+
+    Raises:
+        FormatError: the configuration says so.
+    """
+    if family.kind == "causal":
+        if not config.get("is_causal", True):
+            found = "is_causal false"
+        elif config.get("use_bidirectional_attention"):
+            found = "use_bidirectional_attention true"
+        else:
+            return
+        expected = "a decoder that attends to earlier tokens only"
+        hint = "such a model makes sentence vectors and is no language model"
+    elif config.get("is_decoder"):
+        expected, found = "an encoder that attends in both directions", "is_decoder true"
+        hint = "set it to false if the model was trained without it"
+    else:
+        return
+    raise FormatError(f"config.json: expected {expected}, found {found}; {hint}")
 
 
 def classes_of(config: Mapping[str, object]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from forq.formats import Format, recognised
 from forq.formats.codecs.onnx_products import UNREAD
 from forq.layers.layer import LayerSpec
 from forq.models.families import family_of
+from forq.models.graph.causal import check_head
 from forq.models.graph.inputs import Inputs, logits_of
 from forq.models.names import Names, assign
 from forq.models.skeleton import skeleton
@@ -64,7 +65,8 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
     """The layout of an ONNX graph: it has quantized layers and no architecture to fill.
 
     Raises:
-        FormatError: no layer is quantized or can move, or the graph takes neither tokens nor images.
+        FormatError: no layer is quantized or can move, or the graph is neither a causal language model nor a network
+            on images.
     """
     assert ckpt.graph is not None
     form = recognised(ckpt)
@@ -80,6 +82,7 @@ def _graph_layout(ckpt: Checkpoint) -> Layout:
         GraphImages.of(ckpt.graph, ckpt.folder)  # refuses the graphs that a load would refuse
     else:
         Inputs.of(ckpt), logits_of(ckpt)
+        check_head(ckpt)
     specs = form.layers(ckpt)
     if not specs:
         raise FormatError(f"{ckpt.path}: expected a weight that can move, found none; {' '.join(form.unlike(ckpt))}")

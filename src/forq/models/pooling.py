@@ -1,4 +1,4 @@
-"""What a folder of sentence-transformers does with the token vectors of its encoder."""
+"""What a folder of sentence-transformers does with the token vectors of its encoder, and what of it is left out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, cast, get_args
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import FormatError
+from forq.models import sentences
+from forq.models.families import kind_of
 from forq.tokens.model import Pooling
 
 _FLAGS: Mapping[str, Pooling] = {
@@ -32,8 +34,18 @@ def pooling(ckpt: Checkpoint) -> tuple[Pooling, ...]:
 
 
 def left_out(ckpt: Checkpoint) -> tuple[str, ...]:
-    """Sentences on what sentence-transformers computes behind the encoder and forq does not."""
+    """Sentences on what sentence-transformers does with a text and forq does not."""
     found = []
+    if of_decoder(ckpt):
+        found.append(
+            "modules.json makes sentence vectors of this decoder; forq computes a language model with the embedding or "
+            "the stored head, and no sentence vectors"
+        )
+    if before := sentences.prompt(ckpt.folder):
+        found.append(
+            f"sentence-transformers writes {before!r:.80} before every text (default_prompt_name); forq does not, and "
+            "answers otherwise: write it at the beginning of your texts"
+        )
     if unknown := [way for way in _named(ckpt.folder) if way not in get_args(Pooling)]:
         found.append(
             f"sentence-transformers makes a sentence's vector by {' and '.join(unknown)}; forq takes the mean of the "
@@ -42,6 +54,12 @@ def left_out(ckpt: Checkpoint) -> tuple[str, ...]:
     if further := [kind for kind, _ in modules(ckpt.folder) if kind not in _FOLLOWED]:
         found.append(f"forq leaves out {' and '.join(further)} of modules.json, and answers otherwise")
     return tuple(found)
+
+
+def of_decoder(ckpt: Checkpoint) -> bool:
+    """Whether sentence-transformers makes sentence vectors of a decoder, as of Qwen3-Embedding."""
+    pools = any(kind == "Pooling" for kind, _ in modules(ckpt.folder))
+    return pools and kind_of(ckpt.contents) == "causal"
 
 
 def _named(folder: Path) -> tuple[str, ...]:

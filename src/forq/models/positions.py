@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from forq.checkpoints import Checkpoint
+from forq.models import sentences
 from forq.models.loaded import LoadedModel
 from forq.models.skeleton import configuration
 
 _BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
 """Families that number positions from the padding token's id + 1, so that their tables have rows no text reaches."""
+
+
+def usual_length(model: LoadedModel | Checkpoint) -> int | None:
+    """The number of tokens at which a text is cut unless a user says otherwise; at most the positions.
+
+    Folders of sentence-transformers may name fewer tokens than the model has positions. Unlike these, a user may set
+    more.
+    """
+    ckpt = model.checkpoint if isinstance(model, LoadedModel) else model
+    known = [limit for limit in (positions(model), sentences.longest(ckpt.folder)) if limit is not None]
+    return min(known, default=None)
 
 
 def positions(model: LoadedModel | Checkpoint) -> int | None:

@@ -7,18 +7,33 @@ from forq.checkpoints.patch import unread
 from forq.formats import Format
 from forq.layers.linear import Activations
 from forq.models import pooling
+from forq.models.families import kind_of
 
 
 def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
     """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
     notes: tuple[str, ...] = ckpt.contents.values.get("notes", ())
-    computed += notes + pooling.left_out(ckpt)
+    computed += notes + _without_head(ckpt) + pooling.left_out(ckpt)
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed
     return (
         *computed,
         f"forq does not read the weights {', '.join(others)} beside it: a save that patches copies them untuned",
+    )
+
+
+def _without_head(ckpt: Checkpoint) -> tuple[str, ...]:
+    """A sentence on a decoder that was saved without its language head: the embedding takes its place."""
+    named = ckpt.config.get("architectures")
+    head = str(named[0]) if isinstance(named, list) and named else ""
+    if ckpt.graph is not None or not head.endswith("Model") or head.endswith("LMHeadModel"):
+        return ()
+    if kind_of(ckpt.contents) != "causal":
+        return ()
+    return (
+        f"config.json names {head}, which has no language head; forq takes the embedding for it, as transformers' "
+        "AutoModelForCausalLM does",
     )
 
 

@@ -16,13 +16,16 @@ from forq.errors import ConfigError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.families import classes_of, kind_of
 from forq.models.loaded import LoadedModel
-from forq.models.positions import positions
+from forq.models.pooling import of_decoder
+from forq.models.positions import positions, usual_length
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
 from forq.runs.named import Option
 from forq.tasks import Settles, Task
+from forq.tasks.kinds.image_rows import ImageRows
 from forq.tasks.kinds.pictures import pixels
+from forq.tasks.kinds.timm_file import label_names
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
 from forq.tasks.rows.rows import Rows
@@ -79,6 +82,11 @@ def open_task(
         if isinstance(model, Checkpoint):
             raise ConfigError(f"task {config.name!r} is on pictures, which only a loaded pipeline can encode")
         return _diffusion(config, model, seed, opener, extra)
+    if of_decoder(ckpt):
+        raise ConfigError(
+            f"task {config.name!r} expects a language model, found {_class(ckpt)} with a modules.json that makes "
+            "sentence vectors; forq makes those of encoders only: remove modules.json to tune a language model"
+        )
     if "kind" in parameters:
         extra |= given(ckpt)
     elif kind != "causal":
@@ -109,8 +117,8 @@ def within(
 ) -> T:
     """A task whose rows fit a model's positions.
 
-    The default of ``max_length`` gives way to the positions only where a row needs it: the digest of a task whose rows
-    fit does not depend on the model.
+    The default of ``max_length`` gives way to the positions, or to the length at which the model's owner cuts a text,
+    only where a row needs it: the digest of a task whose rows fit does not depend on the model.
 
     Args:
         opened: opens the task with the given options.
@@ -119,18 +127,19 @@ def within(
     Raises:
         ConfigError: the user set a ``max_length`` above the positions, and a row needs it.
     """
-    task, limit = opened(options), positions(model)
-    if limit is None or not isinstance(task, Rows):
+    task, limit, usual = opened(options), positions(model), usual_length(model)
+    if usual is None or not isinstance(task, Rows):
         return task
-    if (longest := task.longest) > limit:
-        if "max_length" in options:
-            raise ConfigError(
-                f"task.max_length={options['max_length']}: expected rows of at most {limit:,} tokens, the model's "
-                f"positions, found one of {longest:,}; lower it: --set task.max_length={limit}"
-            )
-        task = opened({**options, "max_length": limit})
+    longest = task.longest
+    if "max_length" not in options and longest > usual:
+        task = opened({**options, "max_length": usual})
         assert isinstance(task, Rows)
-    return cast(T, replace(task, positions=limit))
+    elif limit is not None and longest > limit:
+        raise ConfigError(
+            f"task.max_length={options['max_length']}: expected rows of at most {limit:,} tokens, the model's "
+            f"positions, found one of {longest:,}; lower it: --set task.max_length={limit}"
+        )
+    return cast(T, task if limit is None else replace(task, positions=limit))
 
 
 def settled(task: T, model: LoadedModel) -> T:
@@ -180,8 +189,10 @@ def _images(
     reward = None if config.reward is None else rewards.resolve(config.reward)
     assert ckpt.graph is not None
     graph = GraphImages.of(ckpt.graph, ckpt.folder)
-    head = classes_of(ckpt.config) if "id2label" in ckpt.config else ()
+    head = classes_of(ckpt.config) if "id2label" in ckpt.config else label_names(ckpt.config)
     task = opener(Path(config.data), graph, seed=seed, head=head, described=described, **config.options, **extra)
+    if reward is None and isinstance(task, ImageRows):
+        graph.check_one_class(task.output)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
 

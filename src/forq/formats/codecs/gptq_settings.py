@@ -60,6 +60,12 @@ def settings(ckpt: Checkpoint) -> GPTQSettings:
     # Rules with a minus leave layers in float, which the tensors show as well.
     if dynamic and not (isinstance(dynamic, dict) and all(rule.startswith(KEPT) for rule in dynamic)):
         raise FormatError(f"{where}: expected one setting for all layers, found 'dynamic', which is not supported yet")
+    if (rotation := _told(raw, "rotation")) is not None:
+        raise FormatError(
+            f"{where}: expected weights in the model's own coordinates, found rotation {rotation!r:.40}: GPTQModel "
+            "turns the inputs of every down_proj by a Hadamard matrix at run time, which forq does not; quantize the "
+            "model without it"
+        )
     sym = raw.get("sym")
     if sym is not None and type(sym) is not bool:
         raise FormatError(f"{where}: expected sym to be true or false, found {sym!r}")
@@ -73,6 +79,22 @@ def raw_settings(ckpt: Checkpoint) -> Mapping[str, object]:
         return config
     older = ckpt.folder / "quantize_config.json"
     return read_json(older) if older.is_file() else {}
+
+
+def adapter_note(ckpt: Checkpoint) -> tuple[str, ...]:
+    """A sentence on an adapter that the configuration names, which is not among the checkpoint's tensors."""
+    if not (adapter := _told(raw_settings(ckpt), "adapter")):
+        return ()
+    return (
+        f"quantization_config names an adapter, {adapter!r:.80}, which GPTQModel adds to the layers; forq leaves it "
+        "out: if it is in PEFT's format, give its folder by --adapter",
+    )
+
+
+def _told(raw: Mapping[str, object], name: str) -> object:
+    """A setting of GPTQModel's own, which lies beside the others or under meta; None where it is off."""
+    meta = raw.get("meta")
+    return raw.get(name) or (meta.get(name) if isinstance(meta, dict) else None) or None
 
 
 def check_kept(ckpt: Checkpoint, quantized: Sequence[str]) -> None:

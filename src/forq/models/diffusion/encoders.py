@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,12 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.checkpoint import read_json
 from forq.checkpoints.patch import files_of
 from forq.errors import ConfigError, FormatError
+from forq.models.diffusion.captions import cut
 from forq.models.diffusion.denoiser import library, skeleton
 from forq.models.diffusion.pipeline import Vae, given, pictures
 from forq.tokens.model import Denoiser
+
+log = logging.getLogger("forq")
 
 _TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
 _CHUNK = 1 << 22
@@ -189,6 +193,8 @@ class Encoders:
             pipe = maker.from_pretrained(self._folder, dtype=dtype, transformer=empty, vae=None, **others)
         except Exception as error:  # a damaged component can fail in any way
             raise FormatError(f"{self._folder}: expected text encoders diffusers can load, found {error}") from error
+        for sentence in cut(pipe, missing, tokens):
+            log.warning("%s", sentence)
         for name in _TEXT[:3]:
             if getattr(pipe, name) is not None and name not in others:
                 getattr(pipe, name).to(self._device)

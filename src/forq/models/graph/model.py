@@ -20,6 +20,7 @@ from forq.formats.codecs.onnx_products import products
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
 from forq.layers.scratch import Scratch
+from forq.models.graph.causal import check_causal
 from forq.models.graph.inputs import Inputs, graph_of, logits_of
 from forq.models.graph.layer import GraphLinear
 from forq.models.graph.session import Session
@@ -172,6 +173,7 @@ def open_graph(ckpt: Checkpoint) -> GraphLM:
     assert layout.form is not None
     model = GraphLM(ckpt, layout.form, layout.specs)
     model.eval().requires_grad_(False)
+    check_causal(ckpt, lambda tokens: model.forward(tokens).logits, model.config.vocab_size)
     heap.trim()
     return model
 

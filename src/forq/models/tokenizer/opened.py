@@ -13,6 +13,7 @@ from forq.checkpoints import Checkpoint
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import ConfigError, FormatError
 from forq.layers import heap
+from forq.models import sentences
 
 _FILES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 GENERATION = "generation_config.json"
@@ -90,7 +91,7 @@ def open_tokenizer(ckpt: Checkpoint) -> CheckpointTokenizer:
         ConfigError: there is no tokenizer, it needs a package that is not installed, or transformers cannot load it.
         FormatError: a file beside it is damaged.
     """
-    own = _loaded(ckpt.folder) if ckpt.contents.tokenizer is None else ckpt.contents.tokenizer()
+    own = _read(ckpt.folder) if ckpt.contents.tokenizer is None else ckpt.contents.tokenizer()
     heap.trim()  # building a vocabulary of 262,144 tokens leaves 300 MB of freed memory behind
     rows = ckpt.config.get("vocab_size")
     return CheckpointTokenizer(own, rows if type(rows) is int else None, generation_ends(ckpt), ckpt.path)
@@ -110,6 +111,19 @@ def generation_ends(ckpt: Checkpoint) -> tuple[int, ...]:
         raise FormatError(f"{path}: expected a token id or a list of them for eos_token_id, found {value!r:.80}")
     # In some configurations −1 means no token.
     return tuple(token for token in ids if token >= 0)
+
+
+def _read(folder: Path) -> Any:
+    """The tokenizer of a folder, as sentence-transformers changes it if the folder is one of its own."""
+    own = _loaded(folder)
+    if sentences.lowers(folder):
+        if getattr(own, "backend_tokenizer", None) is None:
+            raise ConfigError(
+                f"{folder}: expected a tokenizer.json, to which do_lower_case of sentence-transformers applies, found "
+                f"{type(own).__name__} without one"
+            )
+        sentences.lower(own.backend_tokenizer)
+    return own
 
 
 def _loaded(folder: Path) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forq.checkpoints import Checkpoint
+from forq.models import sentences
 from forq.models.tokenizer.opened import GENERATION, CheckpointTokenizer, settings
 from forq.tokens.ends import turn_ends
 from forq.tokens.template import ChatTemplate
@@ -147,6 +148,8 @@ def _differing(own: Any, file: Path) -> str | None:
         alone = Tokenizer.from_file(str(file))
     except Exception:  # the library raises no more specific class
         return None
+    if sentences.lowers(file.parent):
+        sentences.lower(alone)
     alone.no_truncation()
     alone.no_padding()
     return next((text for text in _TRIALS if alone.encode(text, add_special_tokens=False).ids != bare(own, text)), None)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from forq.tasks import Tokenizer
 from forq.tokens.pretrained import language_model
+
+log = logging.getLogger("forq")
+
+_NOT_FOLLOWED = (
+    *("repetition_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens", "bad_words_ids", "sequence_bias"),
+    *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "num_beams"),
+    "exponential_decay_length_penalty",
+)
+"""Generation settings that change the likeliest text too; 1, 0 and nothing leave it as it is."""
 
 Pick = Callable[[Tensor], list[int]]
 """Chooses the next token of each row from logits [rows, vocabulary]."""
@@ -33,7 +43,8 @@ def written(
 
     Rows are padded on the left. The padding is masked, and each row counts positions from its own
     first token, so a row's text does not depend on the other rows. The checkpoint's generation
-    settings (sampling, penalties) are not used.
+    settings (sampling, penalties) are not used: a penalty on repetition would make a score depend on
+    it, and a run's loss with it. A warning names those that change the likeliest text.
 
     Args:
         model: a causal language model from :func:`forq.load` or transformers, in eval mode.
@@ -43,6 +54,7 @@ def written(
         pick: chooses the next tokens from the logits.
     """
     lm = language_model(model)
+    _warn(_not_followed(model))
     limit = getattr(lm.config, "max_position_embeddings", None)
     longest = max(map(len, prompts))
     # The last generated token is not fed back, so it needs no position.
@@ -63,6 +75,24 @@ def written(
             if not writing:
                 break
     return texts
+
+
+def _not_followed(model: nn.Module) -> str:
+    """The generation settings of a model that change the likeliest text, with their values; empty without any."""
+    settings = getattr(model, "generation_config", None)
+    found = {name: getattr(settings, name, None) for name in _NOT_FOLLOWED}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value and value != 1)
+
+
+@cache
+def _warn(settings: str) -> None:
+    """Warn of settings, once."""
+    if settings:
+        log.warning(
+            "generation_config.json sets %s, which transformers' generate follows even without sampling; forq writes "
+            "texts by the model's probabilities alone",
+            settings,
+        )
 
 
 def ending(tokenizer: Tokenizer, ends: Collection[int], *, line: bool) -> Callable[[int], bool]:

@@ -33,6 +33,8 @@ class Preprocessing:
         mean, std: by channel, or one for all.
         resample: number of Pillow's filter.
         reverse: whether channels are in the order blue, green, red.
+        rounds: whether half a pixel beside the crop is rounded to the even number, as in torchvision; else down, as in
+            transformers.
     """
 
     size: tuple[int, int] | None = None
@@ -43,6 +45,7 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     resample: int = 2
     reverse: bool = False
+    rounds: bool = False
 
     def levels(self, picture: Image.Image) -> NDArray[np.uint8]:
         """An image in its final size: uint8 [H, W, C]."""
@@ -54,7 +57,8 @@ class Preprocessing:
         elif self.size is not None and picture.size != self.size[::-1]:
             picture = picture.resize(self.size[::-1], how)
         if self.crop is not None and picture.size != self.crop[::-1]:
-            left, top = (picture.width - self.crop[1]) // 2, (picture.height - self.crop[0]) // 2
+            around = (picture.width - self.crop[1], picture.height - self.crop[0])
+            left, top = (round(beside / 2) if self.rounds else beside // 2 for beside in around)
             picture = picture.crop((left, top, left + self.crop[1], top + self.crop[0]))
         array = np.asarray(picture, dtype=np.uint8)
         array = array if array.ndim == 3 else array[..., None]

@@ -1,4 +1,7 @@
-"""Read a preprocessor_config.json. Its class fills in what it leaves out; without a class, nothing is guessed."""
+"""Read a preprocessor_config.json. Its class fills in what it leaves out; without a class, nothing is guessed.
+
+Where there is none, timm's config.json takes its place.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from forq.errors import ConfigError
 from forq.tasks.kinds.image_processors import CLASS, PROCESSORS, processor_of
 from forq.tasks.kinds.image_sizes import Sizes, sizes_of
 from forq.tasks.kinds.preprocessing import FILE, Preprocessing
+from forq.tasks.kinds.timm_file import FILE as TIMM_FILE
+from forq.tasks.kinds.timm_file import timm_settings
 
 _READ = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
@@ -32,9 +37,9 @@ _READ = {
 def preprocessing(
     graph: GraphImages, path: str | None, mean: str | float | None, std: str | float | None
 ) -> Preprocessing:
-    """The preprocessing of a graph: its folder's preprocessor_config.json, and what the user says.
+    """The preprocessing of a graph, by its folder's preprocessor_config.json or timm's config.json, and by the user.
 
-    Without the file, levels are divided by 255 and images are resized to the graph's own size.
+    Without these files, levels are divided by 255 and images are resized to the graph's own size.
 
     Args:
         path: another such file.
@@ -47,8 +52,12 @@ def preprocessing(
     if path is not None and not file.is_file():
         raise ConfigError(f"task.preprocessor: expected a file, found none at {file}")
     own = None if graph.height is None or graph.width is None else (graph.height, graph.width)
+    by_timm = None
     if file.is_file():
         settings = settings_of(file, normalised=not graph.floats or None not in (mean, std))
+        sizes = sizes_of(file, settings)
+    elif (by_timm := timm_settings(graph.folder)) is not None:
+        file, settings = graph.folder / TIMM_FILE, by_timm
         sizes = sizes_of(file, settings)
     else:
         settings, sizes = {}, Sizes(size=own)
@@ -71,7 +80,7 @@ def preprocessing(
     if resample not in {filter.value for filter in Image.Resampling}:
         raise ConfigError(f"{file}: expected resample to be a number of Pillow's filters, found {resample!r:.40}")
     reverse = bool(settings.get("do_flip_channel_order"))
-    return Preprocessing(*sizes, float(factor), means, stds, int(resample), reverse)
+    return Preprocessing(*sizes, float(factor), means, stds, int(resample), reverse, by_timm is not None)
 
 
 def settings_of(file: Path, *, normalised: bool) -> Mapping[str, Any]:

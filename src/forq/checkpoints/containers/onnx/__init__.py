@@ -101,14 +101,22 @@ def _external(path: Path, name: str) -> Path:
 
 
 def _config(folder: Path) -> dict[str, object]:
-    """The folder's config.json, or a minimal configuration if there is none."""
-    path = folder / "config.json"
-    if path.is_file():
-        try:
-            config = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"{path}: expected JSON, found {error}") from error
-        if not isinstance(config, dict):
-            raise FormatError(f"{path}: expected a JSON object, found {type(config).__name__}")
-        return config
-    return {"model_type": "onnx"}
+    """The folder's config.json, or a minimal configuration if there is none, with what onnxruntime-genai says."""
+    if (path := folder / "config.json").is_file():
+        return _object(path)
+    plain: dict[str, object] = {"model_type": "onnx"}
+    if (path := folder / "genai_config.json").is_file():
+        model = _object(path).get("model")
+        limit = model.get("context_length") if isinstance(model, dict) else None
+        plain |= {"max_position_embeddings": limit} if type(limit) is int and limit > 0 else {}
+    return plain
+
+
+def _object(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: expected JSON, found {error}") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forq.checkpoints.containers.onnx.graph import Graph
-from forq.checkpoints.containers.onnx.probabilities import least_of
+from forq.checkpoints.containers.onnx.probabilities import apart_of, least_of
 from forq.errors import ConfigError, FormatError
 
 _FLOAT32, _UINT8 = 1, 2
@@ -31,6 +31,7 @@ class GraphImages:
         rows: number of images in a run of the graph, where it is fixed.
         outputs: shapes of the outputs, by name.
         probabilities: outputs that a Softmax computes, and the smallest probability that each can tell from 0.
+        independent: outputs that a Sigmoid computes: a probability of its own for each class.
         apart: whether each image has to be computed in a run of its own, since a DynamicQuantizeLinear
             measures the range of all rows together.
         detects: whether a NonMaxSuppression chooses among boxes.
@@ -47,6 +48,7 @@ class GraphImages:
     rows: int | None
     outputs: Mapping[str, Shape]
     probabilities: Mapping[str, float]
+    independent: frozenset[str]
     apart: bool
     detects: bool
 
@@ -87,6 +89,7 @@ class GraphImages:
         return cls(
             graph.path, folder, name, floats, first, channels, height, width, rows, outputs,
             {key: value for key, value in least.items() if value is not None},
+            frozenset(key for key in outputs if apart_of(graph, key)),
             apart=bool(ops & {"DynamicQuantizeLinear", "DynamicQuantizeMatMul"}),
             detects="NonMaxSuppression" in ops,
         )  # fmt: skip
@@ -116,6 +119,19 @@ class GraphImages:
         raise ConfigError(
             f"{self.path}: {name}: expected scores (images, classes), found shape {shape}: {what} is not supported"
         )
+
+    def check_one_class(self, output: str) -> None:
+        """Refuse an output whose classes do not exclude each other: the cross-entropy of a softmax is not its loss.
+
+        Raises:
+            ConfigError: a Sigmoid computes it.
+        """
+        if output in self.independent:
+            raise ConfigError(
+                f"{self.path}: {output}: expected scores of which a softmax makes the probabilities of classes, found "
+                "those of a Sigmoid, which gives each class a probability of its own; export the graph without it, "
+                "or score the outputs yourself: --reward"
+            )
 
     def classes(self, output: str) -> int | None:
         """The number of classes of an output, if the file gives it."""

@@ -1,0 +1,81 @@
+"""timm's config.json beside a network: images are prepared as timm prepares them, and its classes count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from forq.checkpoints import Checkpoint
+from forq.errors import ConfigError
+from forq.runs.config import TaskConfig
+from forq.runs.open_task import open_task
+from tests import edge_net
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+SETTINGS = {"input_size": [3, edge_net.SIDE, edge_net.SIDE], "interpolation": "bicubic", "crop_pct": 0.35}
+SETTINGS |= {"crop_mode": "center", "mean": MEAN, "std": STD}
+NAMES = ["d", "c", "b", "a"]
+SIZE = (43, 30)
+"""Resized to 31 by 22, so that half a pixel is left beside the crop."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in NAMES:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for n in range(4):
+            levels = np.random.default_rng(n).integers(0, 255, (*SIZE[::-1], 3), dtype=np.uint8)
+            Image.fromarray(levels).save(tmp_path / "data" / name / f"{n}.png")
+    return edge_net.quantized(tmp_path / "net", "qdq").parent
+
+
+def opened(folder: Path, config: dict[str, Any], **options: Any) -> Any:
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", **config}))
+    data = next(above / "data" for above in folder.parents if (above / "data").is_dir())
+    return open_task(TaskConfig(name="classify-images", data=str(data), options=options), Checkpoint.open(folder), 0)
+
+
+@pytest.mark.parametrize("config", [{"pretrained_cfg": SETTINGS}, SETTINGS], ids=["today", "before 0.9"])
+def test_images_are_prepared_as_timm_prepares_them(config: dict[str, Any], folder: Path) -> None:
+    task = opened(folder, {**config, "label_names": NAMES})
+    assert task.names == tuple(NAMES)
+    # timm: Resize(floor(8 / 0.35)), CenterCrop(8), ToTensor, Normalize. torchvision rounds half a pixel to even.
+    short = int(edge_net.SIDE / 0.35)
+    wide = short * SIZE[0] // SIZE[1]
+    left, top = round((wide - 8) / 2), round((short - 8) / 2)
+    for place, _, where in task.rows["train"]:
+        picture = Image.open(where).resize((wide, short), Image.Resampling.BICUBIC)
+        x = torch.from_numpy(np.asarray(picture.crop((left, top, left + 8, top + 8)), dtype=np.float32) / 255)
+        want = (x - torch.tensor(MEAN)) / torch.tensor(STD)
+        assert torch.allclose(task.numbers(task.levels[[place]])[0], want.permute(2, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crop_mode": "squash"},
+        {"interpolation": "random"},
+        {"crop_pct": None},
+        {"input_size": [3, 8, 9]},
+        {"mean": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_is_not_followed_is_refused(change: dict[str, Any], folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a square input_size, .*, and set task\.preprocessor to it"):
+        opened(folder, {"pretrained_cfg": SETTINGS | change})
+    own = folder / "own.json"
+    own.write_text('{"do_resize": true, "size": {"height": 8, "width": 8}, "resample": 2, "do_normalize": false}')
+    assert opened(folder, {"pretrained_cfg": SETTINGS | change}, preprocessor=str(own)).levels.shape[1:3] == (8, 8)
+
+
+def test_a_preprocessor_config_comes_first(folder: Path) -> None:
+    (folder / "preprocessor_config.json").write_text('{"do_resize": false, "do_normalize": false}')
+    with pytest.raises(Exception, match="expected an image of 8 by 8, found 30 by 43"):
+        opened(folder, {"pretrained_cfg": SETTINGS})
