@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from forq.errors import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks.rows.split_names import NAMES, plain, require_single, split_of
+from forq.tasks.rows.split_names import plain, require_single, split_of
 from forq.tasks.rows.utf8 import advice
 from forq.tokens.text import bare
 
@@ -28,8 +28,8 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
     """The files of each split, and the names of texts that belong to no split.
 
     A text in the folder itself names its split (:mod:`forq.tasks.rows.split_names`), and a sub-folder
-    called train, validation (valid, val, dev) or test has the texts of one. Without a training text of
-    such a name, all other texts are training text. A split without a file of its own is absent;
+    with such a name has the texts of one. Without a training text of such a name, all other texts are
+    training text. A split without a file of its own is absent;
     training text is always present.
 
     Raises:
@@ -63,13 +63,13 @@ def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
     sources: dict[Split, dict[Path, None]] = {}
     for path in texts:
         top = data / path.relative_to(data).parts[0]
-        if split := split_of(path) if path == top else NAMES.get(top.name.casefold()):
+        if split := split_of(top):
             named.setdefault(split, []).append(path)
             sources.setdefault(split, {})[top] = None
     for split, tops in sources.items():
         require_single(split, list(tops))
     # A word such as "test" may be part of a title; it is a split's name where all texts have one.
-    loose = next((top for tops in sources.values() for top in tops if top.is_file() and not plain(top)), None)
+    loose = next((top for tops in sources.values() for top in tops if not plain(top)), None)
     taken = {path for paths in named.values() for path in paths}
     others = (path for path in texts if path not in taken and path.stem.casefold() not in _ABOUT)
     if loose is not None and (other := next(others, None)) is not None:

@@ -20,7 +20,7 @@ from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.rows.commas import require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
-from forq.tasks.rows.split_names import NAMES
+from forq.tasks.rows.split_names import of_data_set
 from forq.tasks.rows.table_files import by_split
 from forq.tasks.rows.utf8 import text_of
 
@@ -57,8 +57,8 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
     """Read a data set.
 
     Args:
-        data: a file; a folder of files or sub-folders that name train, validation (valid, val, dev) and
-            test, or of training files (:mod:`forq.tasks.rows.table_files`); a folder written by
+        data: a file; a folder of files or sub-folders that name splits (train, validation, test and their other
+            names), or of training files (:mod:`forq.tasks.rows.table_files`); a folder written by
             ``datasets.save_to_disk``; ``hf:org/name``, a data set of the hub; or ``hf:`` and a folder
             that the datasets library can read (parquet). A data set's code is never run.
         aside: a file in the folder that has no rows: the labels' words.
@@ -239,15 +239,15 @@ def _datasets(name: str, *, hub: bool) -> Table:
     except Exception as error:  # the library raises many kinds of errors for a missing or damaged data set
         raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    splits = of_data_set(tables)
     rows: dict[Split, list[Record]] = {}
-    for split, table in tables.items():
-        if split in NAMES:
-            rows.setdefault(NAMES[split], []).extend(_rows(table, f"{name}, {split}"))
+    for own, split in splits.items():
+        rows.setdefault(split, []).extend(_rows(tables[own], f"{name}, {own}"))
     if not rows.get("train"):
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
     texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
-    unused = tuple(f"split {split}" for split in tables if split not in NAMES)
+    unused = tuple(f"split {split}" for split in tables if split not in splits)
     return Table(rows, digest, unused, class_names(next(iter(tables.values()))))
 
 
