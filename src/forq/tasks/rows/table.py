@@ -21,13 +21,12 @@ from forq.tasks import Split
 from forq.tasks.rows.commas import require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
 from forq.tasks.rows.split_names import of_data_set
-from forq.tasks.rows.table_files import by_split
+from forq.tasks.rows.table_files import Tables, by_split
+from forq.tasks.rows.unread import advice, is_rows
 from forq.tasks.rows.utf8 import text_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 HUB = "hf:"
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
-"""Endings of compressed files."""
 
 
 class Record(NamedTuple):
@@ -43,7 +42,7 @@ class Table(NamedTuple):
     Attributes:
         rows: rows by split; there are always training rows.
         digest: digest of the bytes that were read.
-        unused: splits of the data set other than train, validation and test.
+        unused: splits of the data set other than train, validation and test, and files that are not read.
         classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``).
     """
 
@@ -74,13 +73,14 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
         return _datasets(str(path), hub=False)
     rows: dict[Split, list[Record]] = {}
     state = hashlib.sha256()
-    for file, split in _files(path, aside):
+    files, unused = _files(path, aside)
+    for file, split in files:
         content = content_of(file)
         state.update(content)
         rows.setdefault(split, []).extend(records(content, file))
     if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
-    return Table(rows, state.hexdigest())
+    return Table(rows, state.hexdigest(), unused)
 
 
 def content_of(file: Path, expected: str = "") -> bytes:
@@ -112,16 +112,16 @@ def records(content: bytes, file: Path) -> list[Record]:
     return rows
 
 
-def _files(path: Path, aside: Path | None) -> list[tuple[Path, Split]]:
+def _files(path: Path, aside: Path | None) -> Tables:
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            hint = "; unpack it first" if path.suffix.lower() in PACKED else ""
+            hint = f"; {advice(path)}" if is_rows(path) else ""
             found = path.suffix or "no suffix"
             raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {found}{hint}")
-        return [(path, "train")]
+        return Tables([(path, "train")])
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
-    return by_split(path, SUFFIXES, aside, packings=PACKED)
+    return by_split(path, SUFFIXES, aside)
 
 
 def _lines(text: str, file: Path) -> Iterator[Record]:
