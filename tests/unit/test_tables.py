@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forq.errors import DataError
-from forq.tasks import boolq, completion, sst2, text
+from forq.tasks import boolq, classify, completion, sst2, text
 from forq.tasks.rows.table import read
 from tests import tiny_lm
 
@@ -158,6 +158,28 @@ def test_splits_of_a_data_set_that_are_not_read_are_named(tmp_path, monkeypatch)
     datasets.DatasetDict({"train": rows, "validation": rows, "dev": rows, "extra": rows}).save_to_disk(tmp_path / "set")
     table = read(tmp_path / "set")
     assert len(table.rows["validation"]) == 8 and table.unused == ("split extra",)
+
+
+def test_each_split_of_a_data_set_has_label_names_of_its_own(tmp_path):
+    """``class_encode_column`` numbers the labels of every split by itself, so 0 may be bad here and good there."""
+    datasets = pytest.importorskip("datasets")
+
+    def encoded(labels: list[str]):
+        names = sorted(set(labels))
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        rows = [{"text": f"film is {label}", "label": names.index(label)} for label in labels]
+        return datasets.Dataset.from_list(rows, features=features)
+
+    own = {"train": encoded(["bad", "good", "mixed"] * 20), "test": encoded(["good", "mixed"] * 10)}
+    datasets.DatasetDict(own).save_to_disk(tmp_path / "set")
+    task = classify.open(tmp_path / "set", tiny_lm.tokenizer(), seed=0, prior=False)
+    for split in ("train", "test"):
+        for row in task.rows[split]:
+            text = task.tokenizer.decode(row.prompt, skip_special_tokens=True)
+            assert f"film is {task.names[row.label]}" in text
+    datasets.DatasetDict({**own, "val": own["train"], "dev": own["test"]}).save_to_disk(tmp_path / "two")
+    with pytest.raises(DataError, match="dev: expected the label names of the other validation rows"):
+        read(tmp_path / "two")
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,13 @@ def open(
     asking = _asking(text, second, prompt, label)
     table = read(data, None if labels is None else Path(labels))
     named = {
-        split: [label_of(record, label, table.classes.get(label, ())) for record in records]
+        split: [label_of(record, label, table.classes.get(split, {}).get(label, ())) for record in records]
         for split, records in table.rows.items()
     }
     listed = _given(described, labels)
     known = listed or Labels.within(named["train"])
     # A label that a file, the data set's own classes or the model's head list is meant.
-    sure = listed is not None or label in table.classes
+    sure = listed is not None or any(label in fields for fields in table.classes.values())
     meant = {name.casefold() for name in head}
     labelled = (name for names in named.values() for name in names if name.casefold() not in meant)
     doubtful = {} if sure else looks_missing(labelled)

@@ -43,13 +43,14 @@ class Table(NamedTuple):
         rows: rows by split; there are always training rows.
         digest: digest of the bytes that were read.
         unused: splits of the data set other than train, validation and test, and files that are not read.
-        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``).
+        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``), for each
+            split: ``class_encode_column`` numbers the labels of every split by itself.
     """
 
     rows: dict[Split, list[Record]]
     digest: str
     unused: tuple[str, ...] = ()
-    classes: Mapping[str, tuple[str, ...]] = {}
+    classes: Mapping[Split, Mapping[str, tuple[str, ...]]] = {}
 
 
 def read(data: str | Path, aside: Path | None = None) -> Table:
@@ -241,14 +242,21 @@ def _datasets(name: str, *, hub: bool) -> Table:
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     splits = of_data_set(tables)
     rows: dict[Split, list[Record]] = {}
+    classes: dict[Split, dict[str, tuple[str, ...]]] = {}
     for own, split in splits.items():
+        known = class_names(tables[own])
+        if known != classes.setdefault(split, known):
+            raise DataError(
+                f"{name}, {own}: expected the label names of the other {split} rows, {classes[split]}, found {known}; "
+                "leave one of the splits out"
+            )
         rows.setdefault(split, []).extend(_rows(tables[own], f"{name}, {own}"))
     if not rows.get("train"):
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
     texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
     unused = tuple(f"split {split}" for split in tables if split not in splits)
-    return Table(rows, digest, unused, class_names(next(iter(tables.values()))))
+    return Table(rows, digest, unused, classes)
 
 
 def class_names(rows: object) -> dict[str, tuple[str, ...]]:
