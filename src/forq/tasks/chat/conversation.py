@@ -55,9 +55,9 @@ class Conversations:
         messages = _messages(record)
         try:
             messages = self._texts(messages)
-            fields = self._fields(record.fields)
+            fields = self._fields(record.written)
             text, spans = self._spans(messages, fields)
-            self._note(record.fields, messages, fields, text)
+            self._note(record.written, messages, fields, text)
         except Unsplit as error:
             raise DataError(f"{record.where}: {error}") from error
         except Exception as error:  # a template can raise any exception
@@ -177,7 +177,7 @@ def _tokens(template: ChatTemplate) -> Mapping[str, object]:
 
 
 def _messages(record: Record) -> Sequence[Mapping[str, object]]:
-    messages = record.fields["messages"]
+    messages = record.written["messages"]
     if not isinstance(messages, list) or not all(_is_turn(turn) for turn in messages):
         raise DataError(
             f"{record.where}: expected messages to be a list of role and content, both texts (a content may be a list "

@@ -36,7 +36,7 @@ def listed(path: Path, name: str) -> Iterator[Listed]:
         DataError: a row cannot be read, has no file or an unknown split, or an image is listed twice (file and line).
     """
     places: dict[str, str] = {}
-    for fields, where in records(content_of(path), path):
+    for fields, where, _ in records(content_of(path), path):
         if name not in fields:
             raise DataError(f"{where}: expected the field {name}, found {', '.join(fields)}")
         given = str(fields[name])

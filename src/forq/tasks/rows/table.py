@@ -22,6 +22,7 @@ from forq.tasks.rows.commas import require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
 from forq.tasks.rows.split_names import of_data_set
 from forq.tasks.rows.table_files import Tables, by_split
+from forq.tasks.rows.unfilled import unfilled
 from forq.tasks.rows.unread import advice, is_rows
 from forq.tasks.rows.utf8 import text_of
 
@@ -30,10 +31,22 @@ HUB = "hf:"
 
 
 class Record(NamedTuple):
-    """The fields of a row, and its place (file and line) for errors."""
+    """A row.
+
+    Attributes:
+        where: its place (file and line), for errors.
+        unfilled: the fields without the nulls that Arrow filled in (:mod:`forq.tasks.rows.unfilled`); None: it is not
+            from Arrow.
+    """
 
     fields: Mapping[str, object]
     where: str
+    unfilled: Mapping[str, object] | None = None
+
+    @property
+    def written(self) -> Mapping[str, object]:
+        """The fields as their owner wrote them."""
+        return self.fields if self.unfilled is None else self.unfilled
 
 
 class Table(NamedTuple):
@@ -267,7 +280,7 @@ def class_names(rows: object) -> dict[str, tuple[str, ...]]:
 
 def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
     """The rows of a split of a data set."""
-    rows = enumerate(table)
+    rows, features = enumerate(table), getattr(table, "features", None) or {}
     while True:
         try:
             number, row = next(rows)
@@ -276,7 +289,7 @@ def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]
         except Exception as error:  # a damaged file raises the library's own errors when its rows are read
             raise DataError(f"{where}: a row cannot be read: {type(error).__name__}: {error}") from error
         _check(row, f"{where}, row {number}")
-        yield Record(row, f"{where}, row {number}")
+        yield Record(row, f"{where}, row {number}", unfilled(row, features))
 
 
 def _no_code(datasets: ModuleType) -> dict[str, bool]:
