@@ -70,3 +70,46 @@ def test_texts_of_another_kind_are_refused_by_name(tmp_path: Path, name: str) ->
     other.rename(other.with_suffix(".py"))
     (tmp_path / "LICENSE").write_text("a")
     assert corpus.files(tmp_path)[1] == (other.with_suffix(".py").relative_to(tmp_path).as_posix(),)
+
+
+CONFIGS = "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: a.csv\n"
+INFO = "dataset_info:\n  features:\n  - name: label\n    dtype: {}\n"
+CLASSES = INFO.format("\n      class_label:\n        names:\n          '0': negative\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        (CONFIGS, "configs"),
+        (CLASSES, "class_label"),
+        (f"license: mit\n{CLASSES}{CONFIGS}", "configs and class_label"),
+        (INFO.format("string"), None),
+        ("license: mit\ntags:\n- configs\n", None),
+    ],
+)
+def test_a_card_that_decides_how_a_folder_is_read_is_refused(tmp_path: Path, head: str, found: str | None) -> None:
+    file = table(tmp_path / "a.csv")
+    (tmp_path / "README.md").write_text(f"---\n{head}---\n\n# Reviews\n\nconfigs: none, class_label: none\n")
+    if found is None:
+        assert read(tmp_path).rows.keys() == {"train"}
+        return
+    with pytest.raises(DataError, match=rf"README\.md: .*found {found} in its head; give hf:{tmp_path}, which"):
+        read(tmp_path)
+    assert read(file).rows.keys() == {"train"}
+
+
+def test_datasets_reads_what_a_card_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, rows in (("a.csv", 20), ("b.csv", 6)):
+        lines = [f"{name} {n},{n % 2}" for n in range(rows)]
+        (tmp_path / name).write_text("\n".join(["text,label", *lines, ""]))
+    configs = f"{CONFIGS}  - split: test\n    path: b.csv\n"
+    classes = (
+        "dataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n"
+        "      class_label:\n        names:\n          '0': negative\n          '1': positive\n"
+    )
+    (tmp_path / "README.md").write_text(f"---\n{configs}{classes}---\n")
+    found = read(f"hf:{tmp_path}")
+    assert {split: len(rows) for split, rows in found.rows.items()} == {"train": 20, "test": 6}
+    assert found.classes["test"]["label"] == ("negative", "positive")

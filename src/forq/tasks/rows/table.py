@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.rows.card import require_no_orders
 from forq.tasks.rows.commas import require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
 from forq.tasks.rows.split_names import of_data_set
@@ -135,6 +136,7 @@ def _files(path: Path, aside: Path | None) -> Tables:
         return Tables([(path, "train")])
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
+    require_no_orders(path)
     return by_split(path, SUFFIXES, aside)
 
 
