@@ -19,6 +19,7 @@ from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
 from forq.tasks.kinds.examples import Example
+from forq.tasks.kinds.head import Reading
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified
@@ -49,6 +50,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
+    reading: Reading = 2,
     described: Mapping[str, object] | None = None,
     whole: Whole | None = None,
 ) -> Choice | Labelled:
@@ -66,7 +68,7 @@ def open(
         max_length: maximum number of tokens in a row. A longer prompt loses its beginning, a text for an
             encoder or a head its end.
         balanced: every batch has as many rows of each class, up to one row.
-        by, temperature: see :class:`forq.tasks.kinds.classify.Options`.
+        by, temperature, reading: see :class:`forq.tasks.kinds.classify.Options`.
         prior: take out what the model says of the words whatever the text is
             (:mod:`forq.tasks.kinds.prior`). True: measured once, on the model as it is before the first
             step; then a run keeps the numbers, which are written here.
@@ -119,6 +121,7 @@ def open(
         temperature=temperature,
         kind=kind,
         head=head,
+        reading=reading,
     )
     task = _task(
         examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful

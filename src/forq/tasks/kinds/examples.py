@@ -13,7 +13,7 @@ class Example(NamedTuple):
         text: the plain text.
         prompt: the same text as a prompt for a language model.
         label: its class.
-        plain: the one or two texts that a classification head reads; empty: the text.
+        plain: the one or two texts that a classification head reads, as the data has them; empty: the text.
     """
 
     text: str
