@@ -39,7 +39,7 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
-_FOR_PEOPLE = ("origin", "names", "unused")
+_FOR_PEOPLE = ("origin", "names", "unused", "missing")
 _OF_RANK = ("device", "dtype", "activations", "kernel", "threads")
 
 
@@ -119,8 +119,8 @@ def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
 
     Its method names every setting; settings that an older journal lacks take their defaults. The
     names of the data's files are left out, read or not, since the digest identifies the same data under
-    another name. The names of the classes are left out too: the digest and ``classes`` identify them, and an
-    older forq called the classes of a head without names LABEL_0, LABEL_1, ….
+    another name, and so are warnings. The names of the classes are left out too: the digest and
+    ``classes`` identify them, and an older forq called the classes of a head without names LABEL_0, ….
     """
     result = dict(header)
     try:
