@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forq.errors import DataError
-from forq.tasks import boolq, classify, completion, sst2, text
+from forq.tasks import account, boolq, classify, completion, sst2, text
 from forq.tasks.rows.table import read
 from tests import tiny_lm
 
@@ -104,6 +104,23 @@ def test_quotes_are_letters_between_tabs_and_quotes_between_commas(tmp_path):
     assert fields(file(tmp_path, "rows.csv", '\ufeffa,b\r\n"x,\ny",z\r\n\r\n')) == [{"a": "x,\ny", "b": "z"}]
     with pytest.raises(DataError, match=r"rows\.csv, line 2: "):
         read(file(tmp_path, "rows.csv", 'a,b\n"x"y,z\n'))
+
+
+def test_quotes_that_a_writer_of_csv_put_between_tabs_are_said(tmp_path):
+    texts = ['He said "hello" to me', '"Great"', "plain", '"half', 'a "word" in it']
+    written = tmp_path / "rows.tsv"
+    with written.open("w", newline="") as out:
+        writer = csv.writer(out, delimiter="\t", lineterminator="\n")  # as pandas' to_csv does
+        writer.writerows(
+            [("text", "label"), *((f"{text} {n // 5}"[n % 2 :], "ab"[n % 2]) for n, text in enumerate(texts * 6))]
+        )
+    quoted = sum(line.startswith('"') for line in written.read_text().splitlines())
+    table = read(written)
+    assert table.quoted == quoted > 0
+    task = classify.open(written, tiny_lm.tokenizer(), seed=0, prior=False)
+    assert f"{quoted} rows of TSV files have a field in quotes" in account(task).warnings[0]
+    glue = ['a "quotation"', '"all of it"', '""', '"', '"" and ""x""y', "``so''"]
+    assert read(file(tmp_path, "glue.tsv", "\n".join(["text", *glue]))).quoted == 0
 
 
 def test_one_huge_line_is_read(tmp_path):

@@ -126,7 +126,7 @@ def open(
     task = _task(
         examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful
     )
-    return replace(task, taken=taken(sizes(all_of), sizes(places)))
+    return replace(task, quoted=table.quoted, taken=taken(sizes(all_of), sizes(places)))
 
 
 def unlabelled(

@@ -18,7 +18,7 @@ _MISSING = frozenset(("nan", "null", "none", "n/a", "na", "<na>", "#n/a", "-", "
 """What programs and people write into a table in place of a missing value, in small letters."""
 
 _NO_CLASS = "-1"
-"""What programs write for no class where classes are counted from 0."""
+"""What programs write for no class where classes are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Labels:
 
 
 def looks_missing(labels: Iterable[str]) -> dict[str, int]:
-    """Number of rows of each label that may stand for a missing one: −1 where the others are 0, 1, ….
+    """Number of rows of each label that may stand for a missing one; −1 does beside several whole numbers.
 
     Example:
         >>> looks_missing(["good", "NaN", "bad", "NaN"]), looks_missing(["0", "1", "-1"]), looks_missing(["-1", "1"])
@@ -153,7 +153,7 @@ def looks_missing(labels: Iterable[str]) -> dict[str, int]:
     """
     counts = Counter(labels)
     others = counts.keys() - {_NO_CLASS}
-    counted = "0" in others and len(others) > 1 and all(name.isdecimal() for name in others)
+    counted = len(others) > 1 and all(name.isdecimal() for name in others)
     return {
         name: count for name, count in counts.items() if name.casefold() in _MISSING or (counted and name == _NO_CLASS)
     }

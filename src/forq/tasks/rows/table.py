@@ -19,7 +19,7 @@ from typing import NamedTuple
 from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.rows.card import require_no_orders
-from forq.tasks.rows.commas import require_commas
+from forq.tasks.rows.commas import looks_quoted, require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
 from forq.tasks.rows.split_names import of_data_set
 from forq.tasks.rows.table_files import Tables, by_split
@@ -59,12 +59,15 @@ class Table(NamedTuple):
         unused: splits of the data set other than train, validation and test, and files that are not read.
         classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``), for each
             split: ``class_encode_column`` numbers the labels of every split by itself.
+        quoted: number of rows of TSV files with a field in quotes, as a writer of CSV puts them; they are read as they
+            stand.
     """
 
     rows: dict[Split, list[Record]]
     digest: str
     unused: tuple[str, ...] = ()
     classes: Mapping[Split, Mapping[str, tuple[str, ...]]] = {}
+    quoted: int = 0
 
 
 def read(data: str | Path, aside: Path | None = None) -> Table:
@@ -87,15 +90,18 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
     if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return _datasets(str(path), hub=False)
     rows: dict[Split, list[Record]] = {}
-    state = hashlib.sha256()
+    state, quoted = hashlib.sha256(), 0
     files, unused = _files(path, aside)
     for file, split in files:
         content = content_of(file)
         state.update(content)
-        rows.setdefault(split, []).extend(records(content, file))
+        found = records(content, file)
+        rows.setdefault(split, []).extend(found)
+        if file.suffix.lower() == ".tsv":
+            quoted += sum(any(looks_quoted(str(value)) for value in record.fields.values()) for record in found)
     if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
-    return Table(rows, state.hexdigest(), unused)
+    return Table(rows, state.hexdigest(), unused, quoted=quoted)
 
 
 def content_of(file: Path, expected: str = "") -> bytes:
