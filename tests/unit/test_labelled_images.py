@@ -14,7 +14,7 @@ from transformers.image_transforms import convert_to_rgb
 from forq.errors import ConfigError, DataError
 from forq.runs import facts
 from forq.runs.config import TaskConfig
-from forq.tasks import classify_images
+from forq.tasks import account, classify_images
 from forq.tasks.kinds.image_classes import indices
 from forq.tasks.kinds.labelled_images import Labelled, read
 from tests.unit.test_classify_images import NAMES, arrays, graph, pixels, usual
@@ -262,3 +262,29 @@ def test_a_list_without_labels_beside_class_folders_is_refused(tmp_path: Path) -
     (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"a single list of its images, .*found metadata\.csv and metadata\.parquet"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("count", "digits", "options", "noted"),
+    [
+        (12, 1, {}, True),
+        (10, 1, {}, False),
+        (12, 2, {}, False),
+        (12, 1, {"labels": ",".join(sorted(map(str, range(12))))}, False),
+        (12, 1, {"head": tuple(map(str, range(12)))}, False),
+        (12, 1, {"head": tuple(f"LABEL_{n}" for n in range(12))}, True),
+    ],
+)
+def test_numbered_folders_that_imagefolder_orders_as_texts_are_noted(count, digits, options, noted, tmp_path) -> None:
+    x, _ = pixels(6 * count)
+    for place, image in enumerate(x):
+        folder = tmp_path / "data" / f"{place % count:0{digits}}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{place:03}.png")
+    own = sorted(path.name for path in (tmp_path / "data").iterdir())  # find_classes of torchvision.datasets
+    given = graph(["n", 3, 8, 8], {"scores": ["n", count]}, tmp_path / "net" / "model.onnx")
+    (given.folder / "preprocessor_config.json").write_text('{"do_resize": false, "do_normalize": false}')
+    task = classify_images.open(tmp_path / "data", given, seed=0, **options)
+    assert ("ImageFolder has them by text" in account(task).line) == noted
+    if not options:
+        assert ([int(name) for name in own] != [int(name) for name in task.names]) == noted

@@ -111,9 +111,7 @@ def test_quotes_that_a_writer_of_csv_put_between_tabs_are_said(tmp_path):
     written = tmp_path / "rows.tsv"
     with written.open("w", newline="") as out:
         writer = csv.writer(out, delimiter="\t", lineterminator="\n")  # as pandas' to_csv does
-        writer.writerows(
-            [("text", "label"), *((f"{text} {n // 5}"[n % 2 :], "ab"[n % 2]) for n, text in enumerate(texts * 6))]
-        )
+        writer.writerows([("text", "label"), *((text, "ab"[n % 2]) for n, text in enumerate(texts * 6))])
     quoted = sum(line.startswith('"') for line in written.read_text().splitlines())
     table = read(written)
     assert table.quoted == quoted > 0

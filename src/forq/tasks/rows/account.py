@@ -41,6 +41,7 @@ class Account:
         missing: number of rows of each label that may stand for a missing one.
         probabilities: the network gives probabilities, and the logarithms of these are learned.
         quoted: number of rows of TSV files with a field in quotes, which are read as part of the text.
+        by_value: class folders are numbers of the network's outputs by value.
     """
 
     used: Mapping[str, int]
@@ -61,6 +62,7 @@ class Account:
     named: bool = True
     missing: Mapping[str, int] = field(default_factory=dict)
     quoted: int = 0
+    by_value: bool = False
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -87,6 +89,7 @@ class Account:
             positions=positions if isinstance(positions, int) else None,
             missing=_counts(description.get("missing")),
             quoted=quoted if isinstance(quoted, int) else 0,
+            by_value=description.get("by_value") is True,
         )
 
     def only(self, split: str) -> Account:
@@ -132,6 +135,11 @@ class Account:
             parts.append(f"taken out of every answer, what is said whatever the text: {_some(shares)}")
         if self.probabilities:
             parts.append("the network ends in a Softmax: the loss takes the logarithms of its probabilities")
+        if self.by_value:
+            parts.append(
+                "class folders are the numbers of outputs by value (2 before 10); torchvision's ImageFolder has them "
+                "by text (10 before 2), for which task.labels gives the order"
+            )
         return "; ".join(parts)
 
     @property
