@@ -83,6 +83,17 @@ def test_a_head_reads_a_text_as_the_data_has_it(tmp_path: Path, text: str) -> No
     assert (task.digest == before.digest) == (text == text.strip())
 
 
+@pytest.mark.parametrize("reading", [1, 2])
+def test_an_encoder_reads_a_text_as_the_data_has_it(tmp_path: Path, reading: Any) -> None:
+    """As sentence-transformers does, which strips none."""
+    rows = [{"text": "film is bad " if n % 2 else f"good {n} ", "label": ("GOOD", "BAD")[n % 2]} for n in range(60)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokenizer = tiny_lm.tokenizer()  # white space is tokens to it
+    task: Any = classify.open(tmp_path / "rows.jsonl", tokenizer, seed=0, kind="encoder", reading=reading)
+    theirs = {tuple(tokenizer(row["text"] if reading == 2 else row["text"].strip())["input_ids"]) for row in rows}
+    assert {row.tokens for row in task.rows["train"]} <= theirs and task.describe()["reading"] == reading
+
+
 def test_glue_rows_of_a_head_keep_their_space(tmp_path: Path) -> None:
     sst2.example(tmp_path)
     file = tmp_path / "train.tsv"

@@ -21,7 +21,7 @@ BALANCED = "balanced"
 """Option of classification tasks, on by default. Before it existed, all rows took part alike."""
 
 READING = "reading"
-"""Option of classification tasks: the law of a head's rows. Before it existed, they were read by law 1."""
+"""Option of classification tasks: the law of rows for a head or an encoder. Before it existed, law 1 held."""
 
 
 def unbalanced(task: object) -> bool:
@@ -30,12 +30,12 @@ def unbalanced(task: object) -> bool:
 
 
 def read_before(task: object) -> bool:
-    """Whether a header's description of a task is of rows for a head, and from before their law had a number."""
-    return isinstance(task, Mapping) and task.get("by") == "head" and READING not in task
+    """Whether a header's description is of rows for a head or an encoder, from before their law had a number."""
+    return isinstance(task, Mapping) and task.get("by") in ("head", "similarity") and READING not in task
 
 
 def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
-    """Options of a task for a run that has begun: they read a head's rows by the run's law, unless they name one.
+    """Options of a task for a run that has begun: they read rows by the run's law, unless they name one.
 
     Args:
         task: the description of the run's task.

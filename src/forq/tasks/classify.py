@@ -18,8 +18,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
-from forq.tasks.kinds.examples import Example
-from forq.tasks.kinds.head import Reading
+from forq.tasks.kinds.examples import Example, Reading
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified

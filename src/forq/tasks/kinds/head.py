@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
-from forq.tasks.kinds.examples import Example
+from forq.tasks.kinds.examples import Example, Reading
 from forq.tasks.kinds.pair_lengths import kept, kept_before
 from forq.tasks.rows.labelled import Pair, Row
 from forq.tasks.rows.sentences import Texts, hidden, only
 from forq.tokens.batches import cut
 from forq.tokens.pretrained import pretrained
 from forq.tokens.text import bare, frame, pair_frame, unframed
-
-Reading = Literal[1, 2]
-"""The law of a head's rows. 2: texts as they are, with the white space around them, and pairs that are too long are cut
-as transformers cuts them. 1: without white space, and with another cut where the room is odd."""
 
 
 @dataclass(frozen=True, slots=True)
