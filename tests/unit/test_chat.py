@@ -167,6 +167,46 @@ def test_a_content_of_one_text_part_is_its_text(tmp_path):
         opened(tmp_path, [two], quoted)
 
 
+_TEXTS = "m.content | selectattr('type', 'eq', 'text') | map(attribute='text') | join"
+PARTS = CHATML.replace("m.content", f"(m.content if m.content is string else {_TEXTS})")
+"""Writes parts of type text alone."""
+
+
+@pytest.mark.parametrize("template", [CHATML, PARTS])
+@pytest.mark.parametrize(("asks", "answers"), [("input_text", "output_text"), (None, None)])
+def test_texts_of_responses_are_text(tmp_path, template, asks, answers):
+    kinds = [{} if kind is None else {"type": kind} for kind in (asks, answers)]
+    turns = [
+        {"role": "user", "content": [{**kinds[0], "text": ASK["content"]}]},
+        {"role": "assistant", "content": [{**kinds[1], "text": "5"}]},
+    ]
+    task, plain = opened(tmp_path, [turns], template), opened(tmp_path, [SHORT], template)
+    assert [row.tokens for row in task.rows["train"]] == [row.tokens for row in plain.rows["train"]]
+    assert learned(task) == ["5<|im_end|>"]
+
+
+@pytest.mark.parametrize("template", [CHATML, PARTS])
+@pytest.mark.parametrize("kind", ["document", "thinking", "refusal"])
+def test_a_part_that_a_template_may_leave_out_is_refused(tmp_path, template, kind):
+    for place, turn in enumerate(SHORT):
+        parts = [{"type": "text", "text": "a"}] * bool(template == PARTS) + [{"type": kind, "text": "b"}]
+        turns = [*SHORT[:place], {**turn, "content": parts}, *SHORT[place + 1 :]]
+        with pytest.raises(DataError, match=f"turn {place + 1}: expected parts of type 'text', found '{kind}'"):
+            opened(tmp_path, [turns], template)
+
+
+@pytest.mark.parametrize("content", ["", " \n", [], [{"type": "text", "text": ""}]])
+@pytest.mark.parametrize("template", [CHATML, PARTS, BLOCKS])
+def test_an_answer_without_content_is_not_learned(tmp_path, template, content):
+    if isinstance(content, list) and template != PARTS:
+        content = [{"text": ""}]
+    empty = {"role": "assistant", "content": content}
+    with pytest.raises(DataError, match="turn 2: the assistant's content is empty, so that only its end"):
+        opened(tmp_path, [[ASK, empty, *SHORT]], template)
+    unlearned = opened(tmp_path, [[ASK, {**empty, "weight": 0}, *SHORT]], template)
+    assert len(learned(unlearned)) == 1
+
+
 def test_calls_of_tools_are_learned_with_their_turn(tmp_path):
     template = CHATML.replace(
         "m.content +", "(m.content or '') + (m.tool_calls | tojson if m.tool_calls else '') + (tools | tojson) +"

@@ -20,7 +20,7 @@ from forq.runs.open_task import open_task
 from forq.runs.predict import opened, predict, rows_of
 from forq.tasks import account, classify
 from forq.tasks.kinds.asking import Asking
-from forq.tasks.kinds.labels import Labels, label_of
+from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.objectives.losses import log_likelihoods
 from forq.tasks.rows.classed import confusion, macro_f1
 from forq.tasks.rows.rows import Marks
@@ -445,6 +445,23 @@ def test_a_text_of_an_encoder_may_bring_its_own_frame(kind: str, tmp_path: Path)
         opened.append(classify.open(written(tmp_path / name, rows), tokenizer, seed=0, kind=kind, head=head))  # type: ignore[arg-type]
     tokens = [sorted(row.tokens for split in task.rows.values() for row in split) for task in opened]
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (("good", "bad", "-"), ["-"]),
+        (("0", "1", "?"), ["?"]),
+        (("0", "1", "-1"), ["-1"]),
+        (("0", "1", "2", "-1"), ["-1"]),
+        (("1", "2", "-1"), ["-1"]),
+        (("-1", "1"), []),
+        (("-2", "-1", "0", "1"), []),
+        (("good", "bad", "-1"), []),
+    ],
+)
+def test_marks_for_no_label_are_asked_about(labels: tuple[str, ...], found: list[str]) -> None:
+    assert list(looks_missing(labels * 3)) == found
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.image_transforms import convert_to_rgb
 from forq.errors import ConfigError, DataError
 from forq.runs import facts
 from forq.runs.config import TaskConfig
-from forq.tasks import classify_images
+from forq.tasks import account, classify_images
 from forq.tasks.kinds.image_classes import indices
 from forq.tasks.kinds.labelled_images import Labelled, read
 from tests.unit.test_classify_images import NAMES, arrays, graph, pixels, usual
@@ -217,3 +218,73 @@ def test_two_spellings_of_a_number_are_refused(labels: list[str]) -> None:
     rows = {"train": [Labelled(str(place), label) for place, label in enumerate(labels)]}
     with pytest.raises(DataError, match="expected a single spelling of each number"):
         indices(rows, len(labels), (), None)  # type: ignore[arg-type]
+
+
+def listed_by_camera(root: Path) -> dict[str, str]:
+    """Images in folders of cameras, which are no classes: the label of each file."""
+    x, _ = pixels(8)
+    labels = {}
+    for place, image in enumerate(x):
+        name = f"camera {place // 4}/{place:03}.png"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(root / name)
+        labels[name] = ("dog", "cat")[place % 2]
+    return labels
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_labels_of_an_imagefolder_are_those_of_its_list(name: str, tmp_path: Path) -> None:
+    labels = listed_by_camera(tmp_path)
+    rows = [{"file_name": file, "label": label} for file, label in labels.items()]
+    table = ["file_name,label", *(",".join(row.values()) for row in rows)]
+    (tmp_path / name).write_text("\n".join(table if name.endswith("csv") else map(json.dumps, rows)) + "\n")
+    ours = {Path(row.where).relative_to(tmp_path).as_posix(): row.label for row in read(tmp_path)["train"]}
+    assert ours == labels
+
+
+def test_each_split_of_an_imagefolder_may_have_a_list(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        labels = listed_by_camera(tmp_path / split)
+        (tmp_path / split / "metadata.csv").write_text(
+            "".join(["file_name,label\n", *(f"{file},{label}\n" for file, label in labels.items())])
+        )
+    found = read(tmp_path)
+    assert {split: [row.label for row in rows] for split, rows in found.items()} == {
+        "train": ["dog", "cat"] * 4, "test": ["dog", "cat"] * 4,
+    }  # fmt: skip
+
+
+def test_a_list_without_labels_beside_class_folders_is_refused(tmp_path: Path) -> None:
+    folders(tmp_path)
+    (tmp_path / "metadata.csv").write_text("file_name,text\ncat/000.png,a cat\n")
+    with pytest.raises(DataError, match=r"metadata\.csv, line 2: expected the columns file_name and label"):
+        read(tmp_path)
+    (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"a single list of its images, .*found metadata\.csv and metadata\.parquet"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("count", "digits", "options", "noted"),
+    [
+        (12, 1, {}, True),
+        (10, 1, {}, False),
+        (12, 2, {}, False),
+        (12, 1, {"labels": ",".join(sorted(map(str, range(12))))}, False),
+        (12, 1, {"head": tuple(map(str, range(12)))}, False),
+        (12, 1, {"head": tuple(f"LABEL_{n}" for n in range(12))}, True),
+    ],
+)
+def test_numbered_folders_that_imagefolder_orders_as_texts_are_noted(count, digits, options, noted, tmp_path) -> None:
+    x, _ = pixels(6 * count)
+    for place, image in enumerate(x):
+        folder = tmp_path / "data" / f"{place % count:0{digits}}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{place:03}.png")
+    own = sorted(path.name for path in (tmp_path / "data").iterdir())  # find_classes of torchvision.datasets
+    given = graph(["n", 3, 8, 8], {"scores": ["n", count]}, tmp_path / "net" / "model.onnx")
+    (given.folder / "preprocessor_config.json").write_text('{"do_resize": false, "do_normalize": false}')
+    task = classify_images.open(tmp_path / "data", given, seed=0, **options)
+    assert ("ImageFolder has them by text" in account(task).line) == noted
+    if not options:
+        assert ([int(name) for name in own] != [int(name) for name in task.names]) == noted

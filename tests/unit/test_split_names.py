@@ -11,6 +11,7 @@ import pytest
 from forq.errors import DataError
 from forq.tasks import classify, text
 from forq.tasks.rows import corpus
+from forq.tasks.rows.split_names import NAMES, of_data_set
 from forq.tasks.rows.table import read
 from tests import tiny_lm
 
@@ -49,7 +50,11 @@ SPLITS: list[tuple[tuple[str, ...], Mapping[str, list[str]]]] = [
      {"train": ["train.csv"], "validation": ["dev/dev_matched.tsv", "dev/dev_mismatched.tsv"]}),
     (("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test_1.csv", "test_2.csv"),
      {"train": ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"], "test": ["test_1.csv", "test_2.csv"]}),
-    (("a.csv", "latest.csv", "training.csv"), {"train": ["a.csv", "latest.csv", "training.csv"]}),
+    (("a.csv", "latest.csv", "retraining.csv"), {"train": ["a.csv", "latest.csv", "retraining.csv"]}),
+    (("training.csv", "testing.csv"), {"train": ["training.csv"], "test": ["testing.csv"]}),
+    (("Training.csv", "eval.csv"), {"train": ["Training.csv"], "test": ["eval.csv"]}),
+    (("training.jsonl", "evaluation.jsonl"), {"train": ["training.jsonl"], "test": ["evaluation.jsonl"]}),
+    (("my_training_set/a.csv", "eval-data/b.csv"), {"train": ["my_training_set/a.csv"], "test": ["eval-data/b.csv"]}),
     (("a.csv", ".hidden/test.csv", ".test.csv", "model/config.json", "model/tokenizer.json", "run/journal.jsonl",
       "run/result.json", "run/checkpoint/config.json", "plots/a.png"), {"train": ["a.csv"]}),
     (("train/config.json",), {"train": ["train/config.json"]}),
@@ -69,6 +74,9 @@ REFUSED = [
     (("train.csv", "test-0-of-2.csv", "test-0-of-3.csv"), "found test-0-of-2.csv and test-0-of-3.csv"),
     (("train.csv", "val.csv", "validation/a.csv"), "a single file of validation data, found val.csv and validation"),
     (("train.csv", "val/a.csv", "dev/a.csv"), "a single file of validation data, found dev and val"),
+    (("train.csv", "test.csv", "eval.csv"), "a single file of test data, found eval.csv and test.csv"),
+    (("train.csv", "dev_eval.csv"), "expected a name with a single split, found validation and test"),
+    (("data.csv", "eval.csv"), r"data\.csv: expected the name of a split in it, since eval\.csv has one"),
     (("train_test.csv",), "train_test.csv: expected a name with a single split, found train and test; rename it"),
     (("train.csv", "notes.csv"), r"notes\.csv: expected the name of a split in it, since train\.csv has one, .*notes"),
     (("rows.csv", "test/a.csv"), r"rows\.csv: expected the name of a split in it, since test has one, found none"),
@@ -113,6 +121,8 @@ TEXTS: list[tuple[tuple[str, ...], Mapping[str, list[str]], tuple[str, ...]]] = 
      {"train": ["wiki_train.txt"], "validation": ["wiki_valid.txt"]}, ("README.md",)),
     (("train/a.txt", "train/b/c.md", "dev/a.txt"), {"train": ["a.txt", "c.md"], "validation": ["a.txt"]}, ()),
     (("train-0.txt", "train-1.txt", "x/test.txt"), {"train": ["train-0.txt", "train-1.txt"]}, ("x/test.txt",)),
+    (("training/a.txt", "testing/a.txt"), {"train": ["a.txt"], "test": ["a.txt"]}, ()),
+    (("training_set/a.txt", "test_set/b.txt"), {"train": ["a.txt"], "test": ["b.txt"]}, ()),
     (("a.txt", "x/test-plan.md", "test.txt"), {"train": ["a.txt", "test-plan.md"], "test": ["test.txt"]}, ()),
 ]  # fmt: skip
 
@@ -133,9 +143,22 @@ def test_texts_follow_the_same_names(tmp_path: Path, names, splits, unread) -> N
             ("how to train a dog.txt", "cats.txt"),
             "all texts to name their split, as how to train a dog.txt does, found",
         ),
+        (("test suite/b.md", "a.md"), r"all texts to name their split, as test suite does, found a\.md"),
         (("test-plan.md", "a.md"), r"all texts to name their split, as test-plan\.md does, found a\.md"),
     ],
 )
 def test_texts_that_are_not_clear_are_refused(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
     with pytest.raises(DataError, match=says):
         text.open(folder(tmp_path, *names), tiny_lm.tokenizer(), seed=0)
+
+
+def test_names_are_those_of_datasets() -> None:
+    keywords = pytest.importorskip("datasets.data_files").SPLIT_KEYWORDS
+    assert {name: str(split) for split, names in keywords.items() for name in names} == dict(NAMES)
+
+
+def test_eval_beside_test_is_no_test_of_a_data_set() -> None:
+    assert of_data_set(["training", "eval"]) == {"training": "train", "eval": "test"}
+    assert of_data_set(["train", "validation", "dev", "test", "eval", "extra"]) == {
+        "train": "train", "validation": "validation", "dev": "validation", "test": "test",
+    }  # fmt: skip

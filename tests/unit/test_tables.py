@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forq.errors import DataError
-from forq.tasks import boolq, completion, sst2, text
+from forq.tasks import account, boolq, classify, completion, sst2, text
 from forq.tasks.rows.table import read
 from tests import tiny_lm
 
@@ -106,6 +106,21 @@ def test_quotes_are_letters_between_tabs_and_quotes_between_commas(tmp_path):
         read(file(tmp_path, "rows.csv", 'a,b\n"x"y,z\n'))
 
 
+def test_quotes_that_a_writer_of_csv_put_between_tabs_are_said(tmp_path):
+    texts = ['He said "hello" to me', '"Great"', "plain", '"half', 'a "word" in it']
+    written = tmp_path / "rows.tsv"
+    with written.open("w", newline="") as out:
+        writer = csv.writer(out, delimiter="\t", lineterminator="\n")  # as pandas' to_csv does
+        writer.writerows([("text", "label"), *((text, "ab"[n % 2]) for n, text in enumerate(texts * 6))])
+    quoted = sum(line.startswith('"') for line in written.read_text().splitlines())
+    table = read(written)
+    assert table.quoted == quoted > 0
+    task = classify.open(written, tiny_lm.tokenizer(), seed=0, prior=False)
+    assert f"{quoted} rows of TSV files have a field in quotes" in account(task).warnings[0]
+    glue = ['a "quotation"', '"all of it"', '""', '"', '"" and ""x""y', "``so''"]
+    assert read(file(tmp_path, "glue.tsv", "\n".join(["text", *glue]))).quoted == 0
+
+
 def test_one_huge_line_is_read(tmp_path):
     huge = "word " * 200_000
     bound = csv.field_size_limit()
@@ -158,6 +173,28 @@ def test_splits_of_a_data_set_that_are_not_read_are_named(tmp_path, monkeypatch)
     datasets.DatasetDict({"train": rows, "validation": rows, "dev": rows, "extra": rows}).save_to_disk(tmp_path / "set")
     table = read(tmp_path / "set")
     assert len(table.rows["validation"]) == 8 and table.unused == ("split extra",)
+
+
+def test_each_split_of_a_data_set_has_label_names_of_its_own(tmp_path):
+    """``class_encode_column`` numbers the labels of every split by itself, so 0 may be bad here and good there."""
+    datasets = pytest.importorskip("datasets")
+
+    def encoded(labels: list[str]):
+        names = sorted(set(labels))
+        features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+        rows = [{"text": f"film is {label}", "label": names.index(label)} for label in labels]
+        return datasets.Dataset.from_list(rows, features=features)
+
+    own = {"train": encoded(["bad", "good", "mixed"] * 20), "test": encoded(["good", "mixed"] * 10)}
+    datasets.DatasetDict(own).save_to_disk(tmp_path / "set")
+    task = classify.open(tmp_path / "set", tiny_lm.tokenizer(), seed=0, prior=False)
+    for split in ("train", "test"):
+        for row in task.rows[split]:
+            text = task.tokenizer.decode(row.prompt, skip_special_tokens=True)
+            assert f"film is {task.names[row.label]}" in text
+    datasets.DatasetDict({**own, "val": own["train"], "dev": own["test"]}).save_to_disk(tmp_path / "two")
+    with pytest.raises(DataError, match="dev: expected the label names of the other validation rows"):
+        read(tmp_path / "two")
 
 
 @pytest.mark.parametrize(

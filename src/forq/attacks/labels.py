@@ -58,7 +58,7 @@ def _of_npz(path: Path) -> NDArray[Any]:
 
 def _of_table(path: Path) -> dict[str, int]:
     found: dict[str, int] = {}
-    for fields, where in records(content_of(path), path):
+    for fields, where, _ in records(content_of(path), path):
         if not {"file", "label"} <= set(fields):
             raise DataError(f"{path}: expected the columns file and label, found {', '.join(fields)}")
         name, label = str(fields["file"]), str(fields["label"])

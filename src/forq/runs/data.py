@@ -16,6 +16,7 @@ from forq.tasks import Split
 from forq.tasks.kinds.labels import class_name
 from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.table import class_names
+from forq.tasks.rows.unfilled import unfilled
 
 FOLDER = "rows"
 """Sub-folder of a run with a file of JSON lines for each split."""
@@ -66,7 +67,8 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
     """The path of rows in memory, written below ``folder``.
 
     The same rows give the same bytes, so that a repeated call resumes its run. A number that stands for
-    a label (``ClassLabel`` of ``datasets``) is written as the label's name.
+    a label (``ClassLabel`` of ``datasets``) is written as the label's name. Nulls that Arrow filled into
+    structs are left out.
 
     Args:
         begun: a run on these rows is in ``folder`` already; its files are compared, never replaced.
@@ -78,9 +80,11 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
     splits = _by_split(data) if isinstance(data, Mapping) else {"train": data}
     target = (folder / FOLDER).resolve()
     classes = {name: class_names(rows) for name, rows in splits.items()}
-    # Runs that were begun before names were written have the numbers, and go on with them.
-    if begun and any(classes.values()) and _texts(splits, {}) == _there(target):
-        return str(target)
+    # Runs that were begun before names were written, and nulls left out, go on with what they have.
+    if begun and any(hasattr(rows, "features") for rows in splits.values()):
+        there = _there(target)
+        if any(_texts(splits, names, filled=True) == there for names in ({}, classes)):
+            return str(target)
     texts = _texts(splits, classes)
     if begun:
         _require_same(target, texts)
@@ -124,20 +128,21 @@ def _there(target: Path) -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8") for file in target.glob("*.jsonl")}
 
 
-def _texts(splits: Mapping[str, Rows], classes: Mapping[str, Classes]) -> dict[str, str]:
-    """The contents of the files, by split."""
-    return {
-        name: "".join(
-            _line(row, classes.get(name, {}), f"data: {name} row {number}") for number, row in enumerate(rows)
+def _texts(splits: Mapping[str, Rows], classes: Mapping[str, Classes], *, filled: bool = False) -> dict[str, str]:
+    """The contents of the files, by split; ``filled``: with the nulls that Arrow fills in."""
+    texts = {}
+    for name, rows in splits.items():
+        known, features = classes.get(name, {}), {} if filled else getattr(rows, "features", None) or {}
+        texts[name] = "".join(
+            _line(row, known, features, f"data: {name} row {number}") for number, row in enumerate(rows)
         )
-        for name, rows in splits.items()
-    }
+    return texts
 
 
-def _line(row: Mapping[str, object], classes: Classes, where: str) -> str:
+def _line(row: Mapping[str, object], classes: Classes, features: Mapping[str, object], where: str) -> str:
     if not isinstance(row, Mapping):
         raise DataError(f"{where}: expected a mapping of fields, found {type(row).__name__}")
-    fields = dict(row)
+    fields = unfilled(row, features)
     for name, names in classes.items():
         value = fields.get(name)
         if type(value) is int:

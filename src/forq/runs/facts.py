@@ -18,6 +18,7 @@ from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig
 from forq.runs.named import Option
+from forq.runs.older import as_read
 from forq.tasks import Task
 
 FACTS = ("moment", "prior")
@@ -95,7 +96,8 @@ def begun(checkpoint: str) -> Begun | None:
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
             config = configs.read(run / "config.toml")
-            return Begun(config.task, config.seed, dict(described or {}), config.activations)
+            task = config.task.model_copy(update={"options": as_read(config.task.options, described)})
+            return Begun(task, config.seed, dict(described or {}), config.activations)
     return None
 
 

@@ -39,6 +39,7 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
+_FOR_PEOPLE = ("origin", "names", "unused", "missing", "quoted")
 _OF_RANK = ("device", "dtype", "activations", "kernel", "threads")
 
 
@@ -117,16 +118,16 @@ def _comparable(header: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a header on which two sessions of a run must agree.
 
     Its method names every setting; settings that an older journal lacks take their defaults. The
-    names of the data's files are left out, since the digest identifies the same data under another
-    name. The names of the classes are left out too: the digest and ``classes`` identify them, and an
-    older forq called the classes of a head without names LABEL_0, LABEL_1, ….
+    names of the data's files are left out, read or not, since the digest identifies the same data under
+    another name, and so are warnings. The names of the classes are left out too: the digest and
+    ``classes`` identify them, and an older forq called the classes of a head without names LABEL_0, ….
     """
     result = dict(header)
     try:
         method = header["method"]
         chosen = settings({name: value for name, value in method.items() if name not in NAMES}).model_dump()
         result["method"] = {name: method[name] for name in NAMES} | json.loads(json.dumps(chosen))
-        result["task"] = {name: value for name, value in header["task"].items() if name not in ("origin", "names")}
+        result["task"] = {name: value for name, value in header["task"].items() if name not in _FOR_PEOPLE}
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
         return dict(header)  # not a header that a run writes; it is compared unchanged
     return result

@@ -9,6 +9,7 @@ from forq.errors import ConfigError
 from forq.noise.law import AUTO
 from forq.recipes.settings import Settings, settings
 from forq.runs.config import RunConfig
+from forq.runs.named import Option
 from forq.runs.settled import FACTORS
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
@@ -19,10 +20,27 @@ NAMES = ("recipe", "seed", "steps")
 BALANCED = "balanced"
 """Option of classification tasks, on by default. Before it existed, all rows took part alike."""
 
+READING = "reading"
+"""Option of classification tasks: the law of rows for a head or an encoder. Before it existed, law 1 held."""
+
 
 def unbalanced(task: object) -> bool:
     """Whether a header's description of a task is of classes, and from before batches were balanced."""
     return isinstance(task, Mapping) and "labels" in task and BALANCED not in task
+
+
+def read_before(task: object) -> bool:
+    """Whether a header's description is of rows for a head or an encoder, from before their law had a number."""
+    return isinstance(task, Mapping) and task.get("by") in ("head", "similarity") and READING not in task
+
+
+def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
+    """Options of a task for a run that has begun: they read rows by the run's law, unless they name one.
+
+    Args:
+        task: the description of the run's task.
+    """
+    return {**({READING: 1} if read_before(task) else {}), **options}
 
 
 def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
@@ -32,11 +50,11 @@ def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
         header: the header of the run's journal.
     """
     config = as_probed(config, header)
-    options = config.task.options
-    if BALANCED in options or not unbalanced(header.get("task")):
+    described, options = header.get("task"), config.task.options
+    older = as_read({**({BALANCED: False} if unbalanced(described) else {}), **options}, described)
+    if older == options:
         return config
-    task = config.task.model_copy(update={"options": {**options, BALANCED: False}})
-    return config.model_copy(update={"task": task})
+    return config.model_copy(update={"task": config.task.model_copy(update={"options": older})})
 
 
 def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:

@@ -18,7 +18,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
-from forq.tasks.kinds.examples import Example
+from forq.tasks.kinds.examples import Example, Reading
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.stratified import stratified
@@ -49,6 +49,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
+    reading: Reading = 2,
     described: Mapping[str, object] | None = None,
     whole: Whole | None = None,
 ) -> Choice | Labelled:
@@ -66,7 +67,7 @@ def open(
         max_length: maximum number of tokens in a row. A longer prompt loses its beginning, a text for an
             encoder or a head its end.
         balanced: every batch has as many rows of each class, up to one row.
-        by, temperature: see :class:`forq.tasks.kinds.classify.Options`.
+        by, temperature, reading: see :class:`forq.tasks.kinds.classify.Options`.
         prior: take out what the model says of the words whatever the text is
             (:mod:`forq.tasks.kinds.prior`). True: measured once, on the model as it is before the first
             step; then a run keeps the numbers, which are written here.
@@ -83,13 +84,13 @@ def open(
     asking = _asking(text, second, prompt, label)
     table = read(data, None if labels is None else Path(labels))
     named = {
-        split: [label_of(record, label, table.classes.get(label, ())) for record in records]
+        split: [label_of(record, label, table.classes.get(split, {}).get(label, ())) for record in records]
         for split, records in table.rows.items()
     }
     listed = _given(described, labels)
     known = listed or Labels.within(named["train"])
     # A label that a file, the data set's own classes or the model's head list is meant.
-    sure = listed is not None or label in table.classes
+    sure = listed is not None or any(label in fields for fields in table.classes.values())
     meant = {name.casefold() for name in head}
     labelled = (name for names in named.values() for name in names if name.casefold() not in meant)
     doubtful = {} if sure else looks_missing(labelled)
@@ -119,11 +120,12 @@ def open(
         temperature=temperature,
         kind=kind,
         head=head,
+        reading=reading,
     )
     task = _task(
         examples, tokenizer, known, asking, options, prior, ignored=ignored, unused=table.unused, doubtful=doubtful
     )
-    return replace(task, taken=taken(sizes(all_of), sizes(places)))
+    return replace(task, quoted=table.quoted, taken=taken(sizes(all_of), sizes(places)))
 
 
 def unlabelled(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_classes import indices, within
+from forq.tasks.kinds.image_classes import by_value, indices, within
 from forq.tasks.kinds.image_rows import ImageRow, ImageRows
 from forq.tasks.kinds.labelled_images import Labelled, read
 from forq.tasks.kinds.preprocessing import Preprocessing, together
@@ -82,9 +82,10 @@ def open(
     how = preprocessing(graph, preprocessor, mean, std)
     given = read(data)
     if isinstance(own := (described or {}).get("names"), list):
-        names, classes = tuple(own), within(own, given)
+        names, classes, numbered = tuple(own), within(own, given), False
     else:
         names, classes = indices(given, graph.classes(scores), head, labels)
+        numbered = labels is None and by_value(given, head)
     channels = graph.channels or (3 if given["train"][0].levels is None else given["train"][0].levels.shape[2])
     if channels not in (1, 3):
         raise ConfigError(f"{graph.path}: expected images of 1 or 3 channels, found {channels}")
@@ -120,6 +121,7 @@ def open(
         description=description | ({} if least is None else {"probabilities": True}),
         classes=len(names),
         names=names,
+        further={"by_value": True} if numbered else {},
         rows=rows,
         taken=taken(sizes(all_of), sizes(places)),
         seed=seed,

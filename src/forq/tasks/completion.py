@@ -71,7 +71,8 @@ def open(
             messages.
         DataError: the data cannot be used (file and line).
     """
-    records, digest, unused, _ = read(data)
+    table = read(data)
+    records, digest = table.rows, table.digest
     limits: dict[Split, int | None] = {"train": train_rows, "validation": validation_rows, "test": test_rows}
     chosen = None if whole is None else whole.of(records)
     if chosen is None:
@@ -96,7 +97,7 @@ def open(
         template=reader.template,
         further=reader.details(),
     )
-    return replace(task, unused=unused, taken=taken(sizes(records), sizes(chosen)))
+    return replace(task, unused=table.unused, quoted=table.quoted, taken=taken(sizes(records), sizes(chosen)))
 
 
 def example(folder: Path) -> Path:

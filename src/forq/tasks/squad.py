@@ -59,7 +59,7 @@ def open(
         ConfigError: a split or a batch would be empty.
         DataError: the data cannot be used (file and line).
     """
-    tables, digest, unused, _ = read(data)
+    tables, digest, unused, *_ = read(data)
     unread = _Unread()
     asked: dict[Split, list[Asked]] = {}
     for split, records in tables.items():

@@ -80,17 +80,19 @@ def _read(path: Path) -> tuple[list[Example], str, set[str]]:
 
 
 def _example(row: Record, text: str) -> Example:
-    sentence, label = str(row.fields[text]).strip(), str(row.fields["label"]).strip()
+    plain, label = str(row.fields[text]), str(row.fields["label"]).strip()
+    sentence = plain.strip()
     if label not in ("0", "1"):
         raise DataError(f"{row.where}: label must be 0 or 1, found {label!r}")
     if not sentence:
         raise DataError(f"{row.where}: the sentence is empty")
-    return Example(sentence, sentence + _ASK, int(label))
+    return Example(sentence, sentence + _ASK, int(label), (plain,))
 
 
 def _ask(fields: Mapping[str, object]) -> Asked:
-    sentence = text(fields, next((name for name in _TEXT_COLUMNS if name in fields), _TEXT_COLUMNS[0]))
-    return Asked(sentence, sentence + _ASK)
+    name = next((name for name in _TEXT_COLUMNS if name in fields), _TEXT_COLUMNS[0])
+    sentence = text(fields, name)
+    return Asked(sentence, sentence + _ASK, (str(fields[name]),))
 
 
 preset = Preset("sst2", _CLASSES, _ASK.strip(), _ask, lambda fields: label(fields, ("0", "1")), _splits)

@@ -1,8 +1,8 @@
 """Language modelling on text files: each token of a window is predicted from the tokens before it.
 
 The data is a ``.txt`` or ``.md`` file, or a folder of them. Files are read in order of their names;
-hidden files are skipped. The splits are the ``train``, ``valid`` (``validation``, ``val``, ``dev``)
-and ``test`` files of a folder, where they exist. Without a ``train`` file all other files are
+hidden files are skipped. The splits are the ``train``, ``validation`` and ``test`` files of a folder
+(:mod:`forq.tasks.rows.split_names`), where they exist. Without a ``train`` file all other files are
 training text. A split without a file is cut off the end of the training text, 5 % of its tokens.
 
 A window begins with what the tokenizer puts in front of a text (BOS, or nothing), and tokens of the

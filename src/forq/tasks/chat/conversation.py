@@ -20,6 +20,8 @@ from forq.tokens.template import ChatTemplate, Span
 
 _LEARNED = ("weight", "train")
 _HANDED = ("tools", "documents")
+_TEXTS = (None, "text", "input_text", "output_text")
+"""Types of a content's parts that are text; OpenAI's Responses have the last two."""
 _SETTINGS = "chat_template_kwargs"
 _TRIED = 20
 """How many rows are rendered again without a field that the template does not name, to see whether it reads it."""
@@ -53,9 +55,9 @@ class Conversations:
         messages = _messages(record)
         try:
             messages = self._texts(messages)
-            fields = self._fields(record.fields)
+            fields = self._fields(record.written)
             text, spans = self._spans(messages, fields)
-            self._note(record.fields, messages, fields, text)
+            self._note(record.written, messages, fields, text)
         except Unsplit as error:
             raise DataError(f"{record.where}: {error}") from error
         except Exception as error:  # a template can raise any exception
@@ -68,6 +70,11 @@ class Conversations:
         turns = Turns(self.template, messages, fields)
         own = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
         learned = [place for place in own if _learned(messages[place])]
+        if (empty := next((place for place in learned if not self._answers(messages[place])), None)) is not None:
+            raise Unsplit(
+                f"turn {empty + 1}: the assistant's content is empty, so that only its end would be learned; leave the "
+                'turn out, or give it "weight": 0'
+            )
         marked = self.template.blocks(messages, fields)
         if marked is None:
             return turns.text, [turns.learned(place) for place in learned]
@@ -85,15 +92,32 @@ class Conversations:
                 spans = rest
         return text, [span for span in spans if span[0] < span[1]]
 
+    def _answers(self, turn: Mapping[str, object]) -> bool:
+        """Whether a turn says anything: in its content, or in another field that the template names."""
+        content = turn.get("content")
+        texts = [part["text"] for part in content] if isinstance(content, list) else [content]
+        fields = turn.keys() - {"role", "content", *_LEARNED}
+        said = any(isinstance(text, str) and text.strip() for text in texts)
+        return said or any(turn[name] and name in (*REASONING, *self.template.names) for name in fields)
+
     def _texts(self, messages: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
-        """Contents the template can render: if it takes only text, a list of one text part becomes that text."""
+        """Contents the template can render: if it takes only text, a list of one text part becomes that text.
+
+        Templates may write parts of type ``text`` alone, so all parts get this type.
+        """
         contents: list[Mapping[str, object]] = []
-        for turn in messages:
+        for place, turn in enumerate(messages):
             parts = turn.get("content")
-            if isinstance(parts, list) and not self.template.takes_parts:
-                if len(parts) != 1:
+            if isinstance(parts, list):
+                if other := next((part["type"] for part in parts if part.get("type") not in _TEXTS), None):
+                    raise Unsplit(
+                        f"turn {place + 1}: expected parts of type 'text', found {other!r}, which a chat template may "
+                        "leave out; write it as text, or leave it out"
+                    )
+                if not self.template.takes_parts and len(parts) != 1:
                     raise Unsplit(f"the chat template takes text, found a content of {len(parts)} parts: join them")
-                turn = {**turn, "content": parts[0]["text"]}
+                texts = [{**part, "type": "text"} for part in parts]
+                turn = {**turn, "content": texts if self.template.takes_parts else texts[0]["text"]}
             contents.append(turn)
         return contents
 
@@ -153,7 +177,7 @@ def _tokens(template: ChatTemplate) -> Mapping[str, object]:
 
 
 def _messages(record: Record) -> Sequence[Mapping[str, object]]:
-    messages = record.fields["messages"]
+    messages = record.written["messages"]
     if not isinstance(messages, list) or not all(_is_turn(turn) for turn in messages):
         raise DataError(
             f"{record.where}: expected messages to be a list of role and content, both texts (a content may be a list "

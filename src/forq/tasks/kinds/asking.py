@@ -57,12 +57,12 @@ class Asking:
         Raises:
             DataError: a field is missing or empty.
         """
-        values = {field: self._value(record, field) for field in self.fields}
+        plain = {field: self._value(record, field) for field in self.fields}
+        values = {field: text.strip() for field, text in plain.items()}
         prompt = "".join(literal + ("" if field is None else values[field]) for literal, field in self._parts())
         if self.pattern is not None:
             return Asked(prompt.strip(), prompt)
-        texts = tuple(values.values())
-        return Asked(" ".join(texts), prompt, texts)
+        return Asked(" ".join(values.values()), prompt, tuple(plain.values()))
 
     def _parts(self) -> list[tuple[str, str | None]]:
         """Pieces of the template: a literal text, and the field that follows it."""
@@ -96,7 +96,7 @@ class Asking:
         value = record.fields[field]
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise DataError(f"{record.where}: expected text in {field!r}, found {type(value).__name__}")
-        text = str(value).strip()
-        if not text:
+        text = str(value)
+        if not text.strip():
             raise DataError(f"{record.where}: the text in {field!r} is empty")
         return text

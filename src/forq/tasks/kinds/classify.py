@@ -17,7 +17,7 @@ from typing import Literal
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
-from forq.tasks.kinds.examples import Classes, Example
+from forq.tasks.kinds.examples import Classes, Example, Reading
 from forq.tasks.kinds.head import Headed, called, places_in
 from forq.tasks.kinds.mask import Masked
 from forq.tasks.kinds.similarity import Bare
@@ -54,6 +54,8 @@ class Options:
         by: how the class is read from the model; ``auto`` chooses by its kind.
         temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
         balanced: every batch has as many rows of each class, up to one row.
+        reading: the law of rows for a head or an encoder. Not to be chosen: runs whose description lacks it are of law
+            1, and go on so.
 
     Raises:
         ConfigError: a batch would be empty, or the temperature is not positive.
@@ -67,6 +69,7 @@ class Options:
     temperature: float
     kind: Kind
     head: tuple[str, ...] = ()
+    reading: Reading = 2
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -154,16 +157,18 @@ def classify(
     if way == "prompt":
         return _choice(name, given, tokenizer, classes, options, extras)
     encoding: Encoding
-    names = extras.names
+    names, further = extras.names, extras.further
     if way == "head":
-        encoding = Headed(tokenizer, options.head, length)
+        encoding = Headed(tokenizer, options.head, length, options.reading)
         places = places_in(options.head, classes.labels, ordered=classes.ordered)
         given = {split: tuple(e._replace(label=places[e.label]) for e in texts) for split, texts in given.items()}
         names = names and called(options.head, classes.labels, places)
     elif way == "mask":
         encoding = Masked(tokenizer, classes.words, classes.keep, classes.part, length)
     else:
-        encoding = Bare(tokenizer, classes.sentences, options.temperature, length)
+        encoding = Bare(tokenizer, classes.sentences, options.temperature, length, options.reading)
+    if way != "mask":
+        further = {**further, "reading": options.reading}
     rows = {split: tuple(encoding.row(example) for example in texts) for split, texts in given.items()}
     return Labelled(
         name=name,
@@ -171,7 +176,7 @@ def classify(
         description=encoding.description,
         classes=len(options.head if way == "head" else classes.words),
         names=names,
-        further=extras.further,
+        further=further,
         rows=rows,
         tokenizer=tokenizer,
         seed=options.seed,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Reading = Literal[1, 2]
+"""The law of the rows that a head or an encoder reads. 2: texts as they are, with the white space around them; pairs
+that are too long are cut as transformers cuts them. 1: no white space, and another cut where the room is odd."""
 
 
 class Example(NamedTuple):
@@ -13,7 +17,8 @@ class Example(NamedTuple):
         text: the plain text.
         prompt: the same text as a prompt for a language model.
         label: its class.
-        plain: the one or two texts that a classification head reads; empty: the text.
+        plain: the one or two texts that a classification head reads, as the data has them; one is also what an encoder
+            reads. Empty: the text.
     """
 
     text: str

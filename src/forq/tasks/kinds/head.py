@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
-from forq.tasks.kinds.examples import Example
+from forq.tasks.kinds.examples import Example, Reading
+from forq.tasks.kinds.pair_lengths import kept, kept_before
 from forq.tasks.rows.labelled import Pair, Row
 from forq.tasks.rows.sentences import Texts, hidden, only
 from forq.tokens.batches import cut
@@ -44,6 +45,7 @@ class Headed:
 
     Args:
         names: the names of the head's classes.
+        reading: the law of the rows.
 
     Raises:
         ConfigError: the head has no two classes, or ``max_length`` is too small.
@@ -52,10 +54,10 @@ class Headed:
     part = "the end of the longer text"
     reader = Head()
 
-    def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int, reading: Reading = 2) -> None:
         if len(names) < 2:
             raise ConfigError(f"expected a classification head of 2 classes or more, found {len(names)}: {names}")
-        self.tokenizer, self.max_length = tokenizer, max_length
+        self.tokenizer, self.max_length, self.reading = tokenizer, max_length, reading
         self.front, self.back = frame(tokenizer)
         if max_length < len(self.front) + len(self.back) + 1:
             least = len(self.front) + len(self.back) + 1
@@ -64,7 +66,8 @@ class Headed:
 
     def row(self, example: Example) -> Row | Pair:
         """The tokens of an example."""
-        text, *more = example.plain or (example.text,)
+        given = example.plain or (example.text,)
+        text, *more = map(str.strip, given) if self.reading == 1 else given
         first = bare(self.tokenizer, text)
         if not more:
             first = unframed(first, self.front, self.back)
@@ -75,12 +78,18 @@ class Headed:
         if room < 2:
             raise ConfigError(f"max_length must be {around.length + 2} or more for two texts, found {self.max_length}")
         lost = max(0, len(first) + len(second) - room)
-        for _ in range(lost):
-            longer = first if len(first) >= len(second) else second
-            longer.pop()
+        first, second = self._cut(first, second, room)
         tokens = (*around.front, *first, *around.middle, *second, *around.back)
         begins = len(tokens) - len(second) - len(around.back)
         return Pair(tokens, example.label, lost, begins if around.typed else len(tokens))
+
+    def _cut(self, first: list[int], second: list[int], room: int) -> tuple[list[int], list[int]]:
+        """Two texts without the tokens that there is no room for."""
+        if self.reading == 1:
+            left, right = kept_before(len(first), len(second), room)
+        else:
+            left, right = kept(len(first), len(second), room, fast=getattr(self.tokenizer, "is_fast", True))
+        return first[:left], second[:right]
 
 
 def places_in(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from forq.errors import DataError
 from forq.tasks import Split
@@ -56,6 +57,19 @@ def indices(
             if spelt[row.label] not in places:
                 raise DataError(f"{row.where}: expected a class among {', '.join(names[:12])}, found {row.label!r:.40}")
     return tuple(names), {split: [places[spelt[row.label]] for row in some] for split, some in rows.items()}
+
+
+def by_value(rows: Mapping[Split, Sequence[Labelled]], named: Sequence[str]) -> bool:
+    """Whether class folders are numbers of outputs by value, and torchvision's ImageFolder would order them otherwise.
+
+    Args:
+        named: names in the network's own configuration.
+    """
+    labels = {row.label for some in rows.values() for row in some}
+    folders = (Path(row.where).parent.name == row.label for some in rows.values() for row in some)
+    if _named(named) or not all(map(_numbered, labels)) or not all(folders):
+        return False
+    return sorted(labels) != sorted(labels, key=int)
 
 
 def _named(names: Sequence[str]) -> bool:

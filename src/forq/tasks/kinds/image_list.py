@@ -36,7 +36,7 @@ def listed(path: Path, name: str) -> Iterator[Listed]:
         DataError: a row cannot be read, has no file or an unknown split, or an image is listed twice (file and line).
     """
     places: dict[str, str] = {}
-    for fields, where in records(content_of(path), path):
+    for fields, where, _ in records(content_of(path), path):
         if name not in fields:
             raise DataError(f"{where}: expected the field {name}, found {', '.join(fields)}")
         given = str(fields[name])
@@ -61,7 +61,7 @@ def _split(fields: Mapping[str, object], name: Path, where: str) -> Split:
 
 
 def split_folders(folder: Path) -> dict[Split, Path]:
-    """The folder of each split: sub-folders called train, validation (valid, val, dev) and test; or all is training.
+    """The folder of each split: sub-folders that have the names of splits and no others; or all is training.
 
     Raises:
         DataError: a sub-folder beside them has another name, a split has two, or an image lies beside them.

@@ -4,6 +4,8 @@
     folder/train/CLASS/…, validation/, test/      the same for each split
     folder/labels.csv or file.csv                 columns file and label, and perhaps split; without that column, the
                                                   folders train, validation and test in a file's name count
+    folder/metadata.csv or metadata.jsonl         the same with file_name and label, as in the imagefolder of datasets,
+                                                  which reads no class folders beside it; or one in each split's folder
     file.npz                                      images [N, H, W, C] uint8 and labels [N]; train_images, train_labels,
                                                   validation_images, … for several splits
 
@@ -26,6 +28,9 @@ from forq.tasks import Split
 from forq.tasks.kinds import image_arrays
 from forq.tasks.kinds.image_files import images_in, opened
 from forq.tasks.kinds.image_list import folders_in, listed, split_folders
+
+_METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Lists of the imagefolder of ``datasets``."""
 
 _GREY = ("1", "L")
 """Pillow's modes of grey images."""
@@ -68,15 +73,40 @@ def read(data: Path) -> dict[Split, list[Labelled]]:
     elif data.suffix.lower() == ".csv":
         found = _table(data)
     elif data.is_dir():
-        if (data / "labels.csv").is_file():
-            found = _table(data / "labels.csv")
-        else:
-            found = {split: list(_classes(folder)) for split, folder in split_folders(data).items()}
+        found = _folder(data)
     else:
         raise DataError(f"{data}: expected a folder of class sub-folders, a .csv of images or an .npz, found none")
     if not found.get("train"):
         raise DataError(f"{data}: expected training images, found none in {', '.join(found) or 'it'}")
     return found
+
+
+def _folder(data: Path) -> dict[Split, list[Labelled]]:
+    if (data / "labels.csv").is_file():
+        return _table(data / "labels.csv")
+    if (own := _metadata(data)) is not None:
+        return _table(own, "file_name")
+    found: dict[Split, list[Labelled]] = {}
+    for split, folder in split_folders(data).items():
+        own = _metadata(folder)
+        listed = [] if own is None else [row for some in _table(own, "file_name").values() for row in some]
+        found[split] = listed or list(_classes(folder))
+    return found
+
+
+def _metadata(folder: Path) -> Path | None:
+    """The list of an imagefolder; None if it has none.
+
+    Raises:
+        DataError: it has several, or one that is not read.
+    """
+    found = [folder / name for name in _METADATA if (folder / name).is_file()]
+    if len(found) > 1 or (found and found[0].suffix == ".parquet"):
+        raise DataError(
+            f"{folder}: expected a single list of its images, metadata.csv or metadata.jsonl, found "
+            f"{' and '.join(path.name for path in found)}; convert it, or move it elsewhere"
+        )
+    return found[0] if found else None
 
 
 def _classes(folder: Path) -> Iterator[Labelled]:
@@ -91,13 +121,14 @@ def _classes(folder: Path) -> Iterator[Labelled]:
             yield Labelled(str(file), path.name)
 
 
-def _table(path: Path) -> dict[Split, list[Labelled]]:
+def _table(path: Path, name: str = "file") -> dict[Split, list[Labelled]]:
     found: dict[Split, list[Labelled]] = {}
-    for row in listed(path, "file"):
-        label = str(row.fields.get("label", "")).strip()
+    for row in listed(path, name):
+        label = str("" if (given := row.fields.get("label")) is None else given).strip()
         if not label:
             raise DataError(
-                f"{row.where}: expected the columns file and label, a label in each, found {row.fields!r:.120}"
+                f"{row.where}: expected the columns {name} and label, a label in each, found {row.fields!r:.120}; add "
+                f"it, or move {path.name} elsewhere if sub-folders are the classes"
             )
         found.setdefault(row.split, []).append(Labelled(str(row.file), label))
     return found

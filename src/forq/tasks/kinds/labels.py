@@ -14,8 +14,11 @@ from forq.tasks.rows.table import SUFFIXES, Record, content_of, records
 
 _COLUMNS = ("label", "word", "sentence")
 _NAMED = 8
-_MISSING = frozenset(("nan", "null", "none", "n/a", "na", "<na>", "#n/a"))
-"""What programs write into a table in place of a missing value, in small letters."""
+_MISSING = frozenset(("nan", "null", "none", "n/a", "na", "<na>", "#n/a", "-", "?"))
+"""What programs and people write into a table in place of a missing value, in small letters."""
+
+_NO_CLASS = "-1"
+"""What programs write for no class where classes are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +145,18 @@ class Labels:
 
 
 def looks_missing(labels: Iterable[str]) -> dict[str, int]:
-    """Number of rows of each label that may stand for a missing one.
+    """Number of rows of each label that may stand for a missing one; −1 does beside several whole numbers.
 
     Example:
-        >>> looks_missing(["good", "NaN", "bad", "NaN"])
-        {'NaN': 2}
+        >>> looks_missing(["good", "NaN", "bad", "NaN"]), looks_missing(["0", "1", "-1"]), looks_missing(["-1", "1"])
+        ({'NaN': 2}, {'-1': 1}, {})
     """
-    return {name: count for name, count in Counter(labels).items() if name.casefold() in _MISSING}
+    counts = Counter(labels)
+    others = counts.keys() - {_NO_CLASS}
+    counted = len(others) > 1 and all(name.isdecimal() for name in others)
+    return {
+        name: count for name, count in counts.items() if name.casefold() in _MISSING or (counted and name == _NO_CLASS)
+    }
 
 
 def label_of(record: Record, field: str, classes: Sequence[str] = ()) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
-from forq.tasks.kinds.examples import Asked, Classes, Example
+from forq.tasks.kinds.examples import Asked, Classes, Example, Reading
 from forq.tasks.rows.table import Record
 from forq.tokens.model import Kind
 
@@ -72,6 +72,7 @@ class Preset:
         prior: bool | str = False,
         kind: Kind = "causal",
         head: tuple[str, ...] = (),
+        reading: Reading = 2,
     ) -> Task:
         """Read and tokenise the rows.
 
@@ -94,6 +95,7 @@ class Preset:
                 states it, one log-probability a label, as a run's settings do.
             kind: the kind of model.
             head: names of the classes of the model's own head.
+            reading: see :class:`forq.tasks.kinds.classify.Options`.
 
         Raises:
             ConfigError: a split would be empty or larger than the file, or an option is invalid.
@@ -112,6 +114,7 @@ class Preset:
             temperature=temperature,
             kind=kind,
             head=head,
+            reading=reading,
         )
         return self._task(examples, tokenizer, options, prior, tuple(sorted(ignored)))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
-from forq.tasks.kinds.examples import Example
+from forq.tasks.kinds.examples import Example, Reading
 from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.pooling import text_vectors
 from forq.tasks.rows.sentences import Texts, hidden
@@ -69,6 +69,7 @@ class Bare:
     Args:
         sentences: one label sentence per class.
         temperature: divisor of the cosines, > 0.
+        reading: the law of the rows.
 
     Raises:
         ConfigError: ``max_length`` does not hold a label sentence.
@@ -76,8 +77,15 @@ class Bare:
 
     part = "the end of the text"
 
-    def __init__(self, tokenizer: Tokenizer, sentences: tuple[str, ...], temperature: float, max_length: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        sentences: tuple[str, ...],
+        temperature: float,
+        max_length: int,
+        reading: Reading = 2,
+    ) -> None:
+        self.tokenizer, self.reading = tokenizer, reading
         self.front, self.back = frame(tokenizer)
         self.room = max_length - len(self.front) - len(self.back)
         labels = tuple(self._framed(bare(tokenizer, sentence)) for sentence in sentences)
@@ -93,7 +101,9 @@ class Bare:
 
     def row(self, example: Example) -> Row:
         """The tokens of an example."""
-        tokens = unframed(bare(self.tokenizer, example.text), self.front, self.back)
+        # Two texts are joined by forq, so only one has white space of its own around it.
+        text = example.plain[0] if self.reading > 1 and len(example.plain) == 1 else example.text
+        tokens = unframed(bare(self.tokenizer, text), self.front, self.back)
         return Row(self._framed(tokens[: self.room]), example.label, max(0, len(tokens) - self.room))
 
     def _framed(self, tokens: list[int]) -> tuple[int, ...]:

@@ -40,6 +40,8 @@ class Account:
         prior: shares of the words whatever the text is, which are taken out of every answer.
         missing: number of rows of each label that may stand for a missing one.
         probabilities: the network gives probabilities, and the logarithms of these are learned.
+        quoted: number of rows of TSV files with a field in quotes, which are read as part of the text.
+        by_value: class folders are numbers of the network's outputs by value.
     """
 
     used: Mapping[str, int]
@@ -59,6 +61,8 @@ class Account:
     positions: int | None = None
     named: bool = True
     missing: Mapping[str, int] = field(default_factory=dict)
+    quoted: int = 0
+    by_value: bool = False
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -66,6 +70,7 @@ class Account:
         limits = description.get("limits")
         limits = limits if isinstance(limits, Mapping) else {}
         max_length, positions = description.get("max_length"), description.get("positions")
+        quoted = description.get("quoted")
         return cls(
             used=_counts(description.get("rows")),
             dropped=_counts(description.get("dropped")),
@@ -83,6 +88,8 @@ class Account:
             drawn=_texts(description.get("drawn")),
             positions=positions if isinstance(positions, int) else None,
             missing=_counts(description.get("missing")),
+            quoted=quoted if isinstance(quoted, int) else 0,
+            by_value=description.get("by_value") is True,
         )
 
     def only(self, split: str) -> Account:
@@ -128,6 +135,11 @@ class Account:
             parts.append(f"label-word prior (subtracted): {_some(shares)}")
         if self.probabilities:
             parts.append("the network ends in a Softmax: the loss takes the logarithms of its probabilities")
+        if self.by_value:
+            parts.append(
+                "class folders are the numbers of outputs by value (2 before 10); torchvision's ImageFolder has them "
+                "by text (10 before 2), for which task.labels gives the order"
+            )
         return "; ".join(parts)
 
     @property
@@ -150,6 +162,12 @@ class Account:
             have = "1 row has" if count == 1 else f"{count:,} rows have"
             sentences.append(
                 f"{have} the label {label!r}: is it a missing label? Leave them out, or list the labels in task.labels"
+            )
+        if self.quoted:
+            have = "1 row of a TSV file has" if self.quoted == 1 else f"{self.quoted:,} rows of TSV files have"
+            sentences.append(
+                f"{have} a field in quotes with the quotes inside doubled, as pandas writes them: the model sees these "
+                "quotes. Save the table as .csv if they are no part of the text"
             )
         return tuple(sentences)
 

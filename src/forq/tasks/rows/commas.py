@@ -1,4 +1,4 @@
-"""Tables whose columns are separated by another character than the comma: refused with what to do."""
+"""Tables in another spelling than their ending says: columns without commas in CSV, fields in quotes in TSV."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def require_commas(rows: Sequence[tuple[int, list[str]]], file: Path) -> None:
                 f"{file}, line {line}: expected columns separated by commas, found {header[0]!r}; the header looks "
                 f"separated by {name}: {advice}"
             )
+
+
+def looks_quoted(value: str) -> bool:
+    """Whether a writer of CSV put a field in quotes: all of it, with each quote inside doubled.
+
+    Example:
+        >>> looks_quoted('"He said ""hello"" to me"'), looks_quoted('"a quotation"'), looks_quoted('""odd" ones"')
+        (True, False, False)
+    """
+    inner = value[1:-1]
+    return len(value) > 4 and value[0] == value[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")

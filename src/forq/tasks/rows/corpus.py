@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from forq.errors import DataError
 from forq.tasks import Split, Tokenizer
-from forq.tasks.rows.split_names import NAMES, plain, require_single, split_of
+from forq.tasks.rows.split_names import plain, require_single, split_of
+from forq.tasks.rows.unread import about, is_text, names, require_read
 from forq.tasks.rows.utf8 import advice
 from forq.tokens.text import bare
 
@@ -20,41 +21,39 @@ Tokens = NDArray[np.int32]
 PIECE_BYTES = 256 << 10
 
 SUFFIXES = (".txt", ".md")
-_ABOUT = ("readme", "license", "licence", "notice", "changelog")
-"""Names of texts about the data, in small letters."""
 
 
 def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
-    """The files of each split, and the names of texts that belong to no split.
+    """The files of each split, and the names of files that are not read.
 
     A text in the folder itself names its split (:mod:`forq.tasks.rows.split_names`), and a sub-folder
-    called train, validation (valid, val, dev) or test has the texts of one. Without a training text of
-    such a name, all other texts are training text. A split without a file of its own is absent;
-    training text is always present.
+    with such a name has the texts of one. Without a training text of such a name, all other texts are
+    training text. A split without a file of its own is absent; training text is always present.
 
     Raises:
-        DataError: the file or folder does not exist, has no training text, or it is not clear which
-            split a text belongs to.
+        DataError: the file or folder does not exist, has no training text, it is not clear which split a text belongs
+            to, or a file beside them may hold text and is not read (:mod:`forq.tasks.rows.unread`).
     """
     if data.is_file():
         return {"train": [data]}, ()
     if not data.is_dir():
         raise DataError(f"{data}: no such file or folder; name a .txt file or a folder of .txt and .md files")
-    texts = sorted(
+    visible = sorted(
         path
         for path in data.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(data).parts)
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(data).parts)
     )
+    texts = [path for path in visible if path.suffix.lower() in SUFFIXES]
     named = _named(data, texts)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
         named["train"] = [path for path in texts if path not in taken]
     if not named["train"]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
+    require_read(filter(is_text, visible), texts)
     taken = {path for paths in named.values() for path in paths}
-    return named, tuple(str(path.relative_to(data)) for path in texts if path not in taken)
+    others = [path for path in visible if path not in texts]
+    return named, (*(str(path.relative_to(data)) for path in texts if path not in taken), *names(others, data))
 
 
 def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
@@ -63,15 +62,15 @@ def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
     sources: dict[Split, dict[Path, None]] = {}
     for path in texts:
         top = data / path.relative_to(data).parts[0]
-        if split := split_of(path) if path == top else NAMES.get(top.name.casefold()):
+        if split := split_of(top):
             named.setdefault(split, []).append(path)
             sources.setdefault(split, {})[top] = None
     for split, tops in sources.items():
         require_single(split, list(tops))
     # A word such as "test" may be part of a title; it is a split's name where all texts have one.
-    loose = next((top for tops in sources.values() for top in tops if top.is_file() and not plain(top)), None)
+    loose = next((top for tops in sources.values() for top in tops if not plain(top)), None)
     taken = {path for paths in named.values() for path in paths}
-    others = (path for path in texts if path not in taken and path.stem.casefold() not in _ABOUT)
+    others = (path for path in texts if path not in taken and not about(path))
     if loose is not None and (other := next(others, None)) is not None:
         raise DataError(
             f"{data}: expected all texts to name their split, as {loose.name} does, found {other.relative_to(data)}; "

@@ -55,6 +55,7 @@ class Rows(ABC, Generic[R, B]):
             be longer.
         ignored: fields of the rows that nothing reads.
         unused: files and splits of the data that are not read.
+        quoted: number of rows with a field in quotes that are read as they stand.
         taken: what the splits leave of the data's rows.
         by_class: the row numbers of each class of training rows, if every batch has as many rows of
             each; see :func:`forq.tasks.rows.order.balanced_row_at`. None: all rows take part alike.
@@ -79,6 +80,7 @@ class Rows(ABC, Generic[R, B]):
     part: str = ""
     ignored: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    quoted: int = 0
     taken: Taken = field(default_factory=Taken)
     by_class: tuple[tuple[int, ...], ...] | None = None
     positions: int | None = None
@@ -175,6 +177,7 @@ class Rows(ABC, Generic[R, B]):
             description["micro_batch_tokens"] = self.micro_batch_tokens
         description |= {"ignored": list(self.ignored)} if self.ignored else {}
         description |= {"unused": list(self.unused)} if self.unused else {}
+        description |= {"quoted": self.quoted} if self.quoted else {}
         return description | {"digest": self.digest}
 
     def _shortened(self) -> dict[str, object]:

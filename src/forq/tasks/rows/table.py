@@ -18,23 +18,36 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.rows.commas import require_commas
+from forq.tasks.rows.card import require_no_orders
+from forq.tasks.rows.commas import looks_quoted, require_commas
 from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
-from forq.tasks.rows.split_names import NAMES
-from forq.tasks.rows.table_files import by_split
+from forq.tasks.rows.split_names import of_data_set
+from forq.tasks.rows.table_files import Tables, by_split
+from forq.tasks.rows.unfilled import unfilled
+from forq.tasks.rows.unread import advice, is_rows
 from forq.tasks.rows.utf8 import text_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 HUB = "hf:"
-PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
-"""Endings of compressed files."""
 
 
 class Record(NamedTuple):
-    """The fields of a row, and its place (file and line) for errors."""
+    """A row.
+
+    Attributes:
+        where: its place (file and line), for errors.
+        unfilled: the fields without the nulls that Arrow filled in (:mod:`forq.tasks.rows.unfilled`); None: it is not
+            from Arrow.
+    """
 
     fields: Mapping[str, object]
     where: str
+    unfilled: Mapping[str, object] | None = None
+
+    @property
+    def written(self) -> Mapping[str, object]:
+        """The fields as their owner wrote them."""
+        return self.fields if self.unfilled is None else self.unfilled
 
 
 class Table(NamedTuple):
@@ -43,22 +56,26 @@ class Table(NamedTuple):
     Attributes:
         rows: rows by split; there are always training rows.
         digest: digest of the bytes that were read.
-        unused: splits of the data set other than train, validation and test.
-        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``).
+        unused: splits of the data set other than train, validation and test, and files that are not read.
+        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``), for each
+            split: ``class_encode_column`` numbers the labels of every split by itself.
+        quoted: number of rows of TSV files with a field in quotes, as a writer of CSV puts them; they are read as they
+            stand.
     """
 
     rows: dict[Split, list[Record]]
     digest: str
     unused: tuple[str, ...] = ()
-    classes: Mapping[str, tuple[str, ...]] = {}
+    classes: Mapping[Split, Mapping[str, tuple[str, ...]]] = {}
+    quoted: int = 0
 
 
 def read(data: str | Path, aside: Path | None = None) -> Table:
     """Read a data set.
 
     Args:
-        data: a file; a folder of files or sub-folders that name train, validation (valid, val, dev) and
-            test, or of training files (:mod:`forq.tasks.rows.table_files`); a folder written by
+        data: a file; a folder of files or sub-folders that name splits (train, validation, test and their other
+            names), or of training files (:mod:`forq.tasks.rows.table_files`); a folder written by
             ``datasets.save_to_disk``; ``hf:org/name``, a data set of the hub; or ``hf:`` and a folder
             that the datasets library can read (parquet). A data set's code is never run.
         aside: a file in the folder that has no rows: the labels' words.
@@ -73,14 +90,18 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
     if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
         return _datasets(str(path), hub=False)
     rows: dict[Split, list[Record]] = {}
-    state = hashlib.sha256()
-    for file, split in _files(path, aside):
+    state, quoted = hashlib.sha256(), 0
+    files, unused = _files(path, aside)
+    for file, split in files:
         content = content_of(file)
         state.update(content)
-        rows.setdefault(split, []).extend(records(content, file))
+        found = records(content, file)
+        rows.setdefault(split, []).extend(found)
+        if file.suffix.lower() == ".tsv":
+            quoted += sum(any(looks_quoted(str(value)) for value in record.fields.values()) for record in found)
     if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
-    return Table(rows, state.hexdigest())
+    return Table(rows, state.hexdigest(), unused, quoted=quoted)
 
 
 def content_of(file: Path, expected: str = "") -> bytes:
@@ -112,16 +133,17 @@ def records(content: bytes, file: Path) -> list[Record]:
     return rows
 
 
-def _files(path: Path, aside: Path | None) -> list[tuple[Path, Split]]:
+def _files(path: Path, aside: Path | None) -> Tables:
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            hint = "; unpack it first" if path.suffix.lower() in PACKED else ""
+            hint = f"; {advice(path)}" if is_rows(path) else ""
             found = path.suffix or "no suffix"
             raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {found}{hint}")
-        return [(path, "train")]
+        return Tables([(path, "train")])
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; name a {' or '.join(SUFFIXES)} file, or a folder of them")
-    return by_split(path, SUFFIXES, aside, packings=PACKED)
+    require_no_orders(path)
+    return by_split(path, SUFFIXES, aside)
 
 
 def _lines(text: str, file: Path) -> Iterator[Record]:
@@ -239,16 +261,23 @@ def _datasets(name: str, *, hub: bool) -> Table:
     except Exception as error:  # the library raises many kinds of errors for a missing or damaged data set
         raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    splits = of_data_set(tables)
     rows: dict[Split, list[Record]] = {}
-    for split, table in tables.items():
-        if split in NAMES:
-            rows.setdefault(NAMES[split], []).extend(_rows(table, f"{name}, {split}"))
+    classes: dict[Split, dict[str, tuple[str, ...]]] = {}
+    for own, split in splits.items():
+        known = class_names(tables[own])
+        if known != classes.setdefault(split, known):
+            raise DataError(
+                f"{name}, {own}: expected the label names of the other {split} rows, {classes[split]}, found {known}; "
+                "leave one of the splits out"
+            )
+        rows.setdefault(split, []).extend(_rows(tables[own], f"{name}, {own}"))
     if not rows.get("train"):
         raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
     texts = {split: [record.fields for record in part] for split, part in rows.items()}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
-    unused = tuple(f"split {split}" for split in tables if split not in NAMES)
-    return Table(rows, digest, unused, class_names(next(iter(tables.values()))))
+    unused = tuple(f"split {split}" for split in tables if split not in splits)
+    return Table(rows, digest, unused, classes)
 
 
 def class_names(rows: object) -> dict[str, tuple[str, ...]]:
@@ -259,7 +288,7 @@ def class_names(rows: object) -> dict[str, tuple[str, ...]]:
 
 def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
     """The rows of a split of a data set."""
-    rows = enumerate(table)
+    rows, features = enumerate(table), getattr(table, "features", None) or {}
     while True:
         try:
             number, row = next(rows)
@@ -268,7 +297,7 @@ def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]
         except Exception as error:  # a damaged file raises the library's own errors when its rows are read
             raise DataError(f"{where}: a row cannot be read: {type(error).__name__}: {error}") from error
         _check(row, f"{where}, row {number}")
-        yield Record(row, f"{where}, row {number}")
+        yield Record(row, f"{where}, row {number}", unfilled(row, features))
 
 
 def _no_code(datasets: ModuleType) -> dict[str, bool]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.rows.split_names import NAMES, require_single, split_of
+from forq.tasks.rows.unread import advice, is_rows, names, require_read
 
 _NO_DATA = ("journal.jsonl", "config.json", "adapter_config.json")
 """Files by which a run, a model and an adapter are known; what lies beside them is no data."""
 
 
-def by_split(
-    folder: Path, suffixes: Collection[str], aside: Path | None = None, *, packings: Collection[str] = ()
-) -> list[tuple[Path, Split]]:
+class Tables(NamedTuple):
+    """The tables of a folder with their splits, and the names of files in it that are not read."""
+
+    files: list[tuple[Path, Split]]
+    unused: tuple[str, ...] = ()
+
+
+def by_split(folder: Path, suffixes: Collection[str], aside: Path | None = None) -> Tables:
     """The tables of a folder, in the order of their names; then those of its sub-folders.
 
     If a name names a split, every other table and sub-folder has to name one too. Otherwise all tables
@@ -25,10 +32,10 @@ def by_split(
     Args:
         suffixes: the endings of tables, in small letters.
         aside: a file in the folder, or below, that has no rows.
-        packings: the endings of compressed files, which a refusal names.
 
     Raises:
-        DataError: there are no tables, or it is not clear which split a table belongs to.
+        DataError: there are no tables, it is not clear which split a table belongs to, or a file beside them may hold
+            rows and is not read (:mod:`forq.tasks.rows.unread`).
     """
 
     def is_table(path: Path) -> bool:
@@ -37,8 +44,8 @@ def by_split(
 
     tables, inner = _within(folder, is_table)
     if not tables and not inner:
-        packed = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in packings), None)
-        hint = "" if packed is None else f", but {packed.name}: unpack it first"
+        other = next((path for path in sorted(folder.iterdir()) if is_rows(path)), None)
+        hint = "" if other is None else f", but {other.name}: {advice(other)}"
         raise DataError(f"{folder}: found no {' or '.join(suffixes)} file in it{hint}")
     named = {path: split_of(path) for path in (*tables, *inner)}
     for path in inner:
@@ -57,7 +64,11 @@ def by_split(
     for split in dict.fromkeys(split for split in named.values() if split is not None):
         require_single(split, [path for path, other in named.items() if other == split])
     found = [(file, named[file] or "train") for file in tables]
-    return found + [(file, named[path] or "train") for path in inner for file in _of_folder(path, is_table)]
+    found += [(file, named[path] or "train") for path in inner for file in _of_folder(path, is_table)]
+    files = {file for file, _ in found}
+    require_read(_rows_in(folder), files)
+    here = (path for path in _visible(folder) if path.is_file() and path not in files)
+    return Tables(found, names((path for path in here if aside is None or path.resolve() != aside.resolve()), folder))
 
 
 def _of_folder(folder: Path, is_table: Callable[[Path], bool]) -> list[Path]:
@@ -73,8 +84,19 @@ def _of_folder(folder: Path, is_table: Callable[[Path], bool]) -> list[Path]:
 
 def _within(folder: Path, is_table: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
     """The tables of a folder, and its sub-folders that have tables, at any depth."""
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    visible = _visible(folder)
     return [path for path in visible if is_table(path)], [path for path in visible if _has_tables(path, is_table)]
+
+
+def _rows_in(folder: Path) -> list[Path]:
+    """Files of rows that are not read, in a folder and in its sub-folders of data."""
+    visible = _visible(folder)
+    inner = [path for path in visible if _has_tables(path, is_rows)]
+    return [path for path in visible if is_rows(path)] + [file for path in inner for file in _rows_in(path)]
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _has_tables(folder: Path, is_table: Callable[[Path], bool]) -> bool:
