@@ -43,11 +43,14 @@ def best_of(tried: Mapping[str, Row], judged: str) -> str:
 
 
 def harmful(row: Row) -> bool:
-    """Whether a run failed, or ended above its first validation loss and never validated better than at its start."""
+    """Whether a run failed or went astray: it never validated better than at its start, or ended at twice the loss.
+
+    The second of these may still have an accuracy that is better by chance.
+    """
     if "error" in row:
         return True
-    score = row["validation"]
-    return bool(score["after"] == score["before"] and row["course"][-1][2] > row["course"][0][2])
+    score, first, last = row["validation"], row["course"][0][2], row["course"][-1][2]
+    return bool(last > 2 * first or (last > first and score["after"] == score["before"]))
 
 
 def _written(rate: float) -> str:

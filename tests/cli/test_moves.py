@@ -114,7 +114,7 @@ def test_a_mask_keeps_what_it_masks(base, text, tmp_path, forq):
         (("--set", "norms.lr=0.1"), "add it to --move"),
         (("--set", "norm.lr=0.1"), "no setting is called"),
         (("--move", "scales,norms", "--set", "norms.unit=free"), "give a number"),
-        (("--move", "scales,norms", "--set", "norms.lr=-1"), "greater than 0"),
+        (("--move", "scales,norms", "--set", "norms.lr=-1"), "expected more than 0"),
     ],
 )
 def test_a_wrong_kind_is_named(base, text, tmp_path, forq, words, says):

@@ -204,7 +204,7 @@ def test_the_prior_is_that_of_an_empty_prompt_and_is_taken_out(tmp_path: Path) -
     text = settled.describe()["prior"]
     again = made(written(tmp_path, colours()), batch_rows=6, prior=text)
     assert (again.prior, again.digest) == (settled.prior, settled.digest)
-    assert "what is said whatever the text: blue " in account(settled).line
+    assert "label-word prior (subtracted): blue " in account(settled).line
     off = made(written(tmp_path, colours()), batch_rows=6, prior=False)
     assert off.settled(model) is off and off.digest == task.digest
 

@@ -64,6 +64,12 @@ def tried(*losses: float, first: str = "1e-5") -> dict[str, Any]:
     return made
 
 
+def astray() -> dict[str, Any]:
+    made: dict[str, Any] = row("peqa", 0, 6.4, "1e-5")
+    made["course"][-1][2] = 14.0
+    return made
+
+
 RANGE = ("1e-5", "1e-4", "1e-3", "1e-2")
 
 
@@ -78,6 +84,7 @@ RANGE = ("1e-5", "1e-4", "1e-3", "1e-2")
         (tried(9.0), ["1e-6"]),  # nothing above what only did harm, but below it
         (tried(9.0, 9.5, 9.0, 9.0), ["1e-6"]),
         (tried(6.1, 9.0, first="1e-6"), ["1e-7"]),
+        ({"1e-5": astray()}, ["1e-6"]),  # better by chance, and twice the loss
         (tried(6.3, 6.1, 9.0, first="1e-7"), []),
         (tried(9.0, 9.0, 9.0, 9.0, first="1e-8"), []),
         (tried(6.0, 5.0, 4.5) | {"1e-2": {"error": "losses are not finite"}}, []),

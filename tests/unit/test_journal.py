@@ -88,7 +88,7 @@ def test_a_journal_is_never_overwritten(tmp_path):
     write(tmp_path / "j")
     with pytest.raises(JournalError, match="--resume"):
         Writer.create(tmp_path / "j", {})
-    with pytest.raises(JournalError, match="cannot read"):
+    with pytest.raises(JournalError, match="expected a run's journal, found none"):
         journal.read(tmp_path / "absent")
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from typer.models import OptionInfo
 
-_FIRST = re.compile(r"([a-z][a-z_]*)(?: ([^\s:]+))?:(?: |$)")
+_FIRST = re.compile(r"(rank \d+: )?([a-z][a-z_]*)(?: ([^\s:]+))?:(?: |$)")
 _COUNTED = ("step", "rank")
 """Words that begin sentences about one of many: ``step 5: …`` is of no option."""
 
@@ -16,13 +16,15 @@ _COUNTED = ("step", "rank")
 def as_typed(message: str, command: Callable[..., Any] | None) -> str:
     """A message whose first word is an option of the command, with the option as it is typed.
 
-    ``move: expected kinds …`` becomes ``--move: expected kinds …``.
+    ``move: expected kinds …`` becomes ``--move: expected kinds …``, in the message of a rank too.
     """
     first = _FIRST.match(message)
-    if command is None or first is None or (first[1] in _COUNTED and first[2]):
+    if command is None or first is None or (first[2] in _COUNTED and first[3]):
         return message
     typed = _typed(command)
-    return typed[first[1]] + message[first.end(1) :] if first[1] in typed else message
+    if first[2] not in typed:
+        return message
+    return message[: first.start(2)] + typed[first[2]] + message[first.end(2) :]
 
 
 def _typed(command: Callable[..., Any]) -> dict[str, str]:
