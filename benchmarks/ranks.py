@@ -26,8 +26,8 @@ from forq.models.load import load
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.open_task import open_task
-from forq.runs.ranks.deal import shares
 from forq.runs.ranks.replica import Replica
+from forq.runs.ranks.schedule import shares
 from forq.runs.trainer import Trainer
 
 WIRES = {

@@ -41,7 +41,7 @@ from forq.recipes.plan import plan
 from forq.runs import engine
 from forq.runs.oracles.local import Local
 from forq.scalars.moves import Move, Term
-from forq.tasks.kinds.noised import Noised, flow, sigmas
+from forq.tasks.images.noised import Noised, flow, sigmas
 
 PACKAGES = ("forq", "torch", "diffusers", "transformers", "triton")
 ROWS = 16

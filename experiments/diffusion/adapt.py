@@ -37,8 +37,8 @@ from forq.models.convert.onload import quantized
 from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
 from forq.runs import journal
+from forq.tasks.images.pictures import grid, pixels
 from forq.tasks.kinds.features import distance
-from forq.tasks.kinds.pictures import grid, pixels
 from forq.tasks.text_to_image import open as open_task
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

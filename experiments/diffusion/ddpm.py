@@ -36,7 +36,7 @@ from forq.recipes.plan import plan
 from forq.runs import engine
 from forq.runs.oracles.local import Local
 from forq.scalars.moves import direction_seed
-from forq.tasks.kinds.noised import epsilon, normal, stratified
+from forq.tasks.images.noised import epsilon, normal, stratified
 
 TARGET = Path(__file__).parents[2] / "results" / "diffusion_ddpm.jsonl"
 ROWS, SCORED, BITS = 16, 200, 4

@@ -16,7 +16,7 @@ from forq.cli.tune import tune
 from forq.errors import ConfigError, FormatError
 from forq.report.words import counted
 from forq.runs.config import TaskConfig
-from forq.runs.facts import Begun
+from forq.runs.fixed_options import Begun
 from forq.tasks.rows.account import Account
 
 SMALL = {"max_length": 32, "batch_rows": 4, "validation_rows": 4, "test_rows": 4}

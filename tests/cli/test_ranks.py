@@ -225,7 +225,7 @@ def test_a_port_in_use_is_said(base, text, tmp_path, monkeypatch, capsys):
     import socket
 
     from forq.errors import RunError
-    from forq.runs.ranks.meeting import meet
+    from forq.runs.ranks.rendezvous import meet
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

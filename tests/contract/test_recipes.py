@@ -16,7 +16,7 @@ from forq.recipes.plan import plan, steps_within
 from forq.recipes.settings import Settings
 from forq.recipes.settings import settings as settings_of
 from forq.runs import engine
-from forq.runs.older import with_settled
+from forq.runs.older_runs import with_settled
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape

@@ -13,7 +13,7 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.runs import journal
-from forq.runs.afresh import afresh
+from forq.runs.base_values import afresh
 from forq.runs.run import Run
 from tests.fixtures import CASES, example
 

@@ -13,7 +13,7 @@ from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.recipes import recipe
 from forq.recipes.settings import settings
-from forq.runs.older import with_settled
+from forq.runs.older_runs import with_settled
 from forq.runs.settled import DAMPED, settled
 from tests.fixtures import example
 from tests.unit.test_balanced import opened

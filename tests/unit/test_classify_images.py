@@ -25,7 +25,7 @@ from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.runs.replay import verify
 from forq.tasks import classify_images
-from forq.tasks.kinds.preprocessing import Preprocessing
+from forq.tasks.images.preprocessing import Preprocessing
 from tests import edge_net
 
 NAMES = ("cat", "dog", "fox", "owl")

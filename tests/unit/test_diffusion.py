@@ -27,13 +27,13 @@ from forq.noise.bits import Bits
 from forq.recipes import recipe
 from forq.runs import probes
 from forq.runs.config import TaskConfig, complete
-from forq.runs.measures import measures
+from forq.runs.oracle_choice import measures
 from forq.runs.oracles.curvature import across, neighbours
 from forq.runs.settled import NOISED, settled
 from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tasks import account, text_to_image
-from forq.tasks.kinds import noised as _noised
-from forq.tasks.kinds.pictures import pixels, read_splits
+from forq.tasks.images import noised as _noised
+from forq.tasks.images.pictures import pixels, read_splits
 from forq.tasks.rows.taken import Whole
 from tests import tiny_pipeline
 

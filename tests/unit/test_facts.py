@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import forq
-from forq.runs.facts import begun, with_facts
+from forq.runs.fixed_options import begun, with_facts
 
 RUN = {"prompt": "{text}\nKind:", "prior": "-1.0,-0.5", "moment": "2026-11-29T10:00:00"}
 

@@ -18,9 +18,9 @@ from forq.errors import ConfigError, DataError, FormatError, RunError
 from forq.models.diffusion.encoders import Encoders
 from forq.models.load import load
 from forq.tasks import Compares, text_to_image
+from forq.tasks.images.pictures import pixels
 from forq.tasks.kinds import features as _features
 from forq.tasks.kinds.features import Features, distance
-from forq.tasks.kinds.pictures import pixels
 from tests import tiny_pipeline
 
 CODE = """

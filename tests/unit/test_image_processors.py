@@ -15,8 +15,8 @@ from PIL import Image
 
 from forq.errors import ConfigError
 from forq.tasks import classify_images
-from forq.tasks.kinds.image_processors import PROCESSORS
-from forq.tasks.kinds.preprocessor_file import preprocessing
+from forq.tasks.images.preprocessor_file import preprocessing
+from forq.tasks.images.processors import PROCESSORS
 from tests.unit.test_classify_images import arrays, graph, usual
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}

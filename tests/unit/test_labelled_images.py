@@ -12,11 +12,11 @@ from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 
 from forq.errors import ConfigError, DataError
-from forq.runs import facts
+from forq.runs import fixed_options
 from forq.runs.config import TaskConfig
 from forq.tasks import account, classify_images
-from forq.tasks.kinds.image_classes import indices
-from forq.tasks.kinds.labelled_images import Labelled, read
+from forq.tasks.images.classes import indices
+from forq.tasks.images.labelled import Labelled, read
 from tests.unit.test_classify_images import NAMES, arrays, graph, pixels, usual
 
 
@@ -72,11 +72,11 @@ def test_other_images_or_labels_hold_out_others(tmp_path: Path) -> None:
 
 def test_a_run_of_an_earlier_law_is_not_scored_on_other_images() -> None:
     config = TaskConfig(name="classify-images", data="x")
-    begun = facts.Begun(config, 0, {"task": "classify-images"})
+    begun = fixed_options.Begun(config, 0, {"task": "classify-images"})
     with pytest.raises(ConfigError, match="drawn by law 2, found law 1 of an earlier version"):
-        facts.of_run(begun, config)
+        fixed_options.of_run(begun, config)
     begun.described["law"] = 2
-    assert facts.of_run(begun, config) == (config, begun.described)
+    assert fixed_options.of_run(begun, config) == (config, begun.described)
 
 
 def test_every_file_of_a_class_is_read_or_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from forq.recipes.probe import USUAL
 from forq.recipes.settings import Settings, settings
 from forq.runs.config import TaskConfig, complete
 from forq.runs.journal import read
-from forq.runs.older import with_settled
+from forq.runs.older_runs import with_settled
 from forq.runs.replay import replay
 from forq.runs.settled import CLASSES, settled
 from forq.runs.trainer import Trainer

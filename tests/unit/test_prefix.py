@@ -10,7 +10,7 @@ from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.models.prefix import Prefix, prefix_of
 from forq.runs import config as configs
-from forq.runs import measures
+from forq.runs import oracle_choice
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.runs.run import Run
@@ -34,7 +34,7 @@ def test_a_run_has_the_same_bytes_with_fewer_runs_of_the_first_block(base, text,
     counts = {}
     for name in ("once", "anew"):
         if name == "anew":
-            monkeypatch.setattr(measures, "prefix_of", lambda model, leaves: None)
+            monkeypatch.setattr(oracle_choice, "prefix_of", lambda model, leaves: None)
         model = load(base)
         seen = runs_of_first_block(model)
         run = Run.begin(tmp_path / name, config, model, open_task(task, model, config.seed))

@@ -1,4 +1,4 @@
-"""The parts of a team of ranks, each on its own: dealing, bytes, accounts, meeting again, signs of life, replicas."""
+"""The parts of a team of ranks, each on its own: schedule, bytes, timings, rendezvous, heartbeat, replicas."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch.distributed as dist
 
 from forq.coordinates.arithmetic import checksum
 from forq.errors import RunError
-from forq.runs.ranks import deal, packing
-from forq.runs.ranks.ledger import Ledger
-from forq.runs.ranks.meeting import Meeting, attempt
-from forq.runs.ranks.pulse import Pulse
+from forq.runs.ranks import packing, schedule
+from forq.runs.ranks.heartbeat import Heartbeat
+from forq.runs.ranks.rendezvous import Rendezvous, attempt
+from forq.runs.ranks.timings import Timings
 from forq.scalars.losses import Confirmed, Losses, Own
 from forq.tokens import sharing
 
@@ -30,23 +30,23 @@ def test_every_probe_is_dealt_once(ranks, from_point, pairs):
     draw = random.Random(ranks)
     for probes in (2, 10, 32) if pairs else (1, 2, 9, 33):
         seconds = [draw.uniform(0.1, 3.0) for _ in range(ranks)]
-        dealt = deal.shares(probes, seconds, ranks // 2, from_point=from_point, pairs=pairs)
+        dealt = schedule.shares(probes, seconds, ranks // 2, from_point=from_point, pairs=pairs)
         assert sorted(place for share in dealt for place in share) == list(range(probes))
         assert not from_point or dealt[ranks // 2][0] == 0
         assert not pairs or all(len(share) % 2 == 0 for share in dealt)
 
 
 def test_faster_ranks_get_more():
-    dealt = deal.shares(33, [1.0, 0.5, 2.0], 0, from_point=False)
+    dealt = schedule.shares(33, [1.0, 0.5, 2.0], 0, from_point=False)
     assert [len(share) for share in dealt] == [10, 19, 4]
-    even = deal.shares(33, [1.0] * 3, 0, from_point=False)
+    even = schedule.shares(33, [1.0] * 3, 0, from_point=False)
     seconds = [1.0, 0.5, 2.0]
-    assert deal.takes(dealt, seconds, from_point=False) < 0.5 * deal.takes(even, seconds, from_point=False)
+    assert schedule.takes(dealt, seconds, from_point=False) < 0.5 * schedule.takes(even, seconds, from_point=False)
 
 
 @pytest.mark.parametrize("probes", [1, 2, 3])
 def test_more_ranks_than_probes_make_teams(probes):
-    dealt = deal.teams(probes, 8, 3)
+    dealt = schedule.teams(probes, 8, 3)
     assert dealt[3] == (0, 0, len(range(0, 8, probes)))
     for place in range(probes):
         turns = sorted(turn for at, turn, _ in dealt if at == place)
@@ -79,27 +79,27 @@ def test_a_step_takes_few_bytes():
 
 
 def test_a_rank_that_alone_has_no_finite_loss_is_named():
-    ledger, answers = Ledger(3), {1: False}
+    timings, answers = Timings(3), {1: False}
     for _ in range(2):
-        ledger.require_finite([True, False, None], answers.__getitem__)
-    ledger.require_finite([False, False, False], answers.__getitem__)  # the step was bad for all
+        timings.require_finite([True, False, None], answers.__getitem__)
+    timings.require_finite([False, False, False], answers.__getitem__)  # the step was bad for all
     for _ in range(4):
-        ledger.require_finite([True, False, None], answers.__getitem__)  # there the chief has none either
+        timings.require_finite([True, False, None], answers.__getitem__)  # there the chief has none either
     answers[1] = True
     with pytest.raises(RunError, match="rank 1 answered no finite loss in 3 steps"):
-        ledger.require_finite([True, False, True], answers.__getitem__)
+        timings.require_finite([True, False, True], answers.__getitem__)
 
 
 def test_probes_are_dealt_anew_only_where_it_pays():
-    ledger, before = Ledger(2), [1.0, 1.0]
-    ledger.note([5.0, 4.0], [5, 4], [0, 0], 5.0)
-    assert ledger.redealt(before, 9, 0, from_point=False) is None  # the first forward pass warms up
-    ledger.note([5.0, 4.1], [5, 4], [0, 0], 5.0)
-    assert ledger.redealt(before, 9, 0, from_point=False) is None
+    timings, before = Timings(2), [1.0, 1.0]
+    timings.note([5.0, 4.0], [5, 4], [0, 0], 5.0)
+    assert timings.redealt(before, 9, 0, from_point=False) is None  # the first forward pass warms up
+    timings.note([5.0, 4.1], [5, 4], [0, 0], 5.0)
+    assert timings.redealt(before, 9, 0, from_point=False) is None
     for _ in range(9):
-        ledger.note([5.0, 12.0], [5, 4], [0, 0], 12.0)
-    assert ledger.redealt(before, 9, 0, from_point=False) == [1.0, 3.0]
-    assert [row["forwards"] for row in ledger.rows([{}, {}])] == [55, 44]
+        timings.note([5.0, 12.0], [5, 4], [0, 0], 12.0)
+    assert timings.redealt(before, 9, 0, from_point=False) == [1.0, 3.0]
+    assert [row["forwards"] for row in timings.rows([{}, {}])] == [55, 44]
 
 
 def test_a_checksum_sees_every_bit():
@@ -137,8 +137,8 @@ def test_ranks_meet_again_on_a_store_that_holds_what_others_left():
 
 def test_a_rank_that_hangs_in_a_forward_pass_is_silent_and_one_that_waits_is_not():
     store, said = dist.HashStore(), list[str]()
-    chief = Pulse(Meeting(0, 2, store, store), 2.0, ends=said.append)
-    other = Pulse(Meeting(1, 2, store, store), 2.0, ends=said.append)
+    chief = Heartbeat(Rendezvous(0, 2, store, store), 2.0, ends=said.append)
+    other = Heartbeat(Rendezvous(1, 2, store, store), 2.0, ends=said.append)
     try:
         time.sleep(3.5)
         assert said == []
@@ -156,7 +156,7 @@ def test_a_rank_that_hangs_in_a_forward_pass_is_silent_and_one_that_waits_is_not
 
 def test_why_a_rank_ended_is_known():
     store = dist.HashStore()
-    chief, other = (Pulse(Meeting(rank, 2, store, store), 9.0, ends=print) for rank in (0, 1))
+    chief, other = (Heartbeat(Rendezvous(rank, 2, store, store), 9.0, ends=print) for rank in (0, 1))
     other.failed("expected a base, found none")
     assert chief.why() == "rank 1: expected a base, found none" and other.why(patience=0.0) is None
     chief.stop()
@@ -166,7 +166,7 @@ def test_why_a_rank_ended_is_known():
 def test_a_rendezvous_host_that_is_gone_is_no_reason():
     host = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     stores = [dist.TCPStore("127.0.0.1", host.port, is_master=False, timeout=timedelta(seconds=5)) for _ in range(2)]
-    pulse = Pulse(Meeting(1, 2, *stores), 9.0, ends=print)
+    pulse = Heartbeat(Rendezvous(1, 2, *stores), 9.0, ends=print)
     pulse.stop()
     del host
     assert pulse.why() is None
@@ -174,7 +174,7 @@ def test_a_rendezvous_host_that_is_gone_is_no_reason():
 
 def test_a_slow_batch_is_remembered():
     store = dist.HashStore()
-    pulse = Pulse(Meeting(0, 1, store, store), None)
+    pulse = Heartbeat(Rendezvous(0, 1, store, store), None)
     pulse.slowest(20.0)
     pulse.slowest(1.0)
     pulse.stop()
@@ -182,7 +182,7 @@ def test_a_slow_batch_is_remembered():
 
 
 def test_one_process_does_without_the_group():
-    code = "import sys, forq.runs.tune, forq.runs.run; sys.exit('forq.runs.ranks.meeting' in sys.modules)"
+    code = "import sys, forq.runs.tune, forq.runs.run; sys.exit('forq.runs.ranks.rendezvous' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ import transformers
 
 import forq
 from forq.runs import config as configs
-from forq.runs import facts, journal
+from forq.runs import fixed_options, journal
 from forq.runs.config import TaskConfig, complete
 from forq.runs.open_task import open_task
 from forq.runs.own_rows import changed
@@ -145,7 +145,7 @@ def test_a_run_of_law_1_goes_on_and_is_scored_by_it(tmp_path: Path) -> None:
     how: Any = {"recipe": "qzo-shared", "steps": 4, "eval_every": 2, "settings": {"task": options}}
     again = forq.tune(model, "classify", task.data, out=run.folder, resume=True, **how)
     assert len(journal.read(again.journal).lines) > 2
-    old = facts.begun(str(run.folder))
+    old = fixed_options.begun(str(run.folder))
     assert old is not None and old.task.options["reading"] == 1
-    settings, _ = facts.of_run(old, TaskConfig(name="classify", data=task.data))
+    settings, _ = fixed_options.of_run(old, TaskConfig(name="classify", data=task.data))
     assert not changed(old, settings, open_task(settings, model, old.seed))

@@ -14,7 +14,7 @@ from forq.errors import ConfigError, FormatError
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer, reading
 from forq.runs import config as configs
 from forq.runs.config import complete
-from forq.runs.facts import begun, of_run
+from forq.runs.fixed_options import begun, of_run
 from forq.runs.header import header
 from forq.runs.open_task import open_task
 from forq.runs.run import Run

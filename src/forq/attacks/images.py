@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from forq.attacks import labels as _labels
 from forq.attacks.ball import Image
 from forq.errors import ConfigError, DataError
-from forq.tasks.kinds.image_files import ENDS, litter
-from forq.tasks.kinds.npz import Npz
+from forq.tasks.images.files import ENDS, litter
+from forq.tasks.images.npz import Npz
 
 _MODES = ("L", "RGB")
 

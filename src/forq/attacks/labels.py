@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forq.errors import DataError
-from forq.tasks.kinds.npz import Npz
+from forq.tasks.images.npz import Npz
 from forq.tasks.rows.json_rows import parsed
 from forq.tasks.rows.table import content_of, records
 from forq.tasks.rows.utf8 import text_of

@@ -48,11 +48,11 @@ def tune(asked: Asked, way: Way, timeout: float | None) -> None:
         if team.leads:
             config = _settings(asked, way, held)
             if held and (result := _resumed.result(way.out, config)) is not None:
-                team.wire.tell(b"finished")
+                team.transport.tell(b"finished")
                 _screen.err.print(_resumed.finished_line(way.out, config), highlight=False, soft_wrap=True)
                 _tuning.show(result, config, as_json=way.as_json)
                 return
-        if team.wire.tell(b"begins") == b"finished":
+        if team.transport.tell(b"begins") == b"finished":
             return
         config = session.agreed(
             team, config, lambda run: _resumed.of_rank(way.out, run, asked), reward=asked.options.get("--reward")
@@ -106,9 +106,9 @@ def show_shares(team: Team) -> None:
     """On the chief: what the ranks did, and whether more of them could have been used."""
     if team.size == 1:
         return
-    total = sum(account.forwards for account in team.ledger.accounts)
+    total = sum(account.forwards for account in team.timings.accounts)
     shares = ", ".join(
-        f"rank {rank} {account.forwards / max(1, total):.0%}" for rank, account in enumerate(team.ledger.accounts)
+        f"rank {rank} {account.forwards / max(1, total):.0%}" for rank, account in enumerate(team.timings.accounts)
     )
     _screen.err.print(f"forward passes: {shares}", highlight=False, soft_wrap=True)
     if team.idle:

@@ -20,7 +20,7 @@ from forq.recipes.plan import steps_within
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
-from forq.runs.older import as_begun, with_settled
+from forq.runs.older_runs import as_begun, with_settled
 from forq.runs.open_task import open_task
 from forq.tokens.model import Kind
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forq.checkpoints import Checkpoint
     from forq.models.loaded import LoadedModel
     from forq.runs.config import TaskConfig
-    from forq.runs.facts import Begun
+    from forq.runs.fixed_options import Begun
     from forq.tasks import Account, Task
 
 __all__ = [

@@ -64,7 +64,7 @@ def evaluate(
     from forq.models.load import load
     from forq.report.words import counted
     from forq.runs.config import task_config
-    from forq.runs.facts import activations_of, begun
+    from forq.runs.fixed_options import activations_of, begun
     from forq.runs.scored_rows import named_split, scored_rows
     from forq.tasks import Compares
 

@@ -46,7 +46,7 @@ def predict(
     from forq.report.words import counted
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
-    from forq.runs.facts import activations_of, begun, of_run
+    from forq.runs.fixed_options import activations_of, begun, of_run
 
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")

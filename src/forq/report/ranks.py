@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A rank in the latest session of a run; see :class:`forq.runs.ranks.ledger.Account`."""
+    """A rank in the latest session of a run; see :class:`forq.runs.ranks.timings.Account`."""
 
     device: str
     dtype: str

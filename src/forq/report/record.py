@@ -18,7 +18,7 @@ from forq.runs import journal
 from forq.runs.changes import Change
 from forq.runs.journal import Journal, Line
 from forq.runs.metrics import Scored, rows_of
-from forq.runs.ranks.ledger import FILE as RANKS
+from forq.runs.ranks.timings import FILE as RANKS
 
 _CLOCK = ("step", "forwards", "seconds")
 

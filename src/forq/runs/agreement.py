@@ -15,7 +15,7 @@ from forq.coordinates.profile import FILE, Profile
 from forq.errors import ConfigError
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, WatchConfig
-from forq.runs.named import flat, options
+from forq.runs.dotted_settings import flat, options
 
 _BY_HEADER = ("checkpoint", "task.data", "device", "kernel", "threads", "profile", "adapter")
 _ALIKE = ("recipe", "task.name")

@@ -19,8 +19,8 @@ from forq.models.adapters import peft
 from forq.recipes import default_recipe, recipe
 from forq.recipes.plan import steps_within
 from forq.recipes.settings import Settings, checked
-from forq.runs import named
-from forq.runs.named import Option, flat, parsed, put
+from forq.runs import dotted_settings
+from forq.runs.dotted_settings import Option, flat, parsed, put
 from forq.scalars.chain import Frozen
 from forq.tokens.model import Kind
 
@@ -224,7 +224,7 @@ def task_config(name: str, data: str, sets: Sequence[str], **others: Any) -> Tas
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals or not key.startswith("task."):
-            likely = f" (did you mean 'task.{text}'?)" if equals and key in named.options(name) else ""
+            likely = f" (did you mean 'task.{text}'?)" if equals and key in dotted_settings.options(name) else ""
             raise ConfigError(f"--set: expected task.OPTION=VALUE here, found {text!r}{likely}")
         options[key.removeprefix("task.")] = parsed(value)
     return TaskConfig(name=name, data=data, options=options, **others)

@@ -16,7 +16,7 @@ from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels, multiplier
 from forq.recipes.settings import settings
-from forq.runs.older import BALANCED, NAMES, unbalanced
+from forq.runs.older_runs import BALANCED, NAMES, unbalanced
 from forq.runs.trainer import Trainer
 
 _SHARED = {

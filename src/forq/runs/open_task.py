@@ -21,11 +21,11 @@ from forq.models.positions import positions, usual_length
 from forq.models.tokenizer import open_tokenizer
 from forq.plugins import registry
 from forq.runs.config import TaskConfig
-from forq.runs.named import Option
+from forq.runs.dotted_settings import Option
 from forq.tasks import Settles, Task
-from forq.tasks.kinds.image_rows import ImageRows
-from forq.tasks.kinds.pictures import pixels
-from forq.tasks.kinds.timm_file import label_names
+from forq.tasks.images.classification import ImageRows
+from forq.tasks.images.pictures import pixels
+from forq.tasks.images.timm_file import label_names
 from forq.tasks.objectives import rewards
 from forq.tasks.objectives.rewarded import rewarded
 from forq.tasks.rows.rows import Rows

@@ -7,8 +7,8 @@ from pathlib import Path
 from forq.errors import ForqError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import TaskConfig
-from forq.runs.facts import Begun
-from forq.runs.older import unbalanced
+from forq.runs.fixed_options import Begun
+from forq.runs.older_runs import unbalanced
 from forq.runs.open_task import open_task
 from forq.tasks import Task
 

@@ -25,11 +25,11 @@ from forq.models.twins import with_twins
 from forq.recipes.plan import plan
 from forq.recipes.settings import Settings, settings
 from forq.runs import engine, journal
-from forq.runs.as_saved import as_saved
 from forq.runs.journal import Journal, Line
 from forq.runs.oracles.tape import Tape
 from forq.runs.replay_leaves import Listed
 from forq.runs.replay_leaves import leaves as replay_leaves
+from forq.runs.saved_digest import as_saved
 
 _NEVER = 1 << 62
 """Steps between digests of the engine: none, since the journal's own digests are checked."""

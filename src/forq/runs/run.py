@@ -47,18 +47,18 @@ from forq.models.quantized import free_buffers, kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
-from forq.runs.afresh import afresh
 from forq.runs.agreement import refuse_taken
 from forq.runs.assembled import assembled
+from forq.runs.base_values import afresh
 from forq.runs.changes import changes, rounding_error
 from forq.runs.config import RunConfig
-from forq.runs.facts import fixed
+from forq.runs.fixed_options import fixed
 from forq.runs.folder import BASE, make, put_json, sweep, vacant
 from forq.runs.header import header, require_same
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
-from forq.runs.older import as_probed
-from forq.runs.ranks.ledger import FILE as RANKS
+from forq.runs.older_runs import as_probed
+from forq.runs.ranks.timings import FILE as RANKS
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
 from forq.runs.trainer import Past, Trainer, lora_settings

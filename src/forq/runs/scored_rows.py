@@ -8,7 +8,7 @@ from typing import Literal, cast
 from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import TaskConfig
-from forq.runs.facts import Begun, of_run
+from forq.runs.fixed_options import Begun, of_run
 from forq.runs.open_task import may_be_whole, open_task
 from forq.runs.own_rows import changed, is_own, unlimited
 from forq.tasks import Split, Task, account

@@ -20,13 +20,13 @@ from forq.models.quantized import activations, kernels
 from forq.recipes.plan import plan
 from forq.runs import engine, probes
 from forq.runs.config import RunConfig
-from forq.runs.divided import Together
 from forq.runs.journal import Line
-from forq.runs.measures import measures
 from forq.runs.metrics import Scored
+from forq.runs.oracle_choice import measures
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
 from forq.runs.settled import settled
+from forq.runs.shared_probes import Together
 from forq.runs.watch import Watch
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
@@ -57,7 +57,7 @@ class Trainer:
     Args:
         profile: factors of the coordinates' units.
         oracle: measures the losses of a step's probes; by default with the model, on the task's
-            batches (:mod:`forq.runs.measures` chooses how).
+            batches (:mod:`forq.runs.oracle_choice` chooses how).
         watches: data sets that are scored beside the task.
         team: processes that share the probes and the evaluations of this run, this process among them.
 

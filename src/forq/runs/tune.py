@@ -19,13 +19,13 @@ from forq.models.quantized import activations
 from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs import journal
-from forq.runs.afresh import afresh
 from forq.runs.agreement import holds_run, moved_to, refuse_taken, require
+from forq.runs.base_values import afresh
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, located, path_of
-from forq.runs.facts import as_fixed
+from forq.runs.fixed_options import as_fixed
 from forq.runs.folder import BASE, vacant
-from forq.runs.older import as_begun
+from forq.runs.older_runs import as_begun
 from forq.runs.open_task import open_task, settled
 from forq.runs.outcome import conclude, outcome
 from forq.runs.run import Run

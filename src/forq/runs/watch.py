@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import RunConfig, WatchConfig
-from forq.runs.facts import fixed
+from forq.runs.fixed_options import fixed
 from forq.runs.metrics import Watched
 from forq.runs.open_task import open_task
 from forq.tasks import Split, Task

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_classes import by_value, indices, within
-from forq.tasks.kinds.image_rows import ImageRow, ImageRows
-from forq.tasks.kinds.labelled_images import Labelled, read
-from forq.tasks.kinds.preprocessing import Preprocessing, together
-from forq.tasks.kinds.preprocessor_file import preprocessing
+from forq.tasks.images.classes import by_value, indices, within
+from forq.tasks.images.classification import ImageRow, ImageRows
+from forq.tasks.images.labelled import Labelled, read
+from forq.tasks.images.preprocessing import Preprocessing, together
+from forq.tasks.images.preprocessor_file import preprocessing
 from forq.tasks.rows.order import of_each_class
 from forq.tasks.rows.stratified import stratified
 from forq.tasks.rows.taken import Whole, sizes, taken
@@ -54,7 +54,7 @@ def open(
     """Read the images and prepare them for a network.
 
     Args:
-        data: see :mod:`forq.tasks.kinds.labelled_images`. A split without images of its own takes one in ten training
+        data: see :mod:`forq.tasks.images.labelled`. A split without images of its own takes one in ten training
             images, with every class's share.
         graph: what the network takes and gives.
         seed: seed for drawing validation and test images and for the order of training images.

@@ -1,11 +1,11 @@
 """Text to image: flow matching on pictures with captions, for Stable Diffusion 3 and 3.5.
 
-The data is a folder, see :mod:`forq.tasks.kinds.pictures`. Splits without a folder are drawn from
+The data is a folder, see :mod:`forq.tasks.images.pictures`. Splits without a folder are drawn from
 the training pictures with the seed, a tenth each. Latents and text embeddings come from a cache on
 disk, so that neither the VAE nor a text encoder is in memory while a model is tuned.
 
-The loss is the model's own (:mod:`forq.tasks.kinds.noised`); batches and scores:
-:mod:`forq.tasks.kinds.captioned`.
+The loss is the model's own (:mod:`forq.tasks.images.noised`); batches and scores:
+:mod:`forq.tasks.images.captioned`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from PIL import Image
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split
-from forq.tasks.kinds.captioned import TextToImage
+from forq.tasks.images.captioned import TextToImage
+from forq.tasks.images.pictures import Picture, read_splits
 from forq.tasks.kinds.encoded import Encoded
 from forq.tasks.kinds.features import Features
-from forq.tasks.kinds.pictures import Picture, read_splits
 from forq.tasks.rows.order import draw
 from forq.tasks.rows.taken import Whole, sizes, taken
 

@@ -42,7 +42,7 @@ _CHUNK = 1 << 22
 
 
 class Shown(Protocol):
-    """A picture of :mod:`forq.tasks.kinds.pictures`."""
+    """A picture of :mod:`forq.tasks.images.pictures`."""
 
     @property
     def path(self) -> Path: ...

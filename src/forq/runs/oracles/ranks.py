@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from forq.coordinates.space import Space
 from forq.errors import RunError
-from forq.runs.divided import Divided, Numbers
-from forq.runs.ranks import deal, packing, rows
+from forq.runs.ranks import packing, rows, schedule
+from forq.runs.shared_probes import Divided, Numbers
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 
@@ -60,45 +60,45 @@ class Ranks:
         dealt = team.shares(len(probes), from_point=from_point, pairs=pairs)
         parts, forwards, busy = self._measure(step, probes, dealt[team.rank], anchored)
         sent = _UP.pack(step, checksum, busy, forwards) + packing.pack_numbers(parts)
-        bodies = team.wire.gather(sent)
+        bodies = team.transport.gather(sent)
         if not team.leads:
-            return self._told(team.wire.tell(b""))
+            return self._told(team.transport.tell(b""))
         losses = self._joined(step, probes, dealt, bodies, parts, anchored, began)
-        ledger = team.ledger
-        times = ledger.redealt(team.seconds, len(probes), team.chief, from_point=from_point)
+        timings = team.timings
+        times = timings.redealt(team.seconds, len(probes), team.chief, from_point=from_point)
         fresh = b"" if times is None else struct.pack(f"<{team.size}d", *times)
-        told = _DOWN.pack(len(fresh), ledger.slowest) + fresh + packing.pack(losses)
+        told = _DOWN.pack(len(fresh), timings.slowest) + fresh + packing.pack(losses)
         self._count(bodies, told)
-        return self._told(team.wire.tell(told))
+        return self._told(team.transport.tell(told))
 
     def _by_rows(self, step: int, probes: Sequence[Move], checksum: int, began: float) -> Sequence[Losses]:
         """A step of more ranks than probes: the forward passes into which a loss cuts its batch are dealt."""
         team = self.team
-        dealt = deal.teams(len(probes), team.size, team.chief)
-        with team.pulse.measuring():
+        dealt = schedule.teams(len(probes), team.size, team.chief)
+        with team.heartbeat.measuring():
             part, kept = rows.measure(self.own, step, probes, *dealt[team.rank])
         busy = time.perf_counter() - began
-        bodies = team.wire.gather(_UP.pack(step, checksum, busy, 1) + rows.pack(part, kept))
+        bodies = team.transport.gather(_UP.pack(step, checksum, busy, 1) + rows.pack(part, kept))
         if not team.leads:
-            return self._told(team.wire.tell(b""))
+            return self._told(team.transport.tell(b""))
         heads = [_UP.unpack_from(body) for body in bodies]
         self._require_same(step, heads)
         found = [rows.unpack(body[_UP.size :]) for body in bodies]
         team.idle = rows.idle(dealt, found)
         parts = [rows.join(self.own, step, probes, place, dealt, found) for place in range(len(probes))]
         finite = [math.isfinite(parts[place][self.own.levels][0]) for place, _, _ in dealt]
-        team.ledger.require_finite(finite, lambda rank: self._finite_here(step, probes, [dealt[rank][0]]))
+        team.timings.require_finite(finite, lambda rank: self._finite_here(step, probes, [dealt[rank][0]]))
         self._note(heads, bodies, time.perf_counter() - began, timed=False)
-        told = _DOWN.pack(0, team.ledger.slowest) + packing.pack(self.own.join(step, probes, parts))
+        told = _DOWN.pack(0, team.timings.slowest) + packing.pack(self.own.join(step, probes, parts))
         self._count(bodies, told)
-        return self._told(team.wire.tell(told))
+        return self._told(team.transport.tell(told))
 
     def _note(
         self, heads: Sequence[tuple[int, int, float, int]], bodies: Sequence[bytes], wall: float, *, timed: bool = True
     ) -> None:
         wire = [len(body) + 8 if rank != self.team.rank else 0 for rank, body in enumerate(bodies)]
         busy, forwards = [head[2] for head in heads], [head[3] for head in heads]
-        self.team.ledger.note(busy, forwards, wire, wall, timed=timed)
+        self.team.timings.note(busy, forwards, wire, wall, timed=timed)
 
     def _measure(
         self, step: int, probes: Sequence[Move], mine: Sequence[int], anchored: bool
@@ -107,10 +107,10 @@ class Ranks:
         relative = self.team.mixed and (anchored or self.own.from_point) and not self.team.leads and bool(mine)
         places = [0, *mine] if relative else list(mine)
         began, parts = time.perf_counter(), list[Numbers]()
-        with self.team.pulse.measuring():
+        with self.team.heartbeat.measuring():
             for part in self.own.measure(step, probes, places):
                 parts.append(part)
-                self.team.pulse.worked()
+                self.team.heartbeat.worked()
         busy = time.perf_counter() - began
         extra = self.own.from_point and bool(places) and places[0] != 0
         forwards = len(places) + extra
@@ -144,7 +144,7 @@ class Ranks:
                     part[levels] += own[0][levels]
             found |= dict(zip(places, parts, strict=True))
             finite.append(any(math.isfinite(part[levels][0]) for part in parts) if parts else None)
-        team.ledger.require_finite(finite, lambda rank: self._finite_here(step, probes, dealt[rank]))
+        team.timings.require_finite(finite, lambda rank: self._finite_here(step, probes, dealt[rank]))
         self._note(heads, bodies, time.perf_counter() - began)
         return self.own.join(step, probes, [found[place] for place in range(len(probes))])
 
@@ -165,16 +165,16 @@ class Ranks:
                 )
 
     def _count(self, bodies: Sequence[bytes], told: bytes) -> None:
-        accounts, chief = self.team.ledger.accounts, self.team.rank
+        accounts, chief = self.team.timings.accounts, self.team.rank
         for rank, account in enumerate(accounts):
             if rank != chief:
-                account.wire += len(told) + 8
-                accounts[chief].wire += len(bodies[rank]) + len(told) + 16
+                account.sent += len(told) + 8
+                accounts[chief].sent += len(bodies[rank]) + len(told) + 16
 
     def _told(self, body: bytes) -> tuple[Losses, ...]:
         team = self.team
         length, slowest = _DOWN.unpack_from(body)
         if length:
             team.seconds = list(struct.unpack_from(f"<{team.size}d", body, _DOWN.size))
-        team.pulse.slowest(slowest)
+        team.heartbeat.slowest(slowest)
         return packing.unpack(body[_DOWN.size + length :])

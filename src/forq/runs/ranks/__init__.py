@@ -1,13 +1,14 @@
 """Several processes tune one model: forward passes are dealt to ranks, and only losses travel between them.
 
-    meeting.py   ranks of a launcher find each other
-    wire.py      bytes to the chief and back
-    pulse.py     which ranks are alive, and why one ended
-    deal.py      which rank measures what
-    packing.py   losses as bytes
-    device.py    which device is a rank's own
-    team.py      the ranks of a run: chief, oracle, evaluation
-    session.py   what a rank gets from the chief before the first forward
+    rendezvous.py  ranks of a launcher find each other
+    transport.py   bytes to the chief and back
+    heartbeat.py   which ranks are alive, and why one ended
+    schedule.py    which rank measures what
+    timings.py     what each rank did, and what it took
+    packing.py     losses as bytes
+    device.py      which device is a rank's own
+    team.py        the ranks of a run: chief, oracle, evaluation
+    session.py     what a rank gets from the chief before the first forward
 
 Every rank holds the whole model, decides by the same recorded losses and applies the same move. So replicas agree bit
 for bit, whatever device or kernel measured a loss. The *chief* is the rank that writes the run's folder.

@@ -20,8 +20,8 @@ from forq.runs.folder import put_json
 from forq.runs.header import header, of_rank, require_same
 from forq.runs.journal import decode, encode
 from forq.runs.metrics import Scored
-from forq.runs.ranks.ledger import FILE
 from forq.runs.ranks.team import Team
+from forq.runs.ranks.timings import FILE
 from forq.runs.trainer import Past, Trainer
 from forq.tasks import Task
 from forq.tasks.objectives.rewards import SHIPPED
@@ -55,7 +55,7 @@ def agreed(
     Raises:
         RunError: a rank asks for other settings, or lacks data; it is named.
     """
-    told = team.wire.tell(b"" if config is None else json.dumps(config.model_dump(mode="json")).encode())
+    told = team.transport.tell(b"" if config is None else json.dumps(config.model_dump(mode="json")).encode())
     refusal = None
     try:
         if config is not None:
@@ -83,7 +83,7 @@ def lead(team: Team, trainer: Trainer, first_line: Mapping[str, object], past: P
         "lines": [encode(line) for line in past.lines],
         "scores": [asdict(scored) for scored in past.scores.values()],
     }
-    team.wire.tell(zlib.compress(json.dumps(body).encode()))
+    team.transport.tell(zlib.compress(json.dumps(body).encode()))
     team.agree(None)
     team.introduce(of_rank(trainer))
 
@@ -104,7 +104,7 @@ def follow(
         RunError: this rank or another refuses.
         JournalError: the replay does not rebuild a digest.
     """
-    told = json.loads(zlib.decompress(team.wire.tell(b"")))
+    told = json.loads(zlib.decompress(team.transport.tell(b"")))
     refusal, trainer = None, None
     try:
         config = _placed(configs.parse(told["config"]), own)
@@ -130,8 +130,8 @@ def record(team: Team, folder: Path) -> None:
     """On the chief: write what each rank did into ranks.json; nothing where it is alone."""
     if team.size == 1:
         return
-    ledger = team.ledger
-    put_json(folder / FILE, {"steps": ledger.steps, "ranks": ledger.rows(team.facts)})
+    timings = team.timings
+    put_json(folder / FILE, {"steps": timings.steps, "ranks": timings.rows(team.facts)})
 
 
 def _remember(folder: Path, host: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any, NoReturn, Self
 from forq.coordinates.space import Space
 from forq.errors import ForqError, RunError
 from forq.models.loaded import LoadedModel
-from forq.runs.divided import Divided
 from forq.runs.oracles.ranks import Ranks
-from forq.runs.ranks import deal
-from forq.runs.ranks.ledger import Ledger
-from forq.runs.ranks.meeting import Meeting, meet, part
-from forq.runs.ranks.pulse import LINGER, Pulse
-from forq.runs.ranks.wire import Wire
+from forq.runs.ranks import schedule
+from forq.runs.ranks.heartbeat import LINGER, Heartbeat
+from forq.runs.ranks.rendezvous import Rendezvous, meet, part
+from forq.runs.ranks.timings import Timings
+from forq.runs.ranks.transport import Transport
+from forq.runs.shared_probes import Divided
 from forq.scalars.protocols import Oracle
 from forq.tasks import Score, Tallies, Tally, Task
 
@@ -31,23 +31,23 @@ class Team:
     Use it as a context manager: an error inside is left to the other ranks as the reason why this one ended.
 
     Args:
-        timeout: seconds until a silent rank ends the group; None: see :mod:`forq.runs.ranks.pulse`.
+        timeout: seconds until a silent rank ends the group; None: see :mod:`forq.runs.ranks.heartbeat`.
 
     Attributes:
         chief: the rank that writes the run's folder.
         facts: of each rank device, dtype, kernel, threads and host, once the session began.
         seconds: what a forward pass takes each rank; probes are dealt by it.
-        ledger: what the ranks did, kept by the chief.
+        timings: what the ranks did, kept by the chief.
         idle: number of ranks that had nothing to measure in the latest step.
     """
 
-    def __init__(self, meeting: Meeting, timeout: float | None = None) -> None:
-        self.rank, self.size, self.chief = meeting.rank, meeting.size, 0
-        self.pulse = Pulse(meeting, timeout)
-        self.wire = Wire(meeting.rank, meeting.size, self._lost)
+    def __init__(self, rendezvous: Rendezvous, timeout: float | None = None) -> None:
+        self.rank, self.size, self.chief = rendezvous.rank, rendezvous.size, 0
+        self.heartbeat = Heartbeat(rendezvous, timeout)
+        self.transport = Transport(rendezvous.rank, rendezvous.size, self._lost)
         self.facts: list[dict[str, object]] = []
-        self.seconds = [1.0] * meeting.size
-        self.ledger = Ledger(meeting.size)
+        self.seconds = [1.0] * rendezvous.size
+        self.timings = Timings(rendezvous.size)
         self.idle = 0
         self._left = False
 
@@ -70,7 +70,7 @@ class Team:
             self.leave()
         else:
             stopped = isinstance(error, KeyboardInterrupt)
-            self.pulse.failed(
+            self.heartbeat.failed(
                 "it was stopped" if stopped else str(error) if isinstance(error, ForqError) else repr(error)
             )
             self._end()
@@ -91,13 +91,13 @@ class Team:
     def leave(self) -> None:
         """Leave in good order: together with all other ranks, since one of them may host the store."""
         if not self._left:
-            self.wire.gather(_BYE)
-            self.wire.tell(_BYE)
+            self.transport.gather(_BYE)
+            self.transport.tell(_BYE)
             self._end()
 
     def _end(self) -> None:
         self._left = True
-        self.pulse.stop()
+        self.heartbeat.stop()
         part()
 
     def elect(self, lines: int | None) -> bool:
@@ -109,10 +109,10 @@ class Team:
         Returns:
             Whether a run was found.
         """
-        held = [json.loads(body) for body in self.wire.gather(json.dumps(-1 if lines is None else lines).encode())]
+        held = [json.loads(body) for body in self.transport.gather(json.dumps(-1 if lines is None else lines).encode())]
         best = max(range(len(held)), key=lambda rank: (held[rank], -rank)) if held else 0
-        found = json.loads(self.wire.tell(json.dumps([best, bool(held) and held[best] >= 0]).encode()))
-        self.chief = self.wire.chief = self.pulse.chief = int(found[0])
+        found = json.loads(self.transport.tell(json.dumps([best, bool(held) and held[best] >= 0]).encode()))
+        self.chief = self.transport.chief = self.heartbeat.chief = int(found[0])
         return bool(found[1])
 
     def agree(self, refusal: str | None) -> None:
@@ -121,49 +121,49 @@ class Team:
         Raises:
             RunError: some do; each is named with its reason.
         """
-        verdicts = [json.loads(body) for body in self.wire.gather(json.dumps(refusal).encode())]
+        verdicts = [json.loads(body) for body in self.transport.gather(json.dumps(refusal).encode())]
         refused = [f"rank {rank}: {why}" for rank, why in enumerate(verdicts) if why is not None]
-        told: list[str] = json.loads(self.wire.tell(json.dumps(refused).encode()))
+        told: list[str] = json.loads(self.transport.tell(json.dumps(refused).encode()))
         if told:
             raise RunError("; ".join(told))
 
     def introduce(self, facts: dict[str, object]) -> None:
         """Tell every rank what computes on this one."""
         own = {**facts, "host": socket.gethostname()}
-        gathered = [json.loads(body) for body in self.wire.gather(json.dumps(own).encode())]
-        self.facts = json.loads(self.wire.tell(json.dumps(gathered).encode()))
+        gathered = [json.loads(body) for body in self.transport.gather(json.dumps(own).encode())]
+        self.facts = json.loads(self.transport.tell(json.dumps(gathered).encode()))
 
     def oracle(self, own: Divided, space: Space) -> Oracle:
         return Ranks(self, own, space)
 
     def shares(self, probes: int, *, from_point: bool, pairs: bool = False) -> list[list[int]]:
         """The places of a step's probes that each rank measures."""
-        dealt = deal.shares(probes, self.seconds, self.chief, from_point=from_point, pairs=pairs)
+        dealt = schedule.shares(probes, self.seconds, self.chief, from_point=from_point, pairs=pairs)
         self.idle = sum(not share for share in dealt)
         return dealt
 
     def evaluate(self, task: Task, model: LoadedModel) -> Score:
         if not isinstance(task, Tallies):  # its batches cannot be told apart: the chief scores alone
             score = task.evaluate(model, "validation") if self.leads else None
-            return _score(self.wire.tell(b"" if score is None else json.dumps(asdict(score)).encode()), score)
+            return _score(self.transport.tell(b"" if score is None else json.dumps(asdict(score)).encode()), score)
         batches = task.batches("validation")
         own: dict[int, Tally] = {}
-        owners = deal.turns(self.seconds, [0] * self.size)  # batches grow longer, so they are dealt in turn
+        owners = schedule.turns(self.seconds, [0] * self.size)  # batches grow longer, so they are dealt in turn
         for (place, batch), owner in zip(enumerate(batches), owners, strict=False):
             if owner == self.rank:
                 own[place] = task.tally(model, batch)
         score = None
-        gathered = self.wire.gather(json.dumps([[place, asdict(tally)] for place, tally in own.items()]).encode())
+        gathered = self.transport.gather(json.dumps([[place, asdict(tally)] for place, tally in own.items()]).encode())
         if gathered:
             tallies = dict(own)
             for rank, body in enumerate(gathered):
                 if rank != self.rank:
                     tallies |= {place: _tally(fields) for place, fields in json.loads(body)}
             score = task.total([tallies[place] for place in range(len(tallies))], "validation")
-        return _score(self.wire.tell(b"" if score is None else json.dumps(asdict(score)).encode()), score)
+        return _score(self.transport.tell(b"" if score is None else json.dumps(asdict(score)).encode()), score)
 
     def _lost(self, error: RuntimeError) -> NoReturn:
-        why = self.pulse.why()
+        why = self.heartbeat.why()
         raise RunError(
             why
             or "the connection to another rank is lost, and it left no reason: it was killed, or its machine is "

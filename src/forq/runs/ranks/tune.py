@@ -11,7 +11,7 @@ import torch
 from forq.errors import ConfigError
 from forq.models.load import load
 from forq.models.loaded import LoadedModel
-from forq.runs.afresh import afresh
+from forq.runs.base_values import afresh
 from forq.runs.config import RunConfig
 from forq.runs.data import Data, path_of
 from forq.runs.open_task import open_task, settled

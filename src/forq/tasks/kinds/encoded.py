@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from forq.tasks.kinds.pictures import Picture
+from forq.tasks.images.pictures import Picture
 
 
 class Encoded(Protocol):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Wire:
+class Transport:
     """The group's connections.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from forq.errors import RunError
-from forq.runs.ranks import deal
+from forq.runs.ranks import schedule
 
 FILE = "ranks.json"
 """File of a run's folder with a row for each rank of the latest session, for people and the report."""
@@ -26,7 +26,7 @@ class Account:
     Attributes:
         forwards: forward passes of probes, the point itself counted on every rank that measured it.
         busy, idle: seconds that it measured, and that it waited for others to measure.
-        wire: bytes that it exchanged with the chief in steps; of the chief, with all others.
+        sent: bytes that it exchanged with the chief in steps; of the chief, with all others.
         times: seconds for a forward pass in the latest steps.
         bad: steps in a row in which this rank alone had no finite loss.
     """
@@ -34,12 +34,12 @@ class Account:
     forwards: int = 0
     busy: float = 0.0
     idle: float = 0.0
-    wire: int = 0
+    sent: int = 0
     times: list[float] = field(default_factory=list)
     bad: int = 0
 
 
-class Ledger:
+class Timings:
     """The accounts of all ranks.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ledger:
         self,
         busy: Sequence[float],
         forwards: Sequence[int],
-        wire: Sequence[int],
+        sent: Sequence[int],
         wall: float,
         *,
         timed: bool = True,
@@ -72,7 +72,7 @@ class Ledger:
             account.forwards += forwards[place]
             account.busy += busy[place]
             account.idle += max(0.0, wall - busy[place])
-            account.wire += wire[place]
+            account.sent += sent[place]
             if timed and forwards[place]:
                 account.times = [*account.times[1 - RECENT :], busy[place] / forwards[place]]
 
@@ -86,10 +86,10 @@ class Ledger:
             return None
         now = [median(account.times) for account in self.accounts]
         old, new = (
-            deal.takes(deal.shares(probes, seconds, chief, from_point=from_point), now, from_point=from_point)
+            schedule.takes(schedule.shares(probes, seconds, chief, from_point=from_point), now, from_point=from_point)
             for seconds in (before, now)
         )
-        return now if new < deal.DRIFT * old else None
+        return now if new < schedule.DRIFT * old else None
 
     def require_finite(self, finite: Sequence[bool | None], again: Callable[[int], bool]) -> None:
         """Refuse a rank that alone has no finite loss, step after step.
@@ -120,7 +120,7 @@ class Ledger:
                 "forwards": account.forwards,
                 "busy": round(account.busy, 3),
                 "idle": round(account.idle, 3),
-                "bytes": account.wire,
+                "bytes": account.sent,
             }
             for rank, account in enumerate(self.accounts)
         ]

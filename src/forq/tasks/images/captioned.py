@@ -20,10 +20,10 @@ from forq.noise.bits import Bits, leaf_id
 from forq.scalars.losses import Losses
 from forq.scalars.moves import direction_seed
 from forq.tasks import Score, Split
+from forq.tasks.images.noised import Noised, flow, normal, sigmas, stratified, uniform
+from forq.tasks.images.pictures import Picture, grid, pixels
 from forq.tasks.kinds.encoded import Encoded
 from forq.tasks.kinds.features import Features, Judge
-from forq.tasks.kinds.noised import Noised, flow, normal, sigmas, stratified, uniform
-from forq.tasks.kinds.pictures import Picture, grid, pixels
 from forq.tasks.objectives.predictions import Predictions, Uniform, of_squares
 from forq.tasks.rows.order import rows_of
 from forq.tasks.rows.taken import Taken, sizes

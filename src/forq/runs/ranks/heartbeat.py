@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from forq.runs.ranks.meeting import Meeting
+from forq.runs.ranks.rendezvous import Rendezvous
 
 log = logging.getLogger("forq")
 
@@ -35,7 +35,7 @@ _EVERY = 0.5
 _GONE, _FAILED = "gone", "failed"
 
 
-class Pulse:
+class Heartbeat:
     """This rank's pulse, and its watch over others.
 
     Args:
@@ -45,17 +45,17 @@ class Pulse:
 
     def __init__(
         self,
-        meeting: Meeting,
+        rendezvous: Rendezvous,
         timeout: float | None,
         ends: Callable[[str], None] | None = None,
     ) -> None:
-        self._store, self._own = meeting.store, meeting.spare
-        self.rank, self.size, self.chief = meeting.rank, meeting.size, 0
+        self._store, self._own = rendezvous.store, rendezvous.spare
+        self.rank, self.size, self.chief = rendezvous.rank, rendezvous.size, 0
         self._timeout, self._ends = timeout, ends or _end
         self._slowest: float | None = None
         self._work, self._measuring, self._stopped = 0, False, threading.Event()
         self._seen: dict[int, tuple[str, float]] = {}
-        self._thread = threading.Thread(target=self._run, name="forq pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="forq heartbeat", daemon=True)
         self._thread.start()
 
     @property
@@ -114,9 +114,9 @@ class Pulse:
             while not self._stopped.wait(_EVERY):
                 tick += 1
                 word = f"work {self._work}" if self._measuring else f"tick {tick}"
-                self._own.set(f"pulse/{self.rank}", word)
+                self._own.set(f"heartbeat/{self.rank}", word)
                 self._watch(time.monotonic())
-            self._own.set(f"pulse/{self.rank}", _GONE)
+            self._own.set(f"heartbeat/{self.rank}", _GONE)
         except RuntimeError as error:
             time.sleep(2 * LINGER)  # the main thread may know more, and ends first
             if not self._stopped.is_set():
@@ -125,7 +125,7 @@ class Pulse:
     def _watch(self, now: float) -> None:
         watched = range(self.size) if self.rank == self.chief else (self.chief,)
         for rank in watched:
-            key = f"pulse/{rank}"
+            key = f"heartbeat/{rank}"
             if rank == self.rank or not self._own.check([key]):
                 continue
             word = self._own.get(key).decode()

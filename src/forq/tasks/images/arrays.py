@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.kinds.npz import Npz
+from forq.tasks.images.npz import Npz
 from forq.tasks.rows.split_names import NAMES
 
 

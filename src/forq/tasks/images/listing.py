@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_files import ENDS, litter
+from forq.tasks.images.files import ENDS, litter
 from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.table import content_of, records
 

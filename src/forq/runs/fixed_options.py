@@ -17,8 +17,8 @@ from forq.plugins import registry
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig
-from forq.runs.named import Option
-from forq.runs.older import as_read
+from forq.runs.dotted_settings import Option
+from forq.runs.older_runs import as_read
 from forq.tasks import Task
 
 FACTS = ("moment", "prior")

@@ -9,7 +9,7 @@ from forq.errors import ConfigError
 from forq.noise.law import AUTO
 from forq.recipes.settings import Settings, settings
 from forq.runs.config import RunConfig
-from forq.runs.named import Option
+from forq.runs.dotted_settings import Option
 from forq.runs.settled import FACTORS
 from forq.scalars.chain import own
 from forq.scalars.rules import newton

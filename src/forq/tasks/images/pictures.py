@@ -8,7 +8,7 @@ A folder has one of three layouts:
 - a sub-folder for each class. Its name is the caption, with ``_`` for a space.
 
 The splits are sub-folders, each in any of these layouts, or are told by a list
-(:func:`forq.tasks.kinds.image_list.listed`). Every file of a folder is read or refused by its name; pictures
+(:func:`forq.tasks.images.listing.listed`). Every file of a folder is read or refused by its name; pictures
 that a list does not name are left out.
 """
 
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.kinds.image_files import ENDS, images_in, litter, opened
-from forq.tasks.kinds.image_list import Listed, folders_in, listed, split_folders
+from forq.tasks.images.files import ENDS, images_in, litter, opened
+from forq.tasks.images.listing import Listed, folders_in, listed, split_folders
 from forq.tasks.rows.table import content_of
 from forq.tasks.rows.utf8 import text_of
 
@@ -73,7 +73,7 @@ def read_splits(folder: Path) -> dict[Split, list[Picture]]:
 def pixels(path: Path, size: int) -> Tensor:
     """A picture as float32 (3, size, size), −1 … 1.
 
-    It is opened by :func:`forq.tasks.kinds.image_files.opened`, cropped to its middle square and resized.
+    It is opened by :func:`forq.tasks.images.files.opened`, cropped to its middle square and resized.
 
     Raises:
         DataError: the picture cannot be read, or has more than a hundred million pixels.

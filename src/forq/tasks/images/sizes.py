@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from forq.errors import ConfigError
-from forq.tasks.kinds.image_processors import CLASS
+from forq.tasks.images.processors import CLASS
 
 Pair = tuple[int, int]
 """Height and width."""
@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(file: Path, settings: Mapping[str, Any]) -> Sizes:
-    """The sizes that a file's fields mean to the class under :data:`forq.tasks.kinds.image_processors.CLASS`.
+    """The sizes that a file's fields mean to the class under :data:`forq.tasks.images.processors.CLASS`.
 
     Raises:
         ConfigError: a size is no height and width and no shorter side, or is none that the class takes.

@@ -15,11 +15,11 @@ from PIL import Image
 
 from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError
-from forq.tasks.kinds.image_processors import CLASS, PROCESSORS, processor_of
-from forq.tasks.kinds.image_sizes import Sizes, sizes_of
-from forq.tasks.kinds.preprocessing import FILE, Preprocessing
-from forq.tasks.kinds.timm_file import FILE as TIMM_FILE
-from forq.tasks.kinds.timm_file import timm_settings
+from forq.tasks.images.preprocessing import FILE, Preprocessing
+from forq.tasks.images.processors import CLASS, PROCESSORS, processor_of
+from forq.tasks.images.sizes import Sizes, sizes_of
+from forq.tasks.images.timm_file import FILE as TIMM_FILE
+from forq.tasks.images.timm_file import timm_settings
 
 _READ = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),

@@ -34,7 +34,7 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class Rendezvous:
     """A group of processes.
 
     Attributes:
@@ -48,7 +48,7 @@ class Meeting:
     spare: Store
 
 
-def meet(wait: float = WAIT) -> Meeting:
+def meet(wait: float = WAIT) -> Rendezvous:
     """Join the ranks that the environment names, as torchrun and other launchers set it.
 
     Raises:
@@ -62,7 +62,7 @@ def meet(wait: float = WAIT) -> Meeting:
         own, spare = PrefixStore(name, store), PrefixStore(name, store.clone())
         # The pulse says when a rank is silent; a chief that saves for an hour is not.
         dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=timedelta(days=7))
-    return Meeting(rank, size, own, spare)
+    return Rendezvous(rank, size, own, spare)
 
 
 def part() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.images.labelled import Labelled
 from forq.tasks.kinds.label_order import in_order
-from forq.tasks.kinds.labelled_images import Labelled
 
 _MOST_DIGITS = 6
 

@@ -1,6 +1,6 @@
 """What a preprocessor_config.json leaves to the class that wrote it: the defaults of transformers' image processors.
 
-Only classes whose every step :class:`forq.tasks.kinds.preprocessing.Preprocessing` can do are listed. Compared with
+Only classes whose every step :class:`forq.tasks.images.preprocessing.Preprocessing` can do are listed. Compared with
 the PIL processors of transformers 5.23.
 """
 

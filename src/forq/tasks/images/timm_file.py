@@ -13,7 +13,7 @@ from typing import Any
 
 from forq.checkpoints.checkpoint import read_json
 from forq.errors import ConfigError
-from forq.tasks.kinds.image_processors import CLASS
+from forq.tasks.images.processors import CLASS
 
 FILE = "config.json"
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}

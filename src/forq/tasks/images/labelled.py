@@ -25,9 +25,9 @@ from PIL import Image
 
 from forq.errors import DataError
 from forq.tasks import Split
-from forq.tasks.kinds import image_arrays
-from forq.tasks.kinds.image_files import images_in, opened
-from forq.tasks.kinds.image_list import folders_in, listed, split_folders
+from forq.tasks.images import arrays
+from forq.tasks.images.files import images_in, opened
+from forq.tasks.images.listing import folders_in, listed, split_folders
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Lists of the imagefolder of ``datasets``."""
@@ -54,7 +54,7 @@ class Labelled:
         """The image as the data has it: in grey (mode L) or in RGB.
 
         Raises:
-            DataError: see :func:`forq.tasks.kinds.image_files.opened`.
+            DataError: see :func:`forq.tasks.images.files.opened`.
         """
         if self.levels is not None:
             return Image.fromarray(self.levels[:, :, 0] if self.levels.shape[2] == 1 else self.levels)
@@ -140,5 +140,5 @@ def _arrays(path: Path) -> dict[Split, list[Labelled]]:
             Labelled(f"{where}[{place}]", str(label), image)
             for place, (image, label) in enumerate(zip(images, labels, strict=True))
         ]
-        for split, (where, images, labels) in image_arrays.read(path).items()
+        for split, (where, images, labels) in arrays.read(path).items()
     }
