@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from files import Files
 from methods import METHODS, chosen
 from problems import PROBLEMS, Problem
@@ -142,11 +143,15 @@ def _options(options: Any) -> list[str]:
     return [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
 
 
+def _named(cell: tuple[str, str, str | None, int]) -> str:
+    return "-".join(map(str, cell))
+
+
 def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: Path) -> Row:
     """One row: the process and its numbers, or its last word."""
     name, method, rate, seed = cell
     problem = PROBLEMS[name]
-    out = work / "-".join(map(str, cell))
+    out = work / _named(cell)
     shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
     full = words(*cell, files, data, out)
     folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
@@ -227,10 +232,16 @@ def main() -> None:
             return
         if PROBLEMS[cell[0]].base not in files.given:
             continue
-        print(*cell, file=sys.stderr, flush=True)
-        row = run(cell, files, args.data, args.work)
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        lock = FileLock(args.work / f"{_named(cell)}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue  # another process runs it
+        with lock:
+            print(*cell, file=sys.stderr, flush=True)
+            row = run(cell, files, args.data, args.work)
+            with args.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
