@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from cells import ROOT, Row, best_rate, recorded, tried_rates
 from methods import METHODS, chosen
 from problems import PROBLEMS, Problem
 from rates import best_of
-from run import ROOT, Row, best_rate, recorded, tried_rates
 
 from forq.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, chart
 from forq.report.curves import Curve

@@ -21,17 +21,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cells import ROOT, TARGET, Cell, Row, due
 from filelock import FileLock, Timeout
 from files import Files
-from methods import METHODS, chosen
-from problems import PROBLEMS, Problem
-from rates import best_of, open_rates
+from methods import METHODS
+from problems import PROBLEMS
 
 from forq.runs import journal
 
@@ -39,89 +39,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from learning import course
 from shakespeare import command
 
-ROOT = Path(__file__).parents[2]
-TARGET = ROOT / "results" / "evidence.jsonl"
 SCORES = 20
 """Validation scores of a run: its curve, and the steps among which the best is taken."""
 
-Row = dict[str, Any]
 
-
-def recorded(path: Path | None = None) -> list[Row]:
-    path = path or TARGET
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def best_rate(problem: str, method: str, rows: list[Row]) -> str | None:
-    """The rate that validated best with the first seed; None while the search goes on, or where all rates failed."""
-    tried = tried_rates(problem, method, rows)
-    judged = PROBLEMS[problem].judged
-    if not tried or open_rates(METHODS[method].rates, tried, judged):
-        return None
-    best = best_of(tried, judged)
-    return None if "error" in tried[best] else best
-
-
-def tried_rates(problem: str, method: str, rows: list[Row]) -> dict[str, Row]:
-    """The rows of the first seed, by rate, in the arithmetic of the table."""
-    own, computed_in = PROBLEMS[problem], computed(PROBLEMS[problem], method)
-    cell = (problem, method, own.seeds[0], computed_in)
-    here = [row for row in rows if row["rate"] is not None]
-    return {row["rate"]: row for row in here if (*(row[k] for k in _SEARCHED), _computed_in(row)) == cell}
-
-
-_SEARCHED = ("problem", "method", "seed")
-
-
-def jobs(only: list[str], path: Path | None = None) -> Iterator[tuple[str, str, str | None, int]]:
-    """Problem, method, rate and seed of all cells that are not on record, seed by seed."""
-    for name, problem in PROBLEMS.items():
-        for seed in problem.seeds:
-            for method in chosen(problem.core, problem.apart):
-                if only and name not in only and f"{name}:{method}" not in only:
-                    continue
-                spec = METHODS[method]
-                if spec.by == "nothing" and seed != problem.seeds[0]:
-                    continue  # the same score again
-                if spec.rates and seed == problem.seeds[0]:
-                    yield from _search(name, method, path)
-                    continue
-                rate = best_rate(name, method, recorded(path)) if spec.rates else None
-                cell = (name, method, rate, seed)
-                searched = rate is not None or not spec.rates
-                if searched and (*cell, computed(problem, method)) not in {_key(r) for r in recorded(path)}:
-                    yield cell
-
-
-def _search(problem: str, method: str, path: Path | None) -> Iterator[tuple[str, str, str | None, int]]:
-    """The cells of a rate's search, one after another, since each depends on those before it."""
-    offered: set[str] = set()
-    while True:
-        tried = tried_rates(problem, method, recorded(path))
-        due = [r for r in open_rates(METHODS[method].rates, tried, PROBLEMS[problem].judged) if r not in offered]
-        if not due:
-            return
-        offered.add(due[0])
-        yield problem, method, due[0], PROBLEMS[problem].seeds[0]
-
-
-def computed(problem: Problem, method: str) -> str:
-    """What a method computes in."""
-    return "float" if METHODS[method].by == "gradients" else problem.activations
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    """A cell, and what it was computed in: rows in float do not say it."""
-    return (*(row[part] for part in ("problem", "method", "rate", "seed")), _computed_in(row))
-
-
-def _computed_in(row: Row) -> str:
-    return str(row.get("activations", "float"))
-
-
-def words(name: str, method: str, rate: str | None, seed: int, files: Files, data: Path, out: Path) -> list[str]:
+def words(cell: Cell, files: Files, data: Path, out: Path) -> list[str]:
     """What is run, after ``python``."""
-    problem, spec = PROBLEMS[name], METHODS[method]
+    problem, spec, rate, seed = PROBLEMS[cell.problem], METHODS[cell.method], cell.rate, cell.seed
     file = str(files.of(problem.base, spec.form))
     rows = str(data / problem.data if problem.data else files.rows(problem.base))
     if spec.by == "gradients":
@@ -143,21 +67,16 @@ def _options(options: Any) -> list[str]:
     return [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
 
 
-def _named(cell: tuple[str, str, str | None, int]) -> str:
-    return "-".join(map(str, cell))
-
-
-def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: Path) -> Row:
+def run(cell: Cell, files: Files, data: Path, work: Path) -> Row:
     """One row: the process and its numbers, or its last word."""
-    name, method, rate, seed = cell
-    problem = PROBLEMS[name]
-    out = work / _named(cell)
+    problem = PROBLEMS[cell.problem]
+    out = work / cell.name
     shutil.rmtree(out, ignore_errors=True)  # of a process that was killed
-    full = words(*cell, files, data, out)
+    full = words(cell, files, data, out)
     folders = {"FORQ_DATA": data, "WORK": work, **{base.upper(): path for base, path in files.given.items()}}
-    row: Row = {"problem": name, "method": method, "rate": rate, "seed": seed, "label": problem.label}
-    if (computed_in := computed(problem, method)) != "float":
-        row["activations"] = computed_in
+    row: Row = {**cell._asdict(), "label": problem.label}
+    if cell.activations != "float":
+        row["activations"] = cell.activations
     row["command"] = command(full, folders)
     began, spent = time.perf_counter(), processor_seconds()
     done = subprocess.run([sys.executable, *full], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -167,7 +86,7 @@ def run(cell: tuple[str, str, str | None, int], files: Files, data: Path, work: 
     found = json.loads(done.stdout)
     row["seconds"] = round(time.perf_counter() - began, 1)
     row["processor_seconds"] = round(processor_seconds() - spent, 1)
-    by = METHODS[method].by
+    by = METHODS[cell.method].by
     if by == "nothing":
         return row | {"forwards": 0, "test": {"after": _numbers(found)}}
     scores = {split: {when: _numbers(found[split][when]) for when in ("before", "after")} for split in _SPLITS}
@@ -227,12 +146,12 @@ def main() -> None:
     if args.activations is not None:
         for name, problem in PROBLEMS.items():
             PROBLEMS[name] = replace(problem, activations=args.activations)
-    for cell in jobs(args.only, args.out):
+    for cell in due(args.only, args.out):
         if time.monotonic() - began > args.limit:
             return
-        if PROBLEMS[cell[0]].base not in files.given:
+        if PROBLEMS[cell.problem].base not in files.given:
             continue
-        lock = FileLock(args.work / f"{_named(cell)}.lock")
+        lock = FileLock(args.work / f"{cell.name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

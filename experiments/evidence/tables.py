@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cells import ROOT, Row, recorded
 from page import section
 from problems import PROBLEMS
-from run import ROOT, Row, recorded
 
 HEAD = """\
 # The honest table

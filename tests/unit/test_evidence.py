@@ -19,8 +19,8 @@ from tests.fixtures import gguf
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 sys.path += [str(EXPERIMENTS), str(EXPERIMENTS / "evidence")]
-backprop, page, rates, run, tables, twins = map(
-    importlib.import_module, ("backprop", "page", "rates", "run", "tables", "twins")
+backprop, cells, page, rates, run, tables, twins = map(
+    importlib.import_module, ("backprop", "cells", "page", "rates", "run", "tables", "twins")
 )
 
 
@@ -34,7 +34,7 @@ def row(method: str, seed: int, loss: float, rate: str | None = None, problem: s
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     target = tmp_path / "evidence.jsonl"
-    monkeypatch.setattr(run, "TARGET", target)
+    monkeypatch.setattr(cells, "TARGET", target)
 
     def put(*rows: dict[str, Any]) -> None:
         with target.open("a") as file:
@@ -45,13 +45,13 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_rates_are_searched_with_the_first_seed_and_the_best_is_run_with_the_others(record: Any) -> None:
     only = ["tinystories:peqa"]
-    known = run.METHODS["peqa"].rates
-    assert [cell[2:] for cell in run.jobs(only)] == [(rate, 0) for rate in known]
+    known = cells.METHODS["peqa"].rates
+    assert [cell[2:] for cell in cells.due(only)] == [(rate, 0) for rate in known]
     record(*(row("peqa", 0, 5.0 + 0.1 * abs(place - 2), rate) for place, rate in enumerate(known[:-1])))
-    assert run.best_rate("tinystories", "peqa", run.recorded()) is None  # one is missing
+    assert cells.best_rate("tinystories", "peqa", cells.recorded()) is None  # one is missing
     record(row("peqa", 0, 5.9, known[-1]))
-    assert run.best_rate("tinystories", "peqa", run.recorded()) == known[2]
-    assert [cell[2:] for cell in run.jobs(only)] == [(known[2], seed) for seed in (1, 2, 3, 4)]
+    assert cells.best_rate("tinystories", "peqa", cells.recorded()) == known[2]
+    assert [cell[2:] for cell in cells.due(only)] == [(known[2], seed) for seed in (1, 2, 3, 4)]
 
 
 def tried(*losses: float, first: str = "1e-5") -> dict[str, Any]:
@@ -101,38 +101,38 @@ def test_equal_rates_are_the_smallest_and_a_failed_one_is_the_last() -> None:
 
 def test_a_search_follows_what_was_recorded_in_the_arithmetic_of_the_table(record: Any) -> None:
     only = ["tinystories:qzo-paper-tuned"]
-    cells = run.jobs(only)
+    coming = cells.due(only)
     for rate in ("1e-5", "1e-6", "1e-7"):
-        assert next(cells) == ("tinystories", "qzo-paper-tuned", rate, 0)
+        assert next(coming) == ("tinystories", "qzo-paper-tuned", rate, 0)
         loss = {"1e-5": 9.0, "1e-6": 6.0, "1e-7": 6.2}[rate]
         record(*({**one, "method": "qzo-paper-tuned"} for one in tried(loss, first=rate).values()))
-    assert next(cells) == ("tinystories", "qzo-paper-tuned", "1e-6", 1)
+    assert next(coming) == ("tinystories", "qzo-paper-tuned", "1e-6", 1)
     other = [{**one, "activations": "bfloat16", "method": "qzo-paper-tuned"} for one in tried(1.0).values()]
-    assert run.best_rate("tinystories", "qzo-paper-tuned", [*other, *run.recorded()]) == "1e-6"
+    assert cells.best_rate("tinystories", "qzo-paper-tuned", [*other, *cells.recorded()]) == "1e-6"
 
 
 def test_a_row_in_another_arithmetic_is_another_cell(record: Any) -> None:
-    cells = [("smollm2", "qzo", None, seed) for seed in run.PROBLEMS["smollm2"].seeds]
+    all_seeds = [("smollm2", "qzo", None, seed) for seed in cells.PROBLEMS["smollm2"].seeds]
     record(row("qzo", 0, 0.5, problem="smollm2"))
-    assert list(run.jobs(["smollm2:qzo"])) == cells
+    assert list(cells.due(["smollm2:qzo"])) == all_seeds
     record(row("qzo", 0, 0.5, problem="smollm2") | {"activations": "bfloat16"})
-    assert list(run.jobs(["smollm2:qzo"])) == cells[1:]
+    assert list(cells.due(["smollm2:qzo"])) == all_seeds[1:]
     record(row("lora", 0, 0.5, "1e-4", "smollm2"))  # back-propagation computes in float everywhere
-    assert ("smollm2", "lora", "1e-4", 0) not in set(run.jobs(["smollm2:lora"]))
+    assert ("smollm2", "lora", "1e-4", 0) not in set(cells.due(["smollm2:lora"]))
 
 
 def test_a_row_on_record_is_not_run_again_and_a_failed_rate_is_never_the_best(record: Any) -> None:
-    assert ("minilm", "qzo", None, 0) in set(run.jobs([]))
+    assert ("minilm", "qzo", None, 0) in set(cells.due([]))
     record(row("qzo", 0, 0.4, problem="minilm"))
-    assert ("minilm", "qzo", None, 0) not in set(run.jobs([]))
-    known = run.METHODS["peqa"].rates
+    assert ("minilm", "qzo", None, 0) not in set(cells.due([]))
+    known = cells.METHODS["peqa"].rates
     failed = {"problem": "minilm", "method": "peqa", "rate": known[0], "seed": 0, "error": "it diverged"}
     others = [row("peqa", 0, 0.5, rate, "minilm") for rate in known[1:]]
     for place, one in enumerate(others):
         for split in ("validation", "test"):
             one[split]["before"]["accuracy"], one[split]["after"]["accuracy"] = 0.5, 0.7 + 0.01 * (place == 1)
     record(failed, *others)
-    assert run.best_rate("minilm", "peqa", run.recorded()) == known[2]  # accuracy is what is compared
+    assert cells.best_rate("minilm", "peqa", cells.recorded()) == known[2]  # accuracy is what is compared
     text = page.page([failed, *others])
     assert "71.0" in text and "3,000" in text  # the failed rate costs its 1,000 forward passes as well
 
@@ -150,10 +150,10 @@ def test_all_methods_have_as_many_scores(tmp_path: Path) -> None:
         def of(self, base: str, form: str) -> Path:
             return tmp_path
 
-    words = run.words("tinystories", "peqa", "1e-2", 0, Files(), tmp_path, tmp_path)
+    words = run.words(cells.Cell("tinystories", "peqa", "1e-2", 0), Files(), tmp_path, tmp_path)
     steps, every = (int(words[words.index(name) + 1]) for name in ("--steps", "--eval-every"))
     assert 3 * steps <= 1000 and 20 <= steps / every < 22
-    assert "--eval-every" not in run.words("tinystories", "qzo", None, 0, Files(), tmp_path, tmp_path)
+    assert "--eval-every" not in run.words(cells.Cell("tinystories", "qzo", None, 0), Files(), tmp_path, tmp_path)
 
 
 def test_the_best_is_by_the_main_metric_and_comes_back() -> None:
@@ -194,7 +194,7 @@ def test_gradients_pass_through_a_head_that_shares_the_table_of_the_embedding(tm
 
 
 def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record: Any) -> None:
-    known = run.METHODS["peqa"].rates
+    known = cells.METHODS["peqa"].rates
     rows = [row("qzo", 0, 5.3), row("qzo", 1, 5.2), row("zoqo", 0, 5.9)]
     rows += [row("peqa", 0, 5.0 if place == 1 else 6.0, rate) for place, rate in enumerate(known)]
     record(*rows)
@@ -207,7 +207,7 @@ def test_the_page_sorts_by_test_and_names_the_search_and_what_is_missing(record:
 
 
 def test_the_tables_on_record_are_those_of_the_rows_on_record() -> None:
-    assert (run.ROOT / "results" / "evidence.md").read_text() == tables.document(run.recorded())
+    assert (cells.ROOT / "results" / "evidence.md").read_text() == tables.document(cells.recorded())
 
 
 def test_a_search_that_goes_on_is_shown_as_such(record: Any) -> None:
