@@ -13,7 +13,7 @@ import pytest
 from forq.errors import ConfigError
 from forq.runs import predict
 from forq.runs.predict import Predicted
-from forq.tasks.rows.table import Record
+from forq.tasks.rows.record import Record
 
 OPTIONS = ("--set", "task.text=review", "--set", "task.label=mood", "--set", "task.batch_rows=6")
 OPTIONS += ("--set", "task.prompt={review}\\nIt is")

@@ -21,7 +21,7 @@ from tokenizers import AddedToken
 from forq.errors import DataError
 from forq.tasks.chat.conversation import Conversations
 from forq.tasks.chat.encoding import Edges, Row, encode
-from forq.tasks.rows.table import Record
+from forq.tasks.rows.record import Record
 from forq.tokens.template import ChatTemplate
 from tests import tiny_lm
 

@@ -23,9 +23,9 @@ from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.objectives.losses import log_likelihoods
 from forq.tasks.rows.classed import confusion, macro_f1
+from forq.tasks.rows.record import Record
 from forq.tasks.rows.rows import Marks
 from forq.tasks.rows.stratified import stratified
-from forq.tasks.rows.table import Record
 from tests import tiny_encoders, tiny_lm
 
 TOKENIZER = tiny_lm.tokenizer()

@@ -25,8 +25,8 @@ from forq.runs.open_task import open_task
 from forq.runs.predict import opened, predict
 from forq.scalars.moves import Move, Term
 from forq.tasks.kinds.head import Head, Headed, called, places_in
+from forq.tasks.rows.record import Record
 from forq.tasks.rows.sentences import texts
-from forq.tasks.rows.table import Record
 from forq.tokens.model import Kind
 from tests import tiny_encoders, tiny_heads
 

@@ -56,6 +56,18 @@ def test_images_are_prepared_as_timm_prepares_them(config: dict[str, Any], folde
         assert torch.allclose(task.numbers(task.levels[[place]])[0], want.permute(2, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.35, 0.875, 1.0])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_timm_itself_gives_the_same_numbers(folder: Path, interpolation: str, share: float) -> None:
+    data = pytest.importorskip("timm.data")
+    settings = {**SETTINGS, "interpolation": interpolation, "crop_pct": share}
+    task = opened(folder, {"pretrained_cfg": settings, "label_names": NAMES})
+    prepare = data.create_transform(**{**settings, "input_size": tuple(settings["input_size"])}, is_training=False)
+    for place, _, where in task.rows["train"]:
+        found = task.numbers(task.levels[[place]])[0]
+        assert torch.allclose(found, prepare(Image.open(where).convert("RGB")), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import contents as containers
-from forq.checkpoints import signature as _signature
 from forq.checkpoints.containers import foreign, pipeline
 from forq.checkpoints.containers import torch_save as torchzip
 from forq.checkpoints.containers.safetensors import read_header
 from forq.checkpoints.contents import PICKLE, Contents
 from forq.checkpoints.hub import fetch, hub_id
 from forq.checkpoints.installed import find
+from forq.checkpoints.json_file import read_json
 from forq.checkpoints.likely import NAMED, nearest_path
 from forq.checkpoints.patch import Saved, save_patched
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
@@ -199,22 +199,6 @@ class Checkpoint:
             return self.info[name]
         except KeyError:
             raise FormatError(f"{self.path}: expected a tensor {name!r}, found none of that name") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        FormatError: the file is not JSON, or its top level is not an object.
-    """
-    _signature.check(path, "JSON")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: expected JSON, found {error}") from error
-    if not isinstance(value, dict):
-        raise FormatError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _contents(path: Path) -> Contents:

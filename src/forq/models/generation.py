@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import FormatError
 from forq.models.tokenizer.opened import GENERATION
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import FormatError
 from forq.models import sentences
 from forq.models.families import kind_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 
 _MOST = 1 << 20
 """Lengths from here on mean no limit: tokenizers without one are saved with 1e30."""

@@ -14,8 +14,8 @@ from forq.errors import ConfigError, DataError
 from forq.plugins import registry
 from forq.tasks import Split
 from forq.tasks.kinds.labels import class_name
+from forq.tasks.rows.data_set import class_names
 from forq.tasks.rows.split_names import NAMES
-from forq.tasks.rows.table import class_names
 from forq.tasks.rows.unfilled import unfilled
 
 FOLDER = "rows"

@@ -19,7 +19,8 @@ from forq.plugins.registry import nearest
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import check_options, given, settled, within
 from forq.tasks.rows.classed import Classed
-from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.record import Record
+from forq.tasks.rows.table import read
 
 SUFFIXES = (".csv", ".jsonl")
 ALL = "all"

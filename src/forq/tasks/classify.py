@@ -21,8 +21,9 @@ from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_
 from forq.tasks.kinds.examples import Example, Reading
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
+from forq.tasks.rows.record import Record
 from forq.tasks.rows.stratified import stratified
-from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.table import read
 from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.model import Kind
 from forq.tokens.text import require_apart

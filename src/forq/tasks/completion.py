@@ -20,7 +20,8 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.chat.conversation import Conversations
 from forq.tasks.chat.encoding import Asked, Piece
 from forq.tasks.kinds.completion import Completion, completion, splits
-from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.record import Record
+from forq.tasks.rows.table import read
 from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.moment import parsed
 from forq.tokens.template import ChatTemplate

@@ -21,7 +21,8 @@ from forq.tasks.objectives import rewards
 from forq.tasks.rows.fields import Fields
 from forq.tasks.rows.nested import nested
 from forq.tasks.rows.order import draw
-from forq.tasks.rows.table import Record, read
+from forq.tasks.rows.record import Record
+from forq.tasks.rows.table import read
 from forq.tasks.rows.taken import Whole, sizes, taken
 
 _MARKS = {"true": True, "1": True, "false": False, "0": False, "": False, "none": False}

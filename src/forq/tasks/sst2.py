@@ -22,7 +22,8 @@ from forq.tasks.kinds.examples import Asked, Classes, Example
 from forq.tasks.kinds.preset import Limits, Preset, Splits
 from forq.tasks.kinds.superglue import label, text
 from forq.tasks.rows.order import draw
-from forq.tasks.rows.table import Record, content_of, records
+from forq.tasks.rows.record import Record
+from forq.tasks.rows.table import content_of, records
 
 _ASK = " It was"
 

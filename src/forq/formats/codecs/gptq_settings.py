@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import regex
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import FormatError
 from forq.layers.codes import BITS
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import FormatError
 
 CONFIG = "adapter_config.json"

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import ConfigError, FormatError
 from forq.models.convert.layers import linear_layers
 from forq.models.convert.quantize import quantize

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.checkpoints.patch import files_of
 from forq.errors import ConfigError, FormatError
 from forq.models.diffusion.captions import cut

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from forq.checkpoints.checkpoint import read_json
 from forq.checkpoints.containers.pipeline import INDEX
+from forq.checkpoints.json_file import read_json
 from forq.errors import ConfigError, FormatError
 from forq.models.diffusion.denoiser import library
 from forq.models.load import load

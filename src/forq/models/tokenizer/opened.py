@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forq.checkpoints import Checkpoint
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import ConfigError, FormatError
 from forq.layers import heap
 from forq.models import sentences

@@ -15,7 +15,7 @@ from itertools import pairwise
 from forq.errors import DataError
 from forq.tasks.chat.encoding import Asked, Piece
 from forq.tasks.chat.turns import REASONING, Turns, Unsplit
-from forq.tasks.rows.table import Record
+from forq.tasks.rows.record import Record
 from forq.tokens.template import ChatTemplate, Span
 
 _LEARNED = ("weight", "train")

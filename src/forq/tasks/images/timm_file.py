@@ -1,7 +1,7 @@
 """The preprocessing that timm keeps in its config.json, as the fields of a preprocessor_config.json.
 
-Images are resized by their shorter side to input_size / crop_pct and cropped to their middle. Compared with
-timm 1.0.31 and torchvision 0.28: the numbers are equal to 1e-6.
+Images are resized by their shorter side to input_size / crop_pct and cropped to their middle.
+tests/unit/test_timm_file.py compares the numbers with timm's own, where timm is installed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from forq.checkpoints.checkpoint import read_json
+from forq.checkpoints.json_file import read_json
 from forq.errors import ConfigError
 from forq.tasks.images.processors import CLASS
 

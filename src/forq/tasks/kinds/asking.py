@@ -7,7 +7,7 @@ from string import Formatter
 
 from forq.errors import ConfigError, DataError
 from forq.tasks.kinds.examples import Asked
-from forq.tasks.rows.table import Record
+from forq.tasks.rows.record import Record
 
 _END = "\nLabel:"
 

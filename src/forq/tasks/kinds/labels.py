@@ -10,7 +10,8 @@ from pathlib import Path
 from forq.errors import ConfigError, DataError
 from forq.tasks.kinds.examples import Classes
 from forq.tasks.kinds.label_order import in_order
-from forq.tasks.rows.table import SUFFIXES, Record, content_of, records
+from forq.tasks.rows.record import Record
+from forq.tasks.rows.table import SUFFIXES, content_of, records
 
 _COLUMNS = ("label", "word", "sentence")
 _NAMED = 8

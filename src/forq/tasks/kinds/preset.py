@@ -12,7 +12,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
 from forq.tasks.kinds.examples import Asked, Classes, Example, Reading
-from forq.tasks.rows.table import Record
+from forq.tasks.rows.record import Record
 from forq.tokens.model import Kind
 
 

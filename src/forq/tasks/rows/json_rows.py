@@ -11,6 +11,8 @@ import json
 import math
 import re
 
+from forq.errors import DataError
+
 _DEPTH = 100
 """Maximum depth of nested lists and objects."""
 
@@ -67,6 +69,18 @@ def check(value: object, depth: int = 0) -> None:
         for key in value if isinstance(value, dict) else ():
             if isinstance(key, str):
                 _check_text(key)
+
+
+def check_row(row: object, where: str) -> None:
+    """The same, with the row's place in the error.
+
+    Raises:
+        DataError: see :func:`check`.
+    """
+    try:
+        check(row)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _check_text(text: str) -> None:

@@ -8,66 +8,24 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import inspect
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
 
 from forq.errors import DataError
 from forq.tasks import Split
 from forq.tasks.rows.card import require_no_orders
 from forq.tasks.rows.commas import looks_quoted, require_commas
-from forq.tasks.rows.json_rows import check, decoded, parsed, suspect
-from forq.tasks.rows.split_names import of_data_set
+from forq.tasks.rows.data_set import of_datasets
+from forq.tasks.rows.json_rows import check_row, decoded, parsed, suspect
+from forq.tasks.rows.record import Record, Table
 from forq.tasks.rows.table_files import Tables, by_split
-from forq.tasks.rows.unfilled import unfilled
 from forq.tasks.rows.unread import advice, is_rows
 from forq.tasks.rows.utf8 import text_of
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 HUB = "hf:"
-
-
-class Record(NamedTuple):
-    """A row.
-
-    Attributes:
-        where: its place (file and line), for errors.
-        unfilled: the fields without the nulls that Arrow filled in (:mod:`forq.tasks.rows.unfilled`); None: it is not
-            from Arrow.
-    """
-
-    fields: Mapping[str, object]
-    where: str
-    unfilled: Mapping[str, object] | None = None
-
-    @property
-    def written(self) -> Mapping[str, object]:
-        """The fields as their owner wrote them."""
-        return self.fields if self.unfilled is None else self.unfilled
-
-
-class Table(NamedTuple):
-    """The rows of a data set.
-
-    Attributes:
-        rows: rows by split; there are always training rows.
-        digest: digest of the bytes that were read.
-        unused: splits of the data set other than train, validation and test, and files that are not read.
-        classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``), for each
-            split: ``class_encode_column`` numbers the labels of every split by itself.
-        quoted: number of rows of TSV files with a field in quotes, as a writer of CSV puts them; they are read as they
-            stand.
-    """
-
-    rows: dict[Split, list[Record]]
-    digest: str
-    unused: tuple[str, ...] = ()
-    classes: Mapping[Split, Mapping[str, tuple[str, ...]]] = {}
-    quoted: int = 0
 
 
 def read(data: str | Path, aside: Path | None = None) -> Table:
@@ -85,10 +43,10 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
             is not clear, or has a row that cannot be read (file and line).
     """
     if str(data).startswith(HUB):
-        return _datasets(str(data).removeprefix(HUB), hub=True)
+        return of_datasets(str(data).removeprefix(HUB), hub=True)
     path = Path(data)
     if path.is_dir() and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
-        return _datasets(str(path), hub=False)
+        return of_datasets(str(path), hub=False)
     rows: dict[Split, list[Record]] = {}
     state, quoted = hashlib.sha256(), 0
     files, unused = _files(path, aside)
@@ -176,7 +134,7 @@ def _array(text: str, file: Path) -> Iterator[Record]:
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         where = f"{file}, row {number}"
         if checked:
-            _check(row, where)
+            check_row(row, where)
         yield _record(row, where)
 
 
@@ -187,13 +145,6 @@ def _in_lines(text: str) -> bool:
         return bool(more) and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _check(row: object, where: str) -> None:
-    try:
-        check(row)
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def _record(row: object, where: str) -> Record:
@@ -249,58 +200,3 @@ _READERS: Mapping[str, Callable[[str, Path], Iterator[Record]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
 }
-
-
-def _datasets(name: str, *, hub: bool) -> Table:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(f"{name}: the datasets library reads it; pip install 'forq[datasets]'") from error
-    try:
-        loaded = datasets.load_dataset(name, **_no_code(datasets)) if hub else datasets.load_from_disk(name)
-    except Exception as error:  # the library raises many kinds of errors for a missing or damaged data set
-        raise DataError(f"{name}: the datasets library cannot load it: {type(error).__name__}: {error}") from error
-    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    splits = of_data_set(tables)
-    rows: dict[Split, list[Record]] = {}
-    classes: dict[Split, dict[str, tuple[str, ...]]] = {}
-    for own, split in splits.items():
-        known = class_names(tables[own])
-        if known != classes.setdefault(split, known):
-            raise DataError(
-                f"{name}, {own}: expected the label names of the other {split} rows, {classes[split]}, found {known}; "
-                "leave one of the splits out"
-            )
-        rows.setdefault(split, []).extend(_rows(tables[own], f"{name}, {own}"))
-    if not rows.get("train"):
-        raise DataError(f"{name}: expected a split 'train' with rows, found {', '.join(tables)}")
-    texts = {split: [record.fields for record in part] for split, part in rows.items()}
-    digest = hashlib.sha256(json.dumps(texts, sort_keys=True, default=str).encode()).hexdigest()
-    unused = tuple(f"split {split}" for split in tables if split not in splits)
-    return Table(rows, digest, unused, classes)
-
-
-def class_names(rows: object) -> dict[str, tuple[str, ...]]:
-    """Names of the labels that numbers stand for, by field, of a ``datasets.Dataset``; of other rows none."""
-    features = getattr(rows, "features", None) or {}
-    return {name: tuple(feature.names) for name, feature in features.items() if hasattr(feature, "names")}
-
-
-def _rows(table: Iterable[Mapping[str, object]], where: str) -> Iterator[Record]:
-    """The rows of a split of a data set."""
-    rows, features = enumerate(table), getattr(table, "features", None) or {}
-    while True:
-        try:
-            number, row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # a damaged file raises the library's own errors when its rows are read
-            raise DataError(f"{where}: a row cannot be read: {type(error).__name__}: {error}") from error
-        _check(row, f"{where}, row {number}")
-        yield Record(row, f"{where}, row {number}", unfilled(row, features))
-
-
-def _no_code(datasets: ModuleType) -> dict[str, bool]:
-    """Options that forbid running a data set's code, for versions of the library that still can."""
-    known = inspect.signature(datasets.load_dataset).parameters
-    return {"trust_remote_code": False} if "trust_remote_code" in known else {}

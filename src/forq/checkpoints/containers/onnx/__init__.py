@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from forq.checkpoints import signature as _signature
 from forq.checkpoints.containers.onnx import graph as _onnx_graph
 from forq.checkpoints.containers.onnx.graph import Initialiser
 from forq.checkpoints.contents import BESIDE, Contents
+from forq.checkpoints.json_file import read_json
 from forq.checkpoints.tensor import TensorInfo
 from forq.errors import FormatError
 
@@ -103,20 +103,10 @@ def _external(path: Path, name: str) -> Path:
 def _config(folder: Path) -> dict[str, object]:
     """The folder's config.json, or a minimal configuration if there is none, with what onnxruntime-genai says."""
     if (path := folder / "config.json").is_file():
-        return _object(path)
+        return read_json(path)
     plain: dict[str, object] = {"model_type": "onnx"}
     if (path := folder / "genai_config.json").is_file():
-        model = _object(path).get("model")
+        model = read_json(path).get("model")
         limit = model.get("context_length") if isinstance(model, dict) else None
         plain |= {"max_position_embeddings": limit} if type(limit) is int and limit > 0 else {}
     return plain
-
-
-def _object(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: expected JSON, found {error}") from error
-    if not isinstance(found, dict):
-        raise FormatError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
