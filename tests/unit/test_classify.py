@@ -23,7 +23,7 @@ from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.objectives.losses import log_likelihoods
 from forq.tasks.rows.classed import confusion, macro_f1
-from forq.tasks.rows.record import Record
+from forq.tasks.rows.record import Record, Table
 from forq.tasks.rows.rows import Marks
 from forq.tasks.rows.stratified import stratified
 from tests import tiny_encoders, tiny_lm
@@ -94,6 +94,17 @@ def test_numbers_of_a_data_set_have_the_names_it_gives(tmp_path: Path) -> None:
     rows = [{"text": f"t {n}", "label": n % 2} for n in range(40)]
     datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "set")
     assert made(tmp_path / "set").names == ("no", "yes")
+
+
+def test_every_split_has_label_names_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"train": ("bad", "good", "mixed"), "test": ("good", "mixed")}
+    rows = {split: [Record({"text": f"t {n}", "label": n % len(names)}, f"{split} {n}") for n in range(30)]
+            for split, names in known.items()}  # fmt: skip
+    table = Table(rows, "a digest", classes={split: {"label": names} for split, names in known.items()})
+    monkeypatch.setattr(classify, "read", lambda *_: table)
+    task = made(tmp_path)
+    assert task.names == ("bad", "good", "mixed")
+    assert {row.label for row in task.rows["test"]} == {1, 2}  # good and mixed
 
 
 def test_words_and_sentences_are_given_in_a_file(tmp_path: Path) -> None:
