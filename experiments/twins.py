@@ -31,6 +31,7 @@ class Scaled(nn.Module):
         scales = [tensor for spec, tensor in layer.live.items() if spec.group == "scales"]
         start = [tensor.clone() for tensor in scales]
         self.levels, self.places, self.starts, self.thetas = [], [], start, nn.ParameterList()
+        self.shown: tuple[tuple[int, ...], Tensor] | None = None
         for tensor in scales:
 
             def dense(own: Tensor, tensor: Tensor = tensor) -> Tensor:
@@ -43,15 +44,25 @@ class Scaled(nn.Module):
             # The entry of every weight, by its number, from the layer itself: no format's layout is known here.
             numbers = dense(torch.arange(1, tensor.numel() + 1, dtype=torch.float32).view(tensor.shape))
             places = (numbers / levels.where(levels != 0, torch.nan)).nan_to_num(1.0) - 1
-            places = places.round().int()
-            run = _run(places)
+            run, used = _runs(places.round().long(), levels)
             self.levels.append(levels.unflatten(-1, (-1, run)))
-            self.places.append(_at(places[:, ::run]))
+            # None: the entries follow one another, so that nothing has to be gathered.
+            self.places.append(None if torch.equal(used, torch.arange(tensor.numel())) else used)
             self.thetas.append(nn.Parameter(torch.zeros_like(tensor)))
         for tensor, before in zip(scales, start, strict=True):
             tensor.copy_(before)
 
     def weight(self) -> Tensor:
+        """The matrix; without gradients it is made once after every step."""
+        if torch.is_grad_enabled():
+            self.shown = None
+            return self._made()
+        version = tuple(theta._version for theta in self.thetas)
+        if self.shown is None or self.shown[0] != version:
+            self.shown = version, self._made()
+        return self.shown[1]
+
+    def _made(self) -> Tensor:
         parts = zip(self.levels, self.places, self.starts, self.thetas, strict=True)
         dense = [(a * _taken(s * (1 + t), at).view(a.shape[:2])[..., None]).flatten(1) for a, at, s, t in parts]
         return reduce(Tensor.add_, dense)  # in place: a product's gradient does not need the product
@@ -60,25 +71,23 @@ class Scaled(nn.Module):
         return linear(x, self.weight(), self.bias)
 
 
-def _run(places: Tensor) -> int:
-    """How many neighbours of a row share their entry: taken together, their gradients need no scattering."""
+def _runs(places: Tensor, levels: Tensor) -> tuple[int, Tensor]:
+    """How many neighbours of a row share their entry, and the entry of every run.
+
+    Taken together, their gradients need no scattering. A level of 0 has no entry of its own.
+    """
     for run in _RUNS:
         if places.shape[1] % run == 0:
-            runs = places.unflatten(-1, (-1, run))
-            if torch.equal(runs, runs[..., :1].expand_as(runs)):
-                return run
-    return 1
-
-
-def _at(places: Tensor) -> Tensor | None:
-    """Where the entries of a matrix are; None: they follow one another, so that nothing has to be gathered."""
-    flat = places.reshape(-1)
-    return None if torch.equal(flat, torch.arange(len(flat), dtype=flat.dtype)) else places.contiguous()
+            grouped = places.unflatten(-1, (-1, run))
+            entry = grouped.amax(-1, keepdim=True)
+            if ((grouped == entry) | (levels.view(grouped.shape) == 0)).all():
+                return run, entry.view(-1)
+    return 1, places.view(-1)
 
 
 def _taken(entries: Tensor, at: Tensor | None) -> Tensor:
     flat = entries.reshape(-1)
-    return flat if at is None else flat[at.reshape(-1)]
+    return flat if at is None else flat[at]
 
 
 class Still(nn.Module):
