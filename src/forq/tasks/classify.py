@@ -50,7 +50,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
-    reading: Reading = 2,
+    reading: Reading = 3,
     described: Mapping[str, object] | None = None,
     whole: Whole | None = None,
 ) -> Choice | Labelled:

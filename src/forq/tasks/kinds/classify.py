@@ -54,8 +54,8 @@ class Options:
         by: how the class is read from the model; ``auto`` chooses by its kind.
         temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
         balanced: every batch has as many rows of each class, up to one row.
-        reading: the law of rows for a head or an encoder. Not to be chosen: runs whose description lacks it are of law
-            1, and go on so.
+        reading: the law of rows for a head or an encoder. Not to be chosen: a run goes on with the law of its
+            description, and one whose description has none is of law 1.
 
     Raises:
         ConfigError: a batch would be empty, or the temperature is not positive.
@@ -69,7 +69,7 @@ class Options:
     temperature: float
     kind: Kind
     head: tuple[str, ...] = ()
-    reading: Reading = 2
+    reading: Reading = 3
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
