@@ -18,7 +18,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
 from forq.tasks.kinds.examples import Classes, Example, Reading
-from forq.tasks.kinds.head import Headed, called, places_in
+from forq.tasks.kinds.head import Headed, called, guessed, places_in
 from forq.tasks.kinds.mask import Masked
 from forq.tasks.kinds.similarity import Bare
 from forq.tasks.rows.classed import Classified
@@ -163,6 +163,8 @@ def classify(
         places = places_in(options.head, classes.labels, ordered=classes.ordered)
         given = {split: tuple(e._replace(label=places[e.label]) for e in texts) for split, texts in given.items()}
         names = names and called(options.head, classes.labels, places)
+        if guessed(options.head, classes.labels, ordered=classes.ordered):
+            further = {**further, "guessed": list(classes.labels)}
     elif way == "mask":
         encoding = Masked(tokenizer, classes.words, classes.keep, classes.part, length)
     else:

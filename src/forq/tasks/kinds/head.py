@@ -115,7 +115,7 @@ def places_in(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> t
         )
     if _numbers(head, labels):
         return tuple(map(int, labels))
-    if ordered or _nameless(head):
+    if ordered or nameless(head):
         return tuple(range(len(head)))
     raise ConfigError(
         f"expected labels that the model's head knows (id2label: {', '.join(head)}), found {', '.join(labels)}; name "
@@ -133,9 +133,17 @@ def called(head: Sequence[str], labels: Sequence[str], places: Sequence[int]) ->
     """
     own = dict(zip(places, labels, strict=True))
     known = all(head[place].casefold() == label.casefold() for place, label in own.items())
-    if (known or _numbers(head, labels)) and not _nameless(head):
+    if (known or _numbers(head, labels)) and not nameless(head):
         return tuple(head)
     return tuple(own.get(place, name) for place, name in enumerate(head))
+
+
+def guessed(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> bool:
+    """Whether nothing says which label belongs to which class of a head: it has no names, and the labels none of its
+    classes' names or numbers. Then they follow each other."""
+    own = {name.casefold() for name in head}
+    known = all(label.casefold() in own for label in labels) or _numbers(head, labels)
+    return nameless(head) and not (ordered or known)
 
 
 def _numbers(head: Sequence[str], labels: Sequence[str]) -> bool:
@@ -143,9 +151,9 @@ def _numbers(head: Sequence[str], labels: Sequence[str]) -> bool:
     return sorted(labels) == sorted(map(str, range(len(head))))
 
 
-def _nameless(head: Sequence[str]) -> bool:
-    """Whether a configuration only counts the head's classes."""
-    return all(name == f"LABEL_{place}" for place, name in enumerate(head))
+def nameless(head: Sequence[str]) -> bool:
+    """Whether a configuration has a head and only counts its classes."""
+    return bool(head) and all(name == f"LABEL_{place}" for place, name in enumerate(head))
 
 
 class _Heads(Protocol):
