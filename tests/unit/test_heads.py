@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -24,7 +26,9 @@ from forq.runs.header import require_same
 from forq.runs.open_task import open_task
 from forq.runs.predict import opened, predict
 from forq.scalars.moves import Move, Term
+from forq.tasks import classify
 from forq.tasks.kinds.head import Head, Headed, called, places_in
+from forq.tasks.rows.account import account
 from forq.tasks.rows.record import Record
 from forq.tasks.rows.sentences import texts
 from forq.tokens.model import Kind
@@ -179,6 +183,50 @@ def test_labels_that_the_head_does_not_have_are_refused(head: Any, labels: Any, 
 )
 def test_classes_that_have_no_names_are_called_by_the_labels(head: Any, labels: Any, places: Any, names: Any) -> None:
     assert called(head, labels, places) == names
+
+
+class Rows(list[dict[str, Any]]):
+    """Rows of a data set whose labels are numbers with names."""
+
+    def __init__(self, names: list[str], labels: list[int]) -> None:
+        super().__init__({"text": f"film number {n} is good", "label": label} for n, label in enumerate(labels))
+        self.features = {"text": None, "label": SimpleNamespace(names=names)}
+
+
+def test_a_head_without_names_has_its_classes_in_the_order_of_the_data_sets_numbers(monkeypatch: Any) -> None:
+    """As a trainer of transformers does, which gives the head the numbers; the names stand in another order."""
+    names, labels = ["World", "Sports", "Business", "Sci/Tech"], [n % 3 for n in range(60)]
+    library = SimpleNamespace(load_dataset=lambda name: {"train": Rows(names, labels)})
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    head = tuple(f"LABEL_{place}" for place in range(4))
+    tokenizer: Any = tiny_heads.tokenizer("bert")
+    task: Any = classify.open("hf:news", tokenizer, seed=0, kind="classifier", head=head)  # type: ignore[arg-type]
+    assert task.names == tuple(names) and "guessed" not in task.describe()
+    right = {tuple(tokenizer(f"film number {n} is good")["input_ids"]): label for n, label in enumerate(labels)}
+    assert all(right[row.tokens] == row.label for rows in task.rows.values() for row in rows)
+    # A run goes on with the classes of its description, as an older one does that had them by the alphabet.
+    again: Any = classify.open(
+        "hf:news",  # type: ignore[arg-type]
+        tokenizer,
+        seed=0,
+        kind="classifier",
+        head=head,
+        described=task.describe(),
+    )
+    assert again.digest == task.digest and again.names == task.names
+    older: Any = {"kind": "classifier", "head": head[:3], "reading": 2}
+    before: Any = classify.open("hf:news", tokenizer, seed=0, **older)  # type: ignore[arg-type]
+    assert before.names == ("Business", "Sports", "World") and before.describe()["guessed"] == list(before.names)
+
+
+def test_the_order_that_a_head_without_names_is_taken_to_have_is_said(tmp_path: Path) -> None:
+    options: Any = {"kind": "classifier", "head": ("LABEL_0", "LABEL_1")}
+    task = classify.open(reviews(tmp_path), tiny_heads.tokenizer("bert"), seed=0, **options)
+    assert "taken in the labels' order, LABEL_0 BAD, LABEL_1 GOOD; a file task.labels" in account(task).line
+    (tmp_path / "labels.csv").write_text("label\nGOOD\nBAD\n")
+    options["labels"] = str(tmp_path / "labels.csv")
+    task = classify.open(reviews(tmp_path), tiny_heads.tokenizer("bert"), seed=0, **options)
+    assert "LABEL_0" not in account(task).line
 
 
 def test_a_file_of_labels_names_what_is_predicted(tmp_path: Path) -> None:

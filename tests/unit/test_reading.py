@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import forq
 from forq.runs import config as configs
 from forq.runs import fixed_options, journal
 from forq.runs.config import TaskConfig, complete
+from forq.runs.older_runs import as_read
 from forq.runs.open_task import open_task
 from forq.runs.own_rows import changed
 from forq.runs.run import Run
 from forq.tasks import classify, sst2
 from forq.tasks.kinds.examples import Example
 from forq.tasks.kinds.head import Headed
+from forq.tasks.kinds.similarity import Bare
 from tests import tiny_encoders, tiny_heads, tiny_lm
 
 WORDS = ["film", "number", "says", "is", "good", "bad", "It", "was", "great", "terrible", "a", "movie"]
@@ -50,14 +53,17 @@ def made(path: Path, kind: str, **options: Any) -> Any:
     return classify.open(path, tiny_heads.tokenizer(kind), seed=0, **own)
 
 
+def tokenizer_of(name: str, side: str) -> Any:
+    makers = {"bert": tiny_encoders.pairs, "encoder": tiny_encoders.tokenizer, "llama": tiny_lm.tokenizer}
+    tokenizer: Any = copy.copy({**makers, "python": transformers.CanineTokenizer}[name]())
+    tokenizer.truncation_side = side
+    return tokenizer
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("name", ["bert", "encoder", "llama", "python"])
-def test_a_pair_that_is_too_long_is_cut_as_the_tokenizer_cuts_it(name: str) -> None:
-    tokenizer: Any = {
-        "bert": tiny_encoders.pairs,
-        "encoder": tiny_encoders.tokenizer,
-        "llama": tiny_lm.tokenizer,
-        "python": transformers.CanineTokenizer,
-    }[name]()
+def test_a_pair_that_is_too_long_is_cut_as_the_tokenizer_cuts_it(name: str, side: str) -> None:
+    tokenizer = tokenizer_of(name, side)
     assert getattr(tokenizer, "is_fast", None) is (name != "python")
     for most in ROOM:
         headed = Headed(tokenizer, ("A", "B"), most)
@@ -83,15 +89,37 @@ def test_a_head_reads_a_text_as_the_data_has_it(tmp_path: Path, text: str) -> No
     assert (task.digest == before.digest) == (text == text.strip())
 
 
-@pytest.mark.parametrize("reading", [1, 2])
+@pytest.mark.parametrize("reading", [1, 2, 3])
 def test_an_encoder_reads_a_text_as_the_data_has_it(tmp_path: Path, reading: Any) -> None:
     """As sentence-transformers does, which strips none."""
     rows = [{"text": "film is bad " if n % 2 else f"good {n} ", "label": ("GOOD", "BAD")[n % 2]} for n in range(60)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = tiny_lm.tokenizer()  # white space is tokens to it
     task: Any = classify.open(tmp_path / "rows.jsonl", tokenizer, seed=0, kind="encoder", reading=reading)
-    theirs = {tuple(tokenizer(row["text"] if reading == 2 else row["text"].strip())["input_ids"]) for row in rows}
+    theirs = {tuple(tokenizer(row["text"] if reading > 1 else row["text"].strip())["input_ids"]) for row in rows}
     assert {row.tokens for row in task.rows["train"]} <= theirs and task.describe()["reading"] == reading
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("name", ["bert", "encoder", "llama", "python"])
+def test_a_text_that_is_too_long_is_cut_on_the_side_of_the_tokenizer(name: str, side: str) -> None:
+    tokenizer = tokenizer_of(name, side)
+    text = " ".join(WORDS)
+    theirs = tokenizer(text, truncation=True, max_length=9)["input_ids"]
+    head, encoder = Headed(tokenizer, ("A", "B"), 9), Bare(tokenizer, ("film", "bad"), 0.05, 9)
+    assert list(head.row(Example(text, "", 0)).tokens) == list(encoder.row(Example(text, "", 0)).tokens) == theirs
+    lost = "beginning" if side == "left" else "end"
+    assert (head.part, encoder.part) == (f"the {lost} of the longer text", f"the {lost} of the text")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_law_2_cuts_on_the_right_and_its_runs_go_on_so(side: str) -> None:
+    tokenizer, text = tokenizer_of("bert", side), " ".join(WORDS)
+    rows = [Headed(tokenizer_of("bert", "right"), ("A", "B"), 9).row(Example(text, "", 0))]
+    rows += [Headed(tokenizer, ("A", "B"), 9, 2).row(Example(text, "", 0))]
+    assert rows[0] == rows[1]
+    assert as_read({}, {"by": "head", "reading": 2}) == {"reading": 2} and as_read({}, {"by": "head"}) == {"reading": 1}
+    assert as_read({}, {"by": "head", "reading": 3}) == as_read({}, {"words": ["good", "bad"]}) == {}
 
 
 def test_glue_rows_of_a_head_keep_their_space(tmp_path: Path) -> None:
@@ -110,7 +138,7 @@ def test_glue_rows_of_a_head_keep_their_space(tmp_path: Path) -> None:
 def test_law_1_reads_as_before(tmp_path: Path, kind: str) -> None:
     path = pairs(tmp_path)
     assert made(path, kind, reading=1).digest == OLD[kind] != made(path, kind).digest
-    assert made(path, kind).describe()["reading"] == 2
+    assert made(path, kind).describe()["reading"] == 3
 
 
 class Unaware:

@@ -23,15 +23,21 @@ BALANCED = "balanced"
 READING = "reading"
 """Option of classification tasks: the law of rows for a head or an encoder. Before it existed, law 1 held."""
 
+READINGS = (1, 2)
+"""Laws of rows that new runs are not of."""
+
 
 def unbalanced(task: object) -> bool:
     """Whether a header's description of a task is of classes, and from before batches were balanced."""
     return isinstance(task, Mapping) and "labels" in task and BALANCED not in task
 
 
-def read_before(task: object) -> bool:
-    """Whether a header's description is of rows for a head or an encoder, from before their law had a number."""
-    return isinstance(task, Mapping) and task.get("by") in ("head", "similarity") and READING not in task
+def earlier_reading(task: object) -> int | None:
+    """The law of rows for a head or an encoder in a header's description, if new runs are not of it."""
+    if not isinstance(task, Mapping) or task.get("by") not in ("head", "similarity"):
+        return None
+    law = task.get(READING, 1)
+    return law if law in READINGS else None
 
 
 def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
@@ -40,7 +46,8 @@ def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
     Args:
         task: the description of the run's task.
     """
-    return {**({READING: 1} if read_before(task) else {}), **options}
+    law = earlier_reading(task)
+    return {**({} if law is None else {READING: law}), **options}
 
 
 def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:

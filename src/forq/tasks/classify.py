@@ -19,6 +19,7 @@ from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
 from forq.tasks.kinds.examples import Example, Reading
+from forq.tasks.kinds.head import nameless
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
 from forq.tasks.rows.record import Record
@@ -50,7 +51,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
-    reading: Reading = 2,
+    reading: Reading = 3,
     described: Mapping[str, object] | None = None,
     whole: Whole | None = None,
 ) -> Choice | Labelled:
@@ -89,6 +90,10 @@ def open(
         for split, records in table.rows.items()
     }
     listed = _given(described, labels)
+    numbered = table.classes.get("train", {}).get(label, ())
+    if listed is None and reading > 2 and numbered and nameless(head):
+        # The head's class k is the one that the number k stands for in the data.
+        listed = Labels.named(numbered, ordered=True)
     known = listed or Labels.within(named["train"])
     # A label that a file, the data set's own classes or the model's head list is meant.
     sure = listed is not None or any(label in fields for fields in table.classes.values())

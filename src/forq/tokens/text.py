@@ -48,6 +48,16 @@ def unframed(tokens: list[int], front: tuple[int, ...], back: tuple[int, ...]) -
     return inner[: len(inner) - len(back)] if back and tuple(inner[-len(back) :]) == back else inner
 
 
+def keeps_end(tokenizer: Tokenizer) -> bool:
+    """Whether a text that is too long for the tokenizer loses its beginning, and not its end."""
+    return getattr(tokenizer, "truncation_side", "right") == "left"
+
+
+def shortened(tokens: list[int], room: int, *, keeps_end: bool) -> list[int]:
+    """At most ``room`` tokens of a text: its beginning, or its end."""
+    return tokens[max(0, len(tokens) - room) :] if keeps_end else tokens[:room]
+
+
 def opening(tokens: Sequence[int], front: tuple[int, ...], bos: int | None) -> int:
     """Number of tokens at the beginning of a text that stay if its left is cut: the tokenizer's own, or BOS.
 

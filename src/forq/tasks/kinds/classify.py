@@ -18,7 +18,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
 from forq.tasks.kinds.examples import Classes, Example, Reading
-from forq.tasks.kinds.head import Headed, called, places_in
+from forq.tasks.kinds.head import Headed, called, guessed, places_in
 from forq.tasks.kinds.mask import Masked
 from forq.tasks.kinds.similarity import Bare
 from forq.tasks.rows.classed import Classified
@@ -54,8 +54,8 @@ class Options:
         by: how the class is read from the model; ``auto`` chooses by its kind.
         temperature: divisor of the cosines, > 0; only ``similarity`` uses it.
         balanced: every batch has as many rows of each class, up to one row.
-        reading: the law of rows for a head or an encoder. Not to be chosen: runs whose description lacks it are of law
-            1, and go on so.
+        reading: the law of rows for a head or an encoder. Not to be chosen: a run goes on with the law of its
+            description, and one whose description has none is of law 1.
 
     Raises:
         ConfigError: a batch would be empty, or the temperature is not positive.
@@ -69,7 +69,7 @@ class Options:
     temperature: float
     kind: Kind
     head: tuple[str, ...] = ()
-    reading: Reading = 2
+    reading: Reading = 3
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -163,6 +163,8 @@ def classify(
         places = places_in(options.head, classes.labels, ordered=classes.ordered)
         given = {split: tuple(e._replace(label=places[e.label]) for e in texts) for split, texts in given.items()}
         names = names and called(options.head, classes.labels, places)
+        if guessed(options.head, classes.labels, ordered=classes.ordered):
+            further = {**further, "guessed": list(classes.labels)}
     elif way == "mask":
         encoding = Masked(tokenizer, classes.words, classes.keep, classes.part, length)
     else:

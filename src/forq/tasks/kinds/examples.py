@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-Reading = Literal[1, 2]
-"""The law of the rows that a head or an encoder reads. 2: texts as they are, with the white space around them; pairs
-that are too long are cut as transformers cuts them. 1: no white space, and another cut where the room is odd."""
+Reading = Literal[1, 2, 3]
+"""The law of the rows that a head or an encoder reads. 3: texts as they are, with the white space around them; texts
+and pairs that are too long are cut as transformers cuts them, on the tokenizer's ``truncation_side``. 2: the same, cut
+on the right whatever the tokenizer says. 1: no white space, and another cut where the room is odd."""
 
 
 class Example(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, lru_cache
 
 import torch
@@ -14,12 +14,14 @@ from forq.tokens.pretrained import language_model
 
 log = logging.getLogger("forq")
 
-_NOT_FOLLOWED = (
-    *("repetition_penalty", "no_repeat_ngram_size", "min_length", "min_new_tokens", "bad_words_ids", "sequence_bias"),
-    *("suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "num_beams"),
-    "exponential_decay_length_penalty",
-)
-"""Generation settings that change the likeliest text too; 1, 0 and nothing leave it as it is."""
+_NEUTRAL: Mapping[str, object] = {
+    **dict.fromkeys(("repetition_penalty", "guidance_scale", "num_beams"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **{name: [] for name in ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "stop_strings")},
+    **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty", "dola_layers", "watermarking_config")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id")),
+}
+"""Generation settings that change the likeliest text too, and the value that leaves it as it is, besides None."""
 
 Pick = Callable[[Tensor], list[int]]
 """Chooses the next token of each row from logits [rows, vocabulary]."""
@@ -80,8 +82,8 @@ def written(
 def _not_followed(model: nn.Module) -> str:
     """The generation settings of a model that change the likeliest text, with their values; empty without any."""
     settings = getattr(model, "generation_config", None)
-    found = {name: getattr(settings, name, None) for name in _NOT_FOLLOWED}
-    return ", ".join(f"{name} {value}" for name, value in found.items() if value and value != 1)
+    found = {name: getattr(settings, name, None) for name in _NEUTRAL}
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value not in (None, _NEUTRAL[name]))
 
 
 @cache

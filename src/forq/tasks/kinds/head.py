@@ -21,7 +21,7 @@ from forq.tasks.rows.labelled import Pair, Row
 from forq.tasks.rows.sentences import Texts, hidden, only
 from forq.tokens.batches import cut
 from forq.tokens.pretrained import pretrained
-from forq.tokens.text import bare, frame, pair_frame, unframed
+from forq.tokens.text import bare, frame, keeps_end, pair_frame, shortened, unframed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Head:
 class Headed:
     """Encodes a text, or two texts, for a head; where they are too long, the longer text loses its end.
 
+    With the tokenizer's ``truncation_side`` left it loses its beginning, as in transformers.
+
     Args:
         names: the names of the head's classes.
         reading: the law of the rows.
@@ -51,14 +53,15 @@ class Headed:
         ConfigError: the head has no two classes, or ``max_length`` is too small.
     """
 
-    part = "the end of the longer text"
     reader = Head()
 
-    def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int, reading: Reading = 2) -> None:
+    def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int, reading: Reading = 3) -> None:
         if len(names) < 2:
             raise ConfigError(f"expected a classification head of 2 classes or more, found {len(names)}: {names}")
         self.tokenizer, self.max_length, self.reading = tokenizer, max_length, reading
         self.front, self.back = frame(tokenizer)
+        self.keeps_end = reading > 2 and keeps_end(tokenizer)
+        self.part = f"the {'beginning' if self.keeps_end else 'end'} of the longer text"
         if max_length < len(self.front) + len(self.back) + 1:
             least = len(self.front) + len(self.back) + 1
             raise ConfigError(f"max_length must be {least} or more for a text, found {max_length}")
@@ -72,7 +75,8 @@ class Headed:
         if not more:
             first = unframed(first, self.front, self.back)
             room = self.max_length - len(self.front) - len(self.back)
-            return Row((*self.front, *first[:room], *self.back), example.label, max(0, len(first) - room))
+            inner = shortened(first, room, keeps_end=self.keeps_end)
+            return Row((*self.front, *inner, *self.back), example.label, len(first) - len(inner))
         second, around = bare(self.tokenizer, more[0]), pair_frame(self.tokenizer)
         room = self.max_length - around.length
         if room < 2:
@@ -89,7 +93,7 @@ class Headed:
             left, right = kept_before(len(first), len(second), room)
         else:
             left, right = kept(len(first), len(second), room, fast=getattr(self.tokenizer, "is_fast", True))
-        return first[:left], second[:right]
+        return shortened(first, left, keeps_end=self.keeps_end), shortened(second, right, keeps_end=self.keeps_end)
 
 
 def places_in(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> tuple[int, ...]:
@@ -111,7 +115,7 @@ def places_in(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> t
         )
     if _numbers(head, labels):
         return tuple(map(int, labels))
-    if ordered or _nameless(head):
+    if ordered or nameless(head):
         return tuple(range(len(head)))
     raise ConfigError(
         f"expected labels that the model's head knows (id2label: {', '.join(head)}), found {', '.join(labels)}; name "
@@ -129,9 +133,17 @@ def called(head: Sequence[str], labels: Sequence[str], places: Sequence[int]) ->
     """
     own = dict(zip(places, labels, strict=True))
     known = all(head[place].casefold() == label.casefold() for place, label in own.items())
-    if (known or _numbers(head, labels)) and not _nameless(head):
+    if (known or _numbers(head, labels)) and not nameless(head):
         return tuple(head)
     return tuple(own.get(place, name) for place, name in enumerate(head))
+
+
+def guessed(head: Sequence[str], labels: Sequence[str], *, ordered: bool) -> bool:
+    """Whether nothing says which label belongs to which class of a head: it has no names, and the labels none of its
+    classes' names or numbers. Then they follow each other."""
+    own = {name.casefold() for name in head}
+    known = all(label.casefold() in own for label in labels) or _numbers(head, labels)
+    return nameless(head) and not (ordered or known)
 
 
 def _numbers(head: Sequence[str], labels: Sequence[str]) -> bool:
@@ -139,9 +151,9 @@ def _numbers(head: Sequence[str], labels: Sequence[str]) -> bool:
     return sorted(labels) == sorted(map(str, range(len(head))))
 
 
-def _nameless(head: Sequence[str]) -> bool:
-    """Whether a configuration only counts the head's classes."""
-    return all(name == f"LABEL_{place}" for place, name in enumerate(head))
+def nameless(head: Sequence[str]) -> bool:
+    """Whether a configuration has a head and only counts its classes."""
+    return bool(head) and all(name == f"LABEL_{place}" for place, name in enumerate(head))
 
 
 class _Heads(Protocol):

@@ -58,10 +58,10 @@ class Labels:
             raise ConfigError(f"the label {twice!r} is listed twice; remove one")
 
     @classmethod
-    def named(cls, names: Sequence[str]) -> Labels:
+    def named(cls, names: Sequence[str], *, ordered: bool = False) -> Labels:
         """Labels that are their own words."""
         words = tuple(" ".join(name.replace("_", " ").split()) if len(name.split("\n")) < 2 else name for name in names)
-        return cls(tuple(names), words, words)
+        return cls(tuple(names), words, words, ordered)
 
     @classmethod
     def within(cls, labels: Sequence[str]) -> Labels:

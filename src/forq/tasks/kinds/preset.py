@@ -72,7 +72,7 @@ class Preset:
         prior: bool | str = False,
         kind: Kind = "causal",
         head: tuple[str, ...] = (),
-        reading: Reading = 2,
+        reading: Reading = 3,
     ) -> Task:
         """Read and tokenise the rows.
 

@@ -20,7 +20,7 @@ from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.pooling import text_vectors
 from forq.tasks.rows.sentences import Texts, hidden
 from forq.tokens.model import Pooling
-from forq.tokens.text import bare, frame, unframed
+from forq.tokens.text import bare, frame, keeps_end, shortened, unframed
 
 
 @runtime_checkable
@@ -66,6 +66,8 @@ def _with_labels(labels: Sequence[tuple[int, ...]], batch: Texts) -> Texts:
 class Bare:
     """Encodes plain texts and one label sentence per class; a text that is too long loses its end.
 
+    With the tokenizer's ``truncation_side`` left it loses its beginning, as in transformers.
+
     Args:
         sentences: one label sentence per class.
         temperature: divisor of the cosines, > 0.
@@ -75,18 +77,18 @@ class Bare:
         ConfigError: ``max_length`` does not hold a label sentence.
     """
 
-    part = "the end of the text"
-
     def __init__(
         self,
         tokenizer: Tokenizer,
         sentences: tuple[str, ...],
         temperature: float,
         max_length: int,
-        reading: Reading = 2,
+        reading: Reading = 3,
     ) -> None:
         self.tokenizer, self.reading = tokenizer, reading
         self.front, self.back = frame(tokenizer)
+        self.keeps_end = reading > 2 and keeps_end(tokenizer)
+        self.part = f"the {'beginning' if self.keeps_end else 'end'} of the text"
         self.room = max_length - len(self.front) - len(self.back)
         labels = tuple(self._framed(bare(tokenizer, sentence)) for sentence in sentences)
         self.reader = Similarity(labels, temperature)
@@ -104,7 +106,8 @@ class Bare:
         # Two texts are joined by forq, so only one has white space of its own around it.
         text = example.plain[0] if self.reading > 1 and len(example.plain) == 1 else example.text
         tokens = unframed(bare(self.tokenizer, text), self.front, self.back)
-        return Row(self._framed(tokens[: self.room]), example.label, max(0, len(tokens) - self.room))
+        inner = shortened(tokens, self.room, keeps_end=self.keeps_end)
+        return Row(self._framed(inner), example.label, len(tokens) - len(inner))
 
     def _framed(self, tokens: list[int]) -> tuple[int, ...]:
         return (*self.front, *tokens, *self.back)

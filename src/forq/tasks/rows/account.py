@@ -42,6 +42,7 @@ class Account:
         probabilities: the network gives probabilities, and the logarithms of these are learned.
         quoted: number of rows of TSV files with a field in quotes, which are read as part of the text.
         by_value: class folders are numbers of the network's outputs by value.
+        guessed: labels in the order in which a head without names of its own is taken to have them.
     """
 
     used: Mapping[str, int]
@@ -63,6 +64,7 @@ class Account:
     missing: Mapping[str, int] = field(default_factory=dict)
     quoted: int = 0
     by_value: bool = False
+    guessed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -90,6 +92,7 @@ class Account:
             missing=_counts(description.get("missing")),
             quoted=quoted if isinstance(quoted, int) else 0,
             by_value=description.get("by_value") is True,
+            guessed=_texts(description.get("guessed")),
         )
 
     def only(self, split: str) -> Account:
@@ -139,6 +142,12 @@ class Account:
             parts.append(
                 "class folders are the numbers of outputs by value (2 before 10); torchvision's ImageFolder has them "
                 "by text (10 before 2), for which task.labels gives the order"
+            )
+        if self.guessed:
+            places = dict(zip((f"LABEL_{place}" for place in range(len(self.guessed))), self.guessed, strict=True))
+            parts.append(
+                f"the head's classes have no names and are taken in the labels' order, {_some(places)}; a file "
+                "task.labels gives another"
             )
         return "; ".join(parts)
 
