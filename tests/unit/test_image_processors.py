@@ -13,6 +13,8 @@ import transformers
 from onnx import TensorProto
 from PIL import Image
 
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError
 from forq.tasks import classify_images
 from forq.tasks.images.preprocessor_file import preprocessing
@@ -91,6 +93,16 @@ def test_the_whole_processors_file_comes_first_as_in_transformers(beside: Any, t
     for how in (preprocessing(given, None, None, None), preprocessing(given, named, None, None)):
         found = how.numbers(torch.from_numpy(how.levels(photo(131, 97))[None].copy()), given)[0].numpy()
         assert np.abs(found - want).max() < 1e-5
+
+
+def test_a_file_above_the_folder_onnx_is_found_beside_a_configuration_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    graph(["n", 3, "h", "w"], {"scores": ["n", 4]}, tmp_path / "onnx" / "model.onnx")
+    (tmp_path / "onnx" / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BitImageProcessor"}))
+    ckpt = Checkpoint.open(tmp_path / "onnx" / "model.onnx")
+    assert ckpt.graph is not None and ckpt.folder == tmp_path / "onnx"
+    assert preprocessing(GraphImages.of(ckpt.graph, ckpt.folder), None, None, None).shortest == 224
 
 
 def test_a_whole_processors_file_without_images_leaves_them_to_their_own(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def preprocessing(
     Raises:
         ConfigError: the file or a number cannot be used, or it does not fit the graph's size.
     """
-    file = file_in(graph.folder) if path is None else Path(path)
+    file = file_of(graph) if path is None else Path(path)
     if path is not None and not file.is_file():
         raise ConfigError(f"task.preprocessor: expected a file, found none at {file}")
     own = None if graph.height is None or graph.width is None else (graph.height, graph.width)
@@ -86,10 +86,19 @@ def preprocessing(
     return Preprocessing(*sizes, float(factor), means, stds, int(resample), reverse, by_timm is not None)
 
 
-def file_in(folder: Path) -> Path:
-    """The file in a folder that says how images are prepared: the whole processor's if it has a field for them."""
-    whole = folder / _WHOLE
-    return whole if whole.is_file() and _IMAGES in _object(whole) else folder / FILE
+def file_of(graph: GraphImages) -> Path:
+    """The file that says how images are prepared: of the whole processor if it has a field for them.
+
+    It lies beside the graph, or above a folder called ``onnx``, as in exports on the hub.
+    """
+    above = [graph.path.parent.parent] if graph.path.parent.name == "onnx" else []
+    for folder in dict.fromkeys((graph.folder, graph.path.parent, *above)):
+        whole = folder / _WHOLE
+        if whole.is_file() and _IMAGES in _object(whole):
+            return whole
+        if (folder / FILE).is_file():
+            return folder / FILE
+    return graph.folder / FILE
 
 
 def settings_of(file: Path, *, normalised: bool) -> Mapping[str, Any]:
