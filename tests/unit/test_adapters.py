@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from forq.errors import ConfigError, FormatError
 from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
+from forq.models.adapters.chosen import chosen
 from forq.models.adapters.lora import begun
 from forq.models.adapters.settings import AdapterSettings
 from forq.models.load import load
@@ -217,6 +219,7 @@ def first(factors):
     return sorted(factors)[0]
 
 
+ENDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DAMAGE = {
     "no folder": lambda folder: (folder / peft.CONFIG).unlink(),
     "another kind": edit(peft_type="IA3"),
@@ -230,6 +233,12 @@ DAMAGE = {
     "torn": lambda folder: (folder / peft.FLOATS).write_bytes((folder / peft.FLOATS).read_bytes()[:500]),
     "targets that leave layers out": edit(target_modules=["self_attn.q_proj"]),
     "a layer that is excluded": edit(exclude_modules=["q_proj"]),
+    "an expression that leaves layers out": edit(target_modules=r".*\.self_attn\..*"),
+    "an expression that excludes a layer": edit(exclude_modules=r".*q_proj"),
+    "an expression that cannot be used": edit(target_modules="(" * 3),
+    "numbers that leave the layer out": edit(target_modules=ENDS, layers_to_transform=[7]),
+    "numbers of other lists": edit(target_modules=ENDS, layers_to_transform=[0], layers_pattern="h"),
+    "numbers that are none": edit(layers_to_transform=["0"]),
     "a factor missing": tensors(lambda factors: {name: x for name, x in factors.items() if name != first(factors)}),
     "a factor too many": tensors(
         lambda factors: {**factors, "base_model.model.nothing.lora_A.weight": torch.zeros(2, 2)}
@@ -321,6 +330,49 @@ def test_factors_that_peft_leaves_out_are_named(base, tmp_path):
     for targets in ("all-linear", r".*_proj", None):  # no list: the tensors tell
         edit(target_modules=targets)(folder)
         assert load(base, "cpu", adapter=folder).adapters
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": ["q_proj"]},
+        {"target_modules": ["proj", "mlp.up_proj"]},
+        {"target_modules": r".*\.(0|11)\..*_proj"},
+        {"target_modules": r"q_proj"},
+        {"target_modules": ["q_proj", "up_proj"], "exclude_modules": ["mlp.up_proj"]},
+        {"target_modules": ["q_proj"], "exclude_modules": r".*layers\.0\..*"},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1, 11]},
+        {"target_modules": ["q_proj"], "layers_to_transform": []},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h", "layers"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layer."},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": []},
+        {"target_modules": ["model.layers.0.self_attn.q_proj", "up_proj"], "layers_to_transform": [1]},
+        {"target_modules": r".*q_proj", "layers_to_transform": [1]},
+    ],
+)
+def test_the_layers_that_carry_an_adapter_are_pefts(fields):
+    peft_own = pytest.importorskip("peft.tuners.tuners_utils")
+    # PEFT refuses numbers beside an expression when a configuration is made, and reads them in its file.
+    config = SimpleNamespace(
+        **{"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None, "target_parameters": None}
+        | {"modules_to_save": None}
+        | fields
+    )
+    modules = [
+        *(
+            f"model.layers.{n}.{end}"
+            for n in (0, 1, 11)
+            for end in ("self_attn.q_proj", "mlp.up_proj", "mlp.gate_proj")
+        ),
+        *("transformer.h.1.attn.q_proj", "h.1.q_proj", "layers.1.q_proj", "q_proj", "model.q_proj", "lm_head"),
+    ]
+    picked = chosen("", fields)
+    for module in modules:
+        theirs = peft_own.check_target_module_exists(config, module)
+        found = bool(theirs) and not isinstance(theirs, peft_own._ExcludedModule)
+        assert picked.carries(module) is found, module
 
 
 def test_a_dot_of_a_pattern_stands_for_any_character_as_in_peft():

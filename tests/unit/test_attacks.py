@@ -332,3 +332,24 @@ def test_a_preprocessor_that_is_not_followed_is_named(tmp_path, caplog):
     open_victim(str(path), floats=True)
     (record,) = caplog.records
     assert "gets images in 0 … 1; preprocessor_config.json beside it" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "named"),
+    [
+        ("preprocessor_config.json", {"do_normalize": False, "do_rescale": False}, True),
+        ("preprocessor_config.json", {"do_normalize": False, "rescale_factor": 1 / 127.5}, True),
+        ("preprocessor_config.json", {"do_normalize": False, "rescale_factor": 0.00392156862745098}, False),
+        ("processor_config.json", {"image_processor": {"do_normalize": True}}, True),
+        ("processor_config.json", {"image_processor": {"do_normalize": False}}, False),
+        ("processor_config.json", {"processor_class": "CLIPProcessor"}, False),
+        ("config.json", {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}, True),
+        ("config.json", {"architecture": "resnet18", "pretrained_cfg": {"mean": [0.0] * 3, "std": [1.0] * 3}}, False),
+        ("config.json", {"model_type": "vit", "mean": [0.5] * 3}, False),
+    ],
+)
+def test_every_file_that_says_what_a_network_takes_is_looked_at(name, told, named, tmp_path, caplog):
+    path = edge_net.floating(tmp_path / "net.onnx")
+    (tmp_path / name).write_text(json.dumps(told))
+    open_victim(str(path), floats=True)
+    assert [f"{name} beside it" in record.getMessage() for record in caplog.records] == [True] * named

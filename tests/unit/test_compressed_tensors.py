@@ -152,6 +152,20 @@ def test_inputs_the_owner_rounds_are_told_of(folder: Path) -> None:
     assert "by scales of the file" in said
 
 
+def test_inputs_of_modules_whose_weights_stay_in_float_are_told_of_too(folder: Path) -> None:
+    """compressed-tensors rounds queries, keys and values of attention so."""
+    groups = json.loads((folder / "config.json").read_text())["quantization_config"]["config_groups"]
+    rounded = {"num_bits": 8, "type": "float", "strategy": "token", "symmetric": True, "dynamic": True}
+    attention = {"targets": ["LlamaAttention"], "weights": None, "input_activations": rounded}
+    configured(folder, {"config_groups": groups | {"group_1": attention}}, {}, {})
+    (said,) = load(folder, device="cpu").unlike
+    assert "rounds the inputs of LlamaAttention to 8 bits (float), for every token" in said
+    outputs = {"targets": ["re:.*k_proj"], "weights": None, "output_activations": rounded}
+    ckpt = configured(folder, {"config_groups": groups | {"group_1": outputs}}, {}, {})
+    with pytest.raises(FormatError, match="group_1: expected no output_activations"):
+        ct.layers(ckpt)
+
+
 @pytest.mark.parametrize(
     ("settings", "group", "weights", "says"),
     [

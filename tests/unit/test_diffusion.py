@@ -431,3 +431,35 @@ def test_the_real_size_is_built_without_a_byte():
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == pytest.approx(8.06e9, rel=0.005)
     assert all(parameter.is_meta for parameter in model.parameters())
+
+
+def rescheduled(pipeline, folder, **settings):
+    """A copy of a pipeline with other settings of its scheduler."""
+    shutil.copytree(pipeline, folder)
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"use_dynamic_shifting": True}, "use_dynamic_shifting"),
+        ({"num_train_timesteps": 500}, "1000 num_train_timesteps, found 500"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}, "found 'DDIMScheduler'"),
+        ({"shift": None}, "expected a positive shift, found None"),
+    ],
+)
+def test_noise_levels_by_another_law_are_refused(pipeline, data, tmp_path, settings, said):
+    with pytest.raises(FormatError, match=said):
+        opened(rescheduled(pipeline, tmp_path / "pipeline", **settings), data, tmp_path / "cache")
+
+
+def test_pictures_are_drawn_by_the_pipelines_own_scheduler(pipeline, data, tmp_path):
+    """Heun's takes two forwards for all steps but the last; training knows no difference."""
+    own = rescheduled(pipeline, tmp_path / "pipeline", _class_name="FlowMatchHeunDiscreteScheduler", shift=3.0)
+    task = opened(own, data, tmp_path / "cache", samples=1, sample_steps=3)
+    model, calls = load(own, "cpu"), []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    assert task.encoded.shift == 3.0 and task.pictures(model) is not None
+    assert len(calls) == 5

@@ -227,6 +227,63 @@ def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, A
         gptq.layers(ckpt)
 
 
+def renamed(folder: Path, **settings: Any) -> Checkpoint:
+    """The folder, whose version is named by other keys."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]["checkpoint_format"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return configured(folder, **settings)
+
+
+@pytest.mark.parametrize("form", ["gptq", "gptq_v2", "GPTQ_V2"])
+def test_the_version_may_stand_under_gptqmodels_own_key_alone(tmp_path: Path, form: str) -> None:
+    plain = example(tmp_path / "plain", checkpoint_format=form.lower())
+    want = gptq.read(Checkpoint.open(plain), gptq.layers(Checkpoint.open(plain))[Q]).weight
+    ckpt = renamed(plain, format=form)
+    found = gptq.read(ckpt, gptq.layers(ckpt)[Q]).weight
+    assert isinstance(found, QuantWeight) and isinstance(want, QuantWeight)
+    assert torch.equal(found.zeros, want.zeros) and gptq.unlike(ckpt) == ()
+
+
+def test_a_layout_under_gptqmodels_own_key_is_refused_too(folder: Path) -> None:
+    for ckpt in (renamed(folder, format="gptq_p"), configured(folder, checkpoint_format="gptq")):
+        with pytest.raises(FormatError, match="expected format among gptq, gptq_v2, found 'gptq_p'"):
+            gptq.layers(ckpt)
+
+
+def test_two_keys_that_name_two_versions_are_said(folder: Path) -> None:
+    assert gptq.unlike(configured(folder, format="gptq")) == ()
+    (said,) = gptq.unlike(configured(folder, format="gptq_v2"))
+    assert "checkpoint_format 'gptq' and format 'gptq_v2'" in said
+    assert version(Checkpoint.open(folder)).form == "gptq"
+
+
+def test_moved_zero_points_of_a_mended_version_are_saved_under_both_keys(tmp_path: Path) -> None:
+    """GPTQModel reads ``format`` before ``checkpoint_format``."""
+    symmetric(tmp_path / "a", 4, "gptq_v2", "gptq")
+    ckpt = configured(tmp_path / "a", format="gptq")
+    name = f"{Q}.qzeros"
+    written = gptq.relaid(ckpt, {name: ckpt.read(name) + 1}).config
+    assert written is not None
+    how = written["quantization_config"]
+    assert (how["format"], how["checkpoint_format"], how["sym"]) == ("gptq_v2", "gptq_v2", False)
+
+
+def test_an_older_file_beside_that_says_something_else_is_told_of(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    (folder / "quantize_config.json").write_text(json.dumps(config))
+    assert gptq.unlike(Checkpoint.open(folder)) == ()
+    (folder / "quantize_config.json").write_text(json.dumps({**config, "checkpoint_format": "gptq_v2", "sym": True}))
+    (said,) = gptq.unlike(Checkpoint.open(folder))
+    assert "quantize_config.json says sym True, checkpoint_format 'gptq_v2', and config.json sym False" in said
+
+
+@pytest.mark.parametrize("asked", ["w4afp8", {"mode": "w4a_nvfp4", "recipe": "nvidia"}])
+def test_inputs_that_gptqmodel_rounds_are_told_of(folder: Path, asked: Any) -> None:
+    (said,) = gptq.unlike(configured(folder, activation=asked))
+    assert "round their inputs to w4a" in said and "GPTQModel" in said
+
+
 def test_an_adapter_that_is_left_out_is_said(folder: Path) -> None:
     assert gptq.unlike(configured(folder, adapter=None, rotation=None)) == ()
     (said,) = gptq.unlike(configured(folder, adapter={"name": "lora", "path": "eora", "rank": 32}))

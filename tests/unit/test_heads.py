@@ -20,6 +20,7 @@ from forq.layers.kernels.reference import dequantise
 from forq.layers.linear import QuantLinear
 from forq.models.adapters import peft as adapters
 from forq.models.families import FAMILIES, classes_of
+from forq.models.skeleton import configuration
 from forq.runs import journal
 from forq.runs.config import TaskConfig
 from forq.runs.header import require_same
@@ -252,6 +253,12 @@ def test_a_run_that_called_its_classes_label_0_goes_on(tmp_path: Path) -> None:
 def test_the_names_of_the_classes_are_the_configurations() -> None:
     assert classes_of({"id2label": {"1": "b", "0": "a"}}) == ("a", "b")
     assert classes_of({}) == ("LABEL_0", "LABEL_1") and classes_of({"num_labels": 3})[2] == "LABEL_2"
+    for config in (
+        {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 2},
+        {"id2label": {"0": "a"}, "num_labels": 3},
+    ):
+        theirs = configuration({"model_type": "bert", **config}).id2label
+        assert classes_of(config) == tuple(theirs.values()) == tuple(f"LABEL_{place}" for place in theirs)
     for config in ({"problem_type": "regression"}, {"id2label": {"a": "b"}}, {"id2label": ["x"]}, {"num_labels": "9"}):
         with pytest.raises(ConfigError):
             classes_of(config)

@@ -13,10 +13,13 @@ import transformers
 from onnx import TensorProto
 from PIL import Image
 
+from forq.checkpoints import Checkpoint
+from forq.checkpoints.containers.onnx.images import GraphImages
 from forq.errors import ConfigError
 from forq.tasks import classify_images
 from forq.tasks.images.preprocessor_file import preprocessing
 from forq.tasks.images.processors import PROCESSORS
+from tests import tiny_lm
 from tests.unit.test_classify_images import arrays, graph, usual
 
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
@@ -74,6 +77,39 @@ def test_what_a_class_saves_reads_as_the_class(tmp_path: Path) -> None:
         how = preprocessing(given, None, None, None)
         found = how.numbers(torch.from_numpy(how.levels(photo(131, 97))[None].copy()), given)[0].numpy()
         assert np.abs(found - processor(photo(131, 97))["pixel_values"][0]).max() < 1e-5, name
+
+
+@pytest.mark.parametrize("beside", [None, {"do_resize": False, "do_normalize": False}])
+def test_the_whole_processors_file_comes_first_as_in_transformers(beside: Any, tmp_path: Path) -> None:
+    """transformers 5 saves an image processor so where a tokenizer belongs to it."""
+    given = graph(["n", 3, "h", "w"], {"scores": ["n", 4]}, tmp_path / "model.onnx")
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size=36)
+    transformers.CLIPProcessor(processor, tiny_lm.tokenizer()).save_pretrained(tmp_path)
+    if beside is not None:
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(beside))
+    theirs = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    want = np.asarray(theirs(photo(131, 97), return_tensors="np")["pixel_values"][0])
+    named = str(tmp_path / "processor_config.json")
+    for how in (preprocessing(given, None, None, None), preprocessing(given, named, None, None)):
+        found = how.numbers(torch.from_numpy(how.levels(photo(131, 97))[None].copy()), given)[0].numpy()
+        assert np.abs(found - want).max() < 1e-5
+
+
+def test_a_file_above_the_folder_onnx_is_found_beside_a_configuration_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "onnx").mkdir()
+    graph(["n", 3, "h", "w"], {"scores": ["n", 4]}, tmp_path / "onnx" / "model.onnx")
+    (tmp_path / "onnx" / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "BitImageProcessor"}))
+    ckpt = Checkpoint.open(tmp_path / "onnx" / "model.onnx")
+    assert ckpt.graph is not None and ckpt.folder == tmp_path / "onnx"
+    assert preprocessing(GraphImages.of(ckpt.graph, ckpt.folder), None, None, None).shortest == 224
+
+
+def test_a_whole_processors_file_without_images_leaves_them_to_their_own(tmp_path: Path) -> None:
+    given = graph(["n", 3, "h", "w"], {"scores": ["n", 4]}, tmp_path / "model.onnx")
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    (tmp_path / "preprocessor_config.json").write_text('{"do_resize": false, "do_normalize": false}')
+    assert preprocessing(given, None, None, None).size is None
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from forq.models.twins import with_twins
 from tests import tiny_checkpoints, tiny_encoders
 from tests.fixtures import gptq
 from tests.tiny_checkpoints import KINDS
+from tests.unit import test_families
 
 IDS = tiny_checkpoints.ids()
 
@@ -210,7 +211,24 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
     written["auto_map"] = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
     (folder / "config.json").write_text(json.dumps(written))
     (folder / "evil.py").write_text("raise SystemExit('ran')\n")
-    assert type(load(folder, device="cpu")).__module__ == "transformers.models.llama.modeling_llama"
+    model = load(folder, device="cpu")
+    assert type(model).__module__ == "transformers.models.llama.modeling_llama"
+    assert ["evil.Model (AutoModelForCausalLM)" in sentence for sentence in model.unlike] == [True]
+    for copy in ({"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"}, {"AutoConfig": "evil.Config"}, None):
+        (folder / "config.json").write_text(json.dumps(written | {"auto_map": copy}))
+        assert load(folder, device="cpu").unlike == ()
+
+
+@pytest.mark.parametrize("within", [16, 64])
+def test_texts_that_share_their_rotary_factors_are_told_of(within: int, tmp_path: Path) -> None:
+    factors = {"long_factor": [1.0, 2.0, 3.0, 4.0], "short_factor": [1.0, 1.1, 1.2, 1.3]}
+    rope = {"original_max_position_embeddings": within, "rope_scaling": {"type": "longrope", **factors}}
+    test_families.folder(test_families.made("phi3", **rope), tmp_path / "phi3")
+    model = load(tmp_path / "phi3", device="cpu")
+    ids = torch.randint(3, 96, (2, 30), generator=torch.Generator().manual_seed(0))
+    differs = not torch.allclose(model(ids[:1, :10]).logits, model(ids).logits[:1, :10], atol=1e-4)
+    assert differs is (within == 16)
+    assert [f"more than {within} tokens" in sentence for sentence in model.unlike] == [True] * differs
 
 
 def test_biases_of_zeros_where_the_architecture_has_none_are_dropped(tmp_path: Path) -> None:

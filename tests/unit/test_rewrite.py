@@ -12,10 +12,12 @@ import pytest
 import torch
 import transformers
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import forq
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers import gguf as container
+from forq.errors import FormatError
 from forq.models.saved import write
 from forq.scalars.moves import Move, Term, direction_seed
 from tests import tiny_checkpoints, tiny_encoders
@@ -121,3 +123,45 @@ def test_layers_that_hold_floats_transposed_are_exported_so(how: dict[str, Any],
     assert (written - exact).norm() < 0.2 * exact.norm() < (written.t() - exact).norm()
     model = forq.load(tmp_path / "q", device="cpu", kernel="reference")
     assert torch.allclose(logits(tmp_path / "out"), model(tiny_checkpoints.ids()).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_the_weights_that_the_configuration_names_are_read_as_in_transformers(sharded: bool, tmp_path: Path) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    file = "model-00001-of-00001.safetensors" if sharded else "other.safetensors"
+    with safe_open(folder / "model.safetensors", "pt") as stored:
+        tensors = {name: stored.get_tensor(name) * 1.5 for name in stored.keys()}  # noqa: SIM118  not a dict
+    save_file(tensors, folder / file, metadata={"format": "pt"})
+    named = "other.safetensors.index.json" if sharded else file
+    if sharded:
+        (folder / named).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tensors, file)}))
+    plain = logits(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "transformers_weights": named}))
+    model = forq.load(folder, device="cpu")
+    assert torch.equal(model(tiny_checkpoints.ids()).logits, logits(folder))
+    assert not torch.allclose(logits(folder), plain)
+    assert any("model.safetensors beside it" in sentence for sentence in model.unlike)
+    # A folder that is written anew holds these weights alone, under names that any loader finds.
+    forq.export(forq.quantize(folder, tmp_path / "q", group_size=32).path, tmp_path / "out", "float32")
+    want = forq.load(tmp_path / "q", device="cpu", kernel="reference")(tiny_checkpoints.ids()).logits
+    assert torch.allclose(logits(tmp_path / "out"), want, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"transformers_weights": "../other.safetensors"}, "name a file of safetensors in the folder"),
+        ({"transformers_weights": "missing.safetensors"}, "found 'missing.safetensors'"),
+        ({"transformers_weights": "config.json"}, "found 'config.json'"),
+        ({"configuration_files": ["config.json", "config.4.0.0.json"]}, "copy that one over config.json"),
+    ],
+)
+def test_files_that_the_configuration_cannot_point_to_are_refused(
+    settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **settings}))
+    with pytest.raises(FormatError, match=said):
+        Checkpoint.open(folder)

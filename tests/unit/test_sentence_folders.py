@@ -86,6 +86,39 @@ def test_what_is_written_before_every_text_is_said(folder: Path) -> None:
     assert "writes 'film : ' before every text" in forq.load(folder, "cpu").unlike[0]
 
 
+@pytest.mark.parametrize("name", ["processor_kwargs", "tokenizer_args"])
+def test_the_length_among_the_settings_for_the_tokenizer_comes_first(name: str, folder: Path) -> None:
+    put(folder, "sentence_bert_config.json", max_seq_length=12, **{name: {"model_max_length": 9}})
+    assert longest(folder) == 9 and forq.load(folder, "cpu").unlike == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "said"),
+    [
+        ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}, "compares vectors by 'dot'"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "cosine"}, ""),
+        ("sentence_bert_config.json", {"tokenizer_args": {"padding_side": "left"}}, "'padding_side': 'left'"),
+        ("sentence_bert_config.json", {"config_kwargs": {"num_hidden_layers": 1}}, "'num_hidden_layers': 1"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 5}}}, "processing_kwargs"),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {}}, "model_args": {"dtype": "float32"}}, ""),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "pooler_output"}}},
+            "takes 'pooler_output' of the encoder",
+        ),
+        (
+            "sentence_bert_config.json",
+            {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}},
+            "",
+        ),
+    ],
+)
+def test_what_the_owner_does_otherwise_is_said(file: str, settings: dict[str, Any], said: str, folder: Path) -> None:
+    put(folder, file, **settings)
+    found = forq.load(folder, "cpu").unlike
+    assert len(found) == bool(said) and all(said in sentence for sentence in found)
+
+
 def decoder(where: Path, head: str, *, pools: bool) -> Path:
     tiny_lm.model("llama", tie_word_embeddings=True).save_pretrained(where)
     tiny_lm.tokenizer().save_pretrained(where)

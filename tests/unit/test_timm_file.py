@@ -15,6 +15,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
+from forq.tasks.images.timm_file import label_names
 from tests import edge_net
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -54,6 +55,26 @@ def test_images_are_prepared_as_timm_prepares_them(config: dict[str, Any], folde
         x = torch.from_numpy(np.asarray(picture.crop((left, top, left + 8, top + 8)), dtype=np.float32) / 255)
         want = (x - torch.tensor(MEAN)) / torch.tensor(STD)
         assert torch.allclose(task.numbers(task.levels[[place]])[0], want.permute(2, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"pretrained_cfg": {**SETTINGS, "label_names": NAMES}},
+        {**SETTINGS, "labels": NAMES},
+        {"pretrained_cfg": SETTINGS, "label_names": {str(place): name for place, name in enumerate(NAMES)}},
+    ],
+    ids=["among the preprocessing", "the first versions", "by number"],
+)
+def test_the_classes_are_those_of_the_file_wherever_it_names_them(told: dict[str, Any], folder: Path) -> None:
+    """Without them the folders' names would take the outputs in alphabetical order."""
+    assert opened(folder, told).names == tuple(NAMES)
+
+
+def test_an_output_without_a_name_is_called_by_its_number() -> None:
+    config = {"architecture": "resnet18", "num_classes": 5, "label_names": {"1": "cat", "3": "dog"}}
+    assert label_names(config) == ("0", "cat", "2", "dog", "4")
+    assert label_names({**config, "label_names": {"one": "cat"}}) == ()
 
 
 @pytest.mark.parametrize("share", [0.35, 0.875, 1.0])

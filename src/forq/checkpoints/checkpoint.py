@@ -21,6 +21,7 @@ from forq.checkpoints.installed import find
 from forq.checkpoints.json_file import read_json
 from forq.checkpoints.likely import NAMED, nearest_path
 from forq.checkpoints.patch import Saved, save_patched
+from forq.checkpoints.pointers import INDEX, weights_file
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
 from forq.errors import FormatError
 
@@ -205,12 +206,12 @@ def _contents(path: Path) -> Contents:
     config = read_json(path / _CONFIG)
     if (path / PICKLE).is_file() and not any(path.glob("*.safetensors")):
         return torchzip.contents(path / PICKLE, config)
-    return Contents(config, _tensors(path))
+    return Contents(config, _tensors(path, weights_file(path, config, _SINGLE)))
 
 
-def _tensors(path: Path, single: str = _SINGLE) -> dict[str, TensorInfo]:
-    index = path / f"{single}.index.json"
-    if (path / single).is_file():
+def _tensors(path: Path, single: str) -> dict[str, TensorInfo]:
+    index = path / f"{single.removesuffix(INDEX)}{INDEX}"
+    if not single.endswith(INDEX) and (path / single).is_file():
         info = read_header(path / single)
     elif index.is_file():
         info = _sharded(path, index)

@@ -29,7 +29,7 @@ from forq.checkpoints import Checkpoint
 from forq.errors import FormatError
 from forq.formats.base import About, ExportableFormat, Survey, inputs_here
 from forq.formats.codecs import compressed_write
-from forq.formats.codecs.compressed_schemes import PACKED, WHOLE, schemes
+from forq.formats.codecs.compressed_schemes import PACKED, WHOLE, inputs_alone, schemes
 from forq.formats.codecs.compressed_specs import layer_spec
 from forq.formats.codecs.compressed_words import (
     bytes_of_codes,
@@ -130,9 +130,15 @@ class CompressedTensors(ExportableFormat):
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
         """The inputs that the configuration quantizes and forq does not."""
         how = sorted({scheme.inputs for scheme in schemes(ckpt) if scheme.inputs is not None})
-        return tuple(
-            f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'vLLM')}"
-            for inputs in how
+        alone = (
+            f"this checkpoint rounds the inputs of {told}; vLLM does, and forq does not" for told in inputs_alone(ckpt)
+        )
+        return (
+            *(
+                f"this checkpoint's layers are to round their inputs to {inputs}; {inputs_here(activations, 'vLLM')}"
+                for inputs in how
+            ),
+            *alone,
         )
 
     def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:

@@ -22,10 +22,17 @@ import torch
 from torch import Tensor
 
 from forq.checkpoints import Checkpoint, Relaid
-from forq.formats.base import About, ExportableFormat, Survey
+from forq.formats.base import About, ExportableFormat, Survey, inputs_here
 from forq.formats.codecs import gptq_groups, gptq_write
 from forq.formats.codecs.gptq_groups import group_of
-from forq.formats.codecs.gptq_settings import adapter_note, raw_settings, settings
+from forq.formats.codecs.gptq_settings import (
+    VERSION_KEYS,
+    adapter_note,
+    inputs,
+    older_note,
+    raw_settings,
+    settings,
+)
 from forq.formats.codecs.gptq_specs import layer_specs
 from forq.formats.codecs.gptq_version import version
 from forq.formats.codecs.gptq_words import pack_codes, pack_zeros, unpack_codes, unpack_zeros
@@ -52,7 +59,7 @@ class GPTQ(ExportableFormat):
         zero_points=(
             "Under sym all of them are 2^(bits − 1). Where that holds for the version that checkpoint_format does not "
             "name, and not for the one it names, forq reads the other one and says so. Otherwise checkpoint_format "
-            "decides."
+            "decides, or format where that stands alone."
         ),
     )
 
@@ -100,9 +107,18 @@ class GPTQ(ExportableFormat):
         return ZeroPoints(f"{spec.name}.qzeros", (offset, top), torch.int32, packed)
 
     def unlike(self, ckpt: Checkpoint, activations: Activations = "float") -> tuple[str, ...]:
-        """Whether zero points or groups contradict the configuration and how they are read, and a left-out adapter."""
-        why = version(ckpt).why
-        return (*((why,) if why else ()), *gptq_groups.unlike(ckpt), *adapter_note(ckpt))
+        """What the files say against themselves and how it is read, rounded inputs, and a left-out adapter."""
+        why, asked = version(ckpt).why, inputs(ckpt)
+        rounded = (
+            f"this checkpoint's layers are to round their inputs to {asked}; {inputs_here(activations, 'GPTQModel')}"
+        )
+        return (
+            *((why,) if why else ()),
+            *older_note(ckpt),
+            *gptq_groups.unlike(ckpt),
+            *((rounded,) if asked else ()),
+            *adapter_note(ckpt),
+        )
 
     def relaid(self, ckpt: Checkpoint, moved: Mapping[str, Tensor]) -> Relaid:
         """What a save writes: once a zero point moved, the configuration no longer says that all are the middle.
@@ -112,7 +128,9 @@ class GPTQ(ExportableFormat):
         zeros = [name for name in moved if name.endswith(".qzeros")]
         if settings(ckpt).sym is False or not any(not torch.equal(moved[name], ckpt.read(name)) for name in zeros):
             return Relaid(moved)
-        told = {**raw_settings(ckpt), "sym": False, "checkpoint_format": version(ckpt).form}
+        told = {**raw_settings(ckpt), "sym": False}
+        told |= dict.fromkeys((key for key in VERSION_KEYS if key in told), version(ckpt).form)
+        told |= {"checkpoint_format": version(ckpt).form}
         return Relaid(moved, config={**ckpt.config, "quantization_config": told})
 
     def pack(self, weight: QuantWeight, survey: Survey) -> dict[str, Tensor]:

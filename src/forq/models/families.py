@@ -237,9 +237,10 @@ def classes_of(config: Mapping[str, object]) -> tuple[str, ...]:
     """
     if (problem := config.get("problem_type")) in ("regression", "multi_label_classification"):
         raise ConfigError(f"config.json: expected a head that gives a text one class, found problem_type {problem!r}")
-    names = config.get("id2label")
+    names, count = config.get("id2label"), config.get("num_labels", 2)
+    if isinstance(names, dict) and "num_labels" in config and type(count) is int and count != len(names):
+        names = None  # transformers believes the number, and calls the classes by it
     if names is None:
-        count = config.get("num_labels", 2)
         names = {
             str(place): f"LABEL_{place}" for place in range(count if type(count) is int and count < 1 << 16 else 0)
         }

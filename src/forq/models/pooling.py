@@ -46,6 +46,7 @@ def left_out(ckpt: Checkpoint) -> tuple[str, ...]:
             f"sentence-transformers writes {before!r:.80} before every text (default_prompt_name); forq does not, and "
             "answers otherwise: write it at the beginning of your texts"
         )
+    found.extend(sentences.left_out(ckpt.folder, vectors=kind_of(ckpt.contents) == "encoder"))
     if unknown := [way for way in _named(ckpt.folder) if way not in get_args(Pooling)]:
         found.append(
             f"sentence-transformers makes a sentence's vector by {' and '.join(unknown)}; forq takes the mean of the "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.patch import unread
 from forq.formats import Format
@@ -14,7 +16,7 @@ def unlike(form: Format | None, ckpt: Checkpoint, activations: Activations = "fl
     """Sentences on what a format's owner computes and forq does not, and on weights that forq does not read."""
     computed = () if form is None else form.unlike(ckpt, activations)
     notes: tuple[str, ...] = ckpt.contents.values.get("notes", ())
-    computed += notes + _without_head(ckpt) + pooling.left_out(ckpt)
+    computed += notes + _without_head(ckpt) + _other_code(ckpt) + _long_texts(ckpt) + pooling.left_out(ckpt)
     if not (others := unread(ckpt.folder, ckpt.contents)):
         return computed
     return (
@@ -34,6 +36,46 @@ def _without_head(ckpt: Checkpoint) -> tuple[str, ...]:
     return (
         f"config.json names {head}, which has no language head; forq takes the embedding for it, as transformers' "
         "AutoModelForCausalLM does",
+    )
+
+
+def _other_code(ckpt: Checkpoint) -> tuple[str, ...]:
+    """A sentence on a class of the repository's own, which transformers runs in place of its class if it is trusted."""
+    named = ckpt.config.get("auto_map")
+    told = named if isinstance(named, dict) else {}
+    for maker, value in told.items():
+        own = str(value[0] if isinstance(value, list) else value)
+        # Many repositories carry a copy of transformers' own class.
+        if maker.startswith("AutoModel") and own.rpartition(".")[2] not in _classes():
+            return (
+                f"config.json names code of its own, {own:.80} ({maker}); forq never runs it and computes "
+                "transformers' class: with trust_remote_code the model may answer otherwise",
+            )
+    return ()
+
+
+@cache
+def _classes() -> frozenset[str]:
+    """The names of transformers' classes."""
+    import transformers
+
+    return frozenset(dir(transformers))
+
+
+def _long_texts(ckpt: Checkpoint) -> tuple[str, ...]:
+    """A sentence on rotary factors that depend on the longest text of a forward."""
+    config = ckpt.config
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or (rope.get("rope_type") or rope.get("type")) != "longrope":
+        return ()
+    within = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    longest = config.get("max_position_embeddings")
+    if not isinstance(within, int) or not isinstance(longest, int) or within >= longest:
+        return ()
+    return (
+        f"texts of more than {within:,} tokens are rotated by the long factors, and so are shorter ones that are "
+        "computed beside them, as in transformers (longrope): keep texts of both kinds apart, or all within "
+        f"{within:,} tokens",
     )
 
 

@@ -79,9 +79,19 @@ def schemes(ckpt: Checkpoint) -> tuple[Scheme, ...]:
     return tuple(dict.fromkeys(scheme for scheme in found if scheme is not None))
 
 
+def inputs_alone(ckpt: Checkpoint) -> tuple[str, ...]:
+    """What config groups without weights round, in words: attention, say, or the inputs of layers in float."""
+    groups = ckpt.config["quantization_config"]["config_groups"].values()
+    alone = (group for group in groups if group.get("weights") is None)
+    told = [(group.get("targets"), _inputs(group.get("input_activations"))) for group in alone]
+    return tuple(f"{', '.join(map(str, targets or ()))} to {inputs}" for targets, inputs in told if inputs is not None)
+
+
 def _scheme(where: str, group: object, overall: object) -> Scheme | None:
     if not isinstance(group, dict):
         raise FormatError(f"{where}: expected weights and targets, found {group!r:.80}; write a preset out")
+    if group.get("output_activations") is not None:
+        raise FormatError(f"{where}: expected no output_activations, found some; outputs are not rounded here")
     how = group.get("weights")
     if how is None:
         return None
@@ -103,8 +113,6 @@ def _scheme(where: str, group: object, overall: object) -> Scheme | None:
         raise FormatError(f"{where}: expected {' or '.join(map(str, BITS[layout]))} bits for {layout}, found {bits!r}")
     if type(sym) is not bool or how.get("dynamic"):
         raise FormatError(f"{where}: expected static weights, symmetric or not, found {sym!r}, {how.get('dynamic')!r}")
-    if group.get("output_activations") is not None:
-        raise FormatError(f"{where}: expected no output_activations, found some; outputs are not rounded here")
     return Scheme(layout, bits, _group_size(where, how), sym, _inputs(group.get("input_activations")))
 
 

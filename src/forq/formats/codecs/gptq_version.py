@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from forq.checkpoints import Checkpoint
-from forq.formats.codecs.gptq_settings import ZERO_OFFSETS, settings
+from forq.formats.codecs.gptq_settings import ZERO_OFFSETS, settings, versions_note
 from forq.formats.codecs.gptq_specs import layer_specs
 from forq.formats.codecs.gptq_words import pack_zeros
 from forq.layers.weight import zeros_dtype
@@ -46,11 +46,11 @@ def version(ckpt: Checkpoint) -> Version:
 def _version(ckpt: Checkpoint) -> Version:
     how = settings(ckpt)
     if how.sym is False:
-        return Version(how.declared)
+        return Version(how.declared, versions_note(ckpt))
     middle, possible = 1 << how.bits - 1, _symmetric_versions(ckpt)
     if how.declared in possible or (not possible and how.sym is None):
-        return Version(how.declared)
-    declared = f"quantization_config says checkpoint_format {how.declared!r}{' and sym' if how.sym else ''}"
+        return Version(how.declared, versions_note(ckpt))
+    declared = f"quantization_config says {how.key} {how.declared!r}{' and sym' if how.sym else ''}"
     if not possible:
         return Version(
             how.declared,

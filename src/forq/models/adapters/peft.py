@@ -119,11 +119,11 @@ def opened(model: nn.Module, folder: Path) -> list[Adapter]:
                     if name not in unread or file.get_slice(name).get_shape() != shape:
                         present = file.get_slice(name).get_shape() if name in unread else "none"
                         raise FormatError(f"{folder / FLOATS}: expected {name} of shape {shape}, found {present}")
-                if not settings.carries(module):
+                if not settings.chosen.carries(module):
                     raise FormatError(
                         f"{folder / CONFIG}: expected target_modules to name all layers that have factors in {FLOATS}, "
-                        f"found none for {module}, whose factors PEFT leaves out: name the layer there, or take its "
-                        "factors out of the file"
+                        f"found none for {module} (or exclude_modules or layers_to_transform leaves it out), whose "
+                        "factors PEFT leaves out: name the layer there, or take its factors out of the file"
                     )
                 alpha = settings.alpha_of(module)
                 first, second = (_factor(name, file.get_tensor(name)) for name in shapes)

@@ -2,9 +2,9 @@
 
 The adapter's output is scaled by α/r, or by α/√r with ``use_rslora``. ``rank_pattern`` and
 ``alpha_pattern`` may give single layers their own r and α. The tensors show which layers carry an
-adapter; like PEFT, forq skips a targeted layer without factors. Factors of a layer that lists in
-``target_modules`` or ``exclude_modules`` leave out are refused: PEFT passes them over. Every other
-setting that changes the result is refused by name. The fields are those of PEFT 0.21.
+adapter; like PEFT, forq skips a targeted layer without factors. Factors of a layer that the
+configuration leaves out (:mod:`forq.models.adapters.chosen`) are refused: PEFT passes them over. Every
+other setting that changes the result is refused by name. The fields are those of PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forq.checkpoints.json_file import read_json
 from forq.errors import FormatError
+from forq.models.adapters.chosen import Chosen, chosen
 
 CONFIG = "adapter_config.json"
 
@@ -25,7 +26,7 @@ _HONOURED = {"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alph
 _NO_EFFECT = {
     # origin of the adapter
     *("task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
-    # layers with an adapter; the tensors show them, and lists of names are compared with them
+    # layers with an adapter; the tensors show them, and are compared with these
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     # used in training only
     *("lora_dropout", "runtime_config"),
@@ -73,9 +74,7 @@ class AdapterSettings:
         ranks, alphas: rank and α by layer name, or by the last part of a name; the first match
             counts.
         stabilised: whether the output is scaled by α/√r in place of α/r.
-        targets: names of the layers with an adapter, or the last parts of their names; None where
-            the configuration lists none (it may hold a regular expression).
-        excluded: names, or the last parts of names, of layers without one.
+        chosen: the layers with an adapter.
     """
 
     rank: int
@@ -83,13 +82,7 @@ class AdapterSettings:
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
     stabilised: bool
-    targets: tuple[str, ...] | None = None
-    excluded: tuple[str, ...] = ()
-
-    def carries(self, module: str) -> bool:
-        """Whether the lists of layers allow a layer an adapter."""
-        targeted = self.targets is None or any(_ends(module, name) for name in self.targets)
-        return targeted and not any(_ends(module, name) for name in self.excluded)
+    chosen: Chosen = field(default_factory=Chosen)
 
     def rank_of(self, module: str) -> int:
         """Rank of a layer's adapter."""
@@ -144,8 +137,7 @@ def checked(path: str, fields: Mapping[str, object]) -> AdapterSettings:
     whole_ranks = {name: value for name, value in ranks.items() if isinstance(value, int)}
     if len(whole_ranks) < len(ranks):
         raise FormatError(f"{path}: expected whole numbers in rank_pattern, found {ranks!r:.80}")
-    targets, excluded = (_listed(fields.get(key)) for key in ("target_modules", "exclude_modules"))
-    return AdapterSettings(rank, float(alpha), whole_ranks, alphas, stabilised, targets, excluded or ())
+    return AdapterSettings(rank, float(alpha), whole_ranks, alphas, stabilised, chosen(path, fields))
 
 
 def _check_start(path: str, start: object) -> None:
@@ -196,13 +188,3 @@ def _first(pattern: Mapping[str, float], module: str, default: float) -> float:
         if same and module[: -len(name)][-1:] in ("", "."):
             return value
     return default
-
-
-def _listed(given: object) -> tuple[str, ...] | None:
-    """The names of a list; None for anything else."""
-    return tuple(map(str, given)) if isinstance(given, list | tuple | set) else None
-
-
-def _ends(module: str, name: str) -> bool:
-    """Whether a list's name means a layer: its own, or the last parts of it."""
-    return module == name or module.endswith(f".{name}")

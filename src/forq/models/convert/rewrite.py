@@ -13,6 +13,7 @@ from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.patch import files_of
+from forq.checkpoints.pointers import WEIGHTS
 from forq.checkpoints.write import write_file
 from forq.models.convert.companions import SETTINGS, companions
 
@@ -83,7 +84,7 @@ def rewrite(ckpt: Checkpoint, folder: Path, pieces: Iterable[Piece], config: Map
             shutil.copyfile(ckpt.folder / name, folder / name)
     if ckpt.contents.tokenizer is not None:
         ckpt.contents.tokenizer().save_pretrained(folder)
-    write_json(new / "config.json", config)
+    write_json(new / "config.json", {key: value for key, value in config.items() if key != WEIGHTS})
     settings = config.get("quantization_config")
     if isinstance(settings, dict) and settings.get("quant_method") == "gptq" and (old / SETTINGS[0]).is_file():
         write_json(new / SETTINGS[0], settings)

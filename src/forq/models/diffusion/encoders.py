@@ -33,6 +33,8 @@ from forq.errors import ConfigError, FormatError
 from forq.models.diffusion.captions import cut
 from forq.models.diffusion.denoiser import library, skeleton
 from forq.models.diffusion.pipeline import Vae, given, pictures
+from forq.models.diffusion.scheduler import scheduler as scheduler_of
+from forq.models.diffusion.scheduler import shift_of
 from forq.tokens.model import Denoiser
 
 log = logging.getLogger("forq")
@@ -76,7 +78,7 @@ class Encoders:
         pixels: reads a picture from its path and side, as float32 (3, side, side), −1 … 1.
 
     Raises:
-        FormatError: a component is missing or damaged.
+        FormatError: a component is missing or damaged, or the scheduler's noise levels follow another law.
     """
 
     def __init__(
@@ -85,8 +87,7 @@ class Encoders:
         self._ckpt, self._folder, self._device, self._pixels = ckpt, ckpt.folder, device, pixels
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self._cache = home / "forq" / "diffusion" if cache is None else cache
-        scheduler, vae = (self._config(name) for name in ("scheduler/scheduler_config.json", "vae/config.json"))
-        self.shift = float(scheduler.get("shift", 1.0))
+        self.shift, vae = shift_of(self._folder), self._config("vae/config.json")
         self.channels = int(ckpt.config.get("in_channels", 16))
         self._patch = int(ckpt.config.get("patch_size", 2))
         self._positions = ckpt.config.get("pos_embed_max_size")
@@ -151,7 +152,7 @@ class Encoders:
         """Draw pictures for cached captions, from noise of a seed: pixels 0 … 1, (n, 3, size, size)."""
         denoiser = cast(Denoiser, model)
         device, dtype = denoiser.device, denoiser.dtype
-        scheduler = library().FlowMatchEulerDiscreteScheduler.from_pretrained(self._folder / "scheduler")
+        scheduler = scheduler_of(self._folder)
         texts, pooled = (torch.stack(part).to(device, dtype) for part in zip(*map(self.text, captions), strict=True))
         side = size // self._scale
         noise = [

@@ -1,6 +1,7 @@
 """Read a preprocessor_config.json. Its class fills in what it leaves out; without a class, nothing is guessed.
 
-Where there is none, timm's config.json takes its place.
+transformers 5 writes the same fields into a processor_config.json where texts are prepared too, and reads them there
+first. Where there is neither, timm's config.json takes its place.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from forq.tasks.images.sizes import Sizes, sizes_of
 from forq.tasks.images.timm_file import FILE as TIMM_FILE
 from forq.tasks.images.timm_file import timm_settings
 
+_WHOLE, _IMAGES = "processor_config.json", "image_processor"
+"""A file for texts and images together, and its field for the images."""
 _READ = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor"),
     *("do_normalize", "image_mean", "image_std", "do_flip_channel_order", "default_to_square"),
@@ -48,7 +51,7 @@ def preprocessing(
     Raises:
         ConfigError: the file or a number cannot be used, or it does not fit the graph's size.
     """
-    file = graph.folder / FILE if path is None else Path(path)
+    file = file_of(graph) if path is None else Path(path)
     if path is not None and not file.is_file():
         raise ConfigError(f"task.preprocessor: expected a file, found none at {file}")
     own = None if graph.height is None or graph.width is None else (graph.height, graph.width)
@@ -83,6 +86,21 @@ def preprocessing(
     return Preprocessing(*sizes, float(factor), means, stds, int(resample), reverse, by_timm is not None)
 
 
+def file_of(graph: GraphImages) -> Path:
+    """The file that says how images are prepared: of the whole processor if it has a field for them.
+
+    It lies beside the graph, or above a folder called ``onnx``, as in exports on the hub.
+    """
+    above = [graph.path.parent.parent] if graph.path.parent.name == "onnx" else []
+    for folder in dict.fromkeys((graph.folder, graph.path.parent, *above)):
+        whole = folder / _WHOLE
+        if whole.is_file() and _IMAGES in _object(whole):
+            return whole
+        if (folder / FILE).is_file():
+            return folder / FILE
+    return graph.folder / FILE
+
+
 def settings_of(file: Path, *, normalised: bool) -> Mapping[str, Any]:
     """The fields of a file, with the defaults of its class and the class's name under ``CLASS``.
 
@@ -95,7 +113,7 @@ def settings_of(file: Path, *, normalised: bool) -> Mapping[str, Any]:
         ConfigError: the file is no JSON object, has fields that are not read, names an unknown class, or leaves out a
             field whose default depends on a class that it does not name.
     """
-    given = _json(file)
+    given = _fields(file)
     named = given.get("image_processor_type") or given.get("feature_extractor_type")
     processor = None if named is None else processor_of(str(named))
     if named is not None and processor is None:
@@ -133,7 +151,16 @@ def _check(file: Path, settings: Mapping[str, Any], *, normalised: bool) -> None
         )
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def _fields(path: Path) -> Mapping[str, Any]:
+    """The fields for images, wherever they stand in a file."""
+    whole = _object(path)
+    found = whole.get(_IMAGES, whole)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: expected fields in {_IMAGES}, found {type(found).__name__}")
+    return found
+
+
+def _object(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

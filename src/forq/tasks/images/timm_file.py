@@ -17,6 +17,7 @@ from forq.tasks.images.processors import CLASS
 
 FILE = "config.json"
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
+_MOST_CLASSES = 1 << 20
 _NEEDED = ("input_size", "interpolation", "crop_pct", "mean", "std")
 
 
@@ -60,9 +61,22 @@ def timm_settings(folder: Path) -> Mapping[str, Any] | None:
 
 
 def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes that timm's config.json names, in the order of the outputs; none if it names none."""
-    names = config.get("label_names")
-    return tuple(map(str, names)) if isinstance(names, list) and "architecture" in config else ()
+    """The classes that timm's config.json names, in the order of the outputs; none if it names none.
+
+    They stand beside the architecture or among the fields of the preprocessing, as a list or by number; the first
+    versions called them labels. An output without a name is called by its number.
+    """
+    if "architecture" not in config:
+        return ()
+    told = config.get("pretrained_cfg", config)
+    places = (config.get("label_names"), told.get("label_names") if isinstance(told, dict) else None)
+    names = next((names for names in (*places, config.get("labels")) if names), None)
+    if isinstance(names, dict) and all(str(place).isdecimal() for place in names):
+        by_place = {int(place): name for place, name in names.items()}
+        count = config.get("num_classes")
+        last = max(max(by_place) + 1, count if isinstance(count, int) else 0)
+        names = [by_place.get(place, place) for place in range(last)] if last <= _MOST_CLASSES else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _side(size: object) -> int | None:
