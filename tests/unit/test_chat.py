@@ -195,6 +195,18 @@ def test_a_part_that_a_template_may_leave_out_is_refused(tmp_path, template, kin
             opened(tmp_path, [turns], template)
 
 
+@pytest.mark.parametrize("role", ["system", "assistant"])
+@pytest.mark.parametrize("way", ["string", "trim"])
+def test_a_role_whose_parts_a_template_writes_as_a_list_is_refused(tmp_path, role, way):
+    """As Llama 3.2 Vision's template does with the system turn, and apply_chat_template with it."""
+    given = f"(({_TEXTS}) if m.role != '{role}' and m.content is not string else m.content | {way})"
+    turns = [{"role": "system", "content": "s"}, ASK, {"role": "assistant", "content": "it's ö"}]
+    place = [turn["role"] for turn in turns].index(role)
+    turns[place] = {**turns[place], "content": [{"type": "text", "text": turns[place]["content"]}]}
+    with pytest.raises(DataError, match=f"turn {place + 1}: the chat template takes no parts for the role '{role}'"):
+        opened(tmp_path, [turns], CHATML.replace("m.content", given))
+
+
 @pytest.mark.parametrize("content", ["", " \n", [], [{"type": "text", "text": ""}]])
 @pytest.mark.parametrize("template", [CHATML, PARTS, BLOCKS])
 def test_an_answer_without_content_is_not_learned(tmp_path, template, content):

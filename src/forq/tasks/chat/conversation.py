@@ -68,6 +68,7 @@ class Conversations:
 
     def _spans(self, messages: Sequence[Mapping[str, object]], fields: Mapping[str, object]) -> tuple[str, list[Span]]:
         turns = Turns(self.template, messages, fields)
+        _require_texts(messages, turns.text)
         own = [place for place, turn in enumerate(messages) if turn["role"] == "assistant"]
         learned = [place for place in own if _learned(messages[place])]
         if (empty := next((place for place in learned if not self._answers(messages[place])), None)) is not None:
@@ -211,6 +212,21 @@ def _learned(turn: Mapping[str, object]) -> bool:
         if value is not None and not value:
             return False
     return True
+
+
+def _require_texts(messages: Sequence[Mapping[str, object]], text: str) -> None:
+    """Refuse a template that takes parts in some turns and writes the list itself in others.
+
+    Raises:
+        Unsplit: the rendered text holds a list of parts as Python writes it.
+    """
+    for place, turn in enumerate(messages):
+        parts = turn.get("content")
+        if isinstance(parts, list) and parts and str(parts) in text:
+            raise Unsplit(
+                f"turn {place + 1}: the chat template takes no parts for the role {turn['role']!r} and writes the list "
+                "itself; give this turn's content as text"
+            )
 
 
 def _pieces(text: str, spans: Sequence[Span]) -> Iterator[Piece]:

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Reading = Literal[1, 2, 3]
-"""The law of the rows that a head or an encoder reads. 3: texts as they are, with the white space around them; texts
-and pairs that are too long are cut as transformers cuts them, on the tokenizer's ``truncation_side``. 2: the same, cut
-on the right whatever the tokenizer says. 1: no white space, and another cut where the room is odd."""
+"""The law of the rows that a head or an encoder reads.
+
+3: texts as they are, with the white space around them. Texts and pairs that are too long are cut as transformers cuts
+them, on the tokenizer's ``truncation_side``. A head without names has its classes in the order of the data's numbers.
+2: as 3, but cut on the right whatever the tokenizer says, and classes without names in the order of the labels.
+1: as 2, but without white space, and cut otherwise where the room is odd.
+"""
 
 
 class Example(NamedTuple):
