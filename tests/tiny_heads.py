@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests import tiny_encoders, tiny_lm
-from tests.unit.test_families import GATED, SMALL
+from tests.unit.models.test_families import GATED, SMALL
 
 NAMES = ("BAD", "GOOD")
 

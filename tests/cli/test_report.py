@@ -6,7 +6,7 @@ import pytest
 
 from forq.checkpoints import Checkpoint
 from forq.runs import journal
-from tests.unit.test_report import scalars
+from tests.unit.report.test_report import scalars
 
 OPTIONS = ("--steps", 6, "--eval-every", 3, "--recipe", "mezo", "--move", "scales,norms")
 OPTIONS = (*OPTIONS, "--set", "task.max_length=32", "--set", "task.validation_rows=8", "--set", "task.test_rows=8")

@@ -13,11 +13,11 @@ from forq.scalars.losses import Losses
 
 NAMES = registry.names("estimators")
 TOGETHER = [name for name in NAMES if not registry.get("estimators", name).make.by_row]
-"""Those whose directions all rows share; tests/unit/test_by_row.py is about the others."""
+"""Those whose directions all rows share; tests/unit/scalars/test_by_row.py is about the others."""
 MEANS = [
     name for name in NAMES if not all(p.by_row for p in registry.get("estimators", name).make(seed=0, eps=1.0).ask(0))
 ]
-"""Those that can estimate from means alone, as by_row does of one direction; the rest: tests/unit/test_grzo.py."""
+"""Those that can estimate from means alone, as by_row does of one direction; the rest: unit/scalars/test_grzo.py."""
 SIZE = 6
 
 

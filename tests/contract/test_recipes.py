@@ -49,7 +49,7 @@ class Cells(Toy):
         return x.to(torch.uint8)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "grzo"])  # tests/unit/test_grzo.py: it needs rows
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "grzo"])  # unit/scalars/test_grzo.py: it needs rows
 def test_a_recipe_runs_and_replays(name):
     settings = recipe(name).settings
 

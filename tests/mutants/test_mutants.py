@@ -17,7 +17,7 @@ MUTANTS = {
         "scalars/rules/newton.py",
         "share = confirmed / (confirmed + rows * (1.0 - confirmed))",
         "share = confirmed",
-        "unit/test_by_row.py",
+        "unit/scalars/test_by_row.py",
     ),
     "all rows see the first one's direction": (
         "coordinates/directions.py",
@@ -51,7 +51,7 @@ MUTANTS = {
         "                master.fill(move.scaled(-1.0), away)\n"
         "                master.leaf.write(master.leaf.read() + (away - master.tensor))\n"
         "            self._displaced = False\n",
-        "unit/test_spaces.py",
+        "unit/coordinates/test_spaces.py",
     ),
     "clip one side": (
         "scalars/rules/clip.py",
@@ -63,25 +63,25 @@ MUTANTS = {
         "runs/engine.py",
         "range(first, first + steps)",
         "range(first, first + steps + 1)",
-        "unit/test_engine.py",
+        "unit/runs/test_engine.py",
     ),
     "tape ignores the step": (
         "runs/oracles/tape.py",
         "self.lines[step].losses",
         "self.lines[0].losses",
-        "unit/test_engine.py",
+        "unit/runs/test_engine.py",
     ),
     "sign uphill": (
         "scalars/rules/sgd.py",
         "weight=-rates[owner(",
         "weight=rates[owner(",
-        "unit/test_engine.py",
+        "unit/runs/test_engine.py",
     ),
     "same noise for every leaf": (
         "noise/bits.py",
         "hashlib.blake2b(name.encode()",
         "hashlib.blake2b(b''",
-        "unit/test_noise.py",
+        "unit/noise/test_noise.py",
     ),
     "probe and step from other seeds": (
         "scalars/directions.py",
@@ -93,9 +93,9 @@ MUTANTS = {
         "runs/journal.py",
         'or _seal(previous, text[:cut] + "}") != body["#"]',
         "",
-        "unit/test_journal.py",
+        "unit/runs/test_journal.py",
     ),
-    "snapshot applied twice": ("runs/engine.py", "apply=number >= held", "apply=True", "unit/test_engine.py"),
+    "snapshot applied twice": ("runs/engine.py", "apply=number >= held", "apply=True", "unit/runs/test_engine.py"),
     "one mean over all groups": (
         "scalars/directions.py",
         "d / share[groups[k]]",
@@ -106,25 +106,25 @@ MUTANTS = {
         "scalars/quadratic.py",
         "around[k].mean - here.mean - 0.5 * fisher[place][place]",
         "around[k].mean - here.mean",
-        "unit/test_newton.py",
+        "unit/scalars/test_newton.py",
     ),
     "a batch confirms its own step": (
         "scalars/rules/newton.py",
         'known = state if state["steps"] else after',
         "known = after",
-        "unit/test_newton.py",
+        "unit/scalars/test_newton.py",
     ),
     "held-out rows are left in": (
         "runs/oracles/curvature.py",
         "rest = np.delete(np.arange(count), out)",
         "rest = np.arange(count)",
-        "unit/test_curvature.py",
+        "unit/scalars/test_curvature.py",
     ),
     "every leaf of every group moves": (
         "coordinates/directions.py",
         "return [term for term in terms if term.group in groups]",
         "return list(terms)",
-        "unit/test_spaces.py",
+        "unit/coordinates/test_spaces.py",
     ),
 }
 

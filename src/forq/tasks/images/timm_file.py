@@ -1,7 +1,7 @@
 """The preprocessing that timm keeps in its config.json, as the fields of a preprocessor_config.json.
 
 Images are resized by their shorter side to input_size / crop_pct and cropped to their middle.
-tests/unit/test_timm_file.py compares the numbers with timm's own, where timm is installed.
+tests/unit/tasks/test_timm_file.py compares the numbers with timm's own, where timm is installed.
 """
 
 from __future__ import annotations
