@@ -244,6 +244,12 @@ def _sharded(path: Path, index: Path) -> dict[str, TensorInfo]:
     for name, file in weight_map.items():
         if name not in shards[file]:
             raise FormatError(f"{path / file}: expected the tensor {name} that the index names, found none")
-    # Loaders read whole shards, so a tensor that the index does not list still belongs to the model.
+    # Loaders read whole shards, so a tensor that the index does not list still belongs to the model, and of a tensor
+    # that several hold the last counts.
     stored = {name: info for shard in shards.values() for name, info in shard.items()}
-    return stored | {name: shards[file][name] for name, file in weight_map.items()}
+    if name := next((name for name, file in weight_map.items() if stored[name].file != file), None):
+        raise FormatError(
+            f"{path}: expected each tensor in one shard, found {name} in {weight_map[name]}, as the index says, and in "
+            f"{stored[name].file}, from which transformers reads it: take it out of one of them"
+        )
+    return stored

@@ -32,6 +32,11 @@ _PACKS = frozenset(
 """Architectures tested with a 4-D mask and restarting positions; others get a row for each option."""
 
 
+_DIVIDED = ("granite", "minicpm3")
+_CAPPED = ("gemma2", "gemma3", "gemma4", "vaultgemma", "nanochat", "beam", "inkling2", "mistral_large4")
+"""Beginnings of the names of families whose logits are divided or capped, in transformers 5.23."""
+
+
 class PretrainedConfig(ModelConfig, Protocol):
     """The configuration of a model of transformers."""
 
@@ -175,12 +180,18 @@ class _CachedReader:
 
 
 def adjusted(config: PretrainedConfig, logits: Tensor) -> Tensor:
-    """Apply what follows the head in some families: a factor (Cohere), a divisor (Granite), a cap (Gemma)."""
-    if config.model_type.startswith("cohere"):  # others have the setting too, and do not use it
+    """Apply what follows the head in some families: a factor (Cohere), a divisor (Granite), a cap (Gemma 2).
+
+    Other families may have such a setting in their file too, and do not use it.
+    """
+    kind = config.model_type
+    if kind.startswith("cohere"):
         logits = logits * getattr(config, "logit_scale")  # noqa: B009
-    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+    if kind.startswith(_DIVIDED) and (divisor := getattr(config, "logits_scaling", None)) is not None:
         logits = logits / divisor
-    if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+    if kind.startswith("hyperclovax") and (factor := getattr(config, "logits_scaling", None)) is not None:
+        logits = logits * factor
+    if kind.startswith(_CAPPED) and (cap := getattr(config, "final_logit_softcapping", None)) is not None:
         logits = torch.tanh(logits / cap) * cap
     return logits
 

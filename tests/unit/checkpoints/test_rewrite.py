@@ -165,3 +165,24 @@ def test_files_that_the_configuration_cannot_point_to_are_refused(
     (folder / "config.json").write_text(json.dumps({**config, **settings}))
     with pytest.raises(FormatError, match=said):
         Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("named", [1, 2])
+def test_of_a_tensor_in_two_shards_the_last_counts_as_in_transformers(named: int, tmp_path: Path) -> None:
+    folder = tiny_checkpoints.folder(tmp_path / "x", "llama")
+    with safe_open(folder / "model.safetensors", "pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
+    (folder / "model.safetensors").unlink()
+    twice = "model.layers.0.mlp.up_proj.weight"
+    first, last = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    norm = {"model.norm.weight": tensors.pop("model.norm.weight")}
+    save_file(tensors, folder / first, metadata={"format": "pt"})
+    save_file({**norm, twice: tensors[twice] * 3}, folder / last, metadata={"format": "pt"})
+    where = dict.fromkeys(tensors, first) | dict.fromkeys(norm, last) | {twice: (first, last)[named - 1]}
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    if named == 1:
+        with pytest.raises(FormatError, match=rf"found {twice} in {first}, as the index says, and in {last}"):
+            Checkpoint.open(folder)
+    else:
+        model = forq.load(folder, device="cpu")
+        assert torch.equal(model(tiny_checkpoints.ids()).logits, logits(folder))

@@ -135,6 +135,11 @@ def test_what_a_file_cannot_state_is_refused_by_name(source: Path, tmp_path: Pat
     refused(made(tmp_path / "bias", kind="qwen3", attention_bias=True), tmp_path / "out", "attention_bias is True")
     window = made(tmp_path / "window", kind="mistral", sliding_window=8)
     refused(window, tmp_path / "out", "sliding_window is 8")
+    # Mistral's class does not look at use_sliding_window.
+    window = made(tmp_path / "off", kind="mistral", sliding_window=8, use_sliding_window=False)
+    refused(window, tmp_path / "out", "sliding_window is 8")
+    off = made(tmp_path / "qwen", kind="qwen2", sliding_window=8, use_sliding_window=False)
+    assert forq.export(off, tmp_path / "qwen-gguf", "gguf").changed == 0
 
 
 def changed(change: Callable[[Any], None]) -> Any:

@@ -463,3 +463,14 @@ def test_pictures_are_drawn_by_the_pipelines_own_scheduler(pipeline, data, tmp_p
     model.register_forward_pre_hook(lambda *_: calls.append(1))
     assert task.encoded.shift == 3.0 and task.pictures(model) is not None
     assert len(calls) == 5
+
+
+def test_shards_come_before_a_single_file_as_in_diffusers(tmp_path):
+    own = tiny_pipeline.save(tmp_path / "pipeline", shards="100KB")
+    shards = sorted((own / "transformer").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    stale = {name: x * 2 for shard in shards for name, x in load_file(shard).items()}
+    save_file(stale, own / "transformer" / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    theirs = library().SD3Transformer2DModel.from_pretrained(own / "transformer").state_dict()
+    ckpt = Checkpoint.open(own)
+    assert all(torch.equal(ckpt.read(name), theirs[name]) for name in ckpt.info) and len(ckpt.info) == len(stale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,20 @@ def test_losses_are_those_of_its_own_logits(case: tuple[Any, Path]) -> None:
         torch.testing.assert_close(losses.token_nll(ours, CHOICES), each, atol=1e-5, rtol=1e-5)
     assert CHOICES.part is not None
     assert language_model(ours).takes_packed(CHOICES.part) == (ours.config.model_type not in BY_COLUMN)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_a_family_does_not_use_change_no_loss(name: str, tmp_path: Path) -> None:
+    """A file may have what another family's logits follow: a Llama made of a Granite, for example."""
+    where = folder(made(name), tmp_path / name)
+    config = json.loads((where / "config.json").read_text())
+    config |= {"logits_scaling": 3.0, "final_logit_softcapping": 0.5} | ({} if name == "mpt" else {"logit_scale": 0.3})
+    (where / "config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(where).eval()
+    batch = pack([Row(tuple(row), tuple(range(1, 20))) for row in IDS.tolist()])
+    with torch.no_grad():
+        want = cross_entropy(theirs(IDS).logits[:, :-1].flatten(0, 1), IDS[:, 1:].flatten())
+        assert float(losses.mean_nll(load(where, device="cpu"), batch)) == pytest.approx(float(want), rel=1e-5)
 
 
 def test_its_leaves_keep_their_laws(case: tuple[Any, Path]) -> None:

@@ -55,7 +55,9 @@ def contents(
         raise FormatError(f"{path}: expected the component {COMPONENT}/ with a config.json, found none")
     config = read_json(folder / "config.json")
     if (file := _gguf(folder)) is None:
-        stored = tensors(folder, WEIGHTS)
+        # Unlike transformers, diffusers looks for an index first.
+        shards = f"{WEIGHTS}.index.json"
+        stored = tensors(folder, shards if (folder / shards).is_file() else WEIGHTS)
     else:
         stored, types = _gguf_sd3.tensors(file, config)
         config["quantization_config"] = {"quant_method": "gguf", "types": types}

@@ -37,7 +37,8 @@ def architecture(config: Any) -> str:
             "export to float16, and convert the folder with llama.cpp's convert_hf_to_gguf.py"
         )
     activation = getattr(config, "hidden_act", "silu")
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    # Where use_sliding_window is off Qwen's configurations know no window; Llama's class has none whatever a file says.
+    window = None if config.model_type == "llama" else getattr(config, "sliding_window", None)
     wrong = {
         "hidden_act": None if activation == "silu" else activation,
         "sliding_window": window if window and window < config.max_position_embeddings else None,
