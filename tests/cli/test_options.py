@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import forq
 from forq.errors import ConfigError, DataError, FormatError
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
+from tests import tiny_lm
 
 
 def test_a_scored_model_still_generates(base, text):
@@ -168,3 +170,16 @@ def test_a_place_is_looked_at_once(base, tmp_path, monkeypatch, forq):
     monkeypatch.setenv("FORQ_DATA", str(tmp_path))
     done = forq("eval", base, "--task", "text", "--data", tmp_path / "gone")
     assert done.returncode == 1 and done.stderr.count("gone") == 1
+
+
+def test_quantize_takes_one_folder_to_write_as_every_command_does(tmp_path, forq):
+    source = tmp_path / "float"
+    tiny_lm.model("llama", vocab_size=300).save_pretrained(source)
+    tiny_lm.tokenizer(vocabulary=300).save_pretrained(source)
+    written = [("--out", tmp_path / "named"), (tmp_path / "placed",)]
+    for out in written:
+        done = forq("quantize", source, *out, "--group-size", "16", "--json")
+        assert json.loads(done.stdout)["path"] == str(out[-1]), done.stderr
+    assert (tmp_path / "named" / "config.json").is_file() and (tmp_path / "placed" / "config.json").is_file()
+    assert "give --out FOLDER" in forq("quantize", source).stderr
+    assert "leave one out" in forq("quantize", source, *written[1], *written[0]).stderr

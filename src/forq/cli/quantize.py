@@ -15,7 +15,12 @@ def quantize(
         str,
         typer.Argument(metavar="SRC", help="A float checkpoint: a local folder or a hub id.", parser=given.source),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write, new or empty.", parser=given.path)],
+    place: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="The same as --out.", parser=given.path, show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write, new or empty.", parser=given.path, metavar="PATH")
+    ] = None,
     to: Annotated[
         str, typer.Option(help="Format: gptq; or nf4 or fp4, which are bitsandbytes' 4-bit formats.")
     ] = "gptq",
@@ -37,16 +42,21 @@ def quantize(
             help="Layer to leave in float: its name, the end of its name, or a pattern with *; repeatable.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
     as_json: given.Json = False,
 ) -> None:
     """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint."""
     from forq.cli import _screen
+    from forq.errors import ConfigError
     from forq.models.convert.quantize import quantize as make
     from forq.report.words import counted
 
+    if out is not None and place is not None:
+        raise ConfigError(f"expected one folder to write, found {place} and --out {out}: leave one out")
+    if (out := out or place) is None:
+        raise ConfigError("expected a folder to write: give --out FOLDER")
     if not overwrite:
-        given.free(out, "choose another OUT, or replace it with --overwrite")
+        given.free(out, "choose another --out, or replace it with --overwrite")
     left = [name.strip() for text in keep or () for name in text.split(",") if name.strip()]
     made = make(source, out, bits, group_size, not asym, checkpoint_format, to=to, keep=left, overwrite=overwrite)
     if as_json:
