@@ -81,6 +81,7 @@ def test_a_run_of_an_open_task_asks_for_its_data():
         (("--kernel", "fast"), "--kernel: expected 'auto', 'reference', "),
         (("--steps", 0), "--steps: expected at least 1, found 0"),
         (("--move", "scale"), "--move: expected kinds among scales"),
+        (("--move", "adapters"), "all-float (did you mean 'lora'?); found 'adapters'"),
     ],
 )
 def test_a_wrong_option_is_named_as_it_is_typed(base, text, tmp_path, forq, words, says):

@@ -15,6 +15,8 @@ from forq.models.loaded import LoadedModel
 from forq.plugins import registry
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
+_MEANT = {"adapter": "lora", "adapters": "lora", "integers": "codes", "weights": "codes", "zero_points": "zeros"}
+"""Other words for kinds, of which no spelling is near."""
 
 
 def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] = ()) -> list[Leaf]:
@@ -44,7 +46,8 @@ def trainable(model: LoadedModel, move: str = "scales", leave: Collection[str] =
     known = [*GROUPS, "all-float"]
     for kind in kinds:
         if kind not in known or kinds.count(kind) > 1:
-            twice = " once each" if kind in known else registry.nearest(kind, known)
+            meant = _MEANT.get(kind, kind)
+            twice = " once each" if kind in known else registry.nearest(meant, known)
             raise ConfigError(f"move: expected kinds among {', '.join(known)}{twice}; found {move!r}")
     if "all-float" in kinds and len(kinds) > 1:
         raise ConfigError(
