@@ -118,7 +118,7 @@ MUTANTS = {
         "runs/oracles/curvature.py",
         "rest = np.delete(np.arange(count), out)",
         "rest = np.arange(count)",
-        "unit/scalars/test_curvature.py",
+        "unit/runs/test_curvature.py",
     ),
     "every leaf of every group moves": (
         "coordinates/directions.py",

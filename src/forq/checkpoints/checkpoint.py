@@ -21,7 +21,7 @@ from forq.checkpoints.installed import find
 from forq.checkpoints.json_file import read_json
 from forq.checkpoints.likely import NAMED, nearest_path
 from forq.checkpoints.patch import Saved, save_patched
-from forq.checkpoints.pointers import INDEX, weights_file
+from forq.checkpoints.pointers import SHARDED, weights_file
 from forq.checkpoints.tensor import DTYPES, TensorInfo, byte_view
 from forq.errors import FormatError
 
@@ -210,8 +210,8 @@ def _contents(path: Path) -> Contents:
 
 
 def _tensors(path: Path, single: str) -> dict[str, TensorInfo]:
-    index = path / f"{single.removesuffix(INDEX)}{INDEX}"
-    if not single.endswith(INDEX) and (path / single).is_file():
+    index = path / f"{single.removesuffix(SHARDED)}{SHARDED}"
+    if not single.endswith(SHARDED) and (path / single).is_file():
         info = read_header(path / single)
     elif index.is_file():
         info = _sharded(path, index)

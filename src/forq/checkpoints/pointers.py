@@ -9,7 +9,8 @@ from typing import Any
 from forq.errors import FormatError
 
 WEIGHTS, CONFIGURATIONS = "transformers_weights", "configuration_files"
-INDEX = ".index.json"
+SHARDED = ".index.json"
+"""End of the name of an index, which says what shards hold."""
 
 
 def weights_file(path: Path, config: Mapping[str, Any], usual: str) -> str:
@@ -30,7 +31,7 @@ def weights_file(path: Path, config: Mapping[str, Any], usual: str) -> str:
         )
     if (named := config.get(WEIGHTS)) is None:
         return usual
-    single = named.removesuffix(INDEX) if isinstance(named, str) else ""
+    single = named.removesuffix(SHARDED) if isinstance(named, str) else ""
     if not single.endswith(".safetensors") or Path(single).name != single or not (path / str(named)).is_file():
         raise FormatError(
             f"{path / 'config.json'}: expected {WEIGHTS} to name a file of safetensors in the folder, or its index, "

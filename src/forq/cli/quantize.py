@@ -47,14 +47,13 @@ def quantize(
 ) -> None:
     """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint."""
     from forq.cli import _screen
-    from forq.errors import ConfigError
     from forq.models.convert.quantize import quantize as make
     from forq.report.words import counted
 
     if out is not None and place is not None:
-        raise ConfigError(f"expected one folder to write, found {place} and --out {out}: leave one out")
+        raise typer.BadParameter(f"expected one folder to write, found {place} too", param_hint="--out")
     if (out := out or place) is None:
-        raise ConfigError("expected a folder to write: give --out FOLDER")
+        raise typer.BadParameter("expected a folder to write", param_hint="--out")
     if not overwrite:
         given.free(out, "choose another --out, or replace it with --overwrite")
     left = [name.strip() for text in keep or () for name in text.split(",") if name.strip()]

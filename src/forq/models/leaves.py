@@ -15,7 +15,7 @@ from forq.models.loaded import LoadedModel
 from forq.plugins import registry
 
 _ALL_FLOAT = ("norms", "biases", "embeddings", "dense")
-_MEANT = {"adapter": "lora", "adapters": "lora", "integers": "codes", "weights": "codes", "zero_points": "zeros"}
+_MEANT = {"adapter": "lora", "adapters": "lora", "integers": "codes", "zero_points": "zeros"}
 """Other words for kinds, of which no spelling is near."""
 
 

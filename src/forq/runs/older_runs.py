@@ -13,6 +13,7 @@ from forq.runs.dotted_settings import Option
 from forq.runs.settled import FACTORS
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
+from forq.tasks.kinds.examples import NEWEST
 
 NAMES = ("recipe", "seed", "steps")
 """What a header says of the method beside its settings."""
@@ -22,9 +23,6 @@ BALANCED = "balanced"
 
 READING = "reading"
 """Option of classification tasks: the law of rows for a head or an encoder. Before it existed, law 1 held."""
-
-READINGS = (1, 2)
-"""Laws of rows that new runs are not of."""
 
 
 def unbalanced(task: object) -> bool:
@@ -37,7 +35,7 @@ def earlier_reading(task: object) -> int | None:
     if not isinstance(task, Mapping) or task.get("by") not in ("head", "similarity"):
         return None
     law = task.get(READING, 1)
-    return law if law in READINGS else None
+    return law if isinstance(law, int) and law < NEWEST else None
 
 
 def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:

@@ -18,7 +18,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.asking import Asking
 from forq.tasks.kinds.choice import Choice
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
-from forq.tasks.kinds.examples import Example, Reading
+from forq.tasks.kinds.examples import NEWEST, Example, Reading
 from forq.tasks.kinds.head import nameless
 from forq.tasks.kinds.labels import Labels, label_of, looks_missing
 from forq.tasks.rows.labelled import Labelled
@@ -51,7 +51,7 @@ def open(
     prior: bool | str = True,
     kind: Kind = "causal",
     head: tuple[str, ...] = (),
-    reading: Reading = 3,
+    reading: Reading = NEWEST,
     described: Mapping[str, object] | None = None,
     whole: Whole | None = None,
 ) -> Choice | Labelled:
@@ -67,7 +67,7 @@ def open(
         labels: path of a file with a row for each label: ``label``, and where they differ ``word`` and
             ``sentence``. By default the labels in the training rows are their own words.
         max_length: maximum number of tokens in a row. A longer prompt loses its beginning, a text for an
-            encoder or a head its end.
+            encoder or a head its end, or by the tokenizer's ``truncation_side`` its beginning.
         balanced: every batch has as many rows of each class, up to one row.
         by, temperature, reading: see :class:`forq.tasks.kinds.classify.Options`.
         prior: take out what the model says of the words whatever the text is

@@ -181,6 +181,19 @@ def test_a_twin_begins_as_its_layer_and_follows_its_scales(name: str, tmp_path: 
     assert all(theta.grad is not None and theta.grad.abs().max() > 0 for theta in twin.thetas)
 
 
+def test_a_twin_takes_scales_by_group_and_shows_every_step(tmp_path: Path) -> None:
+    """Levels of 0 belong to no scale, and are in most groups of Q4_1."""
+    model = forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS["q4_1"]), device="cpu")
+    layer = next(m for m in model.modules() if isinstance(m, QuantLinear) and not m.embeds)
+    twin, x = twins.Scaled(layer), torch.randn(3, layer.in_features)
+    assert [levels.shape[-1] for levels in twin.levels] == [32, 32] and (twin.levels[0] == 0).any()
+    with torch.no_grad():
+        before = twin(x)
+        assert twin.weight() is twin.weight()
+        twin.thetas[0].add_(1.0)
+        assert not torch.allclose(twin(x), before)
+
+
 def test_gradients_pass_through_a_head_that_shares_the_table_of_the_embedding(tmp_path: Path) -> None:
     model = forq.load(gguf.example(tmp_path / "file", **gguf.VARIANTS["k"]), device="cpu")
     ids = torch.tensor([[1, 2, 3]])

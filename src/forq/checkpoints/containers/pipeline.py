@@ -18,6 +18,7 @@ from typing import Any
 
 from forq.checkpoints.containers.gguf import sd3 as _gguf_sd3
 from forq.checkpoints.contents import Contents
+from forq.checkpoints.pointers import SHARDED
 from forq.checkpoints.tensor import TensorInfo
 from forq.errors import FormatError
 
@@ -56,7 +57,7 @@ def contents(
     config = read_json(folder / "config.json")
     if (file := _gguf(folder)) is None:
         # Unlike transformers, diffusers looks for an index first.
-        shards = f"{WEIGHTS}.index.json"
+        shards = f"{WEIGHTS}{SHARDED}"
         stored = tensors(folder, shards if (folder / shards).is_file() else WEIGHTS)
     else:
         stored, types = _gguf_sd3.tensors(file, config)

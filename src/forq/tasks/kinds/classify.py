@@ -17,7 +17,7 @@ from typing import Literal
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.choice import Choice, Prompts, Question, Row
-from forq.tasks.kinds.examples import Classes, Example, Reading
+from forq.tasks.kinds.examples import NEWEST, Classes, Example, Reading
 from forq.tasks.kinds.head import Headed, called, guessed, places_in
 from forq.tasks.kinds.mask import Masked
 from forq.tasks.kinds.similarity import Bare
@@ -69,7 +69,7 @@ class Options:
     temperature: float
     kind: Kind
     head: tuple[str, ...] = ()
-    reading: Reading = 3
+    reading: Reading = NEWEST
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):

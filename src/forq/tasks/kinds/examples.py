@@ -14,6 +14,9 @@ them, on the tokenizer's ``truncation_side``. A head without names has its class
 1: as 2, but without white space, and cut otherwise where the room is odd.
 """
 
+NEWEST: Reading = 3
+"""The law of new runs."""
+
 
 class Example(NamedTuple):
     """A row to classify.

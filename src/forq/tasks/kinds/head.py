@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
-from forq.tasks.kinds.examples import Example, Reading
+from forq.tasks.kinds.examples import NEWEST, Example, Reading
 from forq.tasks.kinds.pair_lengths import kept, kept_before
 from forq.tasks.rows.labelled import Pair, Row
 from forq.tasks.rows.sentences import Texts, hidden, only
@@ -55,7 +55,9 @@ class Headed:
 
     reader = Head()
 
-    def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int, reading: Reading = 3) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, names: tuple[str, ...], max_length: int, reading: Reading = NEWEST
+    ) -> None:
         if len(names) < 2:
             raise ConfigError(f"expected a classification head of 2 classes or more, found {len(names)}: {names}")
         self.tokenizer, self.max_length, self.reading = tokenizer, max_length, reading

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Task, Tokenizer
 from forq.tasks.kinds.classify import By, Extras, Options, classify, with_known_prior
-from forq.tasks.kinds.examples import Asked, Classes, Example, Reading
+from forq.tasks.kinds.examples import NEWEST, Asked, Classes, Example, Reading
 from forq.tasks.rows.record import Record
 from forq.tokens.model import Kind
 
@@ -72,7 +72,7 @@ class Preset:
         prior: bool | str = False,
         kind: Kind = "causal",
         head: tuple[str, ...] = (),
-        reading: Reading = 3,
+        reading: Reading = NEWEST,
     ) -> Task:
         """Read and tokenise the rows.
 

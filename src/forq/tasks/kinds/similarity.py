@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from forq.errors import ConfigError
 from forq.tasks import Tokenizer
-from forq.tasks.kinds.examples import Example, Reading
+from forq.tasks.kinds.examples import NEWEST, Example, Reading
 from forq.tasks.rows.labelled import Row
 from forq.tasks.rows.pooling import text_vectors
 from forq.tasks.rows.sentences import Texts, hidden
@@ -83,7 +83,7 @@ class Bare:
         sentences: tuple[str, ...],
         temperature: float,
         max_length: int,
-        reading: Reading = 3,
+        reading: Reading = NEWEST,
     ) -> None:
         self.tokenizer, self.reading = tokenizer, reading
         self.front, self.back = frame(tokenizer)
