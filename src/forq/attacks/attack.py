@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,8 @@ from forq.errors import ConfigError, DataError, ForqError, RunError
 from forq.plugins import registry
 from forq.plugins.networks import Predict
 from forq.scalars.moves import direction_seed
+
+log = logging.getLogger("forq")
 
 
 def method(recipe: str, settings: Mapping[str, object]) -> Method:
@@ -98,8 +101,9 @@ def attack(
     """
     x, y = _images.check(images, labels)
     _ball.check(norm, eps, x[0].size)
-    if budget < 1 or batch < 1:
-        raise ConfigError(f"budget and batch must be at least 1, found {budget} and {batch}")
+    for name, value in (("budget", budget), ("batch", batch)):
+        if value < 1:
+            raise ConfigError(f"{name}: expected at least 1, found {value}")
     if loss not in _criterion.LOSSES:
         raise ConfigError(f"--loss: expected {' or '.join(_criterion.LOSSES)}, found {loss!r}")
     if input not in ("uint8", "float"):
@@ -136,11 +140,23 @@ def attack(
             "labels, the order of the channels, and whether it expects uint8 or floats in 0 … 1 (--input)"
         )
     if failure is not None:
-        resume = "" if out is None else f"; the results so far are in {out}; run the same command again to continue"
-        if out is not None and len(result.outcomes) < len(x):  # easy images finish first
-            resume += ". Until all images are done, summary.json has counts, but no rates, queries an image or norms"
-        spent = f"{len(result.outcomes)} of {len(x)} images done, {result.queries} queries spent{resume}"
+        done = len(result.outcomes)
+        spent = f"{done} of {len(x)} images done, {result.queries} queries spent"
+        if out is not None and done < len(x):
+            spent += "; once the victim works, the same command goes on"
+        if out is not None and 0 < done < len(x):  # easy images finish first
+            spent += (
+                f"; the results so far are in {out}. Until all images are done, summary.json has counts, but no rates, "
+                "queries an image or norms"
+            )
         raise AttackStopped(f"{failure} ({spent})", result) from failure
+    if budget > 1 and all(outcome.queries == 1 for outcome in result.outcomes if outcome.correct):
+        log.warning(
+            "no image was attacked: the first step of %s takes more than the %d queries that --budget leaves after that "
+            "of the original; give a larger --budget, or fewer queries a step where the method has a setting for it",
+            recipe,
+            budget - 1,
+        )
     return result
 
 

@@ -22,11 +22,13 @@ def resolve(name: str, option: str) -> tuple[Callable[..., Any], str]:
         option: the option or setting that holds the name, for error messages.
 
     Raises:
-        ConfigError: the name has another form, the module cannot be imported, or it has no such function.
+        ConfigError: the name has another form, there is no such file, the module cannot be imported, or it has no such function.
     """
     location, colon, attribute = name.rpartition(":")
     if not colon or not location or not attribute:
         raise ConfigError(f"{option}: expected module:function or file.py:function, found {name!r}")
+    if location.endswith(".py") and not Path(location).is_file():
+        raise ConfigError(f"{option}: there is no file {location}")
     try:
         module = _file(Path(location)) if location.endswith(".py") else _module(location)
     except Exception as error:  # whatever the user's code raises

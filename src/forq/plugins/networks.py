@@ -93,6 +93,10 @@ def open_network(
     if suffix not in (".onnx", ".pt2"):
         if output is not None:
             raise ConfigError(f"{name}: a Python function has one output: let it return the scores, found {output!r}")
+        if ":" not in name:
+            raise ConfigError(
+                f"{option}: expected model.onnx, model.pt2, module:function or file.py:function, found {name!r}"
+            )
         return Network(*userfunctions.resolve(name, option), input=None)
     if not path.is_file():
         raise ConfigError(f"{option}: there is no file {name}")

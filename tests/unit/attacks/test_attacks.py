@@ -75,6 +75,21 @@ def test_a_budget_of_one_asks_for_the_original_alone():
     assert victim.images == result.queries == 4 and result.checks == 0 and not result.success.any()
 
 
+def test_a_budget_below_one_step_of_the_method_is_no_silent_attack(caplog):
+    """Twenty queries a step do not fit into a budget of 20, since the original is the first."""
+    result = attack(Halves(), *images(4), recipe="zo-signsgd", budget=20)
+    assert result.queries == 4 and "no image was attacked: the first step of zo-signsgd takes more" in caplog.text
+    caplog.clear()
+    attack(Halves(), *images(4), recipe="zo-signsgd", budget=21)
+    assert not caplog.text
+
+
+def test_a_victim_that_never_worked_leaves_no_results_to_speak_of(tmp_path):
+    with pytest.raises(AttackStopped) as caught:
+        attack(_raises, *images(4), out=tmp_path / "run")
+    assert "so far" not in str(caught.value) and "once the victim works, the same command goes on" in str(caught.value)
+
+
 def test_misclassified_images_cost_one_query_and_enter_no_rate():
     x, y = images(8, gap=2)
     y[:3] = 1 - y[:3]
@@ -131,7 +146,8 @@ def test_rounding_at_the_end_is_counted():
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        ({"budget": 0}, ConfigError, "at least 1"),
+        ({"budget": 0}, ConfigError, "budget: expected at least 1, found 0"),
+        ({"batch": 0}, ConfigError, "batch: expected at least 1, found 0"),
         ({"eps": 0}, ConfigError, "more than 0"),
         ({"eps": 256}, ConfigError, "at most 255"),
         ({"eps": 0.03}, ConfigError, "8 means 8/255"),

@@ -133,7 +133,8 @@ def test_an_exported_module_is_a_network_too(place):
     ("name", "error", "says"),
     [
         ("gone.onnx", ConfigError, "task.features: there is no file gone.onnx"),
-        ("net", ConfigError, "task.features: expected module:function"),
+        ("net", ConfigError, r"task.features: expected model.onnx, model.pt2, module:function or file.py:function"),
+        ("gone.py:grey", ConfigError, "task.features: there is no file gone.py"),
         ("net.pth", FormatError, "does not unpickle"),
         ("bad.onnx", FormatError, "cannot load it"),
         ("four.onnx", ConfigError, "1 or 3 channels, found 4"),
