@@ -40,7 +40,8 @@ def test_an_adapter_is_a_folder_of_peft_and_a_journal(base, text, tmp_path, forq
     name = sorted(held)[0]
     held[name][0, 0] += 1
     save_file(held, out / "adapter" / "adapter_model.safetensors")
-    assert forq("verify", out, "--base", base).returncode != 0
+    changed = forq("verify", out, "--base", base)
+    assert changed.returncode != 0 and f"{out / 'adapter'} is not what the journal rebuilds" in changed.stderr
 
 
 def test_adapters_are_written_for_llama_cpp(base, text, tmp_path, forq):

@@ -97,7 +97,7 @@ def test_verify_says_yes_to_the_run_and_no_to_what_was_changed(run, base, tmp_pa
     assert alone.returncode == 1 and "are those that the journal names: NO" in alone.stdout
     assert "found others: it was changed after the run" in alone.stderr
     lone = forq("verify", out / "journal.jsonl")
-    assert lone.returncode == 0 and "there is none beside the journal" in lone.stdout
+    assert lone.returncode == 0 and "only the journal was named; name the run's folder" in lone.stdout
     other = forq("verify", out, "--base", out / "checkpoint")
     assert other.returncode == 1 and "another base" in other.stderr
 

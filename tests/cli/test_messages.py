@@ -109,6 +109,9 @@ def test_a_finished_run_says_how_to_train_further(run, base, text, tmp_path, for
     words = ("tune", base, "--task", "text", "--data", text, "--out", run)
     more = forq(*words, "--resume", "--steps", 9)
     assert more.returncode == 1 and f"begin a new run on its result: forq tune {run}/checkpoint" in more.stderr
+    shutil.copytree(run, tmp_path / "stopped", ignore=shutil.ignore_patterns("checkpoint"))
+    unfinished = forq(*words[:-1], tmp_path / "stopped", "--resume", "--steps", 9)
+    assert f"without finishing it: forq replay {tmp_path / 'stopped'} --base CHECKPOINT" in unfinished.stderr
     again = forq(*words)
     assert again.returncode == 1 and "a run is there already: add --resume to continue it" in again.stderr
     (tmp_path / "file").touch()
@@ -144,6 +147,7 @@ def test_the_last_lines_of_a_run():
     assert confirmed.startswith("Held-out rows confirmed 1 of 1 step; steps took 0.5 of the length")
     result = {"rounding": 2.05e-4, "certificate": None, "floor": None}
     assert _sentences(result) == ["Rounding to the file's dtype changed the trained values by 0.021 %."]
+    assert _sentences(result | {"rounding": 0.0}) == [], "adapters are saved as they are"
     prior = Account(used={"train": 9}, prior={"number": 0.37})
     assert prior.line == "rows: train 9; label-word prior (subtracted): number 37 %"
     assert (counted(1, "step"), counted(2000, "forward pass", "forward passes")) == ("1 step", "2,000 forward passes")

@@ -34,9 +34,9 @@ def test_a_scored_model_still_generates(base, text):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("batch_rows=abc", "task.batch_rows: expected int, found 'abc'"),
-        ("max_length=64.5", "task.max_length: expected int, found 64.5"),
-        ("test_rows=true", "task.test_rows: expected int | None, found True"),
+        ("batch_rows=abc", "task.batch_rows: expected a whole number, found 'abc'"),
+        ("max_length=64.5", "task.max_length: expected a whole number, found 64.5"),
+        ("test_rows=true", "task.test_rows: expected a whole number, found True"),
     ],
 )
 def test_an_option_of_another_type_is_named(base, text, forq, option, says):

@@ -175,6 +175,9 @@ def test_a_path_becomes_whole_and_a_hub_id_stays_what_it_is(tmp_path, monkeypatc
     assert path_of("", "sst2", tmp_path) == str(tmp_path / "sst2") and path_of("a", "sst2", tmp_path).endswith("/a")
     with pytest.raises(library.DataError, match=r"looked at nowhere or .*/nowhere"):
         path_of("nowhere", "sst2", tmp_path)
+    monkeypatch.delenv("FORQ_DATA")
+    with pytest.raises(library.DataError, match=r"'sst2': name a file or folder as its data, or set \$FORQ_DATA"):
+        path_of("", "sst2", tmp_path)
 
 
 def test_settings_are_a_nested_mapping_or_a_whole_method(base, tmp_path):

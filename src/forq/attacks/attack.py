@@ -152,8 +152,8 @@ def attack(
         raise AttackStopped(f"{failure} ({spent})", result) from failure
     if budget > 1 and all(outcome.queries == 1 for outcome in result.outcomes if outcome.correct):
         log.warning(
-            "no image was attacked: the first step of %s takes more than the %d queries that --budget leaves after that "
-            "of the original; give a larger --budget, or fewer queries a step where the method has a setting for it",
+            "no image was attacked: the first step of %s takes more than the %d queries that are left after the "
+            "original's; give a larger --budget, or fewer queries a step where the method has a setting for it",
             recipe,
             budget - 1,
         )

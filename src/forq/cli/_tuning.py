@@ -152,15 +152,17 @@ def show(result: Result, config: RunConfig, *, as_json: bool) -> None:
 def _sentences(result: Result) -> list[str]:
     """What the numbers of a result mean."""
     rounding = 100 * (result["rounding"] or 0.0)
-    sentences = [f"Rounding to the file's dtype changed the trained values by {rounding:.2g} %."]
+    sentences = []
+    if not result.get("improved", True):
+        sentences.append(_nothing_better(result))
+    elif rounding > 0:  # adapters are saved in float32, and integers exactly
+        sentences.append(f"Rounding to the file's dtype changed the trained values by {rounding:.2g} %.")
     if (served := result.get("served")) is not None:
         trained = result["validation"]["after"]["loss"]
         sentences.append(
             f"validation loss of the saved file in a plain session {served['loss']:.6f}, in the session that trained "
             f"{trained:.6f}: a difference of {abs(served['loss'] - trained):.1g}"
         )
-    if not result.get("improved", True):
-        sentences[:1] = [_nothing_better(result)]
     if result.get("worse", False):
         sentences.append(
             "at the last step validation was clearly worse than before the first: shorten the steps (--set rule.lr=…; "

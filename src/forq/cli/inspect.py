@@ -109,7 +109,7 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         _screen.out.print(line, highlight=False, soft_wrap=True, markup=False)
     _screen.table("can move", ["kind", "coordinates"], [[kind, f"{n:,}"] for kind, n in report.moves.items()])
     _screen.table(
-        "memory to tune it, activations aside",
+        "memory to tune it, without activations",
         ["method", "at least", "made up of"],
         [[estimate.method, _screen.size(estimate.memory_bytes), estimate.made_of] for estimate in report.estimates],
     )
@@ -122,12 +122,19 @@ def _summary(ckpt: Checkpoint, as_json: bool) -> None:
         )
     if ckpt.graph is None or not reads_images(ckpt.graph):
         _screen.out.print(
-            f"a forward of {TOKENS:,} tokens: its products alone take about {forward:.2g} s on this CPU, "
-            f"those of a step of qzo (nine) {9 * forward:.2g} s",
+            f"time on this CPU: a forward pass of {TOKENS:,} tokens takes at least {forward:.2g} s, a step of nine "
+            f"forward passes {9 * forward:.2g} s (matrix products only)",
             highlight=False,
             soft_wrap=True,
         )
     for sentence in report.unlike:
         _screen.out.print(sentence, highlight=False, soft_wrap=True)
+    if not report.layers and ckpt.graph is None:
+        _screen.out.print(
+            "nothing is quantized: forq quantize writes a quantized checkpoint; forq tune --quantize-on-load makes one "
+            "for a run",
+            highlight=False,
+            soft_wrap=True,
+        )
     if report.exported:
         _screen.out.print(f"a save is {report.exported}", highlight=False, soft_wrap=True)

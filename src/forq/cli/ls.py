@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from forq.cli import _arguments as given
 from forq.errors import ConfigError
 from forq.plugins import registry
 
@@ -19,7 +20,7 @@ def ls(
     everything: Annotated[
         bool, typer.Option("--all", help="Also list the recipes that are only there to compare with.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+    as_json: given.Json = False,
 ) -> None:
     """List formats, recipes, rules, estimators, noises, tasks and attacks, with what each is."""
     if family is not None and family not in FAMILIES:
@@ -27,7 +28,7 @@ def ls(
             f"nothing is listed as {family!r}{registry.nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
         )
     listing = {
-        kind: {name: _summary(kind, name) for name in registry.names(kind)}
+        kind: {registry.shown(kind, name): registry.summary(kind, name) for name in registry.names(kind)}
         for kind in FAMILIES
         if family in (None, kind)
     }
@@ -40,24 +41,14 @@ def ls(
         hidden = [name for name in plugins if kind == "recipes" and not everything and baseline(name)]
         for name, summary in plugins.items():
             if name not in hidden:
-                typer.echo(f"  {registry.shown(kind, name):<{width}} {summary}")
+                typer.echo(f"  {name:<{width}} {summary}")
         if hidden:
-            names = ", ".join(registry.shown(kind, name) for name in hidden)
-            typer.echo(f"  to compare with: {names} (forq ls {kind} --all)")
+            typer.echo(f"  only to compare with: {', '.join(hidden)} (forq ls {kind} --all)")
 
 
 def baseline(recipe: str) -> bool:
-    """Whether a recipe is only there to compare with (``Recipe.baseline``), read from its file."""
-    words = (node for node in ast.walk(_parsed("recipes", recipe)) if isinstance(node, ast.keyword))
+    """Whether a recipe is only there to compare with (``Recipe.baseline``), as its file says."""
+    # The file is not imported: that would import torch.
+    tree = ast.parse(registry.source("recipes", recipe.replace("-", "_")).read_text(encoding="utf-8"))
+    words = (node for node in ast.walk(tree) if isinstance(node, ast.keyword))
     return any(word.arg == "baseline" and ast.literal_eval(word.value) for word in words)
-
-
-def _summary(family: str, name: str) -> str:
-    """First line of the plug-in's docstring."""
-    text = ast.get_docstring(_parsed(family, name)) or ""
-    return text.split("\n\n")[0].replace("\n", " ")
-
-
-def _parsed(family: str, name: str) -> ast.Module:
-    """The file of a plug-in, which is not imported: that would import torch."""
-    return ast.parse(registry.source(family, name).read_text(encoding="utf-8"))

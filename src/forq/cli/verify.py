@@ -58,8 +58,9 @@ def verify(
             )
         if verdict.adapter is not None:
             _screen.out.print(f"adapter/ holds exactly what the journal rebuilds: {'yes' if verdict.adapter else 'NO'}")
-    if False in (verdict.checkpoint, verdict.adapter):
-        raise JournalError(f"{run}/checkpoint is not what the journal rebuilds: it was changed after the run")
+    for folder, same in zip(FOLDERS, (verdict.checkpoint, verdict.adapter), strict=True):
+        if same is False:
+            raise JournalError(f"{run / folder} is not what the journal rebuilds: it was changed after the run")
     if verdict.saved is False:
         held = " and ".join(folder for folder in FOLDERS if (run / folder).is_dir())
         raise JournalError(
@@ -82,6 +83,8 @@ def _journal(verdict: Verdict) -> str:
 
 def _compared(run: Path, verdict: Verdict) -> str:
     """What was compared without a base."""
+    if not run.is_dir():
+        return "checkpoint/ not compared: only the journal was named; name the run's folder"
     held = " and ".join(f"{folder}/" for folder in FOLDERS if (run / folder).is_dir())
     if not held:
         return "checkpoint/ not compared: there is none beside the journal"

@@ -42,7 +42,8 @@ class Profile:
             raise ConfigError(f"profile: {path} cannot be read as safetensors: {error}") from error
         for name, factor in factors.items():
             if not factor.is_floating_point() or not bool((torch.isfinite(factor) & (factor >= 0)).all()):
-                raise ConfigError(f"profile: {name}: expected finite factors of 0 or more, found {factor.dtype} others")
+                held = "others" if factor.is_floating_point() else factor.dtype
+                raise ConfigError(f"profile: {name}: expected finite float factors of 0 or more, found {held}")
         return cls({name: factor.float() for name, factor in factors.items()})
 
     @property
@@ -62,7 +63,9 @@ class Profile:
         shapes = {leaf.name: tuple(shape(leaf)) for leaf in leaves}
         for name, factor in self.factors.items():
             if name not in shapes:
-                raise ConfigError(f"profile: {name} is not among what moves, as {', '.join(list(shapes)[:3])} are")
+                raise ConfigError(
+                    f"profile: expected names of tensors that move ({', '.join(list(shapes)[:3])}, …), found {name}"
+                )
             try:
                 factor.expand(shapes[name])
             except RuntimeError as error:
@@ -71,7 +74,7 @@ class Profile:
                     f"profile: {name}: expected a shape that broadcasts to {shapes[name]}, found {found}"
                 ) from error
         if all(name in self.factors and not bool(self.factors[name].any()) for name in shapes):
-            raise ConfigError("profile: keeps everything that moves in place; give a factor above 0")
+            raise ConfigError("profile: all factors are 0, so nothing would move; give one above 0")
 
     def over(self, domain: Domains) -> Domains:
         """A space's domains with the factors on top."""

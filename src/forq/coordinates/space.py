@@ -7,8 +7,7 @@ Law of arithmetic, version 1. For every coordinate, in float32 and in this order
     x′ = fl(x + p), then held inside the domain (updates always; probes only on a grid)
 
 With ``skip_edge`` a coordinate whose step or its opposite would leave the range gets p = 0.
-:mod:`forq.coordinates.steps`
-computes p, and :meth:`forq.coordinates.masters.base.Master.apply` x′.
+:mod:`forq.coordinates.steps` computes p, and :meth:`forq.coordinates.masters.base.Master.apply` x′.
 
 Nothing is fused, so the same journal gives the same bits on every machine whose noise law is portable. What a file
 stores is the master rounded to its dtype, see :func:`stored`; that is part of the law too.

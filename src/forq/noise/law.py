@@ -1,4 +1,4 @@
-"""Laws of noise: what a noise name means."""
+"""Laws of noise: from a name such as ``sparse:0.01`` to the function that draws it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Draw = Callable[[Bits, int, Drawn], None]
 """Fill ``out`` with z[start … start + len(out) − 1]; a pure function of the bits."""
 
 AUTO = "auto"
-"""The argument of a law whose size is left to the calibration, as in ``cells:auto``."""
+"""The argument with which the calibration chooses the size of a law, as in ``cells:auto``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +32,15 @@ class Law:
     Attributes:
         portable: every machine draws the same floats.
         integer: z is an integer, and ``draw`` fills arrays of integers too.
-        sparse: where z is 0 nearly everywhere: from (bits, start, count) to the places between start and start + count
-            at which it is not, counted from start and rising, and z there; the same numbers as ``draw``'s.
+        sparse: of a law whose z is mostly 0: from (bits, start, count) to the places of the other numbers, counted
+            from start and rising, and the numbers; they are those of ``draw``.
         on: from (bits, start, count, device) to the same numbers drawn on a GPU by :mod:`forq.noise.triton`, float32.
         sparse_on: ``sparse`` on a GPU; places int64, z int8.
-        of_layer: z is one for a layer, whose scales then share it.
-        signs: where z is ±1 by a bit each: whose bit it is, the coordinate's own or its output row's.
-        sized: where the name leaves the size of z to a calibration (``cells:auto``), which draws nothing: from a root
-            mean square to the name of the law of that size.
-        shrunk: where the size of z can shrink in the course of a run: from a share of it to the name of that law.
+        of_layer: one number for a layer, which all its scales share.
+        signs: of a law of single random bits (±1): ``own``: one for each coordinate, ``row``: one for each output row.
+        sized: of a law without a size (``cells:auto``), which cannot be drawn: from a root mean square to the name of
+            the law of that size.
+        shrunk: of a law that can become smaller during a run: from a share of its size to the name of that law.
     """
 
     draw: Draw

@@ -22,7 +22,8 @@ def resolve(name: str, option: str) -> tuple[Callable[..., Any], str]:
         option: the option or setting that holds the name, for error messages.
 
     Raises:
-        ConfigError: the name has another form, there is no such file, the module cannot be imported, or it has no such function.
+        ConfigError: the name has another form, there is no such file, the module cannot be imported, or it has no
+            such function.
     """
     location, colon, attribute = name.rpartition(":")
     if not colon or not location or not attribute:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -58,7 +57,7 @@ def page() -> str:
         rows = [
             "| name | what it is |",
             "|---|---|",
-            *(f"| `{name}` | {_first(family, name)} |" for name in registry.names(family)),
+            *(f"| `{name}` | {_plain(registry.summary(family, name))} |" for name in registry.names(family)),
         ]
         parts.append(f"## {title}\n\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
@@ -107,11 +106,6 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"`{one}`" for one in value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def _first(family: str, name: str) -> str:
-    text = ast.get_docstring(ast.parse(registry.source(family, name).read_text(encoding="utf-8"))) or ""
-    return _plain(" ".join(text.split("\n\n")[0].split()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from forq.noise.law import law, sized
 from forq.scalars.calibrations import GroupResult
 
 CELLS = ("cells:auto",)
-"""Noise of integers, its radius left to the calibration."""
+"""Noise of integers; the calibration chooses its radius."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class ProbedGroup:
 
     @property
     def sized(self) -> bool:
-        """Whether how far integers move is left to the calibration."""
+        """Whether the calibration chooses how far integers move."""
         return any(law(noise).sized is not None for noise in self.noise)
 
     @property
     def open(self) -> bool:
-        """Whether something is left to a calibration."""
+        """Whether a calibration has something to measure for the group."""
         if self.newton_step:
             return self.eps == "auto"
         return self.sized or ("auto" in (self.eps, self.lr, self.clip) and not self.voted)

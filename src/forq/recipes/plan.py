@@ -17,10 +17,10 @@ from forq.scalars.course import Course
 from forq.scalars.protocols import Estimator, Method, Plan
 
 WALK = {"lora": 0.8}
-"""How far a kind may walk that holds nothing to forget: what a network knows is in its base."""
+"""``GroupRequest.walk`` by kind. Adapters may go far, since the base, which holds what the network knows, stays."""
 
 VOTED = 0.17
-"""How far votes may walk, which do not shrink with the slopes as the loss falls."""
+"""``GroupRequest.walk`` of steps by vote, which do not become shorter as slopes fall."""
 
 
 def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, float] | None = None) -> Plan:

@@ -88,7 +88,7 @@ def require(
         raise ConfigError(
             f"{folder} holds a run with other settings. {'; '.join(unequal)}. A run keeps its settings: leave these "
             f"out to go on with it, or choose another {'out' if names is None else '--out'}"
-            + (f". To train further, begin a new run on its result: {_further(folder)}" if "steps" in different else "")
+            + (_further(folder) if "steps" in different else "")
         )
 
 
@@ -129,10 +129,14 @@ def changed(run: RunConfig, values: Mapping[str, object], sets: Iterable[str]) -
 
 
 def _further(folder: Path) -> str:
-    """The beginning of a command that goes on from what a run saves."""
-    if (folder / "adapter").is_dir() and not (folder / "checkpoint").is_dir():
-        return f"forq tune CHECKPOINT --move lora --adapter {folder / 'adapter'} --out OTHER …"
-    return f"forq tune {folder / 'checkpoint'} --out OTHER …"
+    """How to get another number of steps: from what the run saved, or without finishing a run that saved nothing."""
+    if (folder / "checkpoint").is_dir():
+        command = f"forq tune {folder / 'checkpoint'} --out OTHER …"
+    elif (folder / "adapter").is_dir():
+        command = f"forq tune CHECKPOINT --move lora --adapter {folder / 'adapter'} --out OTHER …"
+    else:
+        return f". To save what it has reached without finishing it: forq replay {folder} --base CHECKPOINT --out OTHER"
+    return f". To train further, begin a new run on its result: {command}"
 
 
 def _by_header(name: str) -> bool:

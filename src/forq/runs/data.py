@@ -54,7 +54,9 @@ def located(data: str | None, task: str) -> str:
     for place in places:
         if place.exists():
             return str(place.resolve())
-    looked = " or ".join(dict.fromkeys(map(str, places))) or "no data was given, and $FORQ_DATA is not set"
+    if not places:
+        raise DataError(f"no data for task {task!r}: name a file or folder as its data, or set $FORQ_DATA")
+    looked = " or ".join(dict.fromkeys(map(str, places)))
     raise DataError(f"no data for task {task!r}: looked at {looked}; name a file or folder as its data")
 
 

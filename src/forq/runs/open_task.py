@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 _GIVEN = ("seed", "kind", "head", "graph", "described", "whole")
 """Arguments of a task's ``open`` that are not user options."""
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def open_task(
@@ -233,5 +236,13 @@ def check_options(config: TaskConfig, opener: Callable[..., Task]) -> None:
         try:
             TypeAdapter(wanted).validate_python(value, strict=True)
         except ValidationError as error:
-            words = wanted.__name__ if isinstance(wanted, type) else str(wanted)
-            raise ConfigError(f"task.{option}: expected {words}, found {value!r}") from error
+            raise ConfigError(f"task.{option}: expected {_in_words(wanted)}, found {value!r}") from error
+
+
+def _in_words(hint: Any) -> str:
+    """A type as messages name it: ``int | None`` is a whole number."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if isinstance(hint, UnionType):
+        return " or ".join(_in_words(one) for one in get_args(hint) if one is not NoneType)
+    return _WORDS.get(hint, str(hint))

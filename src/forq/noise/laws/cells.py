@@ -1,4 +1,4 @@
-"""±1 at few coordinates, or ±m at all: integers of any root mean square, for lattices."""
+"""Integers of a given root mean square, for integer grids: ±1 at a few coordinates, or ±m at all."""
 
 from __future__ import annotations
 

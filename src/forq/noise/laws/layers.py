@@ -1,4 +1,4 @@
-"""One z for a whole layer: its strength, and nothing else, is probed.
+"""One random number for each layer, which makes all its weights larger or smaller together.
 
 Where few rows show little of the gradient, few coordinates learn more. A layer's strength is one of a hundred numbers,
 and holds far more than its share of what tells classes apart (docs/learning.md, "Few coordinates").

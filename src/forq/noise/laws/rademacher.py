@@ -1,4 +1,4 @@
-"""z = ±1 with equal chance: one random bit for each coordinate, and no rounding anywhere."""
+"""±1 with equal probability: one random bit for each coordinate, and no rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One Gaussian direction, rounded at random to whole numbers, as often as there are streams (QuZO).
+"""A Gaussian direction rounded at random to whole numbers; each stream rounds it independently (QuZO).
 
 QuZO (arXiv 2502.12346, section 4) probes with one quantization of a direction and steps with another,
 conditionally independent one; ``rounded:1`` and ``rounded:2`` are two such quantizations of one seed.

@@ -1,4 +1,4 @@
-"""One z for all the coordinates of an output row: the groups of a row move together.
+"""One random number for each output row of a layer: all scales of a row move together.
 
 At group size 64 and 512 inputs these are an eighth of the dimensions, and hold about twice their share of the
 gradient's energy; see `LOG.md`. Mixed with plain directions they speed up the first thousands of forwards.

@@ -1,4 +1,4 @@
-"""z = sgn(z′) of another law's z′ from the same bits: the step that belongs to a grid probe (ZOQO)."""
+"""The signs of another law's noise, drawn from the same bits: steps after probes on a grid (ZOQO)."""
 
 from __future__ import annotations
 

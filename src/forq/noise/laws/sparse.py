@@ -1,4 +1,4 @@
-"""±1 at a few coordinates, 0 at the others: a probe for lattices of coarse cells."""
+"""±1 at a few coordinates and 0 at the others, for coarse integer grids."""
 
 from __future__ import annotations
 

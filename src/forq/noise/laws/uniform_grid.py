@@ -1,4 +1,4 @@
-"""z uniform on the integers −m … m: a probe that never leaves the quantization grid (ZOQO)."""
+"""Uniform on the integers −m … m, so that a probe stays on the quantization grid (ZOQO)."""
 
 from __future__ import annotations
 

@@ -43,21 +43,37 @@ from forq.scalars.moves import HERE, Move, Term, direction_seed
 from forq.scalars.protocols import Calibration, Method
 
 EPS = (1e-2, 3e-2, 1e-1)
+"""Radii that are tried, in this order."""
 SMALL_EPS, FEW_PAIRS = (3e-3, *EPS), 1
+"""Radii and pairs of a trial where only ε is open."""
 TINY = 1e-6
+"""Size of the displacement that shows the rounding of the loss."""
 SIGNAL = 30.0
+"""Least ratio of a loss difference to its noise."""
 LIVE = 0.5
+"""Least share of the pairs whose two losses differ."""
 LENGTH, FREE_LENGTH = 5e-3, 1.5e-2
+"""Longest step of a run that is too short to rehearse; the second, where the group has a walk of its own."""
 LONGEST = 4.0
+"""Longest step in radii."""
 RADIUS = 3e-2
+"""Least length of the rehearsed step."""
 WALK = 0.163
+"""Root mean square of how far the noise of all steps may carry a coordinate."""
 PAIRS = 8
+"""Most antithetic pairs of a trial."""
 DIRECTIONS = 48
+"""Most directions of the rehearsed step."""
 BATCHES = 16
+"""Most batches on which the step is rehearsed."""
 UNKNOWN = 0.25
+"""Share of a slope that other batches are taken to confirm where nothing was rehearsed."""
 LEAST = 0.02
+"""Least share that a rehearsal is taken to have found."""
 CLIP = 5.0
+"""Bound of a slope, as a multiple of the slopes' root mean square."""
 SHARE = 0.05
+"""Most of a run's forward passes that its calibration takes."""
 
 
 __all__ = ["GroupRequest", "GroupResult", "calibrate", "most", "trials"]
@@ -258,6 +274,14 @@ def _rehearse(
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
+    """The numbers of a trial, as the module's docstring defines them.
+
+    Attributes:
+        slope: root mean square of the slopes.
+        trace: mean curvature, and its standard error.
+        live: share of the pairs whose two losses differ.
+    """
+
     eps: float
     slope: float
     noise: float

@@ -1,4 +1,4 @@
-"""Directions of each row's own: one forward measures as many directions as the batch has rows."""
+"""A direction for each row of the batch: one forward pass measures as many directions as there are rows."""
 
 from __future__ import annotations
 

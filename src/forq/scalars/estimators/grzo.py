@@ -1,4 +1,4 @@
-"""GRZO: two displaced forwards in which every row has a direction of its own, and slopes in units of their spread."""
+"""GRZO: two forward passes in which every row has its own direction; slopes are divided by their spread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One-sided probes around one measured point: a direction for little more than one forward."""
+"""One-sided probes around a measured point: N directions take N + 1 forward passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes the best measured side of a step, and only if it is better than not moving."""
+"""Moves along the best of the measured directions only, and only if that lowers the loss of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Directional derivative clipping (DDC), which keeps one bad batch from throwing the scales away."""
+"""Directional derivative clipping (DDC), so that one bad batch cannot ruin the scales."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that shrink as the run ends: constant steps walk at random once the gradient is below its noise."""
+"""Steps that shrink towards the end of a run, where the noise of the estimate exceeds the gradient."""
 
 from __future__ import annotations
 

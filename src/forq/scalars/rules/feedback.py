@@ -1,4 +1,4 @@
-"""Error feedback: what rounding took from a step is added to the next, drawn again from the last steps' seeds."""
+"""Error feedback: what rounding cut off a step is added to the next, recomputed from the seeds of the last steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitness shaping: the slopes of a population relative to each other, whatever their size."""
+"""Fitness shaping: the slopes of a step are replaced by z-scores or ranks, so that their size does not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step of fixed length: only the sign of the estimate is used, coordinate by coordinate."""
+"""A step of fixed length: each coordinate moves against the sign of its estimated gradient."""
 
 from __future__ import annotations
 
