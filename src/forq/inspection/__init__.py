@@ -1,1 +1,1 @@
-"""What a checkpoint needs and can move: memory, speed, coverage."""
+"""What ``forq inspect`` reports: the parameters of a checkpoint, what can move, and the memory and time of tuning."""

@@ -27,11 +27,11 @@ class EstimatorSettings(Frozen):
         name: the estimator.
         eps: probe radius ε, in units of ``unit``; ``auto`` is calibrated.
         directions: number of directions of a step.
-        noise: laws of z, used in rotation; ``cells:auto`` is calibrated, for steps by vote. ``auto`` is chosen by the
-            task, and is half of the directions by output and half by coordinate where there is none.
-        step_noise: laws of a step's directions, one for each of ``noise``, by default those of its probes. A kind with
-            a noise of its own steps as it probes.
-        phases: several kinds move one after the other, each for its part of the run, not in turn.
+        noise: noise laws of the directions, used in turn. ``auto``: the task decides; by default half of the directions
+            are by output row and half by coordinate. ``cells:auto``: the calibration chooses the size.
+        step_noise: noise laws of the step's directions, one for each law of ``noise``; by default the same laws. A kind
+            with a noise of its own always steps along the directions that it probes.
+        phases: several kinds move one after the other, each for its part of the run, rather than by turns.
     """
 
     name: str

@@ -82,12 +82,12 @@ class Settings(Frozen):
 
     Attributes:
         move: the kinds of parameters that move, separated by commas, or ``all-float`` (``--move``). Several kinds are
-            probed apart, each with its own ε, η and C.
-        unit: what eps and lr are measured in: ``relative`` to each coordinate's start, ``signed``: the start itself,
-            sign included, ``absolute`` with bounds that keep signs, ``free`` without bounds, ``spread``: the tensor's
-            root mean square.
-        blocks: the blocks that move (``--blocks``): ``11``, ``10-24``, ``10-``, ``middle`` or ``all``; ``auto`` is
-            settled by model and task (:mod:`forq.runs.settled`).
+            probed separately, each with its own ε, η and C.
+        unit: what eps and lr are measured in. ``relative``: the magnitude at which each coordinate starts. ``signed``:
+            the value at which it starts, sign included. ``absolute``: 1, and coordinates keep their sign. ``free``: 1,
+            without bounds. ``spread``: the root mean square of the tensor. ``cells``: the step between two integers.
+        blocks: the blocks that move (``--blocks``): ``11``, ``10-24``, ``10-``, ``middle`` or ``all``. ``auto``: model
+            and task decide (:mod:`forq.runs.settled`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
         decisions: the law of what a step decides. 2: noise laws go in turn over the steps

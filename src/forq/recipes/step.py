@@ -19,12 +19,14 @@ class StepSettings(Frozen):
         clip: bound C of each directional derivative; ``auto`` is five times the root mean square of the slopes.
         decay: how the step shrinks over the run: not, ``linear`` to zero, or ``late``: from half of the run on.
         step: ``slope``: −η·ĝ. ``newton``: a Gauss–Newton step, which sets its own length; ``lr`` and ``clip`` have no
-            part in it. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: the same with the sign of every slope in
-            place of the slope; η counts cells there, and ``auto`` is ±z, as far as a probe of ε = 1, whatever ε is.
-        edge: probes of integers at the end of their range: ``cut`` the probe, or ``skip`` the integer.
-        newton: share of the greediest stable step that ``auto`` or a step ``newton`` takes.
-        checks: most batches on which ``auto`` checks the step of a run that is too short to rehearse it. Journals
-            without this setting were calibrated without checks.
+            part in it. ``sign``: −η·sgn(ĝ), elementwise. ``vote``: like ``sign``, with each slope replaced by its
+            sign; η then counts cells, and with ``auto`` each direction moves by ±z, whatever ε is.
+        edge: what a probe does with integers at the end of their range. ``cut``: the probe is cut off there. ``skip``:
+            the integer stays.
+        newton: length of a step, as a share of the length that lowers the loss most; for a learning rate of ``auto``,
+            and for steps ``newton``.
+        checks: most batches on which the calibration checks a learning rate of ``auto`` in a run that is too short to
+            rehearse its step. Journals without this setting were calibrated without checks.
     """
 
     lr: Positive | Literal["auto"]

@@ -109,7 +109,7 @@ def note(name: str) -> Callable[[Step], float]:
 
 
 def share(name: str) -> Callable[[Step], float]:
-    """``changed``, ``cut`` or ``lost`` as a share of all coordinates."""
+    """``changed``, ``cut`` or ``rounded_away`` as a share of all coordinates."""
     return lambda step: getattr(step.line.moved, name) / step.line.moved.total if step.line.moved.total else math.nan
 
 

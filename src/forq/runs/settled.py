@@ -19,18 +19,20 @@ from forq.tasks.kinds.choice import Choice
 from forq.tasks.rows.classed import Classed
 
 DEEP = 12
-"""Blocks of a network whose middle is told from its ends; shallower ones were not measured."""
+"""Least number of blocks for ``middle`` to be chosen; shallower networks were not measured."""
 
 DAMPED = 1.0
-"""Damping of steps that learn classes: they hardly follow the bias of the classes' words, which few rows misjudge."""
+"""Damping of steps that learn classes. It keeps them from following the bias of the classes' words, which a batch of
+few rows estimates badly."""
 
 CLASSES = ("layers:rademacher", "rows:rademacher")
-"""Noise of scales where few rows show little of the gradient: half of the directions are factors of whole layers."""
+"""Noise of scales that learn classes, whose few rows show little of the gradient: half of the directions are factors
+of whole layers."""
 
 FACTORS = ("relative", "signed")
-"""Units that measure a scale by itself, so that one number multiplies a layer; a unit of another kind stays."""
+"""Units of a scale's own size, with which one number multiplies a layer; other units are kept."""
 
-COMMON = "the bias of the classes' words is common to all rows, and only shared directions take it out"
+COMMON = "all rows share the bias of the classes' words, which only shared directions can correct"
 """Why steps that learn classes share their directions."""
 
 NOISED = "on noised pictures, directions of each row's own gained nothing"

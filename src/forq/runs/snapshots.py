@@ -64,5 +64,6 @@ def _rows(path: Path, info: TensorInfo) -> Rows | Tensor:
 
 
 def read_tensor(path: Path, info: TensorInfo) -> Tensor:
+    """Read one tensor of a safetensors file, or some rows of it."""
     with path.open("rb") as stream:
         return info.read(stream)

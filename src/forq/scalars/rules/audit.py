@@ -44,8 +44,8 @@ class Audit:
 class Settings(Frozen):
     """
     Attributes:
-        audit: take the best side only if it is better than staying, and end the run after so many steps in a row that
-            were not taken; 0: every step is taken.
+        audit: take a step only if its best side is better than staying, and end the run after this many steps in a row
+            that were not taken; 0: every step is taken.
     """
 
     audit: Annotated[int, Field(ge=0)] = 0

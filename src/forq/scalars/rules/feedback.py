@@ -63,7 +63,7 @@ def _term(value: Json) -> Term:
 class Settings(Frozen):
     """
     Attributes:
-        feedback: steps whose rounding is carried along; 0: none.
+        feedback: number of earlier steps whose rounding errors are added to a step; 0: none.
         feedback_decay: factor γ by which the carried rounding fades from step to step.
     """
 
