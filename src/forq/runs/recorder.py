@@ -50,10 +50,6 @@ class Recorder:
         self._writer.close()
         self._metrics.close()
 
-    def sample(self, when: str) -> None:
-        """Write a sample of the model's text, for people to judge the tuning."""
-        write_sample(self.folder, self._trainer, when)
-
     def _record_line(self, line: Line) -> None:
         self._forwards += line.forwards
         new = line.step >= len(self.past.lines)
@@ -72,7 +68,7 @@ class Recorder:
         if scored.best:  # saved before the score is recorded, so that the record never names a missing file
             self._snapshot("best", scored.trained)
             if scored.trained == 0:
-                self.sample("before")
+                write_sample(self.folder, self._trainer, "before")
         self._draw(scored.trained)
         self._metrics.score(scored)
 
@@ -116,7 +112,7 @@ class Recorder:
 
 
 def write_sample(folder: Path, trainer: Trainer, when: str) -> None:
-    """Write a sample of the model's text into samples.json, if its task can make one.
+    """Write a sample of the model's text into samples.json, for people to judge the tuning, if its task can make one.
 
     Args:
         when: ``before`` or ``after``.
