@@ -109,6 +109,9 @@ def test_inspect_refuses_what_is_no_checkpoint(tmp_path, forq):
 def test_quantize_and_eval(base, text, tmp_path, forq):
     twice = forq("quantize", base, tmp_path / "q")
     assert twice.returncode == 1 and "Traceback" not in twice.stderr
+    nowhere, both = forq("quantize", base), forq("quantize", base, tmp_path / "q", "--out", tmp_path / "r")
+    assert nowhere.returncode == 2 and "give --out FOLDER" in nowhere.stderr
+    assert both.returncode == 2 and "leave one out" in both.stderr
     score = forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8", "--json")
     assert json.loads(score.stdout)["rows"] == 8
     assert "loss" in forq("eval", base, "--task", "text", "--data", text, "--set", "task.test_rows=8").stdout

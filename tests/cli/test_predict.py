@@ -117,6 +117,7 @@ def test_what_cannot_be_predicted_is_refused(base, reviews, tmp_path, forq):
         (("--data", reviews, "--keep", "moood"), "--keep moood: expected a field of the rows (did you mean 'mood'?)"),
         (("--data", reviews, *OPTIONS), "expected the labels in a file, found none"),
         (("--data", reviews, "--task", "text"), "expected a classification task"),
+        (("--data", reviews.parent, "--task", "classify-images"), "expected a classification task on texts"),
         (("--data", reviews, "--set", "task.txt=a"), "task 'classify' has no option 'txt' (did you mean 'text'?)"),
         (("--data", reviews, "--split", "test"), "--split: expected one of train"),
     ):

@@ -128,7 +128,7 @@ def test_data_that_is_left_out_is_not_the_current_folder(base, tmp_path, monkeyp
     (tmp_path / "stray.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FORQ_DATA", raising=False)
-    with pytest.raises(library.DataError, match="no data was given"):
+    with pytest.raises(library.DataError, match="name a file or folder as its data, or set"):
         library.tune(base, "completion", steps=1, out=tmp_path / "run")
 
 

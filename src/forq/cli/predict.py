@@ -56,6 +56,7 @@ def predict(
         raise ConfigError(f"--out: expected a folder at {out.parent}, found none; make it, or choose another --out")
     run, tuned = finished(checkpoint), begun(checkpoint)
     name = task or (tuned.task.name if tuned is not None else "classify")
+    predictions.require_classes(name)
     settings = task_config(name, given.data_path(data, name), sets or [], micro_batch_tokens=micro_batch_tokens)
     settings, described = of_run(tuned, settings)
     records = predictions.rows_of(settings.data, split)

@@ -51,9 +51,9 @@ def quantize(
     from forq.report.words import counted
 
     if out is not None and place is not None:
-        raise typer.BadParameter(f"expected one folder to write, found {place} too", param_hint="--out")
+        raise typer.BadParameter(f"expected one folder to write, found {place} too: leave one out", param_hint="--out")
     if (out := out or place) is None:
-        raise typer.BadParameter("expected a folder to write", param_hint="--out")
+        raise typer.BadParameter("expected a folder to write, found none: give --out FOLDER", param_hint="--out")
     if not overwrite:
         given.free(out, "choose another --out, or replace it with --overwrite")
     left = [name.strip() for text in keep or () for name in text.split(",") if name.strip()]

@@ -71,6 +71,16 @@ class Predicted:
         return buffer.getvalue()
 
 
+def require_classes(task: str) -> None:
+    """Refuse a task that does not classify texts, before data is read for it.
+
+    Raises:
+        ConfigError: the task is unknown, or is of another kind.
+    """
+    if not hasattr(registry.get("tasks", task), "unlabelled"):
+        raise ConfigError(f"task: expected a classification task on texts, such as classify or sst2, found {task!r}")
+
+
 def rows_of(data: str, split: str | None = None) -> list[Record]:
     """The rows of a file, or of a split of a data set.
 
@@ -133,13 +143,13 @@ def opened(
         ConfigError: the task has no classes, or an option is invalid.
         DataError: a row cannot be used (file and line).
     """
-    module = registry.get("tasks", config.name)
-    if (asker := getattr(module, "unlabelled", None)) is None:
-        raise ConfigError(f"task: expected a classification task, classify or sst2 for example, found {config.name!r}")
+    require_classes(config.name)
+    module, ckpt = registry.get("tasks", config.name), model.checkpoint
     check_options(config, module.open)
-    ckpt = model.checkpoint
     task: Classed[Any, Any] = within(
-        lambda options: asker(records, model.tokenizer, options, described, **given(ckpt)), config.options, model
+        lambda options: module.unlabelled(records, model.tokenizer, options, described, **given(ckpt)),
+        config.options,
+        model,
     )
     return settled(task, model).budgeted(None, config.micro_batch_tokens)
 
