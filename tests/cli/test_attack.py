@@ -24,6 +24,8 @@ def predict(batch):
     return np.stack([batch[:, :, :m].mean((1, 2, 3)), batch[:, :, m:].mean((1, 2, 3))], axis=1)
 def broken(batch):
     raise RuntimeError("out of memory")
+def interrupted(batch):
+    raise KeyboardInterrupt
 """
 
 
@@ -158,6 +160,11 @@ def test_labels_are_read_strictly(name, text, says, tmp_path):
 def test_labels_of_a_table_may_name_more_files(tmp_path):
     (tmp_path / "y.CSV").write_bytes(b"\xef\xbb\xbffile,label\r\n1.png,7\r\n0.png,3\r\n")
     assert _labels.read(tmp_path / "y.CSV", ["0.png"]).tolist() == [3]
+
+
+def test_after_ctrl_c_it_says_where_the_results_are(place, forq):
+    done = forq("attack", "mine.py:interrupted", "--images", "data.npz", "--out", "attack")
+    assert done.returncode == 130 and "done are in attack. Go on with the same" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

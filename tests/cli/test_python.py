@@ -65,6 +65,10 @@ def test_the_same_call_repeated_resumes_a_run_on_rows_in_memory(base, tmp_path):
 
 
 def test_splits_of_a_call_that_failed_early_are_gone(tmp_path):
+    for nothing in ([], {}):
+        with pytest.raises(library.DataError, match="data: expected rows, found none"):
+            as_path(nothing, tmp_path)
+    assert not any(tmp_path.iterdir())
     as_path({"train": ROWS, "test": ROWS[:3]}, tmp_path)
     as_path(ROWS, tmp_path)
     assert [path.name for path in (tmp_path / "rows").iterdir()] == ["train.jsonl"]

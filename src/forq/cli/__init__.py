@@ -76,15 +76,15 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; what forq refuses becomes one clear message and exit code 1."""
+    """Run the command line; what forq refuses becomes one clear message and exit code 1.
+
+    An interruption ends in exit code 130, which typer sees to.
+    """
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()
     except ForqError as error:
         _die(as_typed(str(error), _called()))
-    except KeyboardInterrupt:
-        typer.echo("forq: stopped", err=True)
-        sys.exit(130)
     except OSError as error:
         writing = error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG)
         if error.filename is None and not writing and error.errno not in (errno.EACCES, errno.EPERM):

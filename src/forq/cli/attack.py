@@ -85,26 +85,35 @@ def attack(
             done[1] += outcome.success
             status.update(f"{done[0]} of {len(x)} images, {done[1]} adversarial, {queries} queries")
 
-        result = run(
-            predict,
-            x,
-            y,
-            norm=norm,
-            eps=eps,
-            budget=budget,
-            recipe=recipe,
-            settings=settings,
-            targeted=targeted,
-            loss=loss,
-            seed=seed,
-            batch=batch,
-            input=input,
-            timeout=timeout,
-            out=out,
-            victim={"sha256": digest, "function": victim.rpartition(":")[2] if ":" in victim else None}
-            | ({} if output is None else {"output": output}),
-            progress=show,
-        )
+        try:
+            result = run(
+                predict,
+                x,
+                y,
+                norm=norm,
+                eps=eps,
+                budget=budget,
+                recipe=recipe,
+                settings=settings,
+                targeted=targeted,
+                loss=loss,
+                seed=seed,
+                batch=batch,
+                input=input,
+                timeout=timeout,
+                out=out,
+                victim={"sha256": digest, "function": victim.rpartition(":")[2] if ":" in victim else None}
+                | ({} if output is None else {"output": output}),
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            _screen.err.print(
+                f"stopped; the images that are done are in {out}. Go on with the same command",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
+            raise
     _picture.draw(result, x, out / "picture.png")
     drawn = _picture.plot(result, out / "curve.png")
     summary = result.summary()

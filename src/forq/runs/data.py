@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import get_args
 
@@ -76,10 +76,12 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
         begun: a run on these rows is in ``folder`` already; its files are compared, never replaced.
 
     Raises:
-        DataError: a split has an unknown name, or a row (named) is not a mapping or holds a value
+        DataError: there are no rows, a split has an unknown name, or a row (named) is not a mapping or holds a value
             that JSON cannot store, or a number that stands for no label; with ``begun``, the rows are not the run's.
     """
     splits = _by_split(data) if isinstance(data, Mapping) else {"train": data}
+    if isinstance(data, Sized) and not len(data):
+        raise DataError("data: expected rows, found none")
     target = (folder / FOLDER).resolve()
     classes = {name: class_names(rows) for name, rows in splits.items()}
     # Runs that were begun before names were written, and nulls left out, go on with what they have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, SupportsFloat
 
@@ -187,6 +188,12 @@ class ZeroOrder:
         loss: object = self._closure()
         if not isinstance(loss, SupportsFloat):
             raise ConfigError(f"closure: expected the loss as a float, found {type(loss).__name__}")
+        shape = tuple(getattr(loss, "shape", ()))
+        if math.prod(shape) != 1:
+            raise ConfigError(
+                f"closure: expected the loss as one number, found {type(loss).__name__} of shape {shape}; return the "
+                "mean"
+            )
         return float(loss)
 
 

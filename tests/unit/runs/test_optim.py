@@ -147,3 +147,8 @@ def test_a_closure_returns_a_number(returned):
         forq.ConfigError, match=f"closure: expected the loss as a float, found {type(returned).__name__}"
     ):
         optimizer.step(lambda: returned)
+    for several in (torch.ones(3), np.ones((1, 2)), torch.ones(0)):
+        with pytest.raises(forq.ConfigError, match=r"as one number, found \w+ of shape \(.*\); return the mean"):
+            optimizer.step(lambda several=several: several)
+    for one in (torch.tensor(0.5), torch.ones(1, 1), np.float32(0.5)):
+        assert optimizer.step(lambda one=one: one) == float(one)
