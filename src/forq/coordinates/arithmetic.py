@@ -18,7 +18,7 @@ from forq.coordinates.domain import Domain
 from forq.coordinates.leaf import LatticeLeaf, Leaf, PackedLeaf
 from forq.devices import triton_for
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, leaf_id
+from forq.noise.bits import Bits, UInt32, leaf_id
 from forq.scalars.moves import Link
 
 LAW = 1
@@ -49,16 +49,25 @@ def linked(total: Tensor, link: Link, key: int, start: int) -> Tensor:
 def rounded(total: Tensor, seed: int, key: int, start: int) -> Tensor:
     """Round down or up at random, in place; integers stay."""
     bits, device = Bits(seed, key, _LINK_STREAM), total.device
-    # 24 bits are exact in float32, so the carry is below 1 and equal everywhere.
     if triton_for(device.type):
         from forq.noise import triton as philox
 
         drawn = philox.uniform32(bits, start, total.numel(), device)
         carry = (drawn >> 8 & (1 << 24) - 1).float().mul_(2.0**-24)
     else:
-        draw = bits.uniform32(start, total.numel())
-        carry = torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24)).to(device)
+        carry = _carry(bits.uniform32(start, total.numel())).to(device)
     return total.add_(carry).floor_()
+
+
+def rounded_at(total: Tensor, seed: int, key: int, places: Tensor) -> Tensor:
+    """:func:`rounded` for some of a leaf's coordinates, whose places rise."""
+    draw = Bits(seed, key, _LINK_STREAM).uniform32_at(places.cpu().numpy())
+    return total.add_(_carry(draw).to(total.device)).floor_()
+
+
+def _carry(draw: UInt32) -> Tensor:
+    """24 bits are exact in float32, so the carry is below 1 and equal everywhere."""
+    return torch.from_numpy((draw >> 8).astype(np.float32) * np.float32(2.0**-24))
 
 
 def fitting(step: Tensor, old: Tensor, domain: Domain) -> Tensor:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from forq.coordinates.arithmetic import linked, rounded
+from forq.coordinates.arithmetic import linked, rounded, rounded_at
 from forq.coordinates.directions import LeafDirections
 from forq.coordinates.domain import Domain
+from forq.coordinates.leaf import SparseCodes
 from forq.errors import ConfigError, RunError
 from forq.noise.law import law
-from forq.scalars.moves import Move
+from forq.scalars.moves import Move, Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,30 @@ def integer_step(directions: LeafDirections, move: Move, start: int, stop: int) 
     """The numbers of :func:`float_step` for a move that :func:`is_integer`: int32 throughout."""
     total = directions.integer_sum(move.terms, start, stop)
     return Step(total.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else total)
+
+
+def sparse_step(directions: LeafDirections, domain: Domain, move: Move, term: Term, drawn: SparseCodes) -> Step:
+    """The numbers of :func:`float_step` or :func:`integer_step` at the places where a single direction is not 0.
+
+    Args:
+        move: :func:`is_sparse`; its only term that touches the leaf is ``term``.
+        drawn: the direction.
+    """
+    if is_integer(directions, domain, move):
+        cells = drawn.x * int(term.weight)
+        return Step(cells.sign_().mul_(int(move.link.size)) if move.link.kind == "sign" else cells)
+    total = linked(drawn.x * term.weight, move.link, directions.key, 0).mul_(_unit(domain, 0, 0))
+    wanted = int(torch.count_nonzero(total))
+    cells = rounded_at(total, term.seed, directions.key, drawn.places)
+    return Step(cells.to(torch.int32), wanted - int(torch.count_nonzero(cells)))
+
+
+def is_sparse(directions: LeafDirections, domain: Domain, move: Move) -> bool:
+    """Whether a move leaves nearly all integers where they are: it is a single direction, of a law that does."""
+    mine = directions.mine(move.terms)
+    if len(mine) != 1 or law(mine[0].noise).sparse is None or move.link.kind not in ("identity", "sign"):
+        return False
+    return is_integer(directions, domain, move) or (domain.lattice and isinstance(domain.unit, float))
 
 
 def is_integer(directions: LeafDirections, domain: Domain, move: Move) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Drawn
+from forq.noise.bits import Bits, Drawn, Float32
+from forq.noise.philox import Places
 from forq.plugins import registry
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 Draw = Callable[[Bits, int, Drawn], None]
 """Fill ``out`` with z[start … start + len(out) − 1]; a pure function of the bits."""
+
+MOSTLY_ZERO = 2.0**-6
+"""Up to this share of numbers that are not 0, it pays to keep their places: 12 bytes each, three sixteenths of a byte a
+coordinate."""
 
 AUTO = "auto"
 """The argument with which the calibration chooses the size of a law, as in ``cells:auto``."""
@@ -36,6 +41,7 @@ class Law:
             from start and rising, and the numbers; they are those of ``draw``.
         on: from (bits, start, count, device) to the same numbers drawn on a GPU by :mod:`forq.noise.triton`, float32.
         sparse_on: ``sparse`` on a GPU; places int64, z int8.
+        at: from (bits, places) to z at single places, which rise; float32, the same numbers as ``draw``'s.
         of_layer: one number for a layer, which all its scales share.
         signs: of a law of single random bits (±1): ``own``: one for each coordinate, ``row``: one for each output row.
         sized: of a law without a size (``cells:auto``), which cannot be drawn: from a root mean square to the name of
@@ -46,9 +52,10 @@ class Law:
     draw: Draw
     portable: bool
     integer: bool = False
-    sparse: Callable[[Bits, int, int], tuple[NDArray[np.int64], NDArray[np.int8]]] | None = None
+    sparse: Callable[[Bits, int, int], tuple[Places, NDArray[np.int8]]] | None = None
     on: Callable[[Bits, int, int, torch.device], Tensor] | None = None
     sparse_on: Callable[[Bits, int, int, torch.device], tuple[Tensor, Tensor]] | None = None
+    at: Callable[[Bits, Places], Float32] | None = None
     of_layer: bool = False
     signs: Literal["own", "row"] | None = None
     sized: Callable[[float], str] | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from forq.coordinates.masters import SparseMaster
+from forq.coordinates.masters import packed
 from forq.layers import weight
 from forq.layers.codes import codes_at, pack, put_codes_at, unpack
 from forq.layers.linear import QuantLinear
@@ -52,6 +52,22 @@ def test_places_and_draws_are_the_same_noise(share: str) -> None:
     assert (made.sparse is None) == (float(share) > 2.0**-6)
 
 
+@pytest.mark.parametrize(("spread", "share"), [(1.0, 1.0), (3.0, 0.5), (1.0, 0.015), (16.0, 0.015), (20.0, 0.015)])
+def test_a_rounded_direction_is_drawn_where_its_share_lies(spread: float, share: float) -> None:
+    bits, made = Bits(direction_seed(3, 4), 99), law(f"rounded:2:{spread}:{share}")
+    drawn, z, whole = np.empty(70_000, np.float32), np.empty(70_000, np.float32), np.empty(70_000, np.int32)
+    for own, out in ((made, drawn), (made, whole), (law("gaussian"), z)):
+        own.draw(bits, 12, out)
+    up = bits.on(2).uniform32(12, len(drawn)) * 2.0**-32
+    hit = bits.on(256).uniform32(12, len(drawn)) < share * 2**32
+    assert np.array_equal(drawn, np.where(hit, np.floor(z * np.float32(spread) + up), 0)), "as if drawn everywhere"
+    assert np.array_equal(whole, drawn)
+    if made.sparse is not None:
+        places, few = made.sparse(bits, 12, len(drawn))
+        assert np.array_equal(places, np.flatnonzero(drawn)) and np.array_equal(few, drawn[places])
+    assert (made.sparse is None) == (share > 2.0**-6 or spread > 16)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_single_codes_are_read_and_stored(bits: int) -> None:
     draw = torch.Generator().manual_seed(bits)
@@ -67,7 +83,7 @@ def test_single_codes_are_read_and_stored(bits: int) -> None:
 def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, sparse: bool) -> tuple[Any, ...]:
     """What a model answers under probes and after steps, and what the steps say they did."""
     if not sparse:
-        monkeypatch.setattr(SparseMaster, "sparse_step", lambda self, move: None)
+        monkeypatch.setattr(packed, "is_sparse", lambda *args: False)
         monkeypatch.setattr(weight, "CODES_PER_PUT", 64)
     model: Any = load(folder, device="cpu", kernel="reference")
     held, answers, done = space(model, "codes", "cells"), [], []
@@ -89,11 +105,13 @@ def seen(folder: Path, moves: list[Move], monkeypatch: pytest.MonkeyPatch, spars
 @pytest.mark.parametrize("case", CASES)
 def test_the_model_is_the_same(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = CASES[case](tmp_path / "example")
-    terms = [Term(direction_seed(5, step), weight, "sparse:0.015") for step, weight in enumerate((1.0, -1.0, 3.0))]
-    moves = [Move((term,)) for term in terms] + [Move((terms[0],), Link("sign", 2.0))]
+    noises = zip((1.0, -1.0, 3.0, 0.7, -2.2), ("sparse:0.015",) * 4 + ("rounded:2:3:0.015",), strict=True)
+    terms = [Term(direction_seed(5, step), weight, noise) for step, (weight, noise) in enumerate(noises)]
+    moves = [Move((term,)) for term in terms] + [Move((terms[0],), Link("sign", size)) for size in (2.0, 0.4)]
     one = seen(folder, moves, monkeypatch, True)
     other = seen(folder, moves, monkeypatch, False)
     assert one[1:3] == other[1:3] and sum(moved.changed for moved in one[1]) > 20
+    assert sum(moved.rounded_away for moved in one[1]) > 0
     assert all(torch.equal(a, b) for a, b in zip(one[3], other[3], strict=True))
     # The two ways add up in other orders.
     for a, b in zip(one[0], other[0], strict=True):

@@ -12,8 +12,7 @@ from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains
 from forq.coordinates.leaf import PackedLeaf, SparseCodes, SparseLeaf
 from forq.coordinates.masters.base import Master
-from forq.coordinates.steps import Step, integer_step, is_integer
-from forq.noise.law import law
+from forq.coordinates.steps import Step, integer_step, is_integer, is_sparse, sparse_step
 from forq.scalars.moves import Move, Moved
 
 
@@ -64,41 +63,35 @@ class SparseMaster(PackedMaster):
         self._drawn: tuple[tuple[int, str], SparseCodes] | None = None
 
     def show(self, move: Move) -> None:
-        step = self.sparse_step(move)
-        if step is None:
+        if not is_sparse(self.directions, self.domain, move):
             self._drawn = None  # of another kind of step: its places would only take memory
             super().show(move)
             return
-        old = self.leaf.at(step.places)
+        places, step = self.sparse_step(move)
+        old = self.leaf.at(places)
         new = inside(old + fitting(step.x, old, self.domain), old, self.domain)
-        self.leaf.sparse = SparseCodes(step.places, new)
+        self.leaf.sparse = SparseCodes(places, new)
 
     def hide(self) -> None:
         self.leaf.sparse = None
         super().hide()
 
     def apply(self, move: Move) -> Moved:
-        step = self.sparse_step(move)
-        if step is None:
+        if not is_sparse(self.directions, self.domain, move):
             return super().apply(move)
-        old = self.leaf.at(step.places)
+        places, step = self.sparse_step(move)
+        old = self.leaf.at(places)
         free = old + fitting(step.x, old, self.domain)
         new = inside(free, old, self.domain)
         changed, cut = int(torch.count_nonzero(new != old)), int(torch.count_nonzero(new != free))
-        self.leaf.put_at(SparseCodes(step.places, new))
-        return Moved(changed, cut, self.size)
+        self.leaf.put_at(SparseCodes(places, new))
+        return Moved(changed, cut, self.size, step.rounded_away)
 
-    def sparse_step(self, move: Move) -> SparseCodes | None:
-        """Where a move touches the leaf, and by how many cells; None where it is not one sparse direction."""
-        mine = self.directions.mine(move.terms)
-        if len(mine) != 1 or law(mine[0].noise).sparse is None or not is_integer(self.directions, self.domain, move):
-            return None
-        (term,) = mine
+    def sparse_step(self, move: Move) -> tuple[Tensor, Step]:
+        """Where a sparse move touches the leaf, and by how many cells."""
+        (term,) = self.directions.mine(move.terms)
         direction = term.seed, term.noise
         if self._drawn is None or self._drawn[0] != direction:
             self._drawn = direction, self.directions.sparse(term, self.chunks())
         drawn = self._drawn[1]
-        cells = drawn.x * int(term.weight)
-        if move.link.kind == "sign":
-            cells = cells.sign_().mul_(int(move.link.size))
-        return SparseCodes(drawn.places, cells)
+        return drawn.places, sparse_step(self.directions, self.domain, move, term, drawn)

@@ -7,14 +7,19 @@ conditionally independent one; ``rounded:1`` and ``rounded:2`` are two such quan
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forq.errors import ConfigError
-from forq.noise.bits import Bits, Drawn
-from forq.noise.law import AUTO, Law, unsized
+from forq.noise.bits import Bits, Drawn, Float32, UInt32
+from forq.noise.law import AUTO, MOSTLY_ZERO, Law, unsized
 from forq.noise.law import law as resolve
+from forq.noise.philox import Places
 
 # Streams 1 … 255 are the roundings' own.
 _SHARE_STREAM = 256
+
+_BYTE = 16.0
+"""Largest spread whose numbers fit in a byte: a Gaussian ends at 5.8."""
 
 
 def law(argument: str | None) -> Law:
@@ -32,7 +37,7 @@ def law(argument: str | None) -> Law:
     if argument == f"{stream}:{AUTO}" and 1 <= stream <= 255:
         return unsized(
             portable=resolve("gaussian").portable,
-            integer=False,
+            integer=True,
             name=lambda size: f"rounded:{stream}:{size:.4g}" if size > 1.0 else f"rounded:{stream}:1:{size**2:.4g}",
         )
     try:
@@ -46,12 +51,29 @@ def law(argument: str | None) -> Law:
         )
     base, bound = resolve("gaussian"), round(share * 2**32)
 
-    def draw(bits: Bits, start: int, out: Drawn) -> None:
-        base.draw(bits, start, out)
-        np.multiply(out, np.float32(sigma), out=out)
-        carry = bits.on(stream).uniform32(start, len(out)) * 2.0**-32
-        np.floor(out + carry, out=out, casting="same_kind")
-        if bound < 1 << 32:
-            out[bits.on(_SHARE_STREAM).uniform32(start, len(out)) >= bound] = 0.0
+    def rounded(z: Float32, draws: UInt32) -> Float32:
+        return np.floor(z * np.float32(sigma) + draws * 2.0**-32).astype(np.float32)
 
-    return Law(draw, base.portable)
+    def draw(bits: Bits, start: int, out: Drawn) -> None:
+        if bound < 1 << 32:
+            places, z = few(bits, start, len(out))
+            out.fill(0)
+            out[places] = z
+            return
+        z = np.empty(len(out), dtype=np.float32)
+        base.draw(bits, start, z)
+        out[:] = rounded(z, bits.on(stream).uniform32(start, len(out)))
+
+    def few(bits: Bits, start: int, count: int) -> tuple[Places, Float32]:
+        places = np.flatnonzero(bits.on(_SHARE_STREAM).uniform32(start, count) < np.uint32(bound))
+        assert base.at is not None
+        z = rounded(base.at(bits, places + start), bits.on(stream).uniform32_at(places + start))
+        moved = z != 0.0
+        return places[moved], z[moved]
+
+    def sparse(bits: Bits, start: int, count: int) -> tuple[Places, NDArray[np.int8]]:
+        places, z = few(bits, start, count)
+        return places, z.astype(np.int8)
+
+    fits = share <= MOSTLY_ZERO and sigma <= _BYTE
+    return Law(draw, base.portable, integer=True, sparse=sparse if fits else None)

@@ -8,10 +8,8 @@ from numpy.typing import NDArray
 
 from forq.errors import ConfigError
 from forq.noise.bits import Bits, Drawn
-from forq.noise.law import Law
-
-MOST = 2.0**-6
-"""Up to this share it pays to keep the places: 12 bytes each, three sixteenths of a byte a coordinate."""
+from forq.noise.law import MOSTLY_ZERO, Law
+from forq.noise.philox import Places
 
 
 def law(argument: str | None) -> Law:
@@ -29,7 +27,7 @@ def law(argument: str | None) -> Law:
         )
     bound = round(share * 2**31)
 
-    def sparse(bits: Bits, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    def sparse(bits: Bits, start: int, count: int) -> tuple[Places, NDArray[np.int8]]:
         drawn = bits.uniform32(start, count)
         # (r >> 1) < bound, in one pass.
         places = np.flatnonzero(drawn < np.uint32(2 * bound)) if bound < 2**31 else np.arange(count)
@@ -51,6 +49,6 @@ def law(argument: str | None) -> Law:
         places, z = sparse_on(bits, start, count, device)
         return torch.zeros(count, device=device).index_put_((places,), z.float())
 
-    if share > MOST:
+    if share > MOSTLY_ZERO:
         return Law(draw, portable=True, integer=True, on=draw_on)
     return Law(draw, portable=True, integer=True, sparse=sparse, on=draw_on, sparse_on=sparse_on)
