@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from forq.coordinates.masters import packed
+from forq.coordinates import held
+from forq.coordinates.masters import SparseMaster, packed
 from forq.layers import weight
 from forq.layers.codes import codes_at, pack, put_codes_at, unpack
 from forq.layers.linear import QuantLinear
@@ -18,7 +19,7 @@ from forq.models.load import load
 from forq.models.space import space
 from forq.noise.bits import Bits
 from forq.noise.law import law
-from forq.scalars.moves import Link, Move, Term, direction_seed
+from forq.scalars.moves import Link, Move, Moved, Term, direction_seed
 from tests.fixtures import aqlm, bnb4, gguf, gptq, hqq
 
 IDS = torch.tensor([[1, 5, 9, 2, 40, 33]])
@@ -116,3 +117,26 @@ def test_the_model_is_the_same(case: str, tmp_path: Path, monkeypatch: pytest.Mo
     # The two ways add up in other orders.
     for a, b in zip(one[0], other[0], strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_directions_that_are_held_feed_back_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, weights = gptq.example(tmp_path / "example"), (-0.9, 0.4)
+    steps = [
+        tuple(Term(direction_seed(5, step, k), weight, "sparse:0.015") for k, weight in enumerate(weights))
+        for step in range(5)
+    ]
+
+    def fed_back(most: float) -> tuple[str, list[Moved], set[int]]:
+        """What a model holds after the steps, what they did, and the number of directions that each leaf holds."""
+        monkeypatch.setattr(held, "MOST", most)
+        codes = space(load(folder, device="cpu", kernel="reference"), "codes", "cells")
+        done = [
+            codes.apply(Move(terms, Link("feedback", 0.9, past=tuple(steps[max(0, i - 3) : i]))))
+            for i, terms in enumerate(steps)
+        ]
+        holders = [master.directions for master in codes._masters if isinstance(master, SparseMaster)]
+        return codes.digest(), done, {len(one.held) for one in holders}
+
+    none, some, every = map(fed_back, (0.0, 0.3, 9.0))
+    assert none[:2] == some[:2] == every[:2] and sum(moved.rounded_away for moved in none[1]) > 0
+    assert (none[2], every[2]) == ({0}, {8}), "the last step's, and those of three before it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from forq.coordinates.arithmetic import fitting, inside
 from forq.coordinates.directions import NoiseBuffer
 from forq.coordinates.domain import Domains
+from forq.coordinates.held import HeldDirections
 from forq.coordinates.leaf import PackedLeaf, SparseCodes, SparseLeaf
 from forq.coordinates.masters.base import Master
 from forq.coordinates.steps import Step, integer_step, is_integer, is_sparse, sparse_step
@@ -53,13 +55,17 @@ class PackedMaster(Master):
 class SparseMaster(PackedMaster):
     """Packed integers of which a move of few cells reads and stores single ones.
 
-    The two sides of a probe and the step that follows share a direction: its places are drawn once.
+    The two sides of a probe and the step that follows share a direction: its places are drawn once. Those of the steps
+    whose rounding a step feeds back are held (:mod:`forq.coordinates.held`).
     """
 
     leaf: SparseLeaf
+    directions: HeldDirections
 
     def __init__(self, leaf: SparseLeaf, domain: Domains, buffer: NoiseBuffer, chunk: int | None) -> None:
         super().__init__(leaf, domain, buffer, chunk)
+        plain = self.directions
+        self.directions = HeldDirections(plain.group, plain.key, plain.rows, plain.device, plain.buffer)
         self._drawn: tuple[tuple[int, str], SparseCodes] | None = None
 
     def show(self, move: Move) -> None:
@@ -77,6 +83,8 @@ class SparseMaster(PackedMaster):
         super().hide()
 
     def apply(self, move: Move) -> Moved:
+        if move.link.past:
+            self.directions.hold(chain(move.terms, *move.link.past), self.chunks())
         if not is_sparse(self.directions, self.domain, move):
             return super().apply(move)
         places, step = self.sparse_step(move)
