@@ -130,6 +130,6 @@ def size(count: float) -> str:
     """Bytes as people read them."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.2f} {unit}"
+            return f"{count:.3g} {unit}" if abs(count) < 1000 else f"{count:,.0f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")

@@ -112,15 +112,20 @@ def summary(ckpt: Checkpoint, tokens: int = TOKENS) -> Summary:
 
 def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts) -> tuple[Estimate, ...]:
     """The memory of each method."""
-    file_bytes = sum(info.nbytes for info in ckpt.info.values())
-    shapes = [(spec.in_features, spec.out_features) for spec in specs.values()]
-    shapes = shapes or [(info.shape[0], info.shape[1]) for info in ckpt.info.values() if len(info.shape) == 2]
-    dense = max(rows * columns for rows, columns in shapes)
-    lora = sum(LORA_RANK * (rows + columns) for rows, columns in shapes)
-    return (
+    known = (
         Estimate("AdamW", 16 * counts.parameters, "16-bit weights and gradients, fp32 master and two moments"),
         Estimate("SGD", 4 * counts.parameters, "16-bit weights and gradients"),
         Estimate("MeZO", 2 * counts.parameters, "16-bit weights"),
+    )
+    held = _held_bytes(ckpt, specs, counts)
+    if not specs:
+        return (*known, Estimate("forq", held, "all tensors in fp32 (as a CPU holds them)"))
+    shapes = [(spec.in_features, spec.out_features) for spec in specs.values()]
+    dense = max(rows * columns for rows, columns in shapes)
+    lora = sum(LORA_RANK * (rows + columns) for rows, columns in shapes)
+    file_bytes = sum(info.nbytes for info in ckpt.info.values())
+    return (
+        *known,
         Estimate(
             "QLoRA",
             file_bytes + 16 * lora + 2 * dense,
@@ -128,7 +133,7 @@ def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts)
         ),
         Estimate(
             "forq",
-            _held_bytes(ckpt, specs, counts) + min(4 * dense, BUFFER_BYTES),
+            held + min(4 * dense, BUFFER_BYTES),
             "packed codes, two fp32 copies of the scales, all other tensors in fp32 (as a CPU holds them), "
             "one dense layer in fp32, 128 MiB at most",
         ),

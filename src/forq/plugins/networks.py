@@ -90,6 +90,8 @@ def open_network(
             f"{name}: forq does not unpickle models: export it with torch.onnx.export (.onnx) or torch.export.save "
             "(.pt2), or name a function that loads it (file.py:function)"
         )
+    if threads is not None and suffix != ".onnx":
+        raise ConfigError(f"{name}: only an .onnx network takes a number of threads, found {threads}")
     if suffix not in (".onnx", ".pt2"):
         if output is not None:
             raise ConfigError(f"{name}: a Python function has one output: let it return the scores, found {output!r}")

@@ -257,6 +257,8 @@ def _adapters(header: Header, ckpt: Checkpoint, folder: Path | None) -> list[Ada
                 "went on from"
             )
         return adapters
+    if folder is not None:
+        raise JournalError(f"this run did not go on from an adapter, found {folder}: leave --adapter out")
     if not any(group == "lora" for _, group, *_ in header.leaves):
         return []
     return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)

@@ -91,7 +91,8 @@ def export(
         raise ConfigError(f"to: expected one of {', '.join(known)}, found {to!r}{registry.nearest(to, known)}")
     if (to == LORA) != (adapter is not None):
         raise ConfigError(
-            f"to {LORA}: expected a run that moved adapters, or --adapter FOLDER, found none"
+            f"to {LORA}: expected a run that moved adapters, or --adapter FOLDER, found none; --to {GGUF} writes a "
+            "checkpoint"
             if to == LORA
             else f"adapter: expected --to {LORA}, found --to {to}; merge the adapter into its base with PEFT first"
         )
@@ -102,7 +103,9 @@ def export(
         raise FormatError(f"{ckpt.path}: expected tensors of a transformers model to export, found an ONNX graph")
     layout = layout_of(ckpt)
     if layout.form is None or not layout.specs:
-        raise FormatError(f"{ckpt.path}: expected quantized layers to export, found floats alone")
+        raise FormatError(
+            f"{ckpt.path}: expected quantized layers to export, found floats alone; forq quantize makes some"
+        )
     check_destination(ckpt.path, Path(out), overwrite)
     if to == GGUF:
         return _as_gguf(ckpt, layout, Path(out))

@@ -84,15 +84,17 @@ def quantize(
         if to.replace("_", "-") in exportable():
             more = f"; forq export --to {to} writes it from a quantized checkpoint"
         raise ConfigError(f"to: expected one of {', '.join(TARGETS)}, found {to!r}{more}")
-    if to != "gptq" and (bits, sym, checkpoint_format) != (4, True, "gptq"):
-        raise ConfigError(f"to {to}: expected 4 bits and no other setting but the group size, found others")
+    settings = {"bits": (bits, 4), "sym": (sym, True), "checkpoint_format": (checkpoint_format, "gptq")}
+    own = [f"{name} {given}" for name, (given, default) in settings.items() if given != default]
+    if to != "gptq" and own:
+        raise ConfigError(f"to {to}: expected no setting but the group size, found {', '.join(own)}, which gptq takes")
     if bits not in BITS:
         raise ConfigError(f"bits: expected {', '.join(map(str, BITS))}, found {bits}")
     if group_size < 1 and group_size != -1:
         raise ConfigError(f"expected a positive group_size or -1, found {group_size}")
     ckpt = Checkpoint.open(src)
     if ckpt.config.get("quantization_config") is not None:
-        raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already")
+        raise FormatError(f"{ckpt.path}: expected a float checkpoint, found one that is quantized already: tune it")
     layers = linear_layers(ckpt)
     kept = kept_layers(layers, keep)
     chosen = {name: layer for name, layer in layers.items() if name not in kept}

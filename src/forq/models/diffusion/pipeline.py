@@ -100,7 +100,7 @@ def draw(
         ConfigError: the model is not a diffusion pipeline, or diffusers refuses a setting.
     """
     if model.checkpoint.contents.component is None:
-        raise ConfigError(f"forq sample: expected a diffusion pipeline to draw with, found {type(model).__name__}")
+        raise ConfigError(f"expected a diffusion pipeline to draw with, found {type(model).__name__}")
     try:
         output = drawing(model)(
             prompt,
@@ -112,7 +112,7 @@ def draw(
             generator=torch.Generator().manual_seed(seed),
         )
     except ValueError as error:
-        raise ConfigError(f"forq sample: diffusers says: {error}") from error
+        raise ConfigError(f"diffusers says: {error}") from error
     drawn: Image.Image = output.images[0]
     return drawn
 

@@ -95,6 +95,7 @@ def _files(path: Path, aside: Path | None) -> Tables:
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             hint = f"; {advice(path)}" if is_rows(path) else ""
+            hint = "; plain texts are for the task text" if path.suffix.lower() in (".txt", ".md") else hint
             found = path.suffix or "no suffix"
             raise DataError(f"{path}: expected a file of {', '.join(SUFFIXES)}, found {found}{hint}")
         return Tables([(path, "train")])

@@ -65,11 +65,15 @@ def values(own: Any, rows: int, ends: tuple[int, ...]) -> tuple[dict[str, Value]
         made = {_PREFIX + key: value for key, value in {**candidate, **found}.items()} | templates
         if (differing := _differing(own, made)) is None:
             return made, (*notes, *_absorbed(own, made))
-    what = "splits texts" if differing is None else f"reads {differing!r:.60}"
+    what = "splits texts" if differing is None else f"reads {_begun(differing)}"
     raise FormatError(
-        f"--to gguf: expected a tokenizer that llama.cpp can follow, found one that {what} in a way of its own; export "
-        "to float16, and convert the folder with llama.cpp"
+        f"--to gguf: expected a tokenizer that llama.cpp can follow, found one that {what} otherwise; export to "
+        "float16, and convert the folder with llama.cpp"
     )
+
+
+def _begun(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r} …"
 
 
 def _description(own: Any) -> dict[str, Any]:
