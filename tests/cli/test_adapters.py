@@ -37,6 +37,9 @@ def test_an_adapter_is_a_folder_of_peft_and_a_journal(base, text, tmp_path, forq
     assert files == sorted(path.name for path in (tmp_path / "again").iterdir())
     assert all((tmp_path / "again" / file).read_bytes() == (out / "adapter" / file).read_bytes() for file in files)
 
+    unused = forq("replay", out, "--base", base, "--adapter", out / "adapter", "--out", tmp_path / "third")
+    assert unused.returncode == 1 and "did not go on from an adapter" in unused.stderr
+
     name = sorted(held)[0]
     held[name][0, 0] += 1
     save_file(held, out / "adapter" / "adapter_model.safetensors")

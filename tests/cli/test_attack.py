@@ -178,6 +178,7 @@ def test_after_ctrl_c_it_says_where_the_results_are(place, forq):
         (("bad.pt2",), "not a torch.export archive"),
         (("model.pth",), "does not unpickle"),
         (("float.onnx",), "add --input float"),
+        (("mine.py:predict", "--threads", "2"), "only an .onnx network takes a number of threads, found 2"),
         (("mine.py:predict", "--budget", "0"), "at least 1"),
         (("mine.py:predict", "--eps", "300"), "at most 255"),
         (("mine.py:predict", "--set", "share"), "key=value"),

@@ -71,7 +71,15 @@ def test_inspect_counts_what_is_there(base, forq):
     assert set(peaks) == {"AdamW", "SGD", "MeZO", "QLoRA", "forq"} and peaks["AdamW"] == 16 * found["parameters"]
     said = forq("inspect", base).stdout
     assert "QLoRA" in said and "a forward pass of 1,024 tokens takes at least" in said
-    assert "nothing is quantized" not in said
+    assert "nothing is quantized" not in said and "packed codes" in said
+
+
+def test_inspect_says_of_floats_that_nothing_is_quantized(base, tmp_path, forq):
+    assert forq("export", base, "--to", "float32", "--out", tmp_path / "floats").returncode == 0
+    found = json.loads(forq("inspect", tmp_path / "floats", "--json").stdout)
+    assert {row["method"] for row in found["estimates"]} == {"AdamW", "SGD", "MeZO", "forq"}
+    said = forq("inspect", tmp_path / "floats").stdout
+    assert "nothing is quantized" in said and "packed codes" not in said
 
 
 def test_the_kinds_that_move_are_all_in_the_help(forq):

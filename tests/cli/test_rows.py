@@ -25,6 +25,12 @@ def test_inspect_shows_rows_as_the_model_will_see_them(base, tmp_path, forq):
     assert "train row 1 of 8" in done.stdout and "'<s>'" in done.stdout and "row 2" not in done.stdout
 
 
+def test_inspect_of_plain_text_names_its_task(base, tmp_path, forq):
+    (tmp_path / "notes.txt").write_text("hello")
+    done = forq("inspect", base, "--data", tmp_path / "notes.txt")
+    assert done.returncode == 1 and "found .txt; plain texts are for the task text" in done.stderr
+
+
 def test_inspect_gives_rows_as_data_for_any_task(base, text, tmp_path, forq):
     words = ("--task", "text", "--data", text, "--set", "task.max_length=16", "--rows", 3, "--json")
     found = json.loads(forq("inspect", base, *words).stdout)

@@ -165,7 +165,7 @@ def test_tokenizers_that_llama_cpp_cannot_follow_are_refused(tmp_path: Path) -> 
     def composed(own: Any) -> None:
         own.backend_tokenizer.normalizer = normalizers.NFC()
 
-    refused(made(tmp_path / "a", changed(whole_texts)), tmp_path / "out", "splits texts in a way of its own")
+    refused(made(tmp_path / "a", changed(whole_texts)), tmp_path / "out", "splits texts otherwise")
     refused(made(tmp_path / "b", changed(lower)), tmp_path / "out", 'reads "Hello, world!')
     done = forq.export(made(tmp_path / "c", changed(composed)), tmp_path / "out", "gguf")
     assert any("NFC" in note for note in done.notes)
