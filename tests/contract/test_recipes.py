@@ -200,7 +200,7 @@ def test_one_length_for_several_kinds_is_fine():
 def test_a_run_goes_on_with_the_decisions_it_was_begun_with():
     today = recipe("qzo-paper").settings
     tree = today.model_dump(mode="json")
-    assert today.decisions == settings_of(tree).decisions == 2
+    assert today.decisions == settings_of(tree).decisions == 3
     del tree["decisions"]
     older = settings_of(tree)
     assert older.decisions == with_settled(today, older).decisions == 1

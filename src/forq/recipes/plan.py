@@ -23,6 +23,10 @@ VOTED = 0.17
 """``GroupRequest.walk`` of steps by vote, which do not become shorter as slopes fall."""
 
 
+COST = 0.05
+"""``GroupRequest.cost``. A tenth and more led runs of classes astray, a hundredth left them nearly where they were."""
+
+
 def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, float] | None = None) -> Plan:
     """The method that the settings describe, or the calibration that measures what they leave ``auto``.
 
@@ -83,6 +87,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
                     part.sized,
                     cells,
                     walk,
+                    COST if chosen.decisions > 2 else None,
                     rule.checks,
                     part.newton_step,
                 )

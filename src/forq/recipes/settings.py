@@ -90,10 +90,11 @@ class Settings(Frozen):
             and task decide (:mod:`forq.runs.settled`).
         groups: what a kind has of its own.
         lora: the adapters, where they move.
-        decisions: the law of what a step decides. 2: noise laws go in turn over the steps
+        decisions: the law of what a step decides. 3: whole cells walk only as far as their noise may cost
+            (:data:`forq.recipes.plan.COST`); 2 had no such bound. Since 2, noise laws go in turn over the steps
             (:attr:`forq.scalars.directions.Directions.over_steps`), and an audit takes a direction whose sides are
-            equally better than staying. 1: every step begins with the first law, and such a direction is dropped. Not
-            to be chosen: journals without it are of 1, and their runs go on so.
+            equally better than staying; with 1, every step begins with the first law, and such a direction is dropped.
+            Not to be chosen: journals without it are of 1, and their runs go on so.
     """
 
     move: str
@@ -103,7 +104,7 @@ class Settings(Frozen):
     rule: RuleSettings
     groups: Mapping[str, GroupSettings] = Field(default_factory=dict)
     lora: LoraSettings = Field(default_factory=LoraSettings)
-    decisions: Literal[1, 2] = 2
+    decisions: Literal[1, 2, 3] = 3
 
     @field_validator("blocks", mode="before")
     @classmethod

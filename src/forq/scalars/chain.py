@@ -59,7 +59,7 @@ class Inputs:
     course: Course
     newton: float
     whole_cells: bool
-    decisions: int = 2
+    decisions: int = 3
 
 
 Own = TypeVar("Own", bound=Frozen)

@@ -10,9 +10,10 @@ with σ the root mean square of the slopes and τ the trace of the Hessian, both
 batch's slopes that other batches confirm. The calibration chooses ``newton`` · ρ*. A probe of another size than the
 step would measure another place, so each trial takes the radius that the trial before it suggests.
 
-Nearly all of a step is noise, which walks at random: ρ·√steps cells over a run of full steps. ``WALK`` bounds that
-by a share of half the range; beyond it, runs whose every step should have gained forgot what the network knew
-(`LOG.md`).
+Nearly all of a step is noise, which walks at random: W = ρ·√steps cells over a run of full steps. Two bounds hold it,
+beyond which runs whose every step should have gained forgot what the network knew (`LOG.md`): W stays below ``WALK`` of
+half the range, and ½·W²·τ, what noise of that size costs, below a share of the loss where the run begins (``cost`` of
+the request).
 """
 
 from __future__ import annotations
@@ -91,20 +92,24 @@ def measure_cells(
             square = 0.5 * sum(a * a + b * b for a, b in zip(left.slopes, right.slopes, strict=True))
             share = min(max(agree / square, 1.0 / math.sqrt(count)), 1.0)
             slope = math.sqrt(0.5 * (left.slope**2 + right.slope**2))
-            last = _Trial(slope, 0.5 * (left.trace + right.trace), 0.5 * math.hypot(left.error, right.error), ())
+            trace, error = 0.5 * (left.trace + right.trace), 0.5 * math.hypot(left.error, right.error)
+            last = _Trial(0.5 * (left.here + right.here), slope, trace, error, ())
     if last.slope == 0.0:
         raise RunError("no displacement by whole cells changes the loss: what moves has no part in it")
     best = group.newton * SIGN * share * last.slope / last.bend if last.bend > 0.0 else math.inf
-    walk = (WALK if group.walk is None else group.walk) * group.half_range / math.sqrt(group.directions * steps)
-    radius = max(min(best, NEAR * radius, walk, MOST), LEAST)
+    far = (WALK if group.walk is None else group.walk) * group.half_range
+    if group.cost is not None and last.here > 0.0 and last.bend > 0.0:
+        far = min(far, math.sqrt(2.0 * group.cost * last.here / last.bend))
+    radius = max(min(best, NEAR * radius, far / math.sqrt(group.directions * steps), MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
     return GroupResult(1.0, 1.0, 0.0, last.slope, notes, radius), number
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Slopes by direction with their root mean square, and the trace with its standard error; in cells."""
+    """The loss, slopes by direction with their root mean square, and the trace with its standard error; in cells."""
 
+    here: float
     slope: float
     trace: float
     error: float
@@ -133,4 +138,4 @@ def _read(losses: Sequence[float], radius: float) -> _Trial | None:
     bends = [(a + b - 2.0 * here) / size**2 for a, b in pairs]
     trace = sum(bends) / len(bends)
     error = math.sqrt(sum((h - trace) ** 2 for h in bends) / max(1, len(bends) - 1) / len(bends))
-    return _Trial(math.sqrt(sum(d * d for d in slopes) / len(slopes)), trace, error, slopes)
+    return _Trial(here, math.sqrt(sum(d * d for d in slopes) / len(slopes)), trace, error, slopes)

@@ -22,6 +22,8 @@ class GroupRequest:
         walk: how far all steps together may walk, root mean square, in units, or for integers in half of their range;
             then all of a step counts as noise. ``None``: the calibration's own bound, and only the unconfirmed share
             counts.
+        cost: what all steps together may cost by their noise, as a share of the loss where the run begins; for whole
+            cells. ``None``: no bound.
         checks: most batches on which a run too short to rehearse its step checks it; 0: none.
         radius_only: the step sets its own length, so only ε is open.
     """
@@ -34,6 +36,7 @@ class GroupRequest:
     cells: bool = False
     half_range: float = math.inf
     walk: float | None = None
+    cost: float | None = None
     checks: int = 0
     radius_only: bool = False
 
