@@ -24,7 +24,7 @@ VOTED = 0.17
 
 
 COST = 0.05
-"""``GroupRequest.cost``. A tenth and more led runs of classes astray, a hundredth left them nearly where they were."""
+"""``GroupRequest.cost`` of a network's own integers (`LOG.md`, 2026-12-01). Adapters have nothing to forget."""
 
 
 def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, float] | None = None) -> Plan:
@@ -87,7 +87,7 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
                     part.sized,
                     cells,
                     walk,
-                    COST if chosen.decisions > 2 else None,
+                    COST if chosen.decisions > 2 and part.kind not in WALK else None,
                     rule.checks,
                     part.newton_step,
                 )
