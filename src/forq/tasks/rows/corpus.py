@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,12 @@ from forq.tasks.rows.utf8 import advice
 from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
+
+Reading = Literal[1, 2]
+"""The law of a text. 2: lines end with ``\\n``, as Python and ``datasets`` read them. 1: as the file writes them."""
+
+NEWEST: Reading = 2
+"""The law of new runs."""
 
 PIECE_BYTES = 256 << 10
 
@@ -79,9 +87,14 @@ def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
     return named
 
 
-def _pieces(path: Path) -> Iterator[str]:
-    """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none."""
+def _pieces(path: Path, *, plain_ends: bool = True) -> Iterator[str]:
+    """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none.
+
+    Args:
+        plain_ends: a line ends with ``\\n``, also where the file has ``\\r\\n`` or ``\\r``.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
+    ends = io.IncrementalNewlineDecoder(None, translate=True) if plain_ends else None
     carry, offset = "", 0
     try:
         with path.open("rb") as file:
@@ -89,12 +102,14 @@ def _pieces(path: Path) -> Iterator[str]:
                 pending = len(decoder.getstate()[0])
                 if (zero := block.find(b"\0")) >= 0:
                     raise DataError(f"{path}: a zero byte at byte {offset + zero}; {advice(block)}")
-                carry += _decoded(decoder, block, path, offset - pending)
+                text = _decoded(decoder, block, path, offset - pending)
+                carry += text if ends is None else ends.decode(text)
                 offset += len(block)
                 end = carry.rfind("\n") + 1 or len(carry)
                 yield carry[:end].removeprefix("\ufeff")
                 carry = carry[end:]
-            carry += _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
+            text = _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
+            carry += text if ends is None else ends.decode(text, final=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     yield carry
@@ -108,13 +123,21 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offse
         raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); {advice(block)}") from error
 
 
-def tokenised(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
+def tokenised(paths: list[Path], tokenizer: Tokenizer, *, plain_ends: bool = True) -> Tokens:
     """The tokens of the files, one after the other, without added tokens.
+
+    Args:
+        plain_ends: every line ends with ``\\n``; else as the file writes it.
 
     Raises:
         DataError: a file cannot be read or is not UTF-8, or all files are empty.
     """
-    pieces = [np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece]
+    pieces = [
+        np.array(bare(tokenizer, piece), dtype=np.int32)
+        for path in paths
+        for piece in _pieces(path, plain_ends=plain_ends)
+        if piece
+    ]
     if not pieces:
         raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
     return np.concatenate(pieces)
