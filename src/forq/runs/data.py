@@ -87,7 +87,7 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
     # Runs that were begun before names were written, and nulls left out, go on with what they have.
     if begun and any(hasattr(rows, "features") for rows in splits.values()):
         there = _there(target)
-        if any(_texts(splits, names, filled=True) == there for names in ({}, classes)):
+        if any(_texts(splits, names, filled=filled) == there for names in ({}, classes) for filled in (True, False)):
             return str(target)
     texts = _texts(splits, classes)
     if begun:
@@ -149,8 +149,8 @@ def _line(row: Mapping[str, object], classes: Classes, features: Mapping[str, ob
     fields = unfilled(row, features)
     for name, names in classes.items():
         value = fields.get(name)
-        if type(value) is int:
-            fields[name] = class_name(value, names, f"{where}, {name!r}")
+        if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            fields[name] = class_name(int(value), names, f"{where}, {name!r}")
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
