@@ -152,8 +152,8 @@ def open(
         raise ConfigError(f"max_length must be {len(front) + 2} or more, found {max_length}")
     if batch_rows < 1 or any(rows is not None and rows < 1 for rows in limits.values()):
         raise ConfigError(f"batches and splits need 1 row or more, found {batch_rows} and {limits}")
-    named, unused = files(Path(data))
-    tokens = {split: tokenised(paths, tokenizer, plain_ends=reading > 1) for split, paths in named.items()}
+    named, unused = files(Path(data), reading)
+    tokens = {split: tokenised(paths, tokenizer, reading) for split, paths in named.items()}
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     if whole is not None and tokens.keys() == {"train"}:
         parts: dict[Split, Tokens] = {"test": tokens["train"]}

@@ -88,7 +88,7 @@ def test_pieces_are_the_file(tmp_path, monkeypatch):
     content = "\ufeffnaïve — 日本語\nwords\r\n\rno end of a line in a very long tail ✓"
     path = tmp_path / "a.txt"
     path.write_bytes(content.encode())
-    pieces = list(_corpus._pieces(path, plain_ends=False))
+    pieces = list(_corpus._pieces(path, reading=1))
     assert "".join(pieces) == content.removeprefix("\ufeff") and len(pieces) > 5
     assert max(map(len, pieces)) < 30
     assert "".join(_corpus._pieces(path)) == path.read_text(encoding="utf-8-sig")
@@ -105,6 +105,17 @@ def test_lines_end_as_python_and_datasets_read_them(tmp_path):
     before = text.open(tmp_path / "windows.txt", tokenizer, seed=0, max_length=32, reading=1)
     assert "\r\n" in tokenizer.decode(before.rows["train"][0]) and before.digest != tasks["windows"].digest
     assert text.open(tmp_path / "unix.txt", tokenizer, seed=0, max_length=32, reading=1).digest == tasks["unix"].digest
+
+
+def test_the_readme_of_a_data_set_is_no_text_of_it(tmp_path):
+    """As for ``datasets``; in a folder of Markdown it is a text like any other."""
+    write(tmp_path, a=numbered("film", 400))
+    (tmp_path / "README.md").write_text(numbered("great", 99))
+    named, unread = _corpus.files(tmp_path)
+    assert ([path.name for path in named["train"]], unread) == (["a.txt"], ("README.md",))
+    assert [path.name for path in _corpus.files(tmp_path, 1)[0]["train"]] == ["README.md", "a.txt"]
+    (tmp_path / "a.txt").rename(tmp_path / "a.md")
+    assert [path.name for path in _corpus.files(tmp_path)[0]["train"]] == ["README.md", "a.md"]
 
 
 def test_a_run_from_before_reads_its_texts_as_it_did():

@@ -21,7 +21,11 @@ from forq.tokens.text import bare
 Tokens = NDArray[np.int32]
 
 Reading = Literal[1, 2]
-"""The law of a text. 2: lines end with ``\\n``, as Python and ``datasets`` read them. 1: as the file writes them."""
+"""The law of a text.
+
+2: as Python and ``datasets`` read it. Lines end with ``\\n``, and a README.md beside ``.txt`` files is about the data.
+1: lines end as the file writes them, and a README.md is a text of the folder.
+"""
 
 NEWEST: Reading = 2
 """The law of new runs."""
@@ -29,9 +33,10 @@ NEWEST: Reading = 2
 PIECE_BYTES = 256 << 10
 
 SUFFIXES = (".txt", ".md")
+_CARD = "readme.md"
 
 
-def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
+def files(data: Path, reading: Reading = NEWEST) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
     """The files of each split, and the names of files that are not read.
 
     A text in the folder itself names its split (:mod:`forq.tasks.rows.split_names`), and a sub-folder
@@ -51,7 +56,9 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         for path in data.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(data).parts)
     )
-    texts = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    found = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    plain = reading > 1 and any(path.suffix.lower() == ".txt" for path in found)
+    texts = [path for path in found if not (plain and path.name.casefold() == _CARD)]
     named = _named(data, texts)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
@@ -60,8 +67,8 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
     require_read(filter(is_text, visible), texts)
     taken = {path for paths in named.values() for path in paths}
-    others = [path for path in visible if path not in texts]
-    return named, (*(str(path.relative_to(data)) for path in texts if path not in taken), *names(others, data))
+    others = [path for path in visible if path not in found]
+    return named, (*(str(path.relative_to(data)) for path in found if path not in taken), *names(others, data))
 
 
 def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
@@ -87,14 +94,10 @@ def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
     return named
 
 
-def _pieces(path: Path, *, plain_ends: bool = True) -> Iterator[str]:
-    """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none.
-
-    Args:
-        plain_ends: a line ends with ``\\n``, also where the file has ``\\r\\n`` or ``\\r``.
-    """
+def _pieces(path: Path, reading: Reading = NEWEST) -> Iterator[str]:
+    """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    ends = io.IncrementalNewlineDecoder(None, translate=True) if plain_ends else None
+    ends = io.IncrementalNewlineDecoder(None, translate=True) if reading > 1 else None
     carry, offset = "", 0
     try:
         with path.open("rb") as file:
@@ -123,20 +126,14 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offse
         raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); {advice(block)}") from error
 
 
-def tokenised(paths: list[Path], tokenizer: Tokenizer, *, plain_ends: bool = True) -> Tokens:
+def tokenised(paths: list[Path], tokenizer: Tokenizer, reading: Reading = NEWEST) -> Tokens:
     """The tokens of the files, one after the other, without added tokens.
-
-    Args:
-        plain_ends: every line ends with ``\\n``; else as the file writes it.
 
     Raises:
         DataError: a file cannot be read or is not UTF-8, or all files are empty.
     """
     pieces = [
-        np.array(bare(tokenizer, piece), dtype=np.int32)
-        for path in paths
-        for piece in _pieces(path, plain_ends=plain_ends)
-        if piece
+        np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path, reading) if piece
     ]
     if not pieces:
         raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
