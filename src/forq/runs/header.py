@@ -39,7 +39,7 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
-_FOR_PEOPLE = ("origin", "names", "unused", "missing", "quoted", "guessed")
+_FOR_PEOPLE = ("origin", "names", "unused", "missing", "quoted", "guessed", "transparent")
 _OF_RANK = ("device", "dtype", "activations", "kernel", "threads")
 
 
