@@ -140,6 +140,20 @@ def test_fields_of_the_rows_are_kept_under_their_own_names():
         predict.fields_of([Record({"label": "x"}, "1")], ["all"])
 
 
+@pytest.mark.parametrize("text", ["a\rb", "a\nb", "a\r\nb", 'a,"b"', "", " a "])
+def test_a_kept_text_is_the_same_in_the_table(text):
+    """A carriage return ends a line for readers of CSV, pandas among them, unless it is in quotes."""
+    predicted = Predicted(("bad",), ("bad",), ((1.0,),), ({"text": text, "id": 7},))
+    header, row = csv.reader(io.StringIO(predicted.text(".csv"), newline=""), strict=True)
+    assert dict(zip(header, row, strict=True)) == {
+        "row": "1",
+        "label": "bad",
+        "score bad": "1.0",
+        "text": text,
+        "id": "7",
+    }
+
+
 def test_tasks_are_listed_by_the_names_that_are_given(forq):
     listed = forq("ls", "tasks").stdout
     assert "text-to-image" in listed and "text_to_image" not in listed and "classify" in listed

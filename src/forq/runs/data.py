@@ -14,6 +14,7 @@ from forq.errors import ConfigError, DataError
 from forq.plugins import registry
 from forq.tasks import Split
 from forq.tasks.kinds.labels import class_name
+from forq.tasks.rows import class_file
 from forq.tasks.rows.data_set import class_names
 from forq.tasks.rows.split_names import NAMES
 from forq.tasks.rows.unfilled import unfilled
@@ -69,8 +70,9 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
     """The path of rows in memory, written below ``folder``.
 
     The same rows give the same bytes, so that a repeated call resumes its run. A number that stands for
-    a label (``ClassLabel`` of ``datasets``) is written as the label's name. Nulls that Arrow filled into
-    structs are left out.
+    a label (``ClassLabel`` of ``datasets``) is written as the label's name. The order of the names is in a hidden file
+    (:mod:`forq.tasks.rows.class_file`), which a run from before that does not get. Nulls that Arrow filled into structs
+    are left out.
 
     Args:
         begun: a run on these rows is in ``folder`` already; its files are compared, never replaced.
@@ -87,7 +89,7 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
     # Runs that were begun before names were written, and nulls left out, go on with what they have.
     if begun and any(hasattr(rows, "features") for rows in splits.values()):
         there = _there(target)
-        if any(_texts(splits, names, filled=True) == there for names in ({}, classes)):
+        if any(_texts(splits, names, filled=filled) == there for names in ({}, classes) for filled in (True, False)):
             return str(target)
     texts = _texts(splits, classes)
     if begun:
@@ -100,6 +102,7 @@ def as_path(data: Rows | Mapping[str, Rows], folder: Path, *, begun: bool = Fals
         new = target / f"{name}.new"
         new.write_text(text, encoding="utf-8")
         new.replace(target / f"{name}.jsonl")
+    class_file.write(target, {NAMES[name]: known for name, known in classes.items()})
     return str(target)
 
 
@@ -149,8 +152,8 @@ def _line(row: Mapping[str, object], classes: Classes, features: Mapping[str, ob
     fields = unfilled(row, features)
     for name, names in classes.items():
         value = fields.get(name)
-        if type(value) is int:
-            fields[name] = class_name(value, names, f"{where}, {name!r}")
+        if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            fields[name] = class_name(int(value), names, f"{where}, {name!r}")
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from forq.errors import ConfigError, JournalError
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels, multiplier
 from forq.recipes.settings import settings
-from forq.runs.older_runs import BALANCED, NAMES, unbalanced
+from forq.runs.older_runs import BALANCED, NAMES, READING, TEXT, unbalanced
 from forq.runs.trainer import Trainer
 
 _SHARED = {
@@ -39,7 +39,7 @@ _SHARED = {
 }
 """Fields that a resumed run must share with its journal, and what to do if they differ."""
 
-_FOR_PEOPLE = ("origin", "names", "unused", "missing", "quoted", "guessed")
+_FOR_PEOPLE = ("origin", "names", "unused", "missing", "quoted", "guessed", "transparent")
 _OF_RANK = ("device", "dtype", "activations", "kernel", "threads")
 
 
@@ -156,13 +156,19 @@ def _watched(trainer: Trainer) -> dict[str, dict[str, object]]:
     """The watched data sets; the digest identifies the data."""
     return {
         watch.name: {
-            "task": watch.task.describe()["task"],
+            **_of_law(watch.task.describe()),
             "digest": watch.task.digest,
             "rows": watch.rows,
             "limit": watch.limit,
         }
         for watch in trainer.watches
     }
+
+
+def _of_law(described: Mapping[str, object]) -> dict[str, object]:
+    """A task's name, and the law by which a text is read. Runs of law 1 name none."""
+    name, law = described["task"], described.get(READING, 1)
+    return {"task": name} | ({READING: law} if name == TEXT and law != 1 else {})
 
 
 def _packages(model: LoadedModel) -> list[str]:

@@ -14,6 +14,7 @@ from forq.runs.settled import FACTORS
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
 from forq.tasks.kinds.examples import NEWEST
+from forq.tasks.rows import corpus
 
 NAMES = ("recipe", "seed", "steps")
 """What a header says of the method beside its settings."""
@@ -22,7 +23,10 @@ BALANCED = "balanced"
 """Option of classification tasks, on by default. Before it existed, all rows took part alike."""
 
 READING = "reading"
-"""Option of classification tasks: the law of rows for a head or an encoder. Before it existed, law 1 held."""
+"""Option of tasks: the law of rows for a head or an encoder, or of a text. Before it existed, law 1 held."""
+
+TEXT = "text"
+"""Name of the task on plain texts."""
 
 
 def unbalanced(task: object) -> bool:
@@ -31,11 +35,16 @@ def unbalanced(task: object) -> bool:
 
 
 def earlier_reading(task: object) -> int | None:
-    """The law of rows for a head or an encoder in a header's description, if new runs are not of it."""
-    if not isinstance(task, Mapping) or task.get("by") not in ("head", "similarity"):
+    """The law of a text, or of rows for a head or an encoder, in a header's description, if new runs are not of it."""
+    if not isinstance(task, Mapping):
         return None
+    newest = 1
+    if task.get("task") == TEXT:
+        newest = corpus.NEWEST
+    elif task.get("by") in ("head", "similarity"):
+        newest = NEWEST
     law = task.get(READING, 1)
-    return law if isinstance(law, int) and law < NEWEST else None
+    return law if isinstance(law, int) and law < newest else None
 
 
 def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
@@ -57,9 +66,26 @@ def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     config = as_probed(config, header)
     described, options = header.get("task"), config.task.options
     older = as_read({**({BALANCED: False} if unbalanced(described) else {}), **options}, described)
-    if older == options:
-        return config
-    return config.model_copy(update={"task": config.task.model_copy(update={"options": older})})
+    if older != options:
+        config = config.model_copy(update={"task": config.task.model_copy(update={"options": older})})
+    watched = header.get("watch")
+    return _as_watched(config, watched) if isinstance(watched, Mapping) else config
+
+
+def _as_watched(config: RunConfig, watched: Mapping[str, object]) -> RunConfig:
+    """Settings whose watched texts are read by the law of the run; ``watched`` is the header's description of them."""
+    laws = {
+        name: earlier_reading(described)
+        for name, described in watched.items()
+        if isinstance(described, Mapping) and described.get("task") == TEXT
+    }
+    watches = {
+        name: watch
+        if (law := laws.get(name)) is None
+        else watch.model_copy(update={"options": {READING: law, **watch.options}})
+        for name, watch in config.watch.items()
+    }
+    return config if watches == config.watch else config.model_copy(update={"watch": watches})
 
 
 def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:

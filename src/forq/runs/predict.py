@@ -62,13 +62,12 @@ class Predicted:
         """The rows as JSON lines, or as a table with a column for each class."""
         if suffix == ".jsonl":
             return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in self.rows())
-        buffer = io.StringIO(newline="")
-        writer = csv.writer(buffer, lineterminator="\n")
         fields = list(self.kept[0]) if self.kept else []
-        writer.writerow(["row", "label", *map(_column, self.names), *fields])
+        lines = [_line(["row", "label", *map(_column, self.names), *fields])]
         for row in self.rows():
-            writer.writerow([row["row"], row["label"], *row["scores"].values(), *(_cell(row[name]) for name in fields)])
-        return buffer.getvalue()
+            own = [row["row"], row["label"], *row["scores"].values()]
+            lines.append(_line([*own, *(_cell(row[name]) for name in fields)]))
+        return "".join(lines)
 
 
 def require_classes(task: str) -> None:
@@ -187,6 +186,13 @@ def _names(task: Classed[Any, Any]) -> tuple[str, ...]:
 def _column(name: str) -> str:
     """The column of a class's scores."""
     return f"score {name}"
+
+
+def _line(cells: Sequence[object]) -> str:
+    """A line of a table."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerow(cells)  # with its own line end it quotes a field with ``\\r``, which ends a line too
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: object) -> object:

@@ -20,6 +20,7 @@ from forq.errors import ConfigError, DataError
 from forq.tasks import Split
 from forq.tasks.images.classes import by_value, indices, within
 from forq.tasks.images.classification import ImageRow, ImageRows
+from forq.tasks.images.files import transparent
 from forq.tasks.images.labelled import Labelled, read
 from forq.tasks.images.preprocessing import Preprocessing, together
 from forq.tasks.images.preprocessor_file import preprocessing
@@ -112,6 +113,8 @@ def open(
     for split, some in rows.items():
         if not some:
             raise DataError(f"classify-images: {split} has no images")
+    used = (given[file][row] for found in places.values() for file, row in found)
+    see_through = sum(row.levels is None and transparent(row.where) for row in used)
     least = graph.probabilities.get(scores)
     settings = {"task": "classify-images", "law": LAW, "batch_rows": batch_rows, "names": names, **how.plain()}
     settings |= {"balanced": balanced} | ({} if least is None else {"probabilities": True})
@@ -121,7 +124,7 @@ def open(
         description=description | ({} if least is None else {"probabilities": True}),
         classes=len(names),
         names=names,
-        further={"by_value": True} if numbered else {},
+        further=({"by_value": True} if numbered else {}) | ({"transparent": see_through} if see_through else {}),
         rows=rows,
         taken=taken(sizes(all_of), sizes(places)),
         seed=seed,

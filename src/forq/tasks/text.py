@@ -11,7 +11,8 @@ windows overlap by one token, and each token except the first is predicted once.
 fill a last window are left out.
 
 Texts are tokenised in pieces of about 256 KiB that end at a line's end. So memory is bounded by the
-tokens (4 bytes each). Nothing marks the border between two files.
+tokens (4 bytes each). Nothing marks the border between two files. Lines end with ``\\n``, whatever a
+file has in its place.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.generate import written
 from forq.tasks.objectives import losses
 from forq.tasks.objectives.predictions import Predictions, Uniform
-from forq.tasks.rows.corpus import Tokens, files, tokenised
+from forq.tasks.rows.corpus import NEWEST, Reading, Tokens, files, tokenised
 from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
 from forq.tasks.rows.taken import Whole, sizes, taken
@@ -51,15 +52,18 @@ class Text(Rows[Tokens, Batch]):
     Attributes:
         prefix: token ids that the tokenizer puts in front of a text.
         origin: names of the files each split was read from.
+        reading: the law by which they were read.
     """
 
     read_apart: ClassVar[bool] = True
 
     prefix: tuple[int, ...]
     origin: Mapping[Split, tuple[str, ...]]
+    reading: Reading
 
     def details(self) -> Mapping[str, object]:
-        return {"origin": {split: list(files) for split, files in self.origin.items()}, "prefix": list(self.prefix)}
+        origin = {split: list(files) for split, files in self.origin.items()}
+        return {"origin": origin, "prefix": list(self.prefix), "reading": self.reading}
 
     def length(self, row: Tokens) -> int:
         return len(self.prefix) + len(row)
@@ -121,6 +125,7 @@ def open(
     train_rows: int | None = None,
     validation_rows: int | None = None,
     test_rows: int | None = None,
+    reading: Reading = NEWEST,
     whole: Whole | None = None,
 ) -> Text:
     """Read and tokenise the text.
@@ -132,6 +137,8 @@ def open(
         batch_rows: windows per batch.
         train_rows, validation_rows, test_rows: number of windows to keep from the start of each
             split; None: all.
+        reading: the law of the text. Not to be chosen: a run goes on with the law of its description, and
+            one whose description has none is of law 1.
         whole: the windows are only scored; see :class:`forq.tasks.rows.taken.Whole`.
 
     Raises:
@@ -145,8 +152,8 @@ def open(
         raise ConfigError(f"max_length must be {len(front) + 2} or more, found {max_length}")
     if batch_rows < 1 or any(rows is not None and rows < 1 for rows in limits.values()):
         raise ConfigError(f"batches and splits need 1 row or more, found {batch_rows} and {limits}")
-    named, unused = files(Path(data))
-    tokens = {split: tokenised(paths, tokenizer) for split, paths in named.items()}
+    named, unused = files(Path(data), reading)
+    tokens = {split: tokenised(paths, tokenizer, reading) for split, paths in named.items()}
     origin = {split: tuple(path.name for path in paths) for split, paths in named.items()}
     if whole is not None and tokens.keys() == {"train"}:
         parts: dict[Split, Tokens] = {"test": tokens["train"]}
@@ -166,6 +173,7 @@ def open(
         rows=windows,
         prefix=front,
         origin=origin,
+        reading=reading,
         tokenizer=tokenizer,
         seed=seed,
         max_length=max_length,

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from forq.attacks import criterion as _criterion
 from forq.attacks import images as _images
+from forq.attacks import labels as _labels
 from forq.attacks.attack import attack
 from forq.attacks.ball import Ball
 from forq.attacks.result import AttackStopped, interval
@@ -369,3 +370,20 @@ def test_every_file_that_says_what_a_network_takes_is_looked_at(name, told, name
     (tmp_path / name).write_text(json.dumps(told))
     open_victim(str(path), floats=True)
     assert [f"{name} beside it" in record.getMessage() for record in caplog.records] == [True] * named
+
+
+def test_labels_in_order_need_names_of_one_order(tmp_path):
+    """A folder 0.png … 10.png and labels in that order: the third image is 10.png."""
+    names, said = sorted(f"{n}.png" for n in range(11)), list(range(11))
+    np.save(tmp_path / "y.npy", said)
+    np.savez(tmp_path / "y.npz", labels=said)
+    (tmp_path / "y.json").write_text(json.dumps(said))
+    for name in ("y.npy", "y.npz", "y.json"):
+        with pytest.raises(
+            DataError, match=r"found 10\.png before 2\.png by text and behind it by number; give labels by"
+        ):
+            _labels.read(tmp_path / name, names)
+        for fine in ([f"{n:02}.png" for n in said], [f"{n}.png" for n in range(9)], ["a1f.png", "a20.png", "a3.png"]):
+            assert _labels.read(tmp_path / name, fine).tolist() == said
+    (tmp_path / "named.json").write_text(json.dumps({f"{n}.png": n for n in said}))
+    assert _labels.read(tmp_path / "named.json", names).tolist() == [0, 1, 10, *range(2, 10)]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from transformers.image_utils import load_image
 
 import forq
 from forq.checkpoints import Checkpoint
@@ -24,7 +25,7 @@ from forq.errors import ConfigError, DataError, FormatError
 from forq.runs.config import TaskConfig
 from forq.runs.open_task import open_task
 from forq.runs.replay import verify
-from forq.tasks import classify_images
+from forq.tasks import account, classify_images
 from forq.tasks.images.preprocessing import Preprocessing
 from tests import edge_net
 
@@ -156,6 +157,23 @@ def test_one_of_several_outputs_can_be_named(tmp_path: Path) -> None:
     assert classify_images.open(arrays(tmp_path / "a.npz"), given, seed=0, output="scores").output == "scores"
     with pytest.raises(ConfigError, match="expected an output among features, scores, found 'score'"):
         given.scores("score")
+
+
+def test_transparent_images_are_counted_since_their_readers_differ(tmp_path: Path) -> None:
+    x, y = pixels()
+    for place, (image, label) in enumerate(zip(x, y, strict=True)):
+        (tmp_path / "data" / NAMES[label]).mkdir(parents=True, exist_ok=True)
+        levels = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])  # opaque, as screenshots are
+        if place < 2:
+            levels[:2, :2] = (0, 0, 0, 0)
+        Image.fromarray(levels).save(tmp_path / "data" / NAMES[label] / f"{place:03}.png")
+    task = classify_images.open(tmp_path / "data", usual(tmp_path), seed=0)
+    (warning,) = account(task).warnings
+    assert warning.startswith("2 images have transparent parts, which lie on white here. torchvision, timm and")
+    (place,) = (row.place for rows in task.rows.values() for row in rows if Path(row.where).name == "000.png")
+    assert (task.levels[place, 0, 0] == 255).all()
+    seen = np.array(load_image(str(tmp_path / "data" / "cat" / "000.png")))  # that of the pipelines
+    assert (seen[0, 0] == 0).all()
 
 
 def test_graphs_of_other_inputs_are_refused(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from forq.errors import DataError
+from forq.runs.config import TaskConfig, WatchConfig, complete
+from forq.runs.older_runs import as_begun, as_read
 from forq.tasks import Score, Writes, text
 from forq.tasks.rows import corpus as _corpus
 from tests import tiny_lm
@@ -83,12 +85,54 @@ def test_a_missing_split_is_cut_off_the_end_of_train(tmp_path):
 
 def test_pieces_are_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(_corpus, "PIECE_BYTES", 7)
-    content = "\ufeffnaïve — 日本語\nwords\r\n\nno end of a line in a very long tail ✓"
+    content = "\ufeffnaïve — 日本語\nwords\r\n\rno end of a line in a very long tail ✓"
     path = tmp_path / "a.txt"
     path.write_bytes(content.encode())
-    pieces = list(_corpus._pieces(path))
+    pieces = list(_corpus._pieces(path, reading=1))
     assert "".join(pieces) == content.removeprefix("\ufeff") and len(pieces) > 5
     assert max(map(len, pieces)) < 30
+    assert "".join(_corpus._pieces(path)) == path.read_text(encoding="utf-8-sig")
+
+
+def test_lines_end_as_python_and_datasets_read_them(tmp_path):
+    lines = numbered("film", 400)
+    files = {"unix": lines, "windows": lines.replace("\n", "\r\n"), "mac": lines.replace("\n", "\r")}
+    for name, content in files.items():
+        (tmp_path / f"{name}.txt").write_bytes(content.encode())
+    tokenizer = tiny_lm.tokenizer()
+    tasks = {name: text.open(tmp_path / f"{name}.txt", tokenizer, seed=0, max_length=32) for name in files}
+    assert len({task.digest for task in tasks.values()}) == 1
+    before = text.open(tmp_path / "windows.txt", tokenizer, seed=0, max_length=32, reading=1)
+    assert "\r\n" in tokenizer.decode(before.rows["train"][0]) and before.digest != tasks["windows"].digest
+    assert text.open(tmp_path / "unix.txt", tokenizer, seed=0, max_length=32, reading=1).digest == tasks["unix"].digest
+
+
+def test_the_readme_of_a_data_set_is_no_text_of_it(tmp_path):
+    """As for ``datasets``; in a folder of Markdown it is a text like any other."""
+    write(tmp_path, a=numbered("film", 400))
+    (tmp_path / "README.md").write_text(numbered("great", 99))
+    named, unread = _corpus.files(tmp_path)
+    assert ([path.name for path in named["train"]], unread) == (["a.txt"], ("README.md",))
+    assert [path.name for path in _corpus.files(tmp_path, 1)[0]["train"]] == ["README.md", "a.txt"]
+    (tmp_path / "a.txt").rename(tmp_path / "a.md")
+    assert [path.name for path in _corpus.files(tmp_path)[0]["train"]] == ["README.md", "a.md"]
+
+
+def test_a_run_from_before_reads_its_texts_as_it_did():
+    described = {"task": "text", "digest": "0"}
+    assert as_read({}, described) == {"reading": 1} and as_read({}, {**described, "reading": 2}) == {}
+    texts = {name: WatchConfig(task="text", data="a.txt") for name in ("old", "new")}
+    other = {"rows": WatchConfig(task="completion", data="a.jsonl")}
+    config = complete("qzo", [], checkpoint="c", task=TaskConfig(name="text", data="a.txt"), device="cpu")
+    config = config.model_copy(update={"watch": {**texts, **other}})
+    watched = {"old": described, "new": {**described, "reading": 2}, "rows": {**described, "task": "completion"}}
+    begun = as_begun(config, {"task": described, "watch": watched})
+    assert begun.task.options == {"reading": 1}
+    assert {name: watch.options for name, watch in begun.watch.items()} == {
+        "old": {"reading": 1},
+        "new": {},
+        "rows": {},
+    }
 
 
 @pytest.mark.parametrize("at", [0, 6, 7, 20, 300_000])

@@ -63,6 +63,22 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
         ) from error
 
 
+def transparent(path: Path | str) -> bool:
+    """Whether a part of an image is transparent, so that it depends on the reader what is seen there.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            seen = file.convert("RGBA").getchannel("A").getextrema() if file.has_transparency_data else (255, 255)
+    except _UNREADABLE as error:
+        raise DataError(
+            f"{path}: expected an image that Pillow can read, found {error}; repair or remove it"
+        ) from error
+    return seen[0] != 255
+
+
 def _check(file: Image.Image, path: Path | str) -> None:
     if file.width * file.height > _MOST_PIXELS:
         raise DataError(f"{path}: expected at most {_MOST_PIXELS:,} pixels, found {file.size}; make it smaller")

@@ -43,6 +43,7 @@ class Account:
         quoted: number of rows of TSV files with a field in quotes, which are read as part of the text.
         by_value: class folders are numbers of the network's outputs by value.
         guessed: labels in the order in which a head without names of its own is taken to have them.
+        transparent: number of images with transparent parts, which lie on white.
     """
 
     used: Mapping[str, int]
@@ -65,6 +66,7 @@ class Account:
     quoted: int = 0
     by_value: bool = False
     guessed: tuple[str, ...] = ()
+    transparent: int = 0
 
     @classmethod
     def of(cls, description: Mapping[str, object]) -> Account:
@@ -72,7 +74,7 @@ class Account:
         limits = description.get("limits")
         limits = limits if isinstance(limits, Mapping) else {}
         max_length, positions = description.get("max_length"), description.get("positions")
-        quoted = description.get("quoted")
+        quoted, transparent = description.get("quoted"), description.get("transparent")
         return cls(
             used=_counts(description.get("rows")),
             dropped=_counts(description.get("dropped")),
@@ -93,6 +95,7 @@ class Account:
             quoted=quoted if isinstance(quoted, int) else 0,
             by_value=description.get("by_value") is True,
             guessed=_texts(description.get("guessed")),
+            transparent=transparent if isinstance(transparent, int) else 0,
         )
 
     def only(self, split: str) -> Account:
@@ -177,6 +180,12 @@ class Account:
             sentences.append(
                 f"{have} a field in quotes with the quotes inside doubled, as pandas writes them: the model sees these "
                 "quotes. Save the table as .csv if they are no part of the text"
+            )
+        if self.transparent:
+            have = "1 image has" if self.transparent == 1 else f"{self.transparent:,} images have"
+            sentences.append(
+                f"{have} transparent parts, which lie on white here. torchvision, timm and pipelines of transformers "
+                "show the colours below them, often black: save the images as RGB, as the network was trained on them"
             )
         return tuple(sentences)
 

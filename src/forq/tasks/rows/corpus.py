@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,23 @@ from forq.tokens.text import bare
 
 Tokens = NDArray[np.int32]
 
+Reading = Literal[1, 2]
+"""The law of a text.
+
+2: as Python and ``datasets`` read it. Lines end with ``\\n``, and a README.md beside ``.txt`` files is about the data.
+1: lines end as the file writes them, and a README.md is a text of the folder.
+"""
+
+NEWEST: Reading = 2
+"""The law of new runs."""
+
 PIECE_BYTES = 256 << 10
 
 SUFFIXES = (".txt", ".md")
+_CARD = "readme.md"
 
 
-def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
+def files(data: Path, reading: Reading = NEWEST) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
     """The files of each split, and the names of files that are not read.
 
     A text in the folder itself names its split (:mod:`forq.tasks.rows.split_names`), and a sub-folder
@@ -43,7 +56,9 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         for path in data.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(data).parts)
     )
-    texts = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    found = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    plain = reading > 1 and any(path.suffix.lower() == ".txt" for path in found)
+    texts = [path for path in found if not (plain and path.name.casefold() == _CARD)]
     named = _named(data, texts)
     if "train" not in named:
         taken = {path for paths in named.values() for path in paths}
@@ -52,8 +67,8 @@ def files(data: Path) -> tuple[dict[Split, list[Path]], tuple[str, ...]]:
         raise DataError(f"{data}: found no training text (train.txt, or .txt and .md files of other names)")
     require_read(filter(is_text, visible), texts)
     taken = {path for paths in named.values() for path in paths}
-    others = [path for path in visible if path not in texts]
-    return named, (*(str(path.relative_to(data)) for path in texts if path not in taken), *names(others, data))
+    others = [path for path in visible if path not in found]
+    return named, (*(str(path.relative_to(data)) for path in found if path not in taken), *names(others, data))
 
 
 def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
@@ -79,9 +94,10 @@ def _named(data: Path, texts: list[Path]) -> dict[Split, list[Path]]:
     return named
 
 
-def _pieces(path: Path) -> Iterator[str]:
+def _pieces(path: Path, reading: Reading = NEWEST) -> Iterator[str]:
     """The text of a file in pieces. A piece ends at a line's end, or anywhere if it contains none."""
     decoder = codecs.getincrementaldecoder("utf-8")()
+    ends = io.IncrementalNewlineDecoder(None, translate=True) if reading > 1 else None
     carry, offset = "", 0
     try:
         with path.open("rb") as file:
@@ -89,12 +105,14 @@ def _pieces(path: Path) -> Iterator[str]:
                 pending = len(decoder.getstate()[0])
                 if (zero := block.find(b"\0")) >= 0:
                     raise DataError(f"{path}: a zero byte at byte {offset + zero}; {advice(block)}")
-                carry += _decoded(decoder, block, path, offset - pending)
+                text = _decoded(decoder, block, path, offset - pending)
+                carry += text if ends is None else ends.decode(text)
                 offset += len(block)
                 end = carry.rfind("\n") + 1 or len(carry)
                 yield carry[:end].removeprefix("\ufeff")
                 carry = carry[end:]
-            carry += _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
+            text = _decoded(decoder, b"", path, offset - len(decoder.getstate()[0]), final=True)
+            carry += text if ends is None else ends.decode(text, final=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     yield carry
@@ -108,13 +126,15 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, path: Path, offse
         raise DataError(f"{path}: not UTF-8 at {place} ({error.reason}); {advice(block)}") from error
 
 
-def tokenised(paths: list[Path], tokenizer: Tokenizer) -> Tokens:
+def tokenised(paths: list[Path], tokenizer: Tokenizer, reading: Reading = NEWEST) -> Tokens:
     """The tokens of the files, one after the other, without added tokens.
 
     Raises:
         DataError: a file cannot be read or is not UTF-8, or all files are empty.
     """
-    pieces = [np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path) if piece]
+    pieces = [
+        np.array(bare(tokenizer, piece), dtype=np.int32) for path in paths for piece in _pieces(path, reading) if piece
+    ]
     if not pieces:
         raise DataError(f"{', '.join(map(str, paths))}: empty at byte 0; expected text")
     return np.concatenate(pieces)

@@ -35,7 +35,8 @@ class Table(NamedTuple):
         digest: digest of the bytes that were read.
         unused: splits of the data set other than train, validation and test, and files that are not read.
         classes: names of the labels that numbers stand for, by field (``ClassLabel`` of ``datasets``), for each
-            split: ``class_encode_column`` numbers the labels of every split by itself.
+            split: ``class_encode_column`` numbers the labels of every split by itself. Of rows that were in memory too,
+            whose labels are names already.
         quoted: number of rows of TSV files with a field in quotes, as a writer of CSV puts them; they are read as they
             stand.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from forq.errors import DataError
 from forq.tasks import Split
+from forq.tasks.rows import class_file
 from forq.tasks.rows.card import require_no_orders
 from forq.tasks.rows.commas import looks_quoted, require_commas
 from forq.tasks.rows.data_set import of_datasets
@@ -59,7 +60,8 @@ def read(data: str | Path, aside: Path | None = None) -> Table:
             quoted += sum(any(looks_quoted(str(value)) for value in record.fields.values()) for record in found)
     if not rows.get("train"):
         raise DataError(f"{data}: found no training rows")
-    return Table(rows, state.hexdigest(), unused, quoted=quoted)
+    classes = class_file.read(path) if path.is_dir() else {}
+    return Table(rows, state.hexdigest(), unused, classes, quoted)
 
 
 def content_of(file: Path, expected: str = "") -> bytes:
