@@ -23,7 +23,9 @@ def write(folder: Path, classes: Mapping[Split, Names]) -> None:
     (folder / FILE).unlink(missing_ok=True)
     known = {split: {field: list(found) for field, found in names.items()} for split, names in classes.items() if names}
     if known:
-        (folder / FILE).write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
+        new = folder / f"{FILE}.new"
+        new.write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
+        new.replace(folder / FILE)
 
 
 def read(folder: Path) -> dict[Split, dict[str, tuple[str, ...]]]:
