@@ -2,10 +2,10 @@
 
 Trials of probe radii choose ε, and measure slopes and curvature (:mod:`forq.scalars.calibrations.trial`).
 
-The step is then rehearsed (:mod:`forq.scalars.calibrations.rehearsal`): built from many slopes of one batch and tried on
-others, which measures the ``share`` of those slopes that other batches confirm and the ``bend`` (curvature) of the loss
-along such a step. For a direction of slope d the loss falls by each·share·d² − ½·each²·bend·d²: most at share / bend, of
-which the fraction ``newton`` is taken. Three bounds limit the step:
+The step is then rehearsed (:mod:`forq.scalars.calibrations.rehearsal`): built from many slopes of one batch and tried
+on others, which measures the ``share`` of those slopes that other batches confirm and the ``bend`` (curvature) of the
+loss along such a step. For a direction of slope d the loss falls by each·share·d² − ½·each²·bend·d², which is largest
+at share / bend; the fraction ``newton`` of that is taken. Three bounds limit the step:
 
 - ``LONGEST`` radii, since nothing is known beyond;
 - ``WALK``, the root mean square over the coordinates of what the unconfirmed share adds up to as a random walk over the

@@ -37,7 +37,7 @@ class Rehearsed:
 
 
 class Rehearsal(NamedTuple):
-    """What a rehearsal found, or None (the budget is too small, or no loss is finite); and the number of the next step."""
+    """What a rehearsal found (None: too small a budget, or no finite loss), and the number of the next step."""
 
     found: Rehearsed | None
     number: int
