@@ -41,7 +41,7 @@ from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers import heap
 from forq.models.adapters import peft
-from forq.models.adapters.lora import held, starts
+from forq.models.adapters.lora import factors_of, initial_factors
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import free_buffers, kernels
 from forq.models.saved import save
@@ -276,9 +276,10 @@ class Run:
         if self.adapter is None:
             return model.checkpoint.parts
         folder = self.config.adapter
-        begun = (
-            starts(model, **lora_settings(self.config)) if folder is None else held(peft.opened(model, Path(folder)))
-        )
+        if folder is None:
+            begun = initial_factors(model, **lora_settings(self.config))
+        else:
+            begun = factors_of(peft.opened(model, Path(folder)))
         return lambda name: [begun[name].reshape(-1)] if name in begun else model.checkpoint.parts(name)
 
     def _best(self) -> Mapping[str, Tensor]:
