@@ -36,8 +36,8 @@ def measure(checkpoint: str, task_config: TaskConfig, sets: list[str], rounds: i
     config = complete("qzo", sets, task=task_config, steps=1000, checkpoint=checkpoint, device="cpu")
     task = open_task(config.task, model, 0)
     trainer = Trainer(config, model, task)
-    if trainer.why_together is not None:
-        raise SystemExit(f"{checkpoint}: {trainer.why_together}")
+    if trainer.why_shared is not None:
+        raise SystemExit(f"{checkpoint}: {trainer.why_shared}")
     method = plan(trainer.config.method, seed=0, steps=1000)
     assert isinstance(method, Method)
     space, batch = trainer.space, task.batch(0)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from forq.models.convert.quantize import quantize
-from forq.models.graph.model import GraphLM
+from forq.models.graph.language_model import GraphLM
 from forq.tasks.objectives.losses import mean_nll
 from forq.tokens.batches import Batch
 

@@ -18,12 +18,12 @@ import ray
 from forq.models.load import load
 from forq.runs import config as configs
 from forq.runs.config import TaskConfig
+from forq.runs.divided import Divided, Numbers
 from forq.runs.open_task import open_task
 from forq.runs.oracle_choice import measures
 from forq.runs.ranks.replica import Replica
 from forq.runs.ranks.schedule import shares
 from forq.runs.run import Run
-from forq.runs.shared_probes import Divided, Numbers
 from forq.runs.trainer import Trainer
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move

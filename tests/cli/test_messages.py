@@ -16,7 +16,7 @@ from forq.cli.tune import tune
 from forq.errors import ConfigError, FormatError
 from forq.report.words import counted
 from forq.runs.config import TaskConfig
-from forq.runs.fixed_options import Begun
+from forq.runs.fixed_options import SourceRun
 from forq.tasks.rows.account import Account
 
 SMALL = {"max_length": 32, "batch_rows": 4, "validation_rows": 4, "test_rows": 4}
@@ -63,11 +63,11 @@ def test_a_folder_that_is_neither_run_nor_checkpoint_is_told_so_first(tmp_path, 
 
 
 def test_a_run_of_an_open_task_asks_for_its_data():
-    tuned = Begun(TaskConfig(name="completion", data=""), 0, {})
+    tuned = SourceRun(TaskConfig(name="completion", data=""), 0, {})
     with pytest.raises(ConfigError, match=r"given an open task \(completion\); name its data with --data"):
         tuned.own_data("completion")
     with pytest.raises(ConfigError, match=r"given an open task \(sums\); score it in Python: .*task\.evaluate"):
-        Begun(TaskConfig(name="sums", data=""), 0, {}).own_data("sums")
+        SourceRun(TaskConfig(name="sums", data=""), 0, {}).own_data("sums")
 
 
 @pytest.mark.parametrize(

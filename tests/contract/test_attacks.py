@@ -7,7 +7,7 @@ import pytest
 
 from forq.attacks.attack import attack, method
 from forq.attacks.ball import Ball
-from forq.attacks.task import Draws, Task
+from forq.attacks.task import ImageNoise, SearchTask
 from forq.plugins import registry
 from tests.attacked import Halves, images
 
@@ -26,7 +26,7 @@ def test_every_point_it_asks_for_is_an_image_of_the_ball(name, norm, eps, shape)
     rng = np.random.default_rng(1)
     x = rng.choice([0, 3, 128, 250, 255], shape).astype(np.uint8)  # many elements at the end of the range
     ball = Ball.around(x, norm, eps)
-    search = method(name, {}).search(Task(ball, Draws.of(0, x, 0), 0.0, 60))
+    search = method(name, {}).search(SearchTask(ball, ImageNoise.of(0, x, 0), 0.0, 60))
     points, moved = next(search), False
     for _ in range(20):
         for point in points:
@@ -80,7 +80,9 @@ def test_only_comparisons_of_losses_count(name):
     asked = []
     for bend in (lambda loss: loss, lambda loss: np.exp(3 * loss)):
         rng = np.random.default_rng(2)
-        search = method(name, {}).search(Task(Ball.around(x[0], "linf", 8), Draws.of(0, x[0], 0), bend(0.0), 500))
+        search = method(name, {}).search(
+            SearchTask(Ball.around(x[0], "linf", 8), ImageNoise.of(0, x[0], 0), bend(0.0), 500)
+        )
         points, seen = next(search), []
         for _ in range(15):
             seen.append(np.stack(points))

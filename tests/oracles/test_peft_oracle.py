@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 import forq
 from forq.models.adapters import peft
-from forq.models.adapters.lora import held
+from forq.models.adapters.lora import factors_of
 from forq.models.convert.quantize import quantize
 from forq.models.load import load
 from forq.scalars.moves import Move, Term
@@ -80,7 +80,7 @@ def test_settings_of_an_adapter_mean_what_peft_says(tmp_path: Path) -> None:
         (adapter / peft.CONFIG).write_text(json.dumps(config | settings))
         held_by = load(base, "cpu", adapter=adapter)
         again = tmp_path / f"{adapter.name}-again"  # as a run that went on from it would write it
-        peft.write(again, model.checkpoint, held_by.adapters, held(held_by.adapters))
+        peft.write(again, model.checkpoint, held_by.adapters, factors_of(held_by.adapters))
         folders += [f"{base}::{adapter}", f"{base}::{again}"]
         ours += [loss(held_by), loss(load(base, "cpu", adapter=again))]
         assert ours[-1] == ours[-2]

@@ -16,7 +16,7 @@ from forq.attacks import ball as _ball
 from forq.attacks import criterion as _criterion
 from forq.attacks import images as _images
 from forq.attacks.folder import Folder
-from forq.attacks.queries import Job, Outcome, Queue, Rules
+from forq.attacks.queries import ImageOutcome, Job, Queue, Rules
 from forq.attacks.result import AttackStopped, Result
 from forq.attacks.task import Method
 from forq.attacks.victim import Victim
@@ -70,7 +70,7 @@ def attack(
     timeout: float | None = None,
     out: str | Path | None = None,
     victim: Mapping[str, object] | None = None,
-    progress: Callable[[Outcome, int], None] | None = None,
+    progress: Callable[[ImageOutcome, int], None] | None = None,
 ) -> Result:
     """Attack a model with its scores alone, on whole pixel levels.
 
@@ -167,7 +167,7 @@ def _run(
     x: NDArray[np.uint8],
     jobs: Iterator[Job],
     folder: Folder | None,
-    progress: Callable[[Outcome, int], None] | None,
+    progress: Callable[[ImageOutcome, int], None] | None,
 ) -> tuple[Result, ForqError | None]:
     """Attack the remaining images. The folder is completed even if the victim fails."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forq.attacks.ball import Distance, Image
 from forq.attacks.images import png, read_png
-from forq.attacks.queries import Outcome
+from forq.attacks.queries import ImageOutcome
 from forq.attacks.result import row
 from forq.errors import ConfigError
 from forq.runs.folder import put_json
@@ -66,21 +66,21 @@ class Folder:
         path.write_bytes(png(image))
         return read_png(path)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: ImageOutcome) -> None:
         """Append the row of an image."""
         if outcome.found and not outcome.success:
             self._png(outcome.index).unlink(missing_ok=True)
         self._file.write(json.dumps(row(outcome)) + "\n")
         self._file.flush()
 
-    def close(self, outcomes: Sequence[Outcome], summary: Mapping[str, object]) -> None:
+    def close(self, outcomes: Sequence[ImageOutcome], summary: Mapping[str, object]) -> None:
         """Write all rows again in the order of the data, and the summary; each file atomically."""
         self._file.close()
         self._rewrite(outcomes)
         put_json(self.path / "summary.json", summary)
         self._release()
 
-    def _rewrite(self, outcomes: Sequence[Outcome]) -> None:
+    def _rewrite(self, outcomes: Sequence[ImageOutcome]) -> None:
         new = self._rows.with_suffix(".new")
         new.write_text("".join(json.dumps(row(outcome)) + "\n" for outcome in outcomes), encoding="utf-8")
         new.replace(self._rows)
@@ -99,12 +99,12 @@ class Folder:
     def _png(self, index: int) -> Path:
         return self.path / "adversarial" / f"{index:05d}.png"
 
-    def _outcome(self, body: dict[str, Any], images: NDArray[np.uint8]) -> Outcome:
+    def _outcome(self, body: dict[str, Any], images: NDArray[np.uint8]) -> ImageOutcome:
         if "lowest_margin" not in body:  # an older row, where "margin" is the lowest margin
             body |= {"lowest_margin": body["margin"], "margin": None}
         distance = Distance(body.pop("linf"), body.pop("l2"), body.pop("l0"))
         image = read_png(self._png(body["index"])) if body["success"] else images[body["index"]]
-        return Outcome(**body, distance=distance, image=image)
+        return ImageOutcome(**body, distance=distance, image=image)
 
 
 def _has_other_files(path: Path) -> bool:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from forq.attacks import criterion as _criterion
 from forq.attacks.ball import Ball, Distance, Image, Norm
-from forq.attacks.task import Draws, Method, Points, Search, Task
+from forq.attacks.task import ImageNoise, Method, Points, Search, SearchTask
 from forq.attacks.victim import Victim
 from forq.errors import DataError, RunError
 
@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ImageOutcome:
     """The result of one image.
 
     Attributes:
@@ -132,7 +132,7 @@ class Queue:
         self._waiting: deque[tuple[_Progress, int]] = deque()
         self.queries = self.checks = self.calls = 0
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[ImageOutcome]:
         """Attack all images and yield their outcomes in the order in which they finish.
 
         Raises:
@@ -157,7 +157,7 @@ class Queue:
         run.points, run.open, run.losses = points, len(points), np.empty(len(points))
         self._waiting.extend((run, place) for place in range(len(points)))
 
-    def _score(self, batch: list[tuple[_Progress, int]]) -> Iterator[Outcome]:
+    def _score(self, batch: list[tuple[_Progress, int]]) -> Iterator[ImageOutcome]:
         checks = sum(run.stage == "check" for run, _ in batch)
         self.checks += checks
         self.queries += len(batch) - checks
@@ -181,7 +181,7 @@ class Queue:
 
     def _advance(
         self, run: _Progress, place: int, won: bool, margin: float, answer: int, scores: NDArray[np.float64]
-    ) -> Outcome | None:
+    ) -> ImageOutcome | None:
         """Record the score of one point; returns the outcome if the image is finished."""
         if run.stage == "check":
             if not won:  # then the original is returned
@@ -211,21 +211,21 @@ class Queue:
         job = run.job
         run.target = job.target
         if job.target is None:
-            (other,) = Draws.of(self._rules.seed, job.image, job.label).below([len(scores) - 1], 0)
+            (other,) = ImageNoise.of(self._rules.seed, job.image, job.label).below([len(scores) - 1], 0)
             run.target = other + (other >= job.label)
         target, targeted = np.array([run.target]), np.array([True])
         run.margin = run.lowest = -float(_criterion.margins(scores[None], target)[0])
         run.losses[0] = _criterion.losses(scores[None], target, targeted, self._rules.loss)[0]
 
-    def _start(self, run: _Progress) -> Outcome | None:
+    def _start(self, run: _Progress) -> ImageOutcome | None:
         job, rules = run.job, self._rules
-        draws = Draws.of(rules.seed, job.image, job.label if run.target is None else run.target)
+        noise = ImageNoise.of(rules.seed, job.image, job.label if run.target is None else run.target)
         loss = float(run.losses[0])
-        run.search = self._method.search(Task(run.ball, draws, loss, rules.budget, self._victim.floats))
+        run.search = self._method.search(SearchTask(run.ball, noise, loss, rules.budget, self._victim.floats))
         run.stage = "search"
         return self._continue(run, next)
 
-    def _continue(self, run: _Progress, advance: Callable[[Search], Points]) -> Outcome | None:
+    def _continue(self, run: _Progress, advance: Callable[[Search], Points]) -> ImageOutcome | None:
         """Enqueue the next points of the search; returns the outcome if the budget or the search has ended."""
         assert run.search is not None
         points = None if run.queries >= self._rules.budget else _next(run.search, advance)
@@ -251,10 +251,10 @@ class Queue:
             )
         return run.ball.image(k)
 
-    def _outcome(self, run: _Progress, *, correct: bool, success: bool, answer: int, margin: float) -> Outcome:
+    def _outcome(self, run: _Progress, *, correct: bool, success: bool, answer: int, margin: float) -> ImageOutcome:
         job = run.job
         image = run.points[0].astype(np.uint8) if run.stage == "check" and success else job.image
-        return Outcome(
+        return ImageOutcome(
             job.index,
             job.label,
             run.target,

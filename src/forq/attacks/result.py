@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forq.attacks.queries import Outcome
+from forq.attacks.queries import ImageOutcome
 from forq.errors import RunError
 
 _STEPS = (1, 2, 5)
@@ -30,7 +30,7 @@ class Result:
     """
 
     images: NDArray[np.uint8]
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ImageOutcome, ...]
     budget: int
     queries: int
     checks: int
@@ -142,7 +142,7 @@ def interval(won: int, n: int) -> tuple[float, float] | None:
     return max((middle - half) / (1 + z * z / n), 0.0), min((middle + half) / (1 + z * z / n), 1.0)
 
 
-def row(outcome: Outcome) -> dict[str, Any]:
+def row(outcome: ImageOutcome) -> dict[str, Any]:
     """An outcome as a row of results.jsonl, without the image."""
-    body = {name: getattr(outcome, name) for name in Outcome.__slots__ if name not in ("image", "distance")}
+    body = {name: getattr(outcome, name) for name in ImageOutcome.__slots__ if name not in ("image", "distance")}
     return body | asdict(outcome.distance)

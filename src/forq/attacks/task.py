@@ -22,7 +22,7 @@ Search = Generator[Points, NDArray[np.float64], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class ImageNoise:
     """Random numbers of one image: a pure function of (seed, image, step, stream).
 
     Attributes:
@@ -34,7 +34,7 @@ class Draws:
     leaf: int
 
     @classmethod
-    def of(cls, seed: int, image: Image, classes: int) -> Draws:
+    def of(cls, seed: int, image: Image, classes: int) -> ImageNoise:
         """The random numbers for an image and its label (or its target)."""
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
         return cls(seed, leaf_id(f"image/{image.shape}/{digest}/{classes}"))
@@ -55,19 +55,19 @@ class Draws:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SearchTask:
     """One image to attack.
 
     Attributes:
         ball: the ball its points must lie in.
-        draws: its random numbers.
+        noise: its random numbers.
         loss: the loss of the original, measured by the first query.
         budget: maximum number of queries for the image, the first included.
         floats: whether the victim accepts fractions of a level.
     """
 
     ball: Ball
-    draws: Draws
+    noise: ImageNoise
     loss: float
     budget: int
     floats: bool = field(default=False)
@@ -76,4 +76,4 @@ class Task:
 class Method(Protocol):
     """An attack method: its settings and its search."""
 
-    def search(self, task: Task) -> Search: ...
+    def search(self, task: SearchTask) -> Search: ...

@@ -20,7 +20,7 @@ from forq.recipes.plan import steps_within
 from forq.runs import agreement, journal
 from forq.runs import config as configs
 from forq.runs.config import RunConfig, TaskConfig, complete
-from forq.runs.older_runs import as_begun, with_settled
+from forq.runs.older_runs import with_old_meanings, with_settled
 from forq.runs.open_task import open_task
 from forq.tokens.model import Kind
 
@@ -128,7 +128,7 @@ def settings(out: Path, asked: Asked) -> RunConfig:
         JournalError: the run's journal cannot be read.
         ConfigError: the command line names a setting that the run does not have; each is named with both values.
     """
-    run = as_begun(configs.read(out / "config.toml"), journal.read(out / "journal.jsonl").header)
+    run = with_old_meanings(configs.read(out / "config.toml"), journal.read(out / "journal.jsonl").header)
     found = _require(out, run, asked, profile=asked.profile)
     data = run.task.data if asked.data is None else given.data_path(asked.data, run.task.name)
     placed = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forq.checkpoints import Checkpoint
     from forq.models.loaded import LoadedModel
     from forq.runs.config import TaskConfig
-    from forq.runs.fixed_options import Begun
+    from forq.runs.fixed_options import SourceRun
     from forq.tasks import Account, Task
 
 __all__ = [
@@ -112,7 +112,7 @@ def print_remarks(warning: str | None, note: str | None) -> None:
         err.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
 
 
-def print_activations(run: Begun | None, used: str) -> None:
+def print_activations(run: SourceRun | None, used: str) -> None:
     """What a run computed in and a model is scored in, on stderr, if that is not float for both."""
     if run is not None and (run.activations, used) != ("float", "float"):
         err.print(f"note: the run computed in {run.activations}; this is computed in {used}", highlight=False)

@@ -69,7 +69,7 @@ def tune(
         if (blocks := run.config.method.blocks) != ALL:
             _screen.err.print(_blocks(run, blocks), highlight=False, soft_wrap=True)
         _watch.introduce(run)
-        if run.config.method.by_layer or run.trainer.why_together is not None:
+        if run.config.method.by_layer or run.trainer.why_shared is not None:
             _screen.err.print(_directions(run), highlight=False, soft_wrap=True)
         lengths = watch(run, board.written(run.events(), out / "tensorboard") if tensorboard else run.events())
         if team is not None:
@@ -109,7 +109,7 @@ def _directions(run: Run) -> str:
 
     method = run.config.method
     whole = "; half of them multiply whole layers" if method.estimator.noise == CLASSES else ""
-    if (why := run.trainer.why_together) is not None:
+    if (why := run.trainer.why_shared) is not None:
         return f"directions: shared by all rows, because {why}{whole}"
     if not method.by_row:
         return f"directions: shared by all rows{whole}"

@@ -66,7 +66,7 @@ def attack(
     from forq.attacks import picture as _picture
     from forq.attacks import victims as _victims
     from forq.attacks.attack import attack as run
-    from forq.attacks.queries import Outcome
+    from forq.attacks.queries import ImageOutcome
     from forq.cli import _screen
 
     settings = {}
@@ -80,7 +80,7 @@ def attack(
     with _screen.err.status(f"0 of {len(x)} images") as status:
         done = [0, 0]
 
-        def show(outcome: Outcome, queries: int) -> None:
+        def show(outcome: ImageOutcome, queries: int) -> None:
             done[0] += 1
             done[1] += outcome.success
             status.update(f"{done[0]} of {len(x)} images, {done[1]} adversarial, {queries} queries")

@@ -64,13 +64,13 @@ def evaluate(
     from forq.models.load import load
     from forq.report.words import counted
     from forq.runs.config import task_config
-    from forq.runs.fixed_options import activations_of, begun
+    from forq.runs.fixed_options import activations_of, source_run
     from forq.runs.scored_rows import named_split, scored_rows
     from forq.tasks import Compares
 
     if resolution is not None:
         sets = [*(sets or []), f"task.resolution={resolution}"]
-    run, tuned = finished(checkpoint), begun(checkpoint)
+    run, tuned = finished(checkpoint), source_run(checkpoint)
     if task is None:
         if tuned is None:
             Checkpoint.open(checkpoint)  # what is neither a run nor a checkpoint is refused first

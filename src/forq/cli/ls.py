@@ -16,7 +16,9 @@ FAMILIES = ("formats", "recipes", "rules", "estimators", "noises", "tasks", "att
 
 
 def ls(
-    family: Annotated[str | None, typer.Argument(help=f"One of {', '.join(FAMILIES)}; all by default.")] = None,
+    family: Annotated[
+        str | None, typer.Argument(metavar="FAMILY", help=f"One of {', '.join(FAMILIES)}; all by default.")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also list the recipes that are only there to compare with.")
     ] = False,

@@ -46,7 +46,7 @@ def predict(
     from forq.report.words import counted
     from forq.runs import predict as predictions
     from forq.runs.config import task_config
-    from forq.runs.fixed_options import activations_of, begun, of_run
+    from forq.runs.fixed_options import activations_of, source_run, task_of_run
 
     if out is not None and out.suffix not in predictions.SUFFIXES:
         raise ConfigError(f"--out: expected a name that ends in {' or '.join(predictions.SUFFIXES)}, found {out}")
@@ -54,11 +54,11 @@ def predict(
         raise ConfigError(f"{out} exists already: choose another --out, or give --overwrite")
     if out is not None and not out.parent.is_dir():
         raise ConfigError(f"--out: expected a folder at {out.parent}, found none; make it, or choose another --out")
-    run, tuned = finished(checkpoint), begun(checkpoint)
+    run, tuned = finished(checkpoint), source_run(checkpoint)
     name = task or (tuned.task.name if tuned is not None else "classify")
     predictions.require_classes(name)
     settings = task_config(name, given.data_path(data, name), sets or [], micro_batch_tokens=micro_batch_tokens)
-    settings, described = of_run(tuned, settings)
+    settings, described = task_of_run(tuned, settings)
     records = predictions.rows_of(settings.data, split)
     fields = predictions.fields_of(records, keep or [])
     where, factors = (checkpoint, adapter) if run is None else (run.saved, adapter or run.adapter)

@@ -26,7 +26,7 @@ LORA_RANK = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class MemoryEstimate:
     """The least number of bytes that a method needs, and its parts."""
 
     method: str
@@ -71,7 +71,7 @@ class Summary:
     moves: dict[str, int]
     exported: str
     unlike: tuple[str, ...]
-    estimates: tuple[Estimate, ...]
+    estimates: tuple[MemoryEstimate, ...]
     peak_bytes: int | None
 
 
@@ -110,28 +110,28 @@ def summary(ckpt: Checkpoint, tokens: int = TOKENS) -> Summary:
     )
 
 
-def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts) -> tuple[Estimate, ...]:
+def _estimates(ckpt: Checkpoint, specs: Mapping[str, LayerSpec], counts: Counts) -> tuple[MemoryEstimate, ...]:
     """The memory of each method."""
     known = (
-        Estimate("AdamW", 16 * counts.parameters, "16-bit weights and gradients, fp32 master and two moments"),
-        Estimate("SGD", 4 * counts.parameters, "16-bit weights and gradients"),
-        Estimate("MeZO", 2 * counts.parameters, "16-bit weights"),
+        MemoryEstimate("AdamW", 16 * counts.parameters, "16-bit weights and gradients, fp32 master and two moments"),
+        MemoryEstimate("SGD", 4 * counts.parameters, "16-bit weights and gradients"),
+        MemoryEstimate("MeZO", 2 * counts.parameters, "16-bit weights"),
     )
     held = _held_bytes(ckpt, specs, counts)
     if not specs:
-        return (*known, Estimate("forq", held, "all tensors in fp32 (as a CPU holds them)"))
+        return (*known, MemoryEstimate("forq", held, "all tensors in fp32 (as a CPU holds them)"))
     shapes = [(spec.in_features, spec.out_features) for spec in specs.values()]
     dense = max(rows * columns for rows, columns in shapes)
     lora = sum(LORA_RANK * (rows + columns) for rows, columns in shapes)
     file_bytes = sum(info.nbytes for info in ckpt.info.values())
     return (
         *known,
-        Estimate(
+        MemoryEstimate(
             "QLoRA",
             file_bytes + 16 * lora + 2 * dense,
             f"this file, rank-{LORA_RANK} adapters on every quantized layer with AdamW, one dense layer",
         ),
-        Estimate(
+        MemoryEstimate(
             "forq",
             held + min(4 * dense, BUFFER_BYTES),
             "packed codes, two fp32 copies of the scales, all other tensors in fp32 (as a CPU holds them), "

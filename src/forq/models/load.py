@@ -13,7 +13,7 @@ from forq.layers.scratch import Scratch
 from forq.models.adapters import peft
 from forq.models.floats import fill_floats
 from forq.models.generation import generation_config
-from forq.models.graph.model import check_options, open_graph
+from forq.models.graph.language_model import check_options, open_graph
 from forq.models.graph.network import open_network
 from forq.models.layout import layout as layout_of
 from forq.models.loaded import LoadedModel, loaded

@@ -75,21 +75,19 @@ def plan(chosen: Settings, *, seed: int, steps: int, half_range: Mapping[str, fl
             if part.eps == "auto" and not part.voted and part.unit not in ("relative", "signed", "spread"):
                 raise ConfigError(f"estimator.eps: 'auto' tries relative radii, with unit {part.unit!r} give a number")
             share = probe.directions if probe.phases else max(1, probe.directions // len(groups))
-            eps = None if part.eps == "auto" else part.eps
-            cells, walk = _half_range(part, half_range or {}), WALK.get(part.kind, VOTED if part.voted else None)
             requests.append(
                 GroupRequest(
-                    part.name,
-                    part.noise,
-                    share,
-                    part.newton,
-                    eps,
-                    part.sized,
-                    cells,
-                    walk,
-                    COST if chosen.decisions > 2 and part.kind not in WALK else None,
-                    rule.checks,
-                    part.newton_step,
+                    name=part.name,
+                    noise=part.noise,
+                    directions=share,
+                    newton=part.newton,
+                    eps=None if part.eps == "auto" else part.eps,
+                    cells=part.sized,
+                    half_range=_half_range(part, half_range or {}),
+                    walk=WALK.get(part.kind, VOTED if part.voted else None),
+                    cost=COST if chosen.decisions > 2 and part.kind not in WALK else None,
+                    checks=rule.checks,
+                    radius_only=part.newton_step,
                 )
             )
     if not requests:

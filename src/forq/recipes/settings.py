@@ -198,7 +198,7 @@ class Settings(Frozen):
         """Whether the estimator needs the losses of every row of a batch; only then does a journal hold them."""
         return self._estimator.needs_rows
 
-    def together(self) -> Settings:
+    def with_shared_directions(self) -> Settings:
         """The same method with directions that all rows share; itself if it shares them, or has no such form."""
         if self.shared_form is None:
             return self

@@ -19,7 +19,7 @@ from forq.runs.replay_leaves import leaves as filed
 log = logging.getLogger("forq")
 
 
-def afresh(model: LoadedModel) -> None:
+def restore_base(model: LoadedModel) -> None:
     """Read every tensor that a space may have moved from the checkpoint again, one at a time; log if some had moved.
 
     A model with adapters stays as it is: no run takes adapters that it did not begin itself.

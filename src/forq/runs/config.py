@@ -170,7 +170,7 @@ def _going_on(config: RunConfig, named: Sequence[str]) -> RunConfig:
     if config.method.lora.bits is not None:
         raise ConfigError(
             f"adapter: expected a recipe that moves adapters in float32, found {config.recipe} on a grid of "
-            f"{config.method.lora.bits} bits; take --recipe qzo"
+            f"{config.method.lora.bits} bits; take --recipe qzo-slopes"
         )
     found = peft.configured(Path(config.adapter))
     lora = {**config.method.lora.model_dump(), "rank": found.rank, "alpha": found.alpha}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from forq.coordinates.space import Space
 from forq.errors import RunError
@@ -25,6 +26,20 @@ MAX_BAD = 10
 
 CERTIFICATE = "certificate"
 """Note of the line that ended a run because this many steps in a row were not worth taking."""
+
+
+class Decision(NamedTuple):
+    """What the losses of a step decide.
+
+    Attributes:
+        estimate: what the losses say about the gradient.
+        done: the same after the rules; its move is to be applied.
+        states: the rules' states after the step.
+    """
+
+    estimate: Estimate
+    done: Estimate
+    states: tuple[State, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +64,16 @@ class Stepped:
         return not self.estimate.slopes
 
 
-def decide(
-    step: int, losses: Sequence[Losses], method: Method, states: tuple[State, ...]
-) -> tuple[Estimate, Estimate, tuple[State, ...]]:
-    """From the losses of a step to (the estimate, the same after the rules, the rules' states)."""
+def decide(step: int, losses: Sequence[Losses], method: Method, states: tuple[State, ...]) -> Decision:
+    """From the losses of a step and the rules' states before it to what is done; a function of scalars alone."""
     estimate = method.estimator.tell(step, losses)
     if not estimate.move.terms:  # every direction was dropped: the rules' states do not change either
-        return estimate, estimate, states
+        return Decision(estimate, estimate, states)
     done, after = estimate, []
     for rule, state in zip(method.rules, states, strict=True):
         done, state = rule.update(step, done, state)
         after.append(state)
-    return estimate, done, tuple(after)
+    return Decision(estimate, done, tuple(after))
 
 
 def step(

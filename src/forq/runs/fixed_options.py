@@ -18,7 +18,7 @@ from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.config import RunConfig, TaskConfig
 from forq.runs.dotted_settings import Option
-from forq.runs.older_runs import as_read
+from forq.runs.older_runs import with_reading_law
 from forq.tasks import Task
 
 FACTS = ("moment", "prior")
@@ -28,26 +28,26 @@ PROMPT = ("prompt", "labels", "by", "second")
 """Options that say what a row is asked, and so what a prior was measured on."""
 
 
-def fixed(config: TaskConfig, task: Task) -> TaskConfig:
+def fix_options(config: TaskConfig, task: Task) -> TaskConfig:
     """A task's settings with what opening it has fixed."""
     described = task.describe()
     found = {name: str(described[name]) for name in FACTS if described.get(name) is not None}
     return config.model_copy(update={"options": {**config.options, **found}})
 
 
-def facts(config: TaskConfig) -> dict[str, Option]:
+def fixed_options(config: TaskConfig) -> dict[str, Option]:
     """What a run's settings fix."""
     return {name: value for name in FACTS if isinstance(value := config.options.get(name), str)}
 
 
-def as_fixed(asked: RunConfig, run: RunConfig) -> RunConfig:
+def with_fixed_options(asked: RunConfig, run: RunConfig) -> RunConfig:
     """Settings with what the run has fixed, unless they name it."""
-    options = {**facts(run.task), **asked.task.options}
+    options = {**fixed_options(run.task), **asked.task.options}
     return asked.model_copy(update={"task": asked.task.model_copy(update={"options": options})})
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class SourceRun:
     """The run that saved a checkpoint.
 
     Attributes:
@@ -81,14 +81,14 @@ def _no_path(task: str) -> str:
     return f"{given}; score it in Python: open the task, and task.evaluate(forq.load('RUN/checkpoint'), 'test')"
 
 
-def activations_of(run: Begun | None, asked: str | None, device: str, kernel: str) -> Activations:
+def activations_of(run: SourceRun | None, asked: str | None, device: str, kernel: str) -> Activations:
     """What a model is scored in: as asked for, else as the run computed, where device and kernel can."""
     if asked is not None or run is None:
         return cast(Activations, asked or "float")
     return "float" if run.activations == "bfloat16" and kernel == "ort" else on_device(run.activations, device)
 
 
-def begun(checkpoint: str) -> Begun | None:
+def source_run(checkpoint: str) -> SourceRun | None:
     """The run of a checkpoint: its folder, a folder inside it, or a file of its ``checkpoint``; None for others."""
     place = Path(checkpoint).absolute()
     inside = [place.parent.parent] if place.is_file() and place.parent.name == "checkpoint" else []
@@ -96,8 +96,8 @@ def begun(checkpoint: str) -> Begun | None:
         if (run / "journal.jsonl").is_file() and (run / "config.toml").is_file():
             described = journal.read(run / "journal.jsonl").header.get("task")
             config = configs.read(run / "config.toml")
-            task = config.task.model_copy(update={"options": as_read(config.task.options, described)})
-            return Begun(task, config.seed, dict(described or {}), config.activations)
+            task = config.task.model_copy(update={"options": with_reading_law(config.task.options, described)})
+            return SourceRun(task, config.seed, dict(described or {}), config.activations)
     return None
 
 
@@ -106,7 +106,7 @@ def same_name(one: str, other: str) -> bool:
     return one.replace("-", "_") == other.replace("-", "_")
 
 
-def of_run(run: Begun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, Any]]:
+def task_of_run(run: SourceRun | None, asked: TaskConfig) -> tuple[TaskConfig, dict[str, Any]]:
     """A task as the run that saved a checkpoint has it, if the run's task is the same.
 
     Returns:

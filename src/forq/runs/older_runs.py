@@ -47,7 +47,7 @@ def earlier_reading(task: object) -> int | None:
     return law if isinstance(law, int) and law < newest else None
 
 
-def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
+def with_reading_law(options: Mapping[str, Option], task: object) -> dict[str, Option]:
     """Options of a task for a run that has begun: they read rows by the run's law, unless they name one.
 
     Args:
@@ -57,15 +57,15 @@ def as_read(options: Mapping[str, Option], task: object) -> dict[str, Option]:
     return {**({} if law is None else {READING: law}), **options}
 
 
-def as_begun(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
+def with_old_meanings(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     """Settings for a run that has begun: an option that is newer than the run is off, unless they name it.
 
     Args:
         header: the header of the run's journal.
     """
-    config = as_probed(config, header)
+    config = with_settled_method(config, header)
     described, options = header.get("task"), config.task.options
-    older = as_read({**({BALANCED: False} if unbalanced(described) else {}), **options}, described)
+    older = with_reading_law({**({BALANCED: False} if unbalanced(described) else {}), **options}, described)
     if older != options:
         config = config.model_copy(update={"task": config.task.model_copy(update={"options": older})})
     watched = header.get("watch")
@@ -88,7 +88,7 @@ def _as_watched(config: RunConfig, watched: Mapping[str, object]) -> RunConfig:
     return config if watches == config.watch else config.model_copy(update={"watch": watches})
 
 
-def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
+def with_settled_method(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     """Settings for a run that has begun, with what it settled by itself.
 
     Its blocks go on to move. Where all rows shared their directions, they go on to share them.
@@ -96,7 +96,7 @@ def as_probed(config: RunConfig, header: Mapping[str, object]) -> RunConfig:
     begun = _method(header)
     if begun is not None:
         config = config.model_copy(update={"method": with_settled(config.method, settings(begun))})
-    together = config.method.together()
+    together = config.method.with_shared_directions()
     if together == config.method or begun != together.model_dump(mode="json"):
         return config
     return config.model_copy(update={"method": together})

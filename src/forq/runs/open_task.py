@@ -105,7 +105,7 @@ def open_task(
     task = within(
         lambda options: opener(Path(config.data), tokenizer, seed=seed, **options, **extra), config.options, model
     )
-    task = task if isinstance(model, Checkpoint) else settled(task, model)
+    task = task if isinstance(model, Checkpoint) else settled_task(task, model)
     task = task.budgeted(config.tokens_per_probe, config.micro_batch_tokens)
     return task if reward is None else rewarded(task, reward[0], str(config.reward), reward[1])
 
@@ -145,7 +145,7 @@ def within(
     return cast(T, task if limit is None else replace(task, positions=limit))
 
 
-def settled(task: T, model: LoadedModel) -> T:
+def settled_task(task: T, model: LoadedModel) -> T:
     """A task with the numbers that it measures on a model; most tasks measure none.
 
     Raises:

@@ -10,9 +10,9 @@ from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
 from forq.models.prefix import prefix_of
 from forq.runs.config import RunConfig
+from forq.runs.divided import Divided
 from forq.runs.oracles.curvature import WithCurvature, across, neighbours
 from forq.runs.oracles.local import Local
-from forq.runs.shared_probes import Divided
 from forq.scalars.chain import own
 from forq.scalars.losses import Losses
 from forq.scalars.quadratic import tried

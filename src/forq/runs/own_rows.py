@@ -7,7 +7,7 @@ from pathlib import Path
 from forq.errors import ForqError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import TaskConfig
-from forq.runs.fixed_options import Begun
+from forq.runs.fixed_options import SourceRun
 from forq.runs.older_runs import unbalanced
 from forq.runs.open_task import open_task
 from forq.tasks import Task
@@ -16,7 +16,7 @@ LIMITS = ("train_rows", "validation_rows", "test_rows")
 """Options that say how many rows of a data set are used."""
 
 
-def is_own(run: Begun, data: str, model: LoadedModel) -> bool:
+def is_own(run: SourceRun, data: str, model: LoadedModel) -> bool:
     """Whether data is the run's: it lies at the same place, or is the same by the digest of the run's task.
 
     Args:
@@ -31,7 +31,7 @@ def is_own(run: Begun, data: str, model: LoadedModel) -> bool:
     return moved.describe().get("digest") == run.described.get("digest")
 
 
-def changed(run: Begun, settings: TaskConfig, task: Task) -> bool:
+def changed(run: SourceRun, settings: TaskConfig, task: Task) -> bool:
     """Whether the data at the run's place is not what the run was tuned on; false where other settings hide it.
 
     Args:

@@ -17,7 +17,7 @@ from forq.models.loaded import LoadedModel
 from forq.plugins import registry
 from forq.plugins.registry import nearest
 from forq.runs.config import TaskConfig
-from forq.runs.open_task import check_options, given, settled, within
+from forq.runs.open_task import check_options, given, settled_task, within
 from forq.tasks.rows.classed import Classed
 from forq.tasks.rows.record import Record
 from forq.tasks.rows.table import read
@@ -150,7 +150,7 @@ def opened(
         config.options,
         model,
     )
-    return settled(task, model).budgeted(None, config.micro_batch_tokens)
+    return settled_task(task, model).budgeted(None, config.micro_batch_tokens)
 
 
 def predict(model: LoadedModel, task: Classed[Any, Any]) -> Predicted:

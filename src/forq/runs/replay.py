@@ -18,7 +18,7 @@ from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers.lora import Adapter
 from forq.models.adapters import peft
-from forq.models.adapters.lora import begun
+from forq.models.adapters.lora import new_adapters
 from forq.models.layout import layout
 from forq.models.saved import planned, save
 from forq.models.twins import with_twins
@@ -261,7 +261,7 @@ def _adapters(header: Header, ckpt: Checkpoint, folder: Path | None) -> list[Ada
         raise JournalError(f"this run did not go on from an adapter, found {folder}: leave --adapter out")
     if not any(group == "lora" for _, group, *_ in header.leaves):
         return []
-    return begun(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)
+    return new_adapters(layout(ckpt).model, **header.method.lora.model_dump(exclude={"alone"}), seed=header.seed)
 
 
 def _saved(past: Journal) -> Line | None:

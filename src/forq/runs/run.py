@@ -41,23 +41,23 @@ from forq.coordinates.space import Space
 from forq.errors import ConfigError, JournalError
 from forq.layers import heap
 from forq.models.adapters import peft
-from forq.models.adapters.lora import held, starts
+from forq.models.adapters.lora import factors_of, initial_factors
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import free_buffers, kernels
 from forq.models.saved import save
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.agreement import refuse_taken
-from forq.runs.assembled import assembled
-from forq.runs.base_values import afresh
+from forq.runs.base_values import restore_base
 from forq.runs.changes import changes, rounding_error
 from forq.runs.config import RunConfig
-from forq.runs.fixed_options import fixed
+from forq.runs.fixed_options import fix_options
 from forq.runs.folder import BASE, make, put_json, sweep, vacant
 from forq.runs.header import header, require_same
 from forq.runs.journal import Line
+from forq.runs.make_trainer import make_trainer
 from forq.runs.metrics import Scored
-from forq.runs.older_runs import as_probed
+from forq.runs.older_runs import with_settled_method
 from forq.runs.ranks.timings import FILE as RANKS
 from forq.runs.recorder import Recorder, write_sample
 from forq.runs.snapshots import Snapshot
@@ -113,11 +113,11 @@ class Run:
         if folder.is_dir():
             (folder / FILE).unlink(missing_ok=True)  # a kill may have cut the file off; it is copied again
         sweep(folder, BASE)
-        afresh(model)
+        restore_base(model)
         kernel = "reference" if set(kernels(model)) <= {"reference"} else config.kernel
-        resolved = {"device": str(model.device), "kernel": kernel, "task": fixed(config.task, task)}
+        resolved = {"device": str(model.device), "kernel": kernel, "task": fix_options(config.task, task)}
         config = config.model_copy(update=resolved)
-        run = cls(folder, assembled(folder, config, model, task, oracle, team), team)
+        run = cls(folder, make_trainer(folder, config, model, task, oracle, team), team)
         check_destination(
             model.checkpoint.path, folder / "checkpoint", overwrite=True
         )  # checked now rather than after the last step
@@ -152,8 +152,8 @@ class Run:
             JournalError: base, data, law, threads, device or settings differ from the journal's.
         """
         written = journal.read(folder / "journal.jsonl").header
-        afresh(model)
-        run = cls(folder, assembled(folder, as_probed(config, written), model, task, oracle, team), team)
+        restore_base(model)
+        run = cls(folder, make_trainer(folder, with_settled_method(config, written), model, task, oracle, team), team)
         require_same(folder, written, header(run.trainer), of_ranks=team is not None or (folder / RANKS).exists())
         return run
 
@@ -276,9 +276,10 @@ class Run:
         if self.adapter is None:
             return model.checkpoint.parts
         folder = self.config.adapter
-        begun = (
-            starts(model, **lora_settings(self.config)) if folder is None else held(peft.opened(model, Path(folder)))
-        )
+        if folder is None:
+            begun = initial_factors(model, **lora_settings(self.config))
+        else:
+            begun = factors_of(peft.opened(model, Path(folder)))
         return lambda name: [begun[name].reshape(-1)] if name in begun else model.checkpoint.parts(name)
 
     def _best(self) -> Mapping[str, Tensor]:

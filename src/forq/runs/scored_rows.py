@@ -8,7 +8,7 @@ from typing import Literal, cast
 from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import TaskConfig
-from forq.runs.fixed_options import Begun, of_run
+from forq.runs.fixed_options import SourceRun, task_of_run
 from forq.runs.open_task import may_be_whole, open_task
 from forq.runs.own_rows import changed, is_own, unlimited
 from forq.tasks import Split, Task, account
@@ -50,7 +50,7 @@ class ScoredRows:
 
 
 def scored_rows(
-    model: LoadedModel, run: Begun | None, asked: TaskConfig, split: Named | None = None, seed: int | None = None
+    model: LoadedModel, run: SourceRun | None, asked: TaskConfig, split: Named | None = None, seed: int | None = None
 ) -> ScoredRows:
     """Open a task for a score. Data that names no splits is scored whole if it is new to the run.
 
@@ -67,7 +67,7 @@ def scored_rows(
     """
     may_be = may_be_whole(asked.name)
     part: Literal["test", "validation"] = "validation" if split == "validation" else "test"
-    settings, described = of_run(run, asked)
+    settings, described = task_of_run(run, asked)
     if seed is None:
         seed = 0 if run is None else run.seed
     own = run is not None and may_be and split in (None, "all") and is_own(run, settings.data, model)

@@ -11,7 +11,7 @@ from forq.models.blocks import ALL, MIDDLE, block_of, within
 from forq.noise.law import AUTO
 from forq.recipes.probe import USUAL
 from forq.recipes.settings import Settings
-from forq.runs import probes
+from forq.runs import noise_sharing
 from forq.scalars.chain import own
 from forq.scalars.rules import newton
 from forq.tasks import Draws, Task
@@ -39,7 +39,7 @@ NOISED = "on noised pictures, directions of each row's own gained nothing"
 """Why steps of a diffusion model share them (measured on a toy, ``LOG.md``)."""
 
 
-def settled(
+def settled_method(
     method: Settings, leaves: Iterable[Leaf], task: Task, *, profile: Profile | None
 ) -> tuple[Settings, str | None]:
     """The method with every ``auto`` settled that model and task decide, and why rows share directions, if they do.
@@ -64,7 +64,7 @@ def settled(
         numbers = {block_of(leaf.name) for leaf in leaves} - {None}
         middle = words and method.kinds == ("scales",) and len(numbers) >= DEEP and profile is None
         method = method.model_copy(update={"blocks": MIDDLE if middle else ALL})
-    why = probes.why_together(within(leaves, method.blocks), task, profile) if method.by_row else None
+    why = noise_sharing.why_shared(within(leaves, method.blocks), task, profile) if method.by_row else None
     if method.shared_form is not None and isinstance(task, Draws):
         why = why or NOISED
     damping = own(method.rule, newton.Settings).damping
@@ -74,7 +74,7 @@ def settled(
         rule = method.rule.model_copy(update={"damping": DAMPED if words else "confirmed"})
         method = method.model_copy(update={"rule": rule})
     if why is not None:
-        if (together := method.together()).by_row:
+        if (together := method.with_shared_directions()).by_row:
             raise ConfigError(
                 f"estimator.name={method.estimator.name}: expected rows with directions of their own, found none: "
                 f"{why}; take --recipe qzo"

@@ -18,15 +18,15 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import activations, kernels
 from forq.recipes.plan import plan
-from forq.runs import engine, probes
+from forq.runs import engine, noise_sharing
 from forq.runs.config import RunConfig
+from forq.runs.divided import TeamLike
 from forq.runs.journal import Line
 from forq.runs.metrics import Scored
 from forq.runs.oracle_choice import measures
 from forq.runs.oracles.tape import Tape
 from forq.runs.setbacks import clearly_worse
-from forq.runs.settled import settled
-from forq.runs.shared_probes import Together
+from forq.runs.settled import settled_method
 from forq.runs.watch import Watch
 from forq.scalars.protocols import Oracle
 from forq.scalars.rules.audit import at_floor
@@ -65,7 +65,7 @@ class Trainer:
         first, best, last: the score before the first step, the best score and the latest score.
         plan: the method, or the calibration that chooses it.
         certificate: number of audits in a row without a step worth taking, if that ended the run.
-        why_together: why all rows share all directions though the method asks for each row's own; else None.
+        why_shared: why all rows share all directions though the method asks for each row's own; else None.
         start: digest of the adapter that the run goes on from, if any.
         floor: mean gain of the last audits, if steps of this size no longer pay; see
             :mod:`forq.scalars.rules.audit`.
@@ -84,12 +84,12 @@ class Trainer:
         profile: Profile | None = None,
         oracle: Callable[[Space], Oracle] | None = None,
         watches: Sequence[Watch] = (),
-        team: Together | None = None,
+        team: TeamLike | None = None,
     ) -> None:
         adapters = _begin_adapters(model, config)
         self.start = None if config.adapter is None else peft.digest(model.adapters)
         leaves = trainable(model, config.method.move, adapters if config.method.lora.alone else ())
-        method, self.why_together = settled(config.method, leaves, task, profile=profile)
+        method, self.why_shared = settled_method(config.method, leaves, task, profile=profile)
         config = config.model_copy(update={"method": method})
         leaves = within(leaves, method.blocks)
         self.config, self.model, self.task, self.profile = config, model, task, profile
@@ -106,7 +106,7 @@ class Trainer:
         if profile is not None:
             profile.check(leaves, lambda leaf: leaf.read().shape)
             domain = profile.over(domain)
-        shared = probes.outputs if method.by_row else probes.layer if method.by_layer else None
+        shared = noise_sharing.outputs if method.by_row else noise_sharing.layer if method.by_layer else None
         self.space = Space(leaves, domain, shared=shared)
         # The plan is built now, so that an invalid setting is refused before anything is written.
         self.plan = plan(config.method, seed=config.seed, steps=config.steps, half_range=self.space.half_range)

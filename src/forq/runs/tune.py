@@ -20,13 +20,13 @@ from forq.recipes.settings import Settings
 from forq.runs import config as configs
 from forq.runs import journal
 from forq.runs.agreement import holds_run, moved_to, refuse_taken, require
-from forq.runs.base_values import afresh
+from forq.runs.base_values import restore_base
 from forq.runs.config import TaskConfig
 from forq.runs.data import Data, located, path_of
-from forq.runs.fixed_options import as_fixed
+from forq.runs.fixed_options import with_fixed_options
 from forq.runs.folder import BASE, vacant
-from forq.runs.older_runs import as_begun
-from forq.runs.open_task import open_task, settled
+from forq.runs.older_runs import with_old_meanings
+from forq.runs.open_task import open_task, settled_task
 from forq.runs.outcome import conclude, outcome
 from forq.runs.run import Run
 from forq.runs.watch import parts
@@ -140,7 +140,7 @@ def tune(
             )
         model = quantized(model, quantize_on_load, folder / BASE, begun=resumed)
     loaded = model if isinstance(model, LoadedModel) else load(model)
-    afresh(loaded)  # before its kernels are noted and the task is opened, which may measure the model
+    restore_base(loaded)  # before its kernels are noted and the task is opened, which may measure the model
     watched = {name: parts(text) for name, text in (watch or {}).items()}
     watched = {name: (kind, located(where or None, kind)) for name, (kind, where) in watched.items()}
     begun_watches = configs.read(folder / "config.toml").watch if resumed else None
@@ -172,16 +172,16 @@ def tune(
         watch=watch_settings(watched, watch_limit or {}, begun_watches),
     )
     header = journal.read(folder / "journal.jsonl").header if resumed else {}
-    config = as_begun(config, header)
+    config = with_old_meanings(config, header)
     if resumed:
-        config = as_fixed(config, configs.read(folder / "config.toml"))
+        config = with_fixed_options(config, configs.read(folder / "config.toml"))
     if team is not None:
         from forq.runs.ranks.session import agreed
 
         config = agreed(team, config, lambda run: run)
-    opened = open_task(config.task, loaded, seed) if isinstance(task, str) else settled(task, loaded)
+    opened = open_task(config.task, loaded, seed) if isinstance(task, str) else settled_task(task, loaded)
     if resumed:
-        own = as_begun(configs.read(folder / "config.toml"), header)
+        own = with_old_meanings(configs.read(folder / "config.toml"), header)
         require(folder, own, config, profile=None if profile is None else Path(profile))
         run = Run.resume(folder, moved_to(own, config), loaded, opened, team=team)
     else:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from forq.errors import ConfigError
 from forq.models.loaded import LoadedModel
 from forq.runs.config import RunConfig, WatchConfig
-from forq.runs.fixed_options import fixed
+from forq.runs.fixed_options import fix_options
 from forq.runs.metrics import Watched
 from forq.runs.open_task import open_task
 from forq.tasks import Split, Task
@@ -94,7 +94,7 @@ def as_opened(config: RunConfig, watches: Sequence[Watch]) -> RunConfig:
     """The settings with what opening the watched data sets has fixed."""
     settings = dict(config.watch)
     for watch in watches:
-        options = fixed(settings[watch.name].as_task(), watch.task).options
+        options = fix_options(settings[watch.name].as_task(), watch.task).options
         settings[watch.name] = settings[watch.name].model_copy(update={"options": options})
     return config.model_copy(update={"watch": settings})
 

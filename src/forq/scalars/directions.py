@@ -103,6 +103,12 @@ class Directions:
         """ε of direction k of a step."""
         return by_group(self.eps, "estimator.eps")[self._turn(step, k)[0]]
 
+    @property
+    def output_radius(self) -> float:
+        """ε of directions of the outputs (:data:`forq.scalars.moves.OUTPUTS`), of which each row has its own."""
+        eps = by_group(self.eps, "estimator.eps")
+        return eps[owner(OUTPUTS, eps)]
+
     def estimate(self, step: int, slopes: Mapping[int, float], loss: float, bad: int) -> Estimate:
         """From the slopes of the directions that were measured, by k: the mean of d_k·z_k over those of each group."""
         groups = {k: self._turn(step, k)[0] for k in slopes}

@@ -22,7 +22,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +31,8 @@ from torch import Tensor, nn
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.kinds.generate import written
-from forq.tasks.objectives import losses
-from forq.tasks.objectives.predictions import Predictions, Uniform
+from forq.tasks.kinds.token_rows import TokenRows
 from forq.tasks.rows.corpus import NEWEST, Reading, Tokens, files, tokenised
-from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
 from forq.tasks.rows.taken import Whole, sizes, taken
 from forq.tokens.batches import Batch
@@ -44,7 +42,7 @@ _HELD_OUT: tuple[Split, Split] = ("validation", "test")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Text(Rows[Tokens, Batch]):
+class Text(TokenRows[Tokens]):
     """A text cut into windows; made by :func:`open`.
 
     A row is a window: int32 [max_length − len(prefix)], a view of the text's tokens.
@@ -54,8 +52,6 @@ class Text(Rows[Tokens, Batch]):
         origin: names of the files each split was read from.
         reading: the law by which they were read.
     """
-
-    read_apart: ClassVar[bool] = True
 
     prefix: tuple[int, ...]
     origin: Mapping[Split, tuple[str, ...]]
@@ -72,16 +68,6 @@ class Text(Rows[Tokens, Batch]):
         tokens = (*self.prefix, *row.tolist())
         first = max(len(self.prefix), 1)  # nothing precedes a row's first token, so nothing predicts it
         return (Segment(tokens, tuple(place >= first for place in range(len(tokens)))),)
-
-    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
-        return losses.token_nll(model, batch), None
-
-    def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
-        return losses.by_row(measured, batch)
-
-    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
-        with torch.inference_mode():
-            return losses.token_predictions(model, batch, None if at is None else at.drawn, uniform)
 
     def sample(self, model: nn.Module, n_tokens: int) -> str:
         """The first quarter of the first test window and its continuation.

@@ -91,7 +91,7 @@ def test_an_unscored_row_a_padded_one_and_pieces_give_the_same_losses(tmp_path: 
     batch = Batch(IDS[:, :8], row, column, IDS[row, column + 1], (2, 0, 2))
     with torch.inference_mode():
         whole = losses.token_nll(model, batch)
-        monkeypatch.setattr("forq.models.graph.model.LOGITS_BYTES", 1)
+        monkeypatch.setattr("forq.models.graph.language_model.LOGITS_BYTES", 1)
         assert torch.equal(losses.token_nll(model, batch), whole)
     logits = torch.from_numpy(plain(tmp_path / "a" / "model.onnx", IDS))
     want = torch.nn.functional.cross_entropy(logits[row, column], IDS[row, column + 1], reduction="none")

@@ -20,7 +20,7 @@ from forq.layers import lora
 from forq.layers.leaves import TensorLeaf
 from forq.models.adapters import peft
 from forq.models.adapters.chosen import chosen
-from forq.models.adapters.lora import begun
+from forq.models.adapters.lora import new_adapters
 from forq.models.adapters.settings import AdapterSettings
 from forq.models.load import load
 from forq.runs import engine
@@ -162,9 +162,9 @@ def test_float_layers_carry_adapters_too(tmp_path, kind):
 
 def test_targets_are_ends_of_names(base):
     model = load(base, "cpu")
-    sizes = begun(model, rank=2, alpha=1.0, targets=("self_attn.q_proj", "down_proj"), bits=None, seed=0)
+    sizes = new_adapters(model, rank=2, alpha=1.0, targets=("self_attn.q_proj", "down_proj"), bits=None, seed=0)
     assert {adapter.module.rpartition(".")[2] for adapter in sizes} == {"q_proj", "down_proj"}
-    everything = begun(model, rank=2, alpha=1.0, targets="all-linear", bits=None, seed=0)
+    everything = new_adapters(model, rank=2, alpha=1.0, targets="all-linear", bits=None, seed=0)
     assert not any("lm_head" in adapter.module for adapter in everything)
 
 

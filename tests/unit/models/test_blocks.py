@@ -14,7 +14,7 @@ from forq.models.load import load
 from forq.recipes import recipe
 from forq.recipes.settings import settings
 from forq.runs.older_runs import with_settled
-from forq.runs.settled import DAMPED, settled
+from forq.runs.settled import DAMPED, settled_method
 from tests.fixtures import example
 from tests.unit.tasks.test_balanced import opened
 
@@ -91,7 +91,7 @@ def test_the_middle_of_a_deep_language_model_learns_classes(classes, tmp_path):
     method = recipe("qzo").settings
 
     def blocks(method, count, task=classes, profile=None):
-        return settled(method, leaves(count), task, profile=profile)[0].blocks
+        return settled_method(method, leaves(count), task, profile=profile)[0].blocks
 
     assert blocks(method, 12) == "middle"
     assert blocks(method, 11) == "all"
@@ -103,24 +103,24 @@ def test_the_middle_of_a_deep_language_model_learns_classes(classes, tmp_path):
 @pytest.mark.parametrize("named", ["all", "3-5"])
 def test_blocks_that_are_named_stay(classes, named):
     method = recipe("qzo").settings.model_copy(update={"blocks": named})
-    assert settled(method, leaves(30), classes, profile=None)[0].blocks == named
+    assert settled_method(method, leaves(30), classes, profile=None)[0].blocks == named
 
 
 def test_classes_share_directions_and_damp_their_steps(classes, tmp_path):
     encoder = opened(tmp_path, "cb", "masked", "mask")
     for name in ("qzo", "qzo-shared"):
-        method, _ = settled(recipe(name).settings, leaves(3), classes, profile=None)
+        method, _ = settled_method(recipe(name).settings, leaves(3), classes, profile=None)
         assert not method.by_row and method.rule.damping == DAMPED
-        assert settled(recipe(name).settings, leaves(3), encoder, profile=None)[0].rule.damping == "confirmed"
-    assert settled(recipe("qzo").settings, leaves(3), classes, profile=None)[1]
-    assert settled(recipe("qzo-shared").settings, leaves(3), classes, profile=None)[1] is None
+        assert settled_method(recipe(name).settings, leaves(3), encoder, profile=None)[0].rule.damping == "confirmed"
+    assert settled_method(recipe("qzo").settings, leaves(3), classes, profile=None)[1]
+    assert settled_method(recipe("qzo-shared").settings, leaves(3), classes, profile=None)[1] is None
 
 
 @pytest.mark.parametrize("damping", [0.1, "confirmed"])
 def test_a_damping_that_is_named_stays(classes, damping):
     rule = recipe("qzo-shared").settings.rule.model_copy(update={"damping": damping})
     method = recipe("qzo-shared").settings.model_copy(update={"rule": rule})
-    assert settled(method, leaves(3), classes, profile=None)[0].rule.damping == damping
+    assert settled_method(method, leaves(3), classes, profile=None)[0].rule.damping == damping
 
 
 def test_a_fixed_damping_shares_directions_and_the_most_confirmed_leaves_them(classes, tmp_path):
@@ -128,7 +128,7 @@ def test_a_fixed_damping_shares_directions_and_the_most_confirmed_leaves_them(cl
     for damping, by_row in ((1.0, False), (10.0, False), ("confirmed", True)):
         rule = recipe("qzo").settings.rule.model_copy(update={"damping": damping})
         method = recipe("qzo").settings.model_copy(update={"rule": rule})
-        found, why = settled(method, scales, classes, profile=None)
+        found, why = settled_method(method, scales, classes, profile=None)
         assert found.by_row == by_row and (why is None) == by_row
 
 

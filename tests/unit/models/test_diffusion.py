@@ -25,11 +25,11 @@ from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.noise.bits import Bits
 from forq.recipes import recipe
-from forq.runs import probes
+from forq.runs import noise_sharing
 from forq.runs.config import TaskConfig, complete
 from forq.runs.oracle_choice import measures
 from forq.runs.oracles.curvature import across, neighbours
-from forq.runs.settled import NOISED, settled
+from forq.runs.settled import NOISED, settled_method
 from forq.scalars.moves import OUTPUTS, Move, Term
 from forq.tasks import account, text_to_image
 from forq.tasks.images import noised as _noised
@@ -390,7 +390,7 @@ def test_a_loaded_denoiser_is_diffusers_own(pipeline):
 def test_pictures_see_directions_of_their_own_however_a_batch_is_cut(pipeline, data, tmp_path):
     small = quantized(pipeline, "nf4", tmp_path / "nf4")
     model = load(small, device="cpu")
-    moving = Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
+    moving = Space(trainable(model), DOMAINS["signed"], shared=noise_sharing.outputs)
     term = Term(11 << 64, 0.1, group=OUTPUTS)
     task = opened(small, data, tmp_path / "cache")
     batch = task.batch(0)
@@ -403,9 +403,9 @@ def test_pictures_see_directions_of_their_own_however_a_batch_is_cut(pipeline, d
             found = task.losses(model, replace(batch, most=most)).each
         np.testing.assert_allclose(found, by_hand, rtol=1e-4)
     assert np.abs(np.subtract(by_hand, plain)).min() > 1e-3
-    assert probes.why_together(moving.leaves, task, None) is None
-    assert settled(recipe("grzo").settings, moving.leaves, task, profile=None)[0].by_row
-    found, why = settled(recipe("qzo").settings, moving.leaves, task, profile=None)
+    assert noise_sharing.why_shared(moving.leaves, task, None) is None
+    assert settled_method(recipe("grzo").settings, moving.leaves, task, profile=None)[0].by_row
+    found, why = settled_method(recipe("qzo").settings, moving.leaves, task, profile=None)
     assert not found.by_row and why == NOISED
 
 

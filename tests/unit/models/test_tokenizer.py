@@ -14,7 +14,7 @@ from forq.errors import ConfigError, FormatError
 from forq.models.tokenizer import CheckpointTokenizer, open_tokenizer, reading
 from forq.runs import config as configs
 from forq.runs.config import complete
-from forq.runs.fixed_options import begun, of_run
+from forq.runs.fixed_options import source_run, task_of_run
 from forq.runs.header import header
 from forq.runs.open_task import open_task
 from forq.runs.run import Run
@@ -171,7 +171,9 @@ def test_a_run_stopped_and_resumed_a_minute_later_renders_the_same_date(base, tm
     monkeypatch.setattr("forq.tokens.moment.datetime", Later)
     resumed = Run.resume(tmp_path / "run", kept, model, open_task(kept.task, model, 0))
     assert resumed.task.digest == run.task.digest != open_task(config.task, model, 0).digest
-    assert of_run(begun(str(tmp_path / "run")), config.task)[0].options["moment"] == kept.task.options["moment"]
+    assert (
+        task_of_run(source_run(str(tmp_path / "run")), config.task)[0].options["moment"] == kept.task.options["moment"]
+    )
 
 
 def test_a_run_of_before_its_ignored_fields_were_named_resumes(base, tmp_path):

@@ -21,7 +21,7 @@ from forq.runs.config import TaskConfig, complete
 from forq.runs.journal import read
 from forq.runs.older_runs import with_settled
 from forq.runs.replay import replay
-from forq.runs.settled import CLASSES, settled
+from forq.runs.settled import CLASSES, settled_method
 from forq.runs.trainer import Trainer
 from forq.runs.tune import tune
 from forq.scalars.moves import Move, Term, direction_seed
@@ -65,26 +65,26 @@ def method(name: str, **changes: object) -> Settings:
 def test_classes_multiply_whole_layers_and_others_do_not(tmp_path, name, films):
     leaves = trainable(load(example("gguf", tmp_path / "gguf"), device="cpu"))
     for task in (films, opened(tmp_path, "cb", "masked", "mask")):
-        found, _ = settled(method(name), leaves, task, profile=None)
+        found, _ = settled_method(method(name), leaves, task, profile=None)
         assert found.estimator.noise == CLASSES and found.unit == "signed" and found.by_layer and not found.by_row
-    assert settled(method(name), leaves, object(), profile=None)[0].estimator.noise == USUAL
+    assert settled_method(method(name), leaves, object(), profile=None)[0].estimator.noise == USUAL
     more = method(name, move="scales,norms")
-    assert settled(more, leaves, films, profile=None)[0].estimator.noise == USUAL
+    assert settled_method(more, leaves, films, profile=None)[0].estimator.noise == USUAL
 
 
 def test_a_noise_that_is_named_stays(tmp_path, films):
     leaves = trainable(load(example("gptq", tmp_path / "gptq"), device="cpu"))
     named = recipe("qzo-shared").settings.estimator.model_copy(update={"noise": ("gaussian",)})
-    found, _ = settled(method("qzo-shared", estimator=named), leaves, films, profile=None)
+    found, _ = settled_method(method("qzo-shared", estimator=named), leaves, films, profile=None)
     assert found.estimator.noise == ("gaussian",) and found.unit == "relative"
 
 
 @pytest.mark.parametrize("name", ["qzo-shared", "qzo-slopes"])
 def test_a_unit_that_is_no_factor_stays(tmp_path, films, name):
     leaves = trainable(load(example("gptq", tmp_path / "gptq"), device="cpu"))
-    found, _ = settled(method(name, unit="absolute"), leaves, films, profile=None)
+    found, _ = settled_method(method(name, unit="absolute"), leaves, films, profile=None)
     assert found.unit == "absolute" and found.estimator.noise == USUAL
-    begun, _ = settled(method("qzo-shared"), leaves, films, profile=None)
+    begun, _ = settled_method(method("qzo-shared"), leaves, films, profile=None)
     assert begun.unit == "signed" and with_settled(method("qzo-shared", unit="absolute"), begun).unit == "absolute"
 
 
@@ -98,7 +98,7 @@ def test_a_run_keeps_the_noise_it_settled(tmp_path, films):
     leaves = trainable(load(example("gptq", tmp_path / "gptq"), device="cpu"))
     assert method("qzo").estimator.noise == (AUTO,)
     for name, task in (("qzo", films), ("qzo-shared", films), ("qzo-shared", object())):
-        begun, _ = settled(method(name), leaves, task, profile=None)
+        begun, _ = settled_method(method(name), leaves, task, profile=None)
         again = with_settled(method(name), begun)
         assert (again.estimator, again.unit) == (begun.estimator, begun.unit)
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 import forq
-from forq.runs.fixed_options import begun, with_facts
+from forq.runs.fixed_options import source_run, with_facts
 
 RUN = {"prompt": "{text}\nKind:", "prior": "-1.0,-0.5", "moment": "2026-11-29T10:00:00"}
 
@@ -25,14 +25,14 @@ def test_the_run_of_what_it_saved_is_found_by_its_folder_and_by_its_file(base, t
     run = forq.tune(forq.load(base), "text", text, steps=1, out=tmp_path / "run", seed=3)
     saved = run.folder / "checkpoint"
     file = saved / "model.safetensors"
-    found = begun(str(run.folder))
+    found = source_run(str(run.folder))
     assert found is not None and found.seed == 3
-    assert begun(str(saved)) == begun(str(file)) == found
+    assert source_run(str(saved)) == source_run(str(file)) == found
     monkeypatch.chdir(saved)
-    assert begun(file.name) == begun(".") == found
+    assert source_run(file.name) == source_run(".") == found
 
     # A file of another folder is its own: a run keeps only what it saved in checkpoint/.
     (run.folder / "other").mkdir()
     shutil.copy(file, run.folder / "other")
-    assert begun(str(run.folder / "other" / file.name)) is None
-    assert begun(str(saved / "gone.gguf")) is None
+    assert source_run(str(run.folder / "other" / file.name)) is None
+    assert source_run(str(saved / "gone.gguf")) is None

@@ -14,7 +14,7 @@ from forq.models.convert.quantize import quantize
 from forq.models.leaves import trainable
 from forq.models.load import load
 from forq.recipes import recipe
-from forq.runs import journal, probes
+from forq.runs import journal, noise_sharing
 from forq.runs.journal import Line, Writer
 from forq.runs.oracles.curvature import WithCurvature
 from forq.runs.oracles.local import Local
@@ -171,7 +171,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def network(folder):
     model = load(folder, device="cpu")
-    return model, Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
+    return model, Space(trainable(model), DOMAINS["signed"], shared=noise_sharing.outputs)
 
 
 BATCH = pack([Row(tuple(range(3, 3 + n)), tuple(range(1, n))) for n in (30, 4, 29, 6)], None)
@@ -235,8 +235,8 @@ def test_the_oracle_of_curvature_measures_rows_as_the_plain_one_does(network):
 
 def test_scales_that_are_not_probed_by_row_fall_back_to_shared_directions():
     chosen = recipe("qzo").settings
-    assert chosen.by_row and chosen.together() == recipe("qzo-shared").settings
-    assert chosen.together().together() == chosen.together()
+    assert chosen.by_row and chosen.with_shared_directions() == recipe("qzo-shared").settings
+    assert chosen.with_shared_directions().with_shared_directions() == chosen.with_shared_directions()
     tree = chosen.model_dump()
     for wrong in ({"unit": "relative"}, {"groups": {"scales": {"unit": "absolute"}}}):
         with pytest.raises(ConfigError, match="unit=signed"):

@@ -7,7 +7,7 @@ import pytest
 
 from forq.errors import RunError
 from forq.scalars import calibrations
-from forq.scalars.calibrations import GroupRequest, calibrate, trials
+from forq.scalars.calibrations import GroupRequest, calibrate, rehearsal, trial, trials
 from forq.scalars.course import SHAPES, SQUARES
 from forq.scalars.losses import from_means
 from forq.scalars.protocols import Method
@@ -52,8 +52,8 @@ def bowl(curvature, slope=0.05, offset=3.0):
 
 def test_trace_slope_and_step_are_those_of_the_function():
     found, (eps, lr, clip, first, _), used = measure(bowl(curvature=0.1))
-    assert eps == 1e-2 and first == 2 + calibrations.BATCHES
-    assert used == 4 + 2 * calibrations.PAIRS + calibrations.DIRECTIONS + 3 * calibrations.BATCHES
+    assert eps == 1e-2 and first == 2 + rehearsal.BATCHES
+    assert used == 4 + 2 * calibrations.PAIRS + rehearsal.DIRECTIONS + 3 * rehearsal.BATCHES
     assert found["trace"] == pytest.approx(0.1 * SIZE, rel=1e-4)
     # Every direction of this loss bends alike, so a step along N of them bends by little more than one.
     assert found["share"] > 0.9 and found["trace"] < found["bend"] < 1.2 * found["trace"]
@@ -66,20 +66,20 @@ def test_a_noisy_loss_gets_a_larger_radius():
     rng = np.random.default_rng(0)
     clean = bowl(curvature=0.1)
     found, (eps, *_), _ = measure(lambda x: clean(x) + 2e-3 * rng.standard_normal())
-    assert eps > 1e-2 and found["signal"] < calibrations.SIGNAL * 10
+    assert eps > 1e-2 and found["signal"] < trial.SIGNAL * 10
     found, (eps, *_), _ = measure(lambda x: clean(x) + 1e-7 * rng.standard_normal())
     assert eps == 1e-2
 
 
 def test_without_a_sure_trace_the_step_is_a_length():
     found, (_, lr, _, first, _), _ = measure(bowl(curvature=-0.1), forwards=1200)
-    assert first == len(calibrations.EPS) and "share" not in found
+    assert first == len(trial.EPS) and "share" not in found
     assert lr == pytest.approx(8 * min(calibrations.LENGTH, walk(0.25)) / found["slope"])
 
 
 def test_doubt_ends_with_the_smallest_radius_that_was_clear_enough():
     found, (eps, *_), _ = measure(bowl(curvature=-0.1))
-    assert eps == 1e-2 and found["signal"] > calibrations.SIGNAL
+    assert eps == 1e-2 and found["signal"] > trial.SIGNAL
     blows_up = bowl(curvature=-0.1)
     found, (eps, *_), _ = measure(lambda x: math.inf if abs(x).max() > 0.05 else blows_up(x))
     assert eps == 1e-2

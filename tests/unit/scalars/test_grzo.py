@@ -17,10 +17,10 @@ from forq.models.load import load
 from forq.recipes import recipe
 from forq.recipes.plan import plan
 from forq.recipes.settings import settings
-from forq.runs import engine, probes
+from forq.runs import engine, noise_sharing
 from forq.runs.oracles.local import Local
 from forq.runs.oracles.tape import Tape
-from forq.runs.settled import settled
+from forq.runs.settled import settled_method
 from forq.scalars.estimators.grzo import GRZO
 from forq.scalars.losses import Losses
 from forq.scalars.moves import OUTPUTS
@@ -108,7 +108,7 @@ def test_a_run_learns_and_replays(folder):
 
     def make():
         model = load(folder, device="cpu")
-        return model, Space(trainable(model), DOMAINS["signed"], shared=probes.outputs)
+        return model, Space(trainable(model), DOMAINS["signed"], shared=noise_sharing.outputs)
 
     def each(model):
         with torch.no_grad():
@@ -126,7 +126,7 @@ def test_a_run_learns_and_replays(folder):
 def test_it_is_refused_where_rows_cannot_see_directions_of_their_own(folder):
     leaves = trainable(load(folder, device="cpu"))
     with pytest.raises(ConfigError, match="grzo: expected rows with directions of their own, found none: the task's"):
-        settled(recipe("grzo").settings, leaves, object(), profile=None)
+        settled_method(recipe("grzo").settings, leaves, object(), profile=None)
     assert all(t.group == OUTPUTS for probe in GRZO(seed=1, eps=0.1).ask(0) for t in probe.terms)
     with pytest.raises(ConfigError, match="grzo multiplies outputs"):
         settings(recipe("grzo").settings.model_dump() | {"unit": "relative"})

@@ -72,11 +72,11 @@ def test_other_images_or_labels_hold_out_others(tmp_path: Path) -> None:
 
 def test_a_run_of_an_earlier_law_is_not_scored_on_other_images() -> None:
     config = TaskConfig(name="classify-images", data="x")
-    begun = fixed_options.Begun(config, 0, {"task": "classify-images"})
+    begun = fixed_options.SourceRun(config, 0, {"task": "classify-images"})
     with pytest.raises(ConfigError, match="drawn by law 2, found law 1 of an earlier version"):
-        fixed_options.of_run(begun, config)
+        fixed_options.task_of_run(begun, config)
     begun.described["law"] = 2
-    assert fixed_options.of_run(begun, config) == (config, begun.described)
+    assert fixed_options.task_of_run(begun, config) == (config, begun.described)
 
 
 def test_every_file_of_a_class_is_read_or_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import forq
 from forq.runs import config as configs
 from forq.runs import fixed_options, journal
 from forq.runs.config import TaskConfig, complete
-from forq.runs.older_runs import as_read
+from forq.runs.older_runs import with_reading_law
 from forq.runs.open_task import open_task
 from forq.runs.own_rows import changed
 from forq.runs.run import Run
@@ -118,8 +118,10 @@ def test_law_2_cuts_on_the_right_and_its_runs_go_on_so(side: str) -> None:
     rows = [Headed(tokenizer_of("bert", "right"), ("A", "B"), 9).row(Example(text, "", 0))]
     rows += [Headed(tokenizer, ("A", "B"), 9, 2).row(Example(text, "", 0))]
     assert rows[0] == rows[1]
-    assert as_read({}, {"by": "head", "reading": 2}) == {"reading": 2} and as_read({}, {"by": "head"}) == {"reading": 1}
-    assert as_read({}, {"by": "head", "reading": 3}) == as_read({}, {"words": ["good", "bad"]}) == {}
+    assert with_reading_law({}, {"by": "head", "reading": 2}) == {"reading": 2} and with_reading_law(
+        {}, {"by": "head"}
+    ) == {"reading": 1}
+    assert with_reading_law({}, {"by": "head", "reading": 3}) == with_reading_law({}, {"words": ["good", "bad"]}) == {}
 
 
 def test_glue_rows_of_a_head_keep_their_space(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_run_of_law_1_goes_on_and_is_scored_by_it(tmp_path: Path) -> None:
     how: Any = {"recipe": "qzo-shared", "steps": 4, "eval_every": 2, "settings": {"task": options}}
     again = forq.tune(model, "classify", task.data, out=run.folder, resume=True, **how)
     assert len(journal.read(again.journal).lines) > 2
-    old = fixed_options.begun(str(run.folder))
+    old = fixed_options.source_run(str(run.folder))
     assert old is not None and old.task.options["reading"] == 1
-    settings, _ = fixed_options.of_run(old, TaskConfig(name="classify", data=task.data))
+    settings, _ = fixed_options.task_of_run(old, TaskConfig(name="classify", data=task.data))
     assert not changed(old, settings, open_task(settings, model, old.seed))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forq.attacks.ball import Ball, Levels
-from forq.attacks.task import Draws, Search, Task
+from forq.attacks.task import ImageNoise, Search, SearchTask
 from forq.errors import ConfigError
 
 _HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
@@ -46,7 +46,7 @@ class Method:
         if not 0 < self.share <= 1:
             raise ConfigError(f"share: expected a number in 0 … 1, found {self.share}")
 
-    def search(self, task: Task) -> Search:
+    def search(self, task: SearchTask) -> Search:
         """One query per step."""
         linf = task.ball.norm == "linf"
         k = _stripes(task) if linf else _bumps(task)
@@ -58,9 +58,9 @@ class Method:
             for _ in range(_REDRAWS):
                 step = next(steps)
                 new = (
-                    _window(task.ball, k, task.draws, step, share)
+                    _window(task.ball, k, task.noise, step, share)
                     if linf
-                    else _shift(task.ball, k, task.draws, step, share)
+                    else _shift(task.ball, k, task.noise, step, share)
                 )
                 if not np.array_equal(new, k):
                     break
@@ -70,18 +70,18 @@ class Method:
                 k, best = new, float(loss)
 
 
-def _stripes(task: Task) -> Levels:
+def _stripes(task: SearchTask) -> Levels:
     """Vertical stripes: each column and channel at −ε or +ε."""
     _, width, channels = task.ball.x.shape
-    signs = task.draws.signs(0, width * channels).reshape(1, width, channels)
+    signs = task.noise.signs(0, width * channels).reshape(1, width, channels)
     return task.ball.project(np.broadcast_to(signs * np.int16(task.ball.eps), task.ball.x.shape))
 
 
-def _window(ball: Ball, k: Levels, draws: Draws, step: int, share: float) -> Levels:
+def _window(ball: Ball, k: Levels, noise: ImageNoise, step: int, share: float) -> Levels:
     """Move one square by ±2ε, so to the border of the ball, with one sign per channel."""
     height, width, channels = k.shape
     side = min(max(round(math.sqrt(share * height * width)), 1), height, width)
-    top, left, signs = draws.below([height - side + 1, width - side + 1, 1 << channels], step)
+    top, left, signs = noise.below([height - side + 1, width - side + 1, 1 << channels], step)
     new = k.copy()
     window = np.s_[top : top + side, left : left + side]
     sign = np.array([1 if signs >> channel & 1 else -1 for channel in range(channels)], np.int16)
@@ -115,13 +115,13 @@ def _pair(side: int) -> Float64:
     return pair
 
 
-def _bumps(task: Task) -> Levels:
+def _bumps(task: SearchTask) -> Levels:
     """A grid of five by five bumps with random signs, scaled to the norm ε."""
     height, width, channels = task.ball.x.shape
     side = max(min(height, width) // 5, 1)
     k = np.zeros(task.ball.x.shape)
     rows, columns = range(0, height - side + 1, side), range(0, width - side + 1, side)
-    signs = task.draws.signs(0, len(rows) * len(columns) * channels).reshape(len(rows), len(columns), channels)
+    signs = task.noise.signs(0, len(rows) * len(columns) * channels).reshape(len(rows), len(columns), channels)
     bump = _bump(side, side)
     for i, top in enumerate(rows):
         for j, left in enumerate(columns):
@@ -129,13 +129,13 @@ def _bumps(task: Task) -> Levels:
     return task.ball.project(k * (task.ball.eps / np.linalg.norm(k)))
 
 
-def _shift(ball: Ball, k: Levels, draws: Draws, step: int, share: float) -> Levels:
+def _shift(ball: Ball, k: Levels, noise: ImageNoise, step: int, share: float) -> Levels:
     """Move the norm of one window into another, plus the unused part of ε, and add a pair of bumps there."""
     height, width, channels = k.shape
     side = max(round(math.sqrt(share * height * width)), 3) | 1
     side = min(side, (min(height, width) - 1) | 1)
     corners = [height - side + 1, width - side + 1]
-    top, left, top2, left2, turned, signs = draws.below([*corners, *corners, 2, 1 << channels], step)
+    top, left, top2, left2, turned, signs = noise.below([*corners, *corners, 2, 1 << channels], step)
     target, source = np.s_[top : top + side, left : left + side], np.s_[top2 : top2 + side, left2 : left2 + side]
     sign = np.array([1.0 if signs >> channel & 1 else -1.0 for channel in range(channels)])
     new = k.astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forq.attacks.ball import Ball
-from forq.attacks.task import Search, Task
+from forq.attacks.task import Search, SearchTask
 from forq.errors import ConfigError
 from forq.noise.law import law
 
@@ -44,7 +44,7 @@ class Method:
                 f"{self.radius}, {self.step} and {self.directions}"
             )
 
-    def search(self, task: Task) -> Search:
+    def search(self, task: SearchTask) -> Search:
         """2q queries per step."""
         if self.rounding == "end" and not task.floats:
             raise ConfigError("rounding=end: expected a victim that takes floats, found uint8; add --input float")
@@ -53,7 +53,7 @@ class Method:
         z = np.empty((self.directions, ball.x.size), np.float32)
         while True:
             for j in range(self.directions):
-                normal.draw(task.draws.bits(step, j), 0, z[j])
+                normal.draw(task.noise.bits(step, j), 0, z[j])
             directions = z.reshape(self.directions, *v.shape)
             losses = yield [
                 self._point(ball, v + sign * self.radius * direction) for direction in directions for sign in (1, -1)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forq.attacks.ball import Ball, Levels
-from forq.attacks.task import Search, Task
+from forq.attacks.task import Search, SearchTask
 from forq.errors import ConfigError
 
 _LENGTH = 0.5  # length of an L2 probe, as a share of the radius
@@ -46,11 +46,11 @@ class Method:
         if not (0 < self.share <= 1 and 0 < self.tile <= 1):
             raise ConfigError(f"share and tile: expected numbers in 0 … 1, found {self.share} and {self.tile}")
 
-    def search(self, task: Task) -> Search:
+    def search(self, task: SearchTask) -> Search:
         """Two queries per step; the first step probes vertical stripes."""
         ball, k, best, spent = task.ball, np.zeros(task.ball.x.shape, np.int16), task.loss, 1
         _, width, channels = task.ball.x.shape
-        t = np.broadcast_to(task.draws.signs(0, width * channels, _STRIPES).reshape(1, width, channels), k.shape)
+        t = np.broadcast_to(task.noise.signs(0, width * channels, _STRIPES).reshape(1, width, channels), k.shape)
         step = 0
         while True:
             u = _size(ball, t) * t
@@ -63,17 +63,17 @@ class Method:
             step += 1
             t = self._tiles(task, step, spent / task.budget)
 
-    def _tiles(self, task: Task, step: int, progress: float) -> Levels:
+    def _tiles(self, task: SearchTask, step: int, progress: float) -> Levels:
         """The direction t of a step: random signs on some tiles of a randomly shifted grid, zero elsewhere."""
         height, width, channels = task.ball.x.shape
         halved = sum(progress > halving for halving in (0.02, 0.1, 0.3, 0.6))
         side = max(round(self.tile * height) >> halved, 1)
         share = self.share / 2**halved
         rows, columns = height // side + 2, width // side + 2
-        dy, dx, always = task.draws.below([side, side, rows * columns], step)
-        chosen = task.draws.bits(step, 2).uniform32(0, rows * columns) < np.uint32(share * (2**32 - 1))
+        dy, dx, always = task.noise.below([side, side, rows * columns], step)
+        chosen = task.noise.bits(step, 2).uniform32(0, rows * columns) < np.uint32(share * (2**32 - 1))
         chosen[always] = True
-        signs = task.draws.signs(step, rows * columns * channels).reshape(rows * columns, channels)
+        signs = task.noise.signs(step, rows * columns * channels).reshape(rows * columns, channels)
         tiles = (signs * chosen[:, None]).reshape(rows, columns, channels)
         t: Levels = tiles[(np.arange(height) + dy) // side][:, (np.arange(width) + dx) // side]
         return t

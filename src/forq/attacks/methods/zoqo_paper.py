@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forq.attacks.task import Search, Task
+from forq.attacks.task import Search, SearchTask
 from forq.errors import ConfigError
 from forq.noise.law import law
 
@@ -32,13 +32,13 @@ class Method:
         if self.radius < 1 or self.step < 1:
             raise ConfigError(f"radius and step: expected at least 1, found {self.radius} and {self.step}")
 
-    def search(self, task: Task) -> Search:
+    def search(self, task: SearchTask) -> Search:
         """Two queries per step, both inside the ball; equal losses cause no step."""
         ball, grid = task.ball, law(f"uniform_grid:{self.radius}")
         k, step = np.zeros(ball.x.shape, np.int16), 0
         noise = np.empty(ball.x.size, np.float32)
         while True:
-            grid.draw(task.draws.bits(step), 0, noise)
+            grid.draw(task.noise.bits(step), 0, noise)
             u = noise.astype(np.int16).reshape(k.shape)
             up, down = yield [ball.image(ball.project(k + u)), ball.image(ball.project(k - u))]
             if up != down:

@@ -36,7 +36,7 @@ class Master(ABC):
         shape: of the coordinates.
         chunk: coordinates computed at a time.
         directions: the leaf's noise.
-        outputs: the noise key that the leaf shares with the other scales of its layer, see :meth:`multiply`.
+        shared: how the leaf shares its noise with the other scales of its layer, see :meth:`share`; else None.
     """
 
     leaf: Leaf

@@ -63,7 +63,7 @@ def add_lora(
     if config is not None:
         chosen = beginning(config)
         rank, alpha, targets = chosen.rank, chosen.alpha, chosen.targets
-    adapters = begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
+    adapters = new_adapters(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed)
     attach(model, adapters)
     return tuple(adapter.module for adapter in adapters)
 
@@ -80,7 +80,7 @@ def check_free(model: LoadedModel) -> None:
         raise ConfigError("this model carries adapters already; load the base again to add others")
 
 
-def begun(
+def new_adapters(
     model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
 ) -> list[Adapter]:
     """The initial adapters of :func:`add_lora`; the model need not have weights."""
@@ -95,14 +95,14 @@ def begun(
     ]
 
 
-def starts(
+def initial_factors(
     model: nn.Module, *, rank: int, alpha: float, targets: str | Sequence[str], bits: int | None, seed: int
 ) -> dict[str, Tensor]:
     """The initial factors of :func:`add_lora`, by name, as an export holds them."""
-    return held(begun(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed))
+    return factors_of(new_adapters(model, rank=rank, alpha=alpha, targets=targets, bits=bits, seed=seed))
 
 
-def held(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
+def factors_of(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
     """The factors of adapters, by name, as an export holds them."""
     factors = (factor for adapter in adapters for factor in adapter)
     return {factor.name: factor.storage if isinstance(factor, GridFactor) else factor.tensor for factor in factors}

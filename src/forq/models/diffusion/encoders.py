@@ -256,6 +256,11 @@ def _hash(path: Path) -> str:
 
 
 def write_cache(path: Path, tensors: dict[str, Tensor], model: str) -> None:
+    """Write a cached file, whole or not at all.
+
+    Args:
+        model: digest of the components that made the tensors; the file names it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(f".{os.getpid()}.new")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new, metadata={"model": model})

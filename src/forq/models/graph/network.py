@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.checkpoints.containers.onnx.images import GraphImages
@@ -25,16 +25,12 @@ from forq.formats.codecs.onnx_products import products
 from forq.layers import heap
 from forq.layers.layer import SHARED, LayerSpec
 from forq.layers.leaves import TensorLeaf
-from forq.layers.scratch import Scratch
+from forq.models.graph.base import GraphConfig, GraphModel
 from forq.models.graph.check import difference
 from forq.models.graph.fused import FusedSession, PlainSession
 from forq.models.graph.inputs import graph_of
-from forq.models.graph.layer import GraphLinear
-from forq.models.graph.model import GraphConfig
 from forq.models.graph.session import Session
 from forq.models.layout import layout as layout_of
-from forq.models.loaded import LoadedModel
-from forq.models.unlike import unlike
 
 log = logging.getLogger("forq")
 
@@ -42,28 +38,18 @@ CLOSE = 1e-4
 """Largest difference between the fused graph and a plain session, relative to the largest output."""
 
 
-class GraphNetwork(LoadedModel):
+class GraphNetwork(GraphModel):
     """A network that maps images to the outputs of its graph.
 
     Attributes:
         images: the images that the graph takes, and its outputs.
-        layers: its quantized layers.
         training_session: how the graph is run while tensors move: ``fused`` or ``as written``; "" before.
     """
 
-    config: GraphConfig
-    device, dtype = torch.device("cpu"), torch.float32
-
     def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
-        super().__init__()
-        self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "images", []
-        self.lent = {}
-        self.unlike = unlike(form, ckpt)
+        super().__init__(ckpt, form, specs, "images")
         self.images = GraphImages.of(graph_of(ckpt), ckpt.folder)
         self.config = GraphConfig(vocab_size=None, max_position_embeddings=None)
-        scratch = Scratch()
-        self._places = {spec.name: GraphLinear(ckpt, form, spec, scratch) for spec in specs.values()}
-        self.layers = nn.ModuleList(self._places.values())
         self._beside = tuple(
             TensorLeaf(name, group, torch.float32, ckpt.read(name).float(), 0 if group == "biases" else SHARED)
             for name, group in form.beside(ckpt).items()
@@ -72,15 +58,6 @@ class GraphNetwork(LoadedModel):
         self._moving: frozenset[str] = frozenset()
         self._session: Session | None = None
         self.training_session = ""
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """A layer by its node's name, which may contain dots; or any sub-module."""
-        return self._places.get(target) or super().get_submodule(target)
-
-    @property
-    def takes_adapters(self) -> bool:
-        """``False``: the graph is fixed."""
-        return False
 
     def own_leaves(self) -> Iterable[Leaf]:
         """Float biases and scales of activations."""

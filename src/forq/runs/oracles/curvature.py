@@ -17,7 +17,7 @@ from torch import Tensor
 
 from forq.coordinates.space import Space
 from forq.noise.bits import Bits, leaf_id
-from forq.runs.shared_probes import Numbers
+from forq.runs.divided import Numbers
 from forq.scalars.losses import Confirmed, Losses, Own
 from forq.scalars.moves import Move, direction_seed
 from forq.scalars.quadratic import DAMPINGS, damped, kind_of
@@ -51,7 +51,7 @@ def across(rows: int) -> list[NDArray[np.int64]]:
 class WithCurvature(Generic[Batch]):
     """Displaces the space by each probe and measures the loss and the predictions.
 
-    It can be measured in several processes (:class:`forq.runs.shared_probes.Divided`). The part of the point holds
+    It can be measured in several processes (:class:`forq.runs.divided.Divided`). The part of the point holds
     mean, number of rows, the rows' losses, and of every output the row and the weight; of a probe that all rows share:
     mean, rise of every row, change of every output; of a probe by row: mean, mean curvature, rise of every row.
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from forq.coordinates.space import Space
-from forq.runs.shared_probes import Numbers
+from forq.runs.divided import Numbers
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 
@@ -19,7 +19,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True, slots=True)
 class Local(Generic[Batch]):
-    """Displaces the space by each probe and measures the loss; see :class:`forq.runs.shared_probes.Divided`.
+    """Displaces the space by each probe and measures the loss; see :class:`forq.runs.divided.Divided`.
 
     A part holds the number of forward passes, the mean, and the rows' losses where they are recorded.
 

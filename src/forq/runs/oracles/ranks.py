@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from forq.coordinates.space import Space
 from forq.errors import RunError
+from forq.runs.divided import Divided, Numbers
 from forq.runs.ranks import packing, rows, schedule
-from forq.runs.shared_probes import Divided, Numbers
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forq.runs.shared_probes import Numbers
+from forq.runs.divided import Numbers
 from forq.scalars.losses import Confirmed, Losses, Own
 
 _COUNTS = struct.Struct("<HIhhI")

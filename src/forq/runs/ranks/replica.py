@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from forq.runs import engine
+from forq.runs.divided import Numbers
 from forq.runs.journal import Line
 from forq.runs.oracle_choice import measures
 from forq.runs.oracles.tape import Tape
-from forq.runs.shared_probes import Numbers
 from forq.runs.trainer import Trainer
 from forq.scalars.losses import Losses
 from forq.scalars.moves import Move
@@ -50,7 +50,7 @@ class Replica:
             next(self._run)
 
     def measure(self, step: int, probes: Sequence[Move], places: Sequence[int]) -> list[Numbers]:
-        """The parts of some probes of the next step, for :meth:`forq.runs.shared_probes.Divided.join`."""
+        """The parts of some probes of the next step, for :meth:`forq.runs.divided.Divided.join`."""
         return list(self._own.measure(step, probes, places))
 
     def checksum(self) -> int:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from forq.runs.divided import Divided, Numbers
 from forq.runs.ranks import packing
-from forq.runs.shared_probes import Divided, Numbers
 from forq.scalars.moves import Move
 from forq.tokens import sharing
 

@@ -12,13 +12,13 @@ from typing import Any, NoReturn, Self
 from forq.coordinates.space import Space
 from forq.errors import ForqError, RunError
 from forq.models.loaded import LoadedModel
+from forq.runs.divided import Divided
 from forq.runs.oracles.ranks import Ranks
 from forq.runs.ranks import schedule
 from forq.runs.ranks.heartbeat import LINGER, Heartbeat
 from forq.runs.ranks.rendezvous import Rendezvous, meet, part
 from forq.runs.ranks.timings import Timings
 from forq.runs.ranks.transport import Transport
-from forq.runs.shared_probes import Divided
 from forq.scalars.protocols import Oracle
 from forq.tasks import Score, Tallies, Tally, Task
 

@@ -11,10 +11,10 @@ import torch
 from forq.errors import ConfigError
 from forq.models.load import load
 from forq.models.loaded import LoadedModel
-from forq.runs.base_values import afresh
+from forq.runs.base_values import restore_base
 from forq.runs.config import RunConfig
 from forq.runs.data import Data, path_of
-from forq.runs.open_task import open_task, settled
+from forq.runs.open_task import open_task, settled_task
 from forq.runs.ranks import session
 from forq.runs.ranks.device import own_device
 from forq.runs.ranks.team import Team
@@ -72,8 +72,8 @@ def tune_on_ranks(
             config = session.agreed(team, None, placed, reward=settings.get("reward"))
 
             def opened(run: RunConfig) -> Task:
-                afresh(loaded)  # the chief's begins from the checkpoint too
-                return open_task(run.task, loaded, run.seed) if isinstance(task, str) else settled(task, loaded)
+                restore_base(loaded)  # the chief's begins from the checkpoint too
+                return open_task(run.task, loaded, run.seed) if isinstance(task, str) else settled_task(task, loaded)
 
             session.follow(team, loaded, config, opened, folder)
     return None

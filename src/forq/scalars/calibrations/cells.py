@@ -19,12 +19,12 @@ the request).
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forq.errors import RunError
-from forq.scalars.calibrations.group import GroupRequest, GroupResult
-from forq.scalars.losses import Losses, means
+from forq.scalars.calibrations.group import GroupRequest, GroupResult, Measured, Probing
+from forq.scalars.losses import means
 from forq.scalars.moves import HERE, Move, Term, direction_seed
 
 START = 0.1
@@ -38,16 +38,11 @@ WALK = 0.25
 SIGN = math.sqrt(2.0 / math.pi)
 
 
-def measure_cells(
-    group: GroupRequest, seed: int, number: int, budget: int, steps: float
-) -> Generator[tuple[Move, ...], Sequence[Losses], tuple[GroupResult, int]]:
+def measure_cells(group: GroupRequest, seed: int, number: int, budget: int, steps: float) -> Probing[Measured]:
     """Measure ρ of one group from step ``number`` on, with about ``budget`` forwards.
 
     Args:
         steps: of full length, that walk as far as those of the run.
-
-    Returns:
-        The group's numbers, and the number of the next step.
 
     Raises:
         RunError: the losses are not finite, or no displacement changes them.
@@ -102,7 +97,7 @@ def measure_cells(
         far = min(far, math.sqrt(2.0 * group.cost * last.here / last.bend))
     radius = max(min(best, NEAR * radius, far / math.sqrt(group.directions * steps), MOST), LEAST)
     notes = {"radius": radius, "slope": last.slope, "trace": last.trace, "trace_error": last.error, "share": share}
-    return GroupResult(1.0, 1.0, 0.0, last.slope, notes, radius), number
+    return Measured(GroupResult(1.0, 1.0, 0.0, last.slope, notes, radius), number)
 
 
 @dataclass(frozen=True, slots=True)

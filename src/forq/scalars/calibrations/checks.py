@@ -13,12 +13,11 @@ shortens it by less than ``NEAR``. The two sides also give one more sample of th
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
-from forq.scalars.calibrations.group import GroupRequest
-from forq.scalars.losses import Losses, means
-from forq.scalars.moves import HERE, Move, Term, direction_seed
+from forq.scalars.calibrations.group import GroupRequest, Probing
+from forq.scalars.losses import means
+from forq.scalars.moves import HERE, Move
 
 SHORTER = 0.25
 """What is left of a step at whose end the loss is not finite."""
@@ -46,7 +45,7 @@ class Checked:
 
 def check(
     group: GroupRequest, seed: int, number: int, *, each: float, slope: float, eps: float, bound: float
-) -> Generator[tuple[Move, ...], Sequence[Losses], Checked]:
+) -> Probing[Checked]:
     """Check a step on at most ``group.checks`` batches, from step ``number`` on.
 
     Args:
@@ -60,12 +59,7 @@ def check(
     for _ in range(group.checks):
         size = max(eps, each * slope * math.sqrt(group.directions))
         weight = size / math.sqrt(group.directions)
-        there = Move(
-            tuple(
-                Term(direction_seed(seed, number, k), weight, group.noise[k % len(group.noise)], group.name)
-                for k in range(group.directions)
-            )
-        )
+        there = Move(tuple(group.term(seed, number, k, weight) for k in range(group.directions)))
         here, up, down = means((yield (HERE, there, there.scaled(-1.0))))
         number += 1
         if not math.isfinite(here + up + down):

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from forq.scalars.losses import Losses
+from forq.scalars.moves import Move, Term, direction_seed
+
+Answer = TypeVar("Answer")
+
+Probing: TypeAlias = Generator[tuple[Move, ...], Sequence[Losses], Answer]
+"""A part of a calibration: yields the probes of a step, is sent their losses, returns its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,10 @@ class GroupRequest:
     checks: int = 0
     radius_only: bool = False
 
+    def term(self, seed: int, step: int, k: int, weight: float) -> Term:
+        """``weight`` times direction k of a step; the group's laws take turns."""
+        return Term(direction_seed(seed, step, k), weight, self.noise[k % len(self.noise)], self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class GroupResult:
@@ -58,3 +71,10 @@ class GroupResult:
     slope: float
     notes: Mapping[str, float]
     radius: float | None = None
+
+
+class Measured(NamedTuple):
+    """A group's numbers, and the number of the next step."""
+
+    result: GroupResult
+    number: int

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from forq.scalars.directions import Directions, by_group, owner
+from forq.scalars.directions import Directions
 from forq.scalars.losses import Losses, Own
 from forq.scalars.losses import rows as by_rows
 from forq.scalars.moves import HERE, OUTPUTS, Move, Term, direction_seed
@@ -76,19 +76,14 @@ class ByRow(Directions):
         estimate = Estimate(move, slopes_of_all, here.mean, bad)
         if model is None:
             return estimate
-        return replace(estimate, quadratic=replace(model, own=tuple(own), own_radius=self._own_radius))
+        return replace(estimate, quadratic=replace(model, own=tuple(own), own_radius=self.output_radius))
 
     @property
     def _shared(self) -> int:
         return min(SHARED, max(self.directions - 1, 1))
 
     def _own(self, step: int, k: int) -> Move:
-        return Move((Term(direction_seed(self.seed, step, k), self._own_radius, group=OUTPUTS),), by_row=True)
-
-    @property
-    def _own_radius(self) -> float:
-        eps = by_group(self.eps, "estimator.eps")
-        return eps[owner(OUTPUTS, eps)]
+        return Move((Term(direction_seed(self.seed, step, k), self.output_radius, group=OUTPUTS),), by_row=True)
 
     @staticmethod
     def _rows_of(answer: Losses, here: Losses) -> Own:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from forq.scalars.directions import Directions, by_group, owner
+from forq.scalars.directions import Directions
 from forq.scalars.losses import Losses
 from forq.scalars.losses import rows as by_rows
 from forq.scalars.moves import OUTPUTS, Move, Term, direction_seed
@@ -36,7 +36,7 @@ class GRZO(Directions):
 
     def ask(self, step: int) -> tuple[Move, ...]:
         """``(+ε z₀, −ε z₀, +ε z₁, −ε z₁, …)``, each z with a direction for every row."""
-        terms = (self._own(step, k, side * self._radius) for k in range(self.directions) for side in (1.0, -1.0))
+        terms = (self._own(step, k, side * self.output_radius) for k in range(self.directions) for side in (1.0, -1.0))
         return tuple(Move((term,), by_row=True) for term in terms)
 
     def tell(self, step: int, losses: Sequence[Losses]) -> Estimate:
@@ -46,7 +46,7 @@ class GRZO(Directions):
         terms, seen = [], []
         for k in whole:
             up, down = by_rows(pairs[k])
-            slopes = [(high - low) / (2.0 * self._radius) for high, low in zip(up, down, strict=True)]
+            slopes = [(high - low) / (2.0 * self.output_radius) for high, low in zip(up, down, strict=True)]
             spread = statistics.pstdev(slopes)
             if spread > 0.0:
                 terms += [self._own(step, k, d / spread, row) for row, d in enumerate(slopes)]
@@ -57,11 +57,6 @@ class GRZO(Directions):
 
     def _own(self, step: int, k: int, weight: float, row: int = 0) -> Term:
         return Term(direction_seed(self.seed, step, k), weight, group=OUTPUTS, row=row)
-
-    @property
-    def _radius(self) -> float:
-        eps = by_group(self.eps, "estimator.eps")
-        return eps[owner(OUTPUTS, eps)]
 
 
 def _finite(answer: Losses) -> bool:

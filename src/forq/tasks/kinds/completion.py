@@ -11,22 +11,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from forq.errors import ConfigError, DataError
 from forq.tasks import Split, Tokenizer
 from forq.tasks.chat.encoding import Asked, Edges, Row, encode, fitted
 from forq.tasks.kinds.generate import ending, written
-from forq.tasks.objectives import losses
-from forq.tasks.objectives.predictions import Predictions, Uniform
+from forq.tasks.kinds.token_rows import TokenRows
 from forq.tasks.objectives.rewarded import Answer
 from forq.tasks.objectives.rewards import Reward
 from forq.tasks.objectives.right_answers import listed
 from forq.tasks.rows.order import draw
-from forq.tasks.rows.rows import Rows
 from forq.tasks.rows.segments import Segment
 from forq.tokens.batches import Batch
 from forq.tokens.ends import ends
@@ -37,7 +35,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Completion(Rows[Row, Batch]):
+class Completion(TokenRows[Row]):
     """A task of rows to complete; made by :func:`completion`.
 
     Attributes:
@@ -47,8 +45,6 @@ class Completion(Rows[Row, Batch]):
         further: more entries for the description; batches do not depend on them.
         rewards: metrics for the greedy answers of an evaluation; the first is the main number.
     """
-
-    read_apart: ClassVar[bool] = True
 
     part: str = "the beginning of the prompt"
     new_tokens: int
@@ -79,16 +75,6 @@ class Completion(Rows[Row, Batch]):
 
     def pack(self, rows: Sequence[Row], most_tokens: int | None = None) -> Batch:
         return pack(rows, most_tokens)
-
-    def measured(self, model: nn.Module, batch: Batch) -> tuple[Tensor, None]:
-        return losses.token_nll(model, batch), None
-
-    def by_row(self, measured: Tensor, batch: Batch) -> Tensor:
-        return losses.by_row(measured, batch)
-
-    def predictions(self, model: nn.Module, batch: Batch, at: Predictions | None, uniform: Uniform) -> Predictions:
-        with torch.inference_mode():
-            return losses.token_predictions(model, batch, None if at is None else at.drawn, uniform)
 
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, float]:
         answers = self.answers(model, batch) if self.rewards else []

@@ -74,4 +74,5 @@ def _values(model: Model, info: dict[str, TensorInfo]) -> dict[str, Any]:
 
 
 def tokenizer_of(path: Path) -> Any:
+    """The tokenizer that a file describes, a ``PreTrainedTokenizerFast``."""
     return _gguf_tokenizer.tokenizer(path, _gguf_header.read(path).values)

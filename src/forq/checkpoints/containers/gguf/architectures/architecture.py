@@ -122,7 +122,7 @@ class Architecture:
         block: the beginning of the names inside block ``{}``.
         choose: other names inside the blocks that depend on the file.
         orders: the order of a tensor's rows in the file, by its name inside the block; see
-            :mod:`forq.checkpoints.containers.gguf.architectures.rows`.
+            :class:`Interleaved` and :class:`Together`.
         turned: tensors that transformers stores transposed, by their names inside the block.
         norms_added: a number that the file's weights of norms are larger by than transformers'.
         keys: keys that the entry follows, besides those of every architecture.

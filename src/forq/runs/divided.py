@@ -49,7 +49,7 @@ class Divided(Protocol):
         ...
 
 
-class Together(Protocol):
+class TeamLike(Protocol):
     """Several processes that answer as one; see :class:`forq.runs.ranks.team.Team`."""
 
     def oracle(self, own: Divided, space: Space) -> Oracle:

@@ -13,7 +13,7 @@ from forq.models.leaves import trainable
 from forq.models.loaded import LoadedModel
 from forq.models.quantized import kernels
 from forq.runs import journal
-from forq.runs.base_values import afresh
+from forq.runs.base_values import restore_base
 from forq.runs.run import Run
 from tests.fixtures import CASES, example
 
@@ -44,7 +44,7 @@ def test_every_kind_of_leaf_gets_the_values_of_the_file_back(
         x = leaf.read()
         low, high = getattr(leaf, "range", (None, None))
         leaf.write(x * 1.5 + 1 if low is None else torch.where(x < high, x + 1, low))
-    afresh(model)
+    restore_base(model)
     assert "read from the file again" in caplog.text and kernels(model) == layers and not model.lent
     for leaf, own in zip(trainable(model, move), trainable(fresh, move), strict=True):
         assert leaf.name == own.name and torch.equal(leaf.read(), own.read()), leaf.name
@@ -53,7 +53,7 @@ def test_every_kind_of_leaf_gets_the_values_of_the_file_back(
 def test_nothing_is_said_where_nothing_moved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = forq.load(example("gptq", tmp_path / "base"), device="cpu")
     trainable(model, "scales,codes,norms")
-    afresh(model)
+    restore_base(model)
     assert not caplog.text
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from forq.checkpoints import Checkpoint
 from forq.errors import ConfigError, FormatError
@@ -19,29 +19,17 @@ from forq.formats.codecs.onnx_biases import Biases
 from forq.formats.codecs.onnx_products import products
 from forq.layers import heap
 from forq.layers.layer import LayerSpec
-from forq.layers.scratch import Scratch
+from forq.models.graph.base import GraphConfig, GraphModel
 from forq.models.graph.causal import check_causal
 from forq.models.graph.inputs import Inputs, graph_of, logits_of
-from forq.models.graph.layer import GraphLinear
 from forq.models.graph.session import Session
 from forq.models.layout import layout as layout_of
-from forq.models.loaded import LoadedModel
 from forq.models.options import LoadOptions
-from forq.models.unlike import unlike
 from forq.tokens.batches import Batch
 from forq.tokens.model import Reader
 
 LOGITS_BYTES = 128 << 20
 """Most bytes of logits in a forward; a single row may exceed it."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphConfig:
-    """The configuration of a graph, from the graph itself and its config.json."""
-
-    vocab_size: int | None
-    max_position_embeddings: int | None
-    model_type: str = "onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +39,12 @@ class GraphOutput:
     logits: Tensor
 
 
-class GraphLM(LoadedModel):
-    """A causal language model that maps token ids to logits.
-
-    Attributes:
-        layers: its quantized layers. They hold the scales that the graph reads, and read codes on
-            demand.
-    """
-
-    config: GraphConfig
-    device, dtype = torch.device("cpu"), torch.float32
+class GraphLM(GraphModel):
+    """A causal language model that maps token ids to logits."""
 
     def __init__(self, ckpt: Checkpoint, form: Format, specs: Mapping[str, LayerSpec]) -> None:
-        super().__init__()
-        self.checkpoint, self.names, self.kind, self.adapters = ckpt, {}, "causal", []
-        self.lent = {}
-        self.unlike = unlike(form, ckpt)
+        super().__init__(ckpt, form, specs, "causal")
         self._inputs, self._logits = Inputs.of(ckpt), logits_of(ckpt)
-        scratch = Scratch()
-        self._places = {spec.name: GraphLinear(ckpt, form, spec, scratch) for spec in specs.values()}
-        self.layers = nn.ModuleList(self._places.values())
         own = [product for product in products(graph_of(ckpt)).values() if product.name in self._places]
         self._biases = Biases(ckpt, own)
         shape = graph_of(ckpt).outputs[self._logits].shape
@@ -81,15 +55,6 @@ class GraphLM(LoadedModel):
             max_position_embeddings=limit if type(limit) is int else None,
         )
         self._session: Session | None = Session(ckpt, self._live())
-
-    def get_submodule(self, target: str) -> nn.Module:
-        """A layer by its node's name, which may contain dots; or any sub-module."""
-        return self._places.get(target) or super().get_submodule(target)
-
-    @property
-    def takes_adapters(self) -> bool:
-        """``False``: the graph is fixed."""
-        return False
 
     def forward(self, input_ids: Tensor) -> GraphOutput:
         """Logits of rows without padding."""

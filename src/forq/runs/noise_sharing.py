@@ -20,7 +20,7 @@ def layer(leaf: Leaf) -> Shared | None:
     return Shared(leaf.layer.leaf_name) if isinstance(leaf, LiveLeaf) and leaf.group == "scales" else None
 
 
-def why_together(leaves: Iterable[Leaf], task: Task, profile: Profile | None) -> str | None:
+def why_shared(leaves: Iterable[Leaf], task: Task, profile: Profile | None) -> str | None:
     """Why all rows have to share all directions, in words; None where a run can probe by row."""
     if not any(outputs(leaf) for leaf in leaves):
         return "no scale that moves belongs to one output of a layer that forq computes"

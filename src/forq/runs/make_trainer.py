@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a torch without torch.distributed tunes in one process
     from forq.runs.ranks.team import Team
 
 
-def assembled(
+def make_trainer(
     folder: Path,
     config: RunConfig,
     model: LoadedModel,
