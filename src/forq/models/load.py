@@ -20,7 +20,7 @@ from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
 from forq.models.quantized import compute_in_bfloat16, fill_quantized, slower
 from forq.models.skeleton import compute_buffers, scale_rotary
-from forq.models.unlike import unlike
+from forq.models.unlike import embedded, unlike
 
 
 def load(
@@ -66,7 +66,9 @@ def load(
     model = _built(ckpt, options)
     if (settings := generation_config(ckpt)) is not None:
         model.generation_config = settings
-    if adapter is not None:
+    if adapter is None:
+        model.unlike += embedded(ckpt)
+    else:
         peft.read(model, Path(adapter))
     return model
 
