@@ -11,6 +11,7 @@ from forq.checkpoints.containers.onnx.images import reads_images
 from forq.layers.linear import Activations, Choice
 from forq.layers.scratch import Scratch
 from forq.models.adapters import peft
+from forq.models.adapters import tokenizer as adapter_tokenizer
 from forq.models.floats import fill_floats
 from forq.models.generation import generation_config
 from forq.models.graph.model import check_options, open_graph
@@ -70,6 +71,7 @@ def load(
         model.unlike += embedded(ckpt)
     else:
         peft.read(model, Path(adapter))
+        model.unlike += adapter_tokenizer.unlike(ckpt, Path(adapter))
     return model
 
 
