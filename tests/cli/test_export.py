@@ -55,6 +55,11 @@ def test_an_adapter_among_the_files_is_said_to_be_left_out(source: Path, forq, t
     assert done.returncode == 0, done.stderr
     assert "adapter_config.json" in json.loads(done.stdout)["notes"][0]
     assert not (tmp_path / "out" / "adapter_config.json").exists()
+    floats = tiny_checkpoints.folder(tmp_path / "float", "llama")
+    (floats / "adapter_config.json").write_text("{}")
+    done = forq("quantize", floats, "--out", tmp_path / "q", "--group-size", 32)
+    assert done.returncode == 0 and "adapter_config.json" in done.stderr
+    assert not (tmp_path / "q" / "adapter_config.json").exists()
 
 
 def test_there_and_back_again_is_the_same_bytes(source: Path, tmp_path: Path) -> None:
