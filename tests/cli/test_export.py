@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,22 @@ def test_integers_move_house_without_loss(source: Path, to: str, forq, tmp_path:
     # Shards and their index too; quantize_config.json is GPTQ's.
     gone = set() if to == "gptq" else {"quantize_config.json"}
     assert {p.name for p in (tmp_path / to).iterdir()} == {p.name for p in source.iterdir()} - gone
+
+
+def test_an_adapter_among_the_files_is_said_to_be_left_out(source: Path, forq, tmp_path: Path) -> None:
+    """transformers adds it to the model, and no target but gguf-lora holds it."""
+    folder = tmp_path / "m"
+    shutil.copytree(source, folder)
+    (folder / "adapter_config.json").write_text("{}")
+    done = forq("export", folder, "--to", "awq", "--out", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "adapter_config.json" in json.loads(done.stdout)["notes"][0]
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+    floats = tiny_checkpoints.folder(tmp_path / "float", "llama")
+    (floats / "adapter_config.json").write_text("{}")
+    done = forq("quantize", floats, "--out", tmp_path / "q", "--group-size", 32)
+    assert done.returncode == 0 and "adapter_config.json" in done.stderr
+    assert not (tmp_path / "q" / "adapter_config.json").exists()
 
 
 def test_there_and_back_again_is_the_same_bytes(source: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def export(
     from forq.errors import ConfigError
     from forq.models.convert.export import LORA, targets
     from forq.models.convert.export import export as make
-    from forq.models.unlike import left_out
+    from forq.models.unlike import embedded, left_out
     from forq.report.words import counted
 
     if not overwrite and to.replace("_", "-") in targets():  # of an unknown target that is said first, below
@@ -63,7 +63,8 @@ def export(
             )
         source = run.saved
     done = make(source, out, to, adapter=adapter, overwrite=overwrite)
-    alone = left_out(Checkpoint.open(source)) if adapter is None else ()
+    ckpt = Checkpoint.open(source)
+    alone = left_out(ckpt) + embedded(ckpt, way_out="") if adapter is None else ()
     notes = (*alone, *done.notes)
     if as_json:
         told = {"layers": done.layers, "weights": done.weights, "changed": done.changed, "max_change": done.max_change}

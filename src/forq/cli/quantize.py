@@ -46,8 +46,10 @@ def quantize(
     as_json: given.Json = False,
 ) -> None:
     """Round a float model to nearest and write it as a GPTQ or bitsandbytes checkpoint."""
+    from forq.checkpoints import Checkpoint
     from forq.cli import _screen
     from forq.models.convert.quantize import quantize as make
+    from forq.models.unlike import embedded
     from forq.report.words import counted
 
     if out is not None and place is not None:
@@ -58,6 +60,8 @@ def quantize(
         given.free(out, "choose another --out, or replace it with --overwrite")
     left = [name.strip() for text in keep or () for name in text.split(",") if name.strip()]
     made = make(source, out, bits, group_size, not asym, checkpoint_format, to=to, keep=left, overwrite=overwrite)
+    for sentence in embedded(Checkpoint.open(source), way_out=""):
+        _screen.err.print(f"note: {sentence}", highlight=False, soft_wrap=True)
     if as_json:
         _screen.data(
             {

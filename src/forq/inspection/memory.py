@@ -20,7 +20,7 @@ from forq.layers.kernels.reference import BUFFER_BYTES
 from forq.layers.layer import LayerSpec
 from forq.layers.weight import zeros_dtype
 from forq.models.layout import layout as layout_of
-from forq.models.unlike import unlike
+from forq.models.unlike import embedded, unlike
 
 LORA_RANK = 16
 
@@ -104,7 +104,7 @@ def summary(ckpt: Checkpoint, tokens: int = TOKENS) -> Summary:
         scales=counts.moves["scales"],
         moves={kind: counts.moves[kind] for kind in GROUPS if counts.moves[kind]},
         exported=form.exported(ckpt) if form else "",
-        unlike=unlike(form, ckpt),
+        unlike=unlike(form, ckpt) + embedded(ckpt),
         estimates=_estimates(ckpt, specs, counts),
         peak_bytes=peak_bytes(ckpt, specs, _held_bytes(ckpt, specs, counts), tokens) if text else None,
     )

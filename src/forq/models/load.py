@@ -11,6 +11,7 @@ from forq.checkpoints.containers.onnx.images import reads_images
 from forq.layers.linear import Activations, Choice
 from forq.layers.scratch import Scratch
 from forq.models.adapters import peft
+from forq.models.adapters import tokenizer as adapter_tokenizer
 from forq.models.floats import fill_floats
 from forq.models.generation import generation_config
 from forq.models.graph.language_model import check_options, open_graph
@@ -20,7 +21,7 @@ from forq.models.loaded import LoadedModel, loaded
 from forq.models.options import LoadOptions, check_choices, choose_device, default_dtype
 from forq.models.quantized import compute_in_bfloat16, fill_quantized, slower
 from forq.models.skeleton import compute_buffers, scale_rotary
-from forq.models.unlike import unlike
+from forq.models.unlike import embedded, unlike
 
 
 def load(
@@ -66,8 +67,11 @@ def load(
     model = _built(ckpt, options)
     if (settings := generation_config(ckpt)) is not None:
         model.generation_config = settings
-    if adapter is not None:
+    if adapter is None:
+        model.unlike += embedded(ckpt)
+    else:
         peft.read(model, Path(adapter))
+        model.unlike += adapter_tokenizer.unlike(ckpt, Path(adapter))
     return model
 
 

@@ -79,6 +79,25 @@ def _long_texts(ckpt: Checkpoint) -> tuple[str, ...]:
     )
 
 
+_ASKED = " unless the folder is given by --adapter too (adapter= in Python)"
+
+
+def embedded(ckpt: Checkpoint, way_out: str = _ASKED) -> tuple[str, ...]:
+    """A sentence on an adapter among the checkpoint's own files, which transformers adds without being asked.
+
+    Args:
+        way_out: what to do about it; the end of the sentence.
+    """
+    if not ckpt.path.is_dir() or ckpt.contents.component is not None:
+        return ()
+    if not (ckpt.folder / "adapter_config.json").is_file():
+        return ()
+    return (
+        "an adapter lies beside the weights (adapter_config.json), and transformers adds it to the model where PEFT is "
+        f"installed; forq leaves it out{way_out}",
+    )
+
+
 def left_out(ckpt: Checkpoint, way_out: str = "") -> tuple[str, ...]:
     """A sentence on the adapter that was saved with a checkpoint, for a command that uses the checkpoint alone.
 

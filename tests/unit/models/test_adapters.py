@@ -29,7 +29,7 @@ from forq.scalars.estimators.two_point import TwoPoint
 from forq.scalars.moves import Move, Term
 from forq.scalars.protocols import Method
 from forq.scalars.rules.sign_step import SignStep
-from tests import tiny_checkpoints
+from tests import tiny_checkpoints, tiny_lm
 from tests.fixtures import gptq
 
 MLP = ("mlp.down_proj", "mlp.up_proj")
@@ -455,3 +455,22 @@ def test_a_lora_config_begins_the_same_adapters(base):
 def test_a_lora_config_that_means_something_else_is_refused(base, fields, says):
     with pytest.raises(ConfigError, match=says):
         forq.add_lora(forq.load(base), LoraConfig(**fields))
+
+
+def test_a_tokenizer_beside_an_adapter_that_says_otherwise_is_named(tmp_path):
+    """As trainers save it, with the template of the chats that the adapter was trained on."""
+    base, adapter = tiny_checkpoints.folder(tmp_path / "m", "llama"), tmp_path / "adapter"
+    own = tiny_lm.tokenizer()
+    own.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    own.save_pretrained(base)
+    model = load(base, "cpu")
+    forq.add_lora(model, rank=2)
+    peft.write(adapter, model.checkpoint, model.adapters, forq.space(model, "lora", "spread").exported())
+    assert load(base, "cpu", adapter=adapter).unlike == ()
+    own.save_pretrained(adapter)
+    assert load(base, "cpu", adapter=adapter).unlike == ()
+    own.chat_template = "{% for message in messages %}user: {{ message['content'] }}{% endfor %}"
+    own.add_tokens(["<turn>"])
+    own.save_pretrained(adapter)
+    template, tokens = load(base, "cpu", adapter=adapter).unlike
+    assert "another chat template" in template and "'<turn>'" in tokens

@@ -291,3 +291,19 @@ def test_unread_weights_in_the_folder_are_reported(tmp_path):
     assert summary(model.checkpoint).unlike == (sentence,)
     model.checkpoint.save_patched(tmp_path / "b", {})
     assert all((tmp_path / "b" / name).read_bytes() == b"old" for name in others)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_adapter_among_the_files_of_a_model_is_said(tmp_path: Path) -> None:
+    """transformers adds it without being asked, so that it answers otherwise."""
+    lora = pytest.importorskip("peft")
+    folder = tiny_checkpoints.folder(tmp_path / "m", "llama")
+    config = lora.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    lora.get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(folder)
+    with torch.inference_mode():
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()(IDS).logits
+        alone, with_it = load(folder, "cpu"), load(folder, "cpu", adapter=folder)
+        assert (alone(IDS).logits - theirs).abs().max() > 0.1
+        assert torch.allclose(with_it(IDS).logits, theirs, atol=1e-4)
+    (sentence,) = [sentence for sentence in alone.unlike if "adapter_config.json" in sentence]
+    assert sentence in summary(alone.checkpoint).unlike and sentence not in with_it.unlike

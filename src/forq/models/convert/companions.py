@@ -16,9 +16,13 @@ _WEIGHTS = (
 SETTINGS = ("quantize_config.json", "quant_config.json")
 """Older places of ``quantization_config``, which some loaders read before config.json."""
 
+ADAPTER = "adapter_config.json"
+"""Settings of an adapter beside the weights; transformers would look for its factors, which are weights."""
+
 
 def companions(folder: Path) -> list[str]:
-    """Names of the files to copy, relative to the folder: all but the weights, older settings and other models.
+    """Names of the files to copy, relative to the folder: all but the weights, older settings, an adapter's
+    settings and other models.
 
     Folders of ``modules.json`` (sentence-transformers' pooling, for example) are kept whole. Any other sub-folder
     with weights is another model or another form of this one (``onnx``, ``adapter``, ``checkpoint-500``): it is left
@@ -31,7 +35,7 @@ def companions(folder: Path) -> list[str]:
     own = {_top(f"{place}/") for kind, place in modules(folder) if kind != "Transformer"} - {""}
     weights = {name for name in files if name.lower().endswith(_WEIGHTS)}
     models = {_top(name) for name in weights} - own - {""}
-    left_out = {*weights, *SETTINGS}
+    left_out = {*weights, *SETTINGS, ADAPTER}
     return [name for name in files if _top(name) in own or (name not in left_out and _top(name) not in models)]
 
 
