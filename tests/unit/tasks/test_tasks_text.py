@@ -11,7 +11,7 @@ import torch
 
 from forq.errors import DataError
 from forq.runs.config import TaskConfig, WatchConfig, complete
-from forq.runs.older_runs import as_begun, as_read
+from forq.runs.older_runs import with_old_meanings, with_reading_law
 from forq.tasks import Score, Writes, text
 from forq.tasks.rows import corpus as _corpus
 from tests import tiny_lm
@@ -120,13 +120,13 @@ def test_the_readme_of_a_data_set_is_no_text_of_it(tmp_path):
 
 def test_a_run_from_before_reads_its_texts_as_it_did():
     described = {"task": "text", "digest": "0"}
-    assert as_read({}, described) == {"reading": 1} and as_read({}, {**described, "reading": 2}) == {}
+    assert with_reading_law({}, described) == {"reading": 1} and with_reading_law({}, {**described, "reading": 2}) == {}
     texts = {name: WatchConfig(task="text", data="a.txt") for name in ("old", "new")}
     other = {"rows": WatchConfig(task="completion", data="a.jsonl")}
     config = complete("qzo", [], checkpoint="c", task=TaskConfig(name="text", data="a.txt"), device="cpu")
     config = config.model_copy(update={"watch": {**texts, **other}})
     watched = {"old": described, "new": {**described, "reading": 2}, "rows": {**described, "task": "completion"}}
-    begun = as_begun(config, {"task": described, "watch": watched})
+    begun = with_old_meanings(config, {"task": described, "watch": watched})
     assert begun.task.options == {"reading": 1}
     assert {name: watch.options for name, watch in begun.watch.items()} == {
         "old": {"reading": 1},
