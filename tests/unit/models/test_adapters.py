@@ -1,5 +1,6 @@
 """LoRA adapters beside quantized and float layers: in floats, or on a grid of integers."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -460,7 +461,7 @@ def test_a_lora_config_that_means_something_else_is_refused(base, fields, says):
 def test_a_tokenizer_beside_an_adapter_that_says_otherwise_is_named(tmp_path):
     """As trainers save it, with the template of the chats that the adapter was trained on."""
     base, adapter = tiny_checkpoints.folder(tmp_path / "m", "llama"), tmp_path / "adapter"
-    own = tiny_lm.tokenizer()
+    own = copy.deepcopy(tiny_lm.tokenizer())  # all tests share one
     own.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     own.save_pretrained(base)
     model = load(base, "cpu")
