@@ -209,6 +209,15 @@ def test_a_run_goes_on_with_the_decisions_it_was_begun_with():
         assert isinstance(made, Method) and made.estimator.over_steps is on
 
 
+@pytest.mark.parametrize(("law", "move", "cost"), [(3, "codes", methods.COST), (2, "codes", None), (3, "lora", None)])
+def test_the_noise_of_whole_cells_has_a_cost_since_law_3_and_not_on_adapters(monkeypatch, law, move, cost):
+    asked = []
+    monkeypatch.setattr(methods, "calibrate", lambda *, groups, **_: asked.extend(groups))
+    for name in ("zoqo", "quzo", "qes"):
+        plan(recipe(name).settings.model_copy(update={"decisions": law, "move": move}), seed=0, steps=99)()
+    assert [request.cost for request in asked] == [cost] * 3
+
+
 def test_a_budget_of_forwards_is_kept_or_refused():
     for name in ("qzo", "qzo-slopes", "qzo-paper", "zoqo"):
         settings = recipe(name).settings

@@ -9,6 +9,7 @@ from forq.checkpoints.patch import unread
 from forq.formats import Format
 from forq.layers.linear import Activations
 from forq.models import pooling
+from forq.models.adapters.settings import CONFIG as ADAPTER
 from forq.models.families import kind_of
 
 
@@ -90,7 +91,7 @@ def embedded(ckpt: Checkpoint, way_out: str = _ASKED) -> tuple[str, ...]:
     """
     if not ckpt.path.is_dir() or ckpt.contents.component is not None:
         return ()
-    if not (ckpt.folder / "adapter_config.json").is_file():
+    if not (ckpt.folder / ADAPTER).is_file():
         return ()
     return (
         "an adapter lies beside the weights (adapter_config.json), and transformers adds it to the model where PEFT is "
@@ -107,6 +108,6 @@ def left_out(ckpt: Checkpoint, way_out: str = "") -> tuple[str, ...]:
     run = ckpt.folder.parent
     of_run = ckpt.folder.name == "checkpoint" and (run / "journal.jsonl").is_file()
     for adapter in (ckpt.folder / "adapter", *([run / "adapter"] if of_run else [])):
-        if (adapter / "adapter_config.json").is_file():
+        if (adapter / ADAPTER).is_file():
             return (f"{ckpt.folder} was tuned together with the adapter {adapter}, which is left out here{way_out}",)
     return ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forq.checkpoints.patch import files_of
+from forq.models.adapters.settings import CONFIG as ADAPTER
 from forq.models.pooling import modules
 
 # Weights of any format; they are not copied, since the new folder must not hold the old model too.
@@ -15,9 +16,6 @@ _WEIGHTS = (
 
 SETTINGS = ("quantize_config.json", "quant_config.json")
 """Older places of ``quantization_config``, which some loaders read before config.json."""
-
-ADAPTER = "adapter_config.json"
-"""Settings of an adapter beside the weights; transformers would look for its factors, which are weights."""
 
 
 def companions(folder: Path) -> list[str]:
@@ -35,7 +33,7 @@ def companions(folder: Path) -> list[str]:
     own = {_top(f"{place}/") for kind, place in modules(folder) if kind != "Transformer"} - {""}
     weights = {name for name in files if name.lower().endswith(_WEIGHTS)}
     models = {_top(name) for name in weights} - own - {""}
-    left_out = {*weights, *SETTINGS, ADAPTER}
+    left_out = {*weights, *SETTINGS, ADAPTER}  # of an adapter: transformers would look for its factors
     return [name for name in files if _top(name) in own or (name not in left_out and _top(name) not in models)]
 
 
